@@ -1,0 +1,119 @@
+# Everything that one does in a checkout. "make" alone lists it.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help tools build dev check test e2e fuzz bench fmt gen clean
+
+TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
+MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
+E2E     := ./server/systest/e2e
+COUNTS  := bin/.counts
+# Two things to set: how long each fuzz target runs, and the revision whose
+# .proto files the present ones must stay compatible with (empty: none).
+FUZZTIME ?= 20s
+AGAINST  ?= main
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: $(TOOLS) ## the pinned tools, into ./bin
+
+build: ## the programs, into ./bin
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -o bin/ $(MAINS)
+
+dev: build ## a whole schedd on this machine, with a few jobs to look at
+	bin/schedd dev --demo
+
+check: tools build ## all that CI runs: format, lint, generated code, tests with -race, end to end
+	@echo "== format"
+	bin/golangci-lint fmt --diff
+	bin/buf format --diff --exit-code
+	go mod tidy -diff
+	@echo "== lint"
+	go vet -tags e2e ./...
+	bin/golangci-lint run
+	bin/buf lint
+	@echo "== compatible with $(or $(AGAINST),nothing in particular)"
+	@$(compatible)
+	@echo "== generated code"
+	@$(generated)
+	@echo "== tests"
+	@rm -f $(COUNTS)
+	@$(race); go test -v $$race -timeout 10m ./... 2>&1 | $(summary)
+	@echo "== end to end"
+	@$(MAKE) --no-print-directory e2e
+	@echo "== all of it is fine"
+	@cat $(COUNTS)
+
+test: ## the tests, as fast as they go
+	go test ./...
+
+e2e: build ## the tests with real processes: bin/schedd, bin/schedagent
+	@ls $(E2E)/*_test.go >/dev/null 2>&1 || { echo "e2e: there are no tests in $(E2E)" >&2; exit 1; }
+	@mkdir -p bin; E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -timeout 10m $(E2E)/... 2>&1 | $(summary)
+
+fuzz: ## each fuzz target for FUZZTIME, one after the other
+	@for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"; \
+		done; \
+	done
+
+bench: ## the benchmarks; each compares with a baseline of the same run
+	go test -run '^$$' -bench . -benchmem ./...
+
+fmt: tools ## put Go and .proto files in their form
+	bin/golangci-lint fmt
+	bin/buf format --write
+
+gen: tools ## Go code from the .proto files
+	bin/buf generate
+
+clean: ## remove what was built, the tools as well
+	rm -rf bin
+
+# One tool is built when it is missing or older than the list of versions.
+$(TOOLS): bin/%: tools/go.mod tools/go.sum
+	@mkdir -p bin
+	cd tools && go build -o ../$@ "$$(go list tool | grep '/$*$$')"
+	@touch $@
+
+# race sets $race. The race detector needs a C compiler, and CI needs the race
+# detector.
+define race
+race=-race; \
+if ! command -v "$$(go env CC | cut -d ' ' -f 1)" >/dev/null; then \
+	race=; \
+	printf '%s\n' '!!' '!! No C compiler: the tests run WITHOUT the race detector. Install gcc.' '!!' >&2; \
+	[ "$${CI:-}" != true ] || exit 1; \
+	echo 'check: WITHOUT the race detector, for want of a C compiler' >>$(COUNTS); \
+fi
+endef
+
+# summary shows what failed and what was skipped, and counts.
+summary = awk -v counts=$(COUNTS) -v name=$@ -f .ci/summary.awk
+
+# compatible holds the .proto files to those of another revision. A first commit
+# has nothing to compare with.
+define compatible
+for ref in $(AGAINST) $(AGAINST:%=origin/%); do \
+	git cat-file -e "$$ref:buf.yaml" 2>/dev/null && git cat-file -e "$$ref:proto/schedd" 2>/dev/null || continue; \
+	old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+	git archive "$$ref" buf.yaml proto | tar -x -C "$$old"; \
+	echo "bin/buf breaking --against $$ref"; \
+	bin/buf breaking --against "$$old"; \
+	exit; \
+done; \
+echo "no revision to compare with"
+endef
+
+# generated makes the code again elsewhere and compares, so that it changes
+# nothing here, and finds a file whose .proto is gone.
+define generated
+new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; mkdir "$$new/here"; \
+bin/buf generate --output "$$new/again"; \
+find proto -name '*.pb.go' -print0 | tar -c --null -T - | tar -x -C "$$new/here"; \
+diff -r "$$new/here" "$$new/again" || { echo 'generated code does not match the .proto files: run "make gen", remove what has none' >&2; exit 1; }
+endef
