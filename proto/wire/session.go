@@ -1,0 +1,65 @@
+package wire
+
+import "time"
+
+// The revisions of the session protocol that this build speaks. Hello offers
+// the worker's, Welcome picks the highest that both ends know; where there is
+// none, the gateway rejects the worker and says which end is too old.
+const (
+	MinRevision = 1
+	MaxRevision = 1
+)
+
+// The timing of a session.
+const (
+	// PingInterval is the mean time between two pings in the stream, in each
+	// direction. It is well under the shortest idle timeout in common use in
+	// front of a server (60 s), and these pings, unlike those of HTTP/2, are
+	// traffic that a load balancer counts.
+	PingInterval = 15 * time.Second
+	// PingSpread is the part of PingInterval by which each ping is early or
+	// late, so that ten thousand workers that came at once do not ping at once.
+	PingSpread = 0.2
+	// DeadAfter is how long a session may be silent before either end gives it
+	// up: three intervals, so that one lost ping never ends a session.
+	DeadAfter = 45 * time.Second
+	// OfflineAfter is how long a worker without a session may take to come back
+	// before it is recorded as offline and gets no new runs. What it already
+	// runs is unknown then, not failed.
+	OfflineAfter = 30 * time.Second
+	// StreamLife is the mean life of a stream. The worker opens the next one
+	// before it closes the old, so sessions spread over the primaries again
+	// after one of them was away.
+	StreamLife = time.Hour
+	// StreamLifeSpread is the part of StreamLife by which a stream lives longer
+	// or shorter.
+	StreamLifeSpread = 0.1
+
+	// BackoffBase and BackoffMax bound the wait before a worker tries again to
+	// open a session, see [Backoff].
+	BackoffBase = 500 * time.Millisecond
+	BackoffMax  = 30 * time.Second
+	// BackoffReset is how long a session has to live before the failures that
+	// came before it are forgotten. A session that is accepted and cut at once
+	// is a failure as well.
+	BackoffReset = time.Minute
+)
+
+// Backoff returns how long to wait before the next try to open a session, after
+// failures tries in a row that came to nothing: full jitter, r parts of a
+// ceiling that doubles from [BackoffBase] to [BackoffMax]. r is a random number
+// in [0, 1) that the caller draws, so that this function is pure. Fewer than
+// one failure counts as one.
+func Backoff(failures int, r float64) time.Duration {
+	ceiling := BackoffBase
+	for i := 1; i < failures && ceiling < BackoffMax; i++ {
+		ceiling *= 2
+	}
+	return time.Duration(r * float64(min(ceiling, BackoffMax)))
+}
+
+// Spread returns d made longer or shorter by up to the given part of it, evenly
+// for r in [0, 1): Spread(PingInterval, PingSpread, r) is 12 s to 18 s.
+func Spread(d time.Duration, part, r float64) time.Duration {
+	return d + time.Duration((2*r-1)*part*float64(d))
+}

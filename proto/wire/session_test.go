@@ -1,0 +1,73 @@
+package wire_test
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/schedd/schedd/proto/wire"
+)
+
+func TestBackoff(t *testing.T) {
+	const almost = 1 - 1e-12
+	for _, test := range []struct {
+		name     string
+		failures int
+		r        float64
+		want     time.Duration
+	}{
+		{"lucky", 9, 0, 0},
+		{"none yet", 0, 0.5, 250 * time.Millisecond},
+		{"the first", 1, 0.5, 250 * time.Millisecond},
+		{"the first, unlucky", 1, almost, 500 * time.Millisecond},
+		{"the second", 2, almost, time.Second},
+		{"the sixth", 6, almost, 16 * time.Second},
+		{"the seventh is at the limit", 7, almost, 30 * time.Second},
+		{"and so is the millionth", 1_000_000, almost, 30 * time.Second},
+	} {
+		if got := wire.Backoff(test.failures, test.r).Round(time.Millisecond); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+// However long the outage and whatever the dice, nobody waits for longer than
+// the limit, and never for a negative time, which would be a busy loop.
+func TestBackoffStaysInBounds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		failures, r := rapid.Int().Draw(t, "failures"), rapid.Float64Range(0, 1).Draw(t, "r")
+		got := wire.Backoff(failures, r)
+		if got < 0 || got > wire.BackoffMax {
+			t.Fatalf("Backoff(%d, %v) = %v", failures, r, got)
+		}
+		if failures < 1_000_000 && wire.Backoff(failures+1, r) < got {
+			t.Fatalf("Backoff(%d, %v) = %v is more than after one more failure", failures, r, got)
+		}
+	})
+}
+
+func TestSpread(t *testing.T) {
+	for _, test := range []struct {
+		r    float64
+		want time.Duration
+	}{{0, 12 * time.Second}, {0.5, 15 * time.Second}, {1, 18 * time.Second}} {
+		if got := wire.Spread(wire.PingInterval, wire.PingSpread, test.r); got != test.want {
+			t.Errorf("r = %v: %v, want %v", test.r, got, test.want)
+		}
+	}
+}
+
+// The constants only make sense together.
+func TestTimingsFit(t *testing.T) {
+	slowest := wire.Spread(wire.PingInterval, wire.PingSpread, 1)
+	if 2*slowest >= wire.DeadAfter {
+		t.Errorf("two pings in a row may take %v, so one lost ping could end a session after %v", 2*slowest, wire.DeadAfter)
+	}
+	if wire.LogChunk > wire.LogCredit {
+		t.Errorf("a chunk of %d bytes never fits a credit of %d", wire.LogChunk, wire.LogCredit)
+	}
+	if wire.MinRevision > wire.MaxRevision {
+		t.Errorf("this build speaks no revision: %d to %d", wire.MinRevision, wire.MaxRevision)
+	}
+}
