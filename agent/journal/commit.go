@@ -1,0 +1,96 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"syscall"
+)
+
+// commit writes what is queued, as one batch with one fsync, and answers. The
+// caller has the turn.
+func (j *Journal) commit() {
+	batch := j.dequeue()
+	if len(batch) == 0 {
+		return
+	}
+	err := j.failed
+	if err == nil {
+		err = j.write(batch)
+	}
+	for _, r := range batch {
+		if err != nil {
+			// A refusal may rest on a record of this same batch, which is
+			// not there now.
+			r.err = err
+		}
+		r.done <- r.err
+	}
+	j.compactIfDue()
+}
+
+// write checks each request of the batch, in order, against what is known and
+// what the batch adds to it, and makes the good ones durable.
+func (j *Journal) write(batch []*request) error {
+	known := layer{below: j.table, slots: map[Key]slot{}}
+	var recs []*Record
+	for _, r := range batch {
+		mine := layer{below: known, slots: map[Key]slot{}}
+		if r.err = mine.add(r.recs, j.table.floor); r.err == nil {
+			maps.Copy(known.slots, mine.slots)
+			recs = append(recs, r.recs...)
+		}
+	}
+	if len(recs) == 0 {
+		return nil
+	}
+	if err := j.flush(encodeBatch(recs, j.size, j.table.high)); err != nil {
+		return err
+	}
+	for _, r := range recs {
+		j.table.apply(r)
+	}
+	if j.compacting {
+		j.since = append(j.since, recs...)
+	}
+	return nil
+}
+
+// flush appends buf to the file and syncs it.
+func (j *Journal) flush(buf []byte) error {
+	if _, err := j.file.WriteAt(buf, j.size); err != nil {
+		err = fmt.Errorf("write %d bytes to journal %q: %w", len(buf), j.path, err)
+		if !full(err) {
+			return j.fail(err)
+		}
+		// What was written of buf is not on record; take it off for good, so
+		// that no crash brings back a record whose call has failed.
+		terr := j.file.Truncate(j.size)
+		if terr == nil {
+			terr = j.file.Sync()
+		}
+		if terr != nil {
+			return j.fail(errors.Join(err, fmt.Errorf("cut journal %q back to %d bytes: %w", j.path, j.size, terr)))
+		}
+		return err
+	}
+	if err := j.file.Sync(); err != nil {
+		// The kernel may have dropped the pages and forgotten the error, so
+		// that a second fsync would succeed without having written them.
+		return j.fail(fmt.Errorf("sync journal %q: %w", j.path, err))
+	}
+	j.size += int64(len(buf))
+	return nil
+}
+
+// fail ends the journal with its first error.
+func (j *Journal) fail(err error) error {
+	if j.failed == nil {
+		j.failed = fmt.Errorf("journal has failed; check the disk, then restart the worker: %w", err)
+	}
+	return j.failed
+}
+
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}

@@ -1,0 +1,62 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// file is what the journal needs of an open file.
+type file interface {
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+	Truncate(size int64) error
+	Sync() error
+	Close() error
+}
+
+// disk is what the journal needs of a file system. It is here so that a test
+// can crash it at every step.
+type disk interface {
+	open(name string, flag int) (file, error)
+	rename(from, to string) error
+	remove(name string) error
+	syncDir(dir string) error
+}
+
+// realDisk is the operating system's.
+type realDisk struct{}
+
+func (realDisk) open(name string, flag int) (file, error) {
+	f, err := os.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return nil, err // not f: it would be a file that isn't nil
+	}
+	return f, nil
+}
+
+func (realDisk) rename(from, to string) error { return os.Rename(from, to) }
+func (realDisk) remove(name string) error     { return os.Remove(name) }
+
+func (realDisk) syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// create makes a new file with what is in it, synced.
+func create(d disk, name string, flag int, data []byte) (file, error) {
+	f, err := d.open(name, os.O_RDWR|os.O_CREATE|flag)
+	if err != nil {
+		return nil, fmt.Errorf("create %q: %w", name, err)
+	}
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("write %d bytes to %q: %w", len(data), name, err), f.Close())
+	}
+	if err := f.Sync(); err != nil {
+		return nil, errors.Join(fmt.Errorf("sync %q: %w", name, err), f.Close())
+	}
+	return f, nil
+}

@@ -1,0 +1,284 @@
+// Package journal is what a worker must not forget about its attempts when it
+// crashes: that it accepted one, started it, how it ended, and that the leader
+// has that on record.
+//
+// It is one append-only file. Each record carries a checksum and is on the disk
+// (fsync) before [Journal.Append] returns; calls that come at the same time
+// share an fsync. The journal checks the order of an attempt's life, and so is
+// the one place that stops an attempt from being started twice.
+//
+// It never interprets a payload, starts nothing, and never decides what becomes
+// of an attempt: that is its caller's work. It expects to be the only one that
+// has the file open; whoever owns the worker's data directory sees to that.
+//
+// # Damage
+//
+// Only the last batch can be torn by a crash, since each is synced before the
+// next is written, and every record tells where its batch began. So [Open] can
+// tell two cases apart. Damage in the last batch is a torn write that nobody
+// was told about: the file is cut where it begins. Damage before that is a loss
+// of acknowledged records (a bad disk, somebody's editor). Then reading goes on
+// behind it: the checksum of a record covers its place in the file, so what is
+// found there is a record that was written there and not bytes that look like
+// one. Stopping instead would forget attempts that are certainly known. What
+// was lost can't be known, but the records behind tell the highest fence
+// accepted before them, and every unknown attempt up to that fence is refused
+// from then on ([ErrUncertain]).
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Limits of what may be appended.
+const (
+	MaxRun     = 255     // bytes of Key.Run
+	MaxPayload = 4 << 20 // bytes of one payload
+	maxBatch   = 16 << 20
+)
+
+// Tombstones is how many acknowledged attempts are remembered, so that a launch
+// that arrives late is recognised. It is a count and not an age, since a wall
+// clock that jumps must not make the worker forget.
+const Tombstones = 10_000
+
+// Errors of [Journal.Append]. Nothing of the call was written, unless the error
+// is none of these.
+var (
+	// ErrExists is returned when the record is there already: most important,
+	// Accepted for an attempt that was accepted before, acknowledged or not.
+	// The attempt must not be started again.
+	ErrExists = errors.New("already in the journal")
+
+	// ErrOrder is returned for a step that can't follow what is known: Started
+	// or Exited without Accepted, Started after Exited, Acked without Exited,
+	// anything after Acked.
+	ErrOrder = errors.New("out of order")
+
+	// ErrFence is returned when a record names another fence than the Accepted
+	// of its attempt.
+	ErrFence = errors.New("another fence than accepted")
+
+	// ErrUncertain is returned for Accepted when the journal was damaged and
+	// this attempt may be among what was lost. It must not be started; it
+	// should be reported as lost.
+	ErrUncertain = errors.New("may have been accepted before: the journal was damaged")
+
+	// ErrInvalid is returned for a record that can't be written: no or a too
+	// long run, attempt 0, an unknown kind, a payload over [MaxPayload].
+	ErrInvalid = errors.New("invalid record")
+
+	// ErrClosed is returned after [Journal.Close].
+	ErrClosed = errors.New("journal is closed")
+
+	// ErrVersion is returned by [Open] for a file that a newer version wrote.
+	// The file is left as it is.
+	ErrVersion = errors.New("journal was written by a newer version")
+)
+
+// Key names one attempt.
+type Key struct {
+	Run     string
+	Attempt uint32 // counts from 1
+}
+
+// Kind is a step in the life of an attempt.
+type Kind uint8
+
+// The steps, in their order. Started is left out for an attempt that could not
+// be started.
+const (
+	Accepted Kind = iota + 1 // the launch is known; the process may be started from now on
+	Started                  // the process runs, or ran
+	Exited                   // the result is known
+	Acked                    // the leader has the result; the attempt is forgotten but for a tombstone
+)
+
+// floor is written by the journal itself: its fence is the one up to which
+// unknown attempts are refused. It also ends every rewritten file, so that
+// nothing before it can be taken for a torn write.
+const floor Kind = 255
+
+func (k Kind) String() string {
+	switch k {
+	case Accepted:
+		return "accepted"
+	case Started:
+		return "started"
+	case Exited:
+		return "exited"
+	case Acked:
+		return "acked"
+	case floor:
+		return "floor"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// Record is one step of one attempt.
+type Record struct {
+	Kind    Kind
+	Key     Key
+	Fence   uint64
+	Time    time.Time // wall clock, to the nanosecond, read back in UTC
+	Payload []byte    // the caller's: the launch, the process, the result
+}
+
+// Entry is what is known of one attempt that is not yet acknowledged. Its
+// records are shared with the journal: read them, never change them.
+type Entry struct {
+	Key   Key
+	Fence uint64
+
+	// Nil is a step not taken. Accepted is nil only when damage took it; such
+	// an attempt was accepted and must not be started.
+	Accepted, Started, Exited *Record
+}
+
+// Journal is an open journal. Its methods may be called concurrently.
+type Journal struct {
+	path string
+	disk disk
+	log  *slog.Logger
+
+	// turn is held (by having sent to it) by the one call that writes, and
+	// guards all down to the mutex. It is a channel because it is held during
+	// I/O, and because a call can wait for it and for its own result at once.
+	turn       chan struct{}
+	file       file
+	size       int64 // of the file: all of it synced
+	table      *table
+	failed     error // the first error that ended it; never reset
+	compacting bool
+	since      []*Record // appended since the running compaction began
+	compactMin int64     // smaller files are left alone
+	notBefore  int64     // size below which a failed compaction isn't tried again
+
+	wg sync.WaitGroup // the compaction
+
+	mu     sync.Mutex // guards what follows
+	queue  []*request
+	closed bool
+}
+
+// request is one Append that waits for its turn.
+type request struct {
+	recs []*Record
+	size int
+	err  error      // why it was refused
+	done chan error // holds one
+}
+
+// Append writes recs and returns when they are on the disk. It takes all or
+// none of them; only a crash in between may leave the first few. Records that
+// are refused say why ([ErrExists], [ErrOrder], [ErrFence], [ErrUncertain],
+// [ErrInvalid], [ErrClosed]).
+//
+// A full disk (ENOSPC, EDQUOT) refuses this call and leaves what was there
+// intact: a later call tries again. Any other error of the disk ends the
+// journal: that error is returned by this and every later Append, since after a
+// failed fsync nobody knows what is on the disk, and the worker must accept no
+// more work until it is opened again.
+func (j *Journal) Append(recs ...Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	r, err := newRequest(recs)
+	if err != nil {
+		return err
+	}
+	if err := j.enqueue(r); err != nil {
+		return err
+	}
+	for {
+		select {
+		case err := <-r.done:
+			return err
+		case j.turn <- struct{}{}: // nobody writes: this call does, for all that wait
+			j.commit()
+			<-j.turn
+		}
+	}
+}
+
+// Close waits for the calls under way, and closes the file. The journal can't
+// be used after it; a second Close does nothing.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	again := j.closed
+	j.closed = true
+	j.mu.Unlock()
+	if again {
+		return nil
+	}
+	j.turn <- struct{}{}
+	j.commit() // nothing is queued after this
+	<-j.turn
+	j.wg.Wait()
+	j.turn <- struct{}{}
+	defer func() { <-j.turn }()
+	if err := j.file.Close(); err != nil {
+		return fmt.Errorf("close journal %q: %w", j.path, err)
+	}
+	return nil
+}
+
+func newRequest(recs []Record) (*request, error) {
+	r := &request{recs: make([]*Record, len(recs)), done: make(chan error, 1)}
+	for i, rec := range recs {
+		if err := rec.valid(); err != nil {
+			return nil, err
+		}
+		rec.Time = rec.Time.UTC().Round(0)
+		rec.Payload = append([]byte(nil), rec.Payload...) // ours: it may be written again by a compaction
+		r.recs[i] = &rec
+		r.size += frameSize(&rec)
+	}
+	if r.size > maxBatch {
+		return nil, fmt.Errorf("append %d records of %d bytes, more than %d at once: %w", len(recs), r.size, maxBatch, ErrInvalid)
+	}
+	return r, nil
+}
+
+func (r *Record) valid() error {
+	switch {
+	case r.Kind < Accepted || r.Kind > Acked:
+		return fmt.Errorf("append record of %v: %w", r.Kind, ErrInvalid)
+	case r.Key.Run == "" || len(r.Key.Run) > MaxRun || r.Key.Attempt == 0:
+		return fmt.Errorf("append record of run %.40q attempt %d: %w", r.Key.Run, r.Key.Attempt, ErrInvalid)
+	case len(r.Payload) > MaxPayload:
+		return fmt.Errorf("append %v of run %q with a payload of %d bytes: %w", r.Kind, r.Key.Run, len(r.Payload), ErrInvalid)
+	}
+	return nil
+}
+
+func (j *Journal) enqueue(r *request) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
+	j.queue = append(j.queue, r)
+	return nil
+}
+
+// dequeue takes what may go into one batch.
+func (j *Journal) dequeue() []*request {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n, size := 0, 0
+	for n < len(j.queue) && (n == 0 || size+j.queue[n].size <= maxBatch) {
+		size += j.queue[n].size
+		n++
+	}
+	batch := j.queue[:n:n]
+	j.queue = j.queue[n:]
+	if len(j.queue) == 0 {
+		j.queue = nil
+	}
+	return batch
+}
