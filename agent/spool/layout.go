@@ -1,0 +1,152 @@
+package spool
+
+import (
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"slices"
+)
+
+const (
+	// maxCuts bounds the parts of a log whose process rewrites its output.
+	maxCuts = 8
+
+	// window is how many of the last reported bytes are recognised again.
+	window = 512
+
+	cutLine  = "\n[schedd: the output was truncated or rewritten here, by the process or a crash; bytes above that were not read in time are zeros]\n"
+	leftLine = "\n[schedd: %d bytes left out here: over the log limit of %d bytes]\n"
+)
+
+// meta is all that must outlive a restart, and the rules by which file and
+// logical log belong together. It is a value: a change is saved before it is
+// believed.
+type meta struct {
+	seq    uint64 // of the sidecar's slot
+	limit  int64
+	cuts   []int64 // reported lengths of earlier contents of the file; never changed in place
+	mark   int64   // bytes of the file that are reported, while it isn't sealed
+	sum    uint32  // of the last window of these
+	hole   int64   // end of the hole in the file, 0 without one
+	sealed bool
+	total  int64 // length of the file when it was sealed
+}
+
+// room is how many bytes from the file's start belong to the head.
+func (m meta) room() int64 {
+	room := m.limit / 2
+	for _, n := range m.cuts {
+		room -= n
+	}
+	if len(m.cuts) >= maxCuts {
+		return 0
+	}
+	return room
+}
+
+func (m meta) tailLimit() int64 { return m.limit - m.limit/2 }
+
+// cut closes the present part: what was reported stays, the file starts anew.
+func (m *meta) cut() {
+	m.cuts = append(slices.Clone(m.cuts), m.mark)
+	m.mark, m.sum, m.hole = 0, 0, 0
+}
+
+// tail returns where the tail begins in the sealed file, and how many bytes are
+// left out before it.
+func (m meta) tail() (from, dropped int64) {
+	if !m.sealed {
+		return 0, 0
+	}
+	room := m.room()
+	from = max(room, m.total-m.tailLimit(), min(m.hole, m.total))
+	if m.total <= room || from == room {
+		return min(room, m.total), 0
+	}
+	return from, from - room
+}
+
+// piece is a range of the logical log: a text, bytes of the file from src, or
+// bytes that are gone.
+type piece struct {
+	n    int64
+	text string
+	src  int64
+	gone bool
+}
+
+func (m meta) pieces() []piece {
+	var ps []piece
+	text := func(s string) { ps = append(ps, piece{n: int64(len(s)), text: s}) }
+	for _, n := range m.cuts {
+		ps = append(ps, piece{n: n, gone: true})
+		text(cutLine)
+	}
+	if !m.sealed {
+		return append(ps, piece{n: m.mark})
+	}
+	from, dropped := m.tail()
+	ps = append(ps, piece{n: from - dropped})
+	if dropped > 0 {
+		text(fmt.Sprintf(leftLine, dropped, m.limit))
+	}
+	return append(ps, piece{n: m.total - from, src: from})
+}
+
+// end is the length of the logical log as far as it is reported.
+func (m meta) end() (n int64) {
+	for _, p := range m.pieces() {
+		n += p.n
+	}
+	return n
+}
+
+// read fills b with the logical log from off on, all of which is before its end.
+// f, which may be nil, is the file; what it lacks is read as zeros.
+func (m meta) read(f *os.File, b []byte, off int64) error {
+	for _, p := range m.pieces() {
+		if off >= p.n {
+			off -= p.n
+			continue
+		}
+		part := b[:min(int64(len(b)), p.n-off)]
+		switch {
+		case p.text != "":
+			copy(part, p.text[off:])
+		case p.gone:
+			clear(part)
+		default:
+			if err := readZero(f, part, p.src+off); err != nil {
+				return err
+			}
+		}
+		b, off = b[len(part):], 0
+	}
+	return nil
+}
+
+func readZero(f *os.File, b []byte, off int64) error {
+	n := 0
+	if f != nil && len(b) > 0 {
+		var err error
+		if n, err = f.ReadAt(b, off); err != nil && err != io.EOF { //nolint:errorlint // never wrapped
+			return err
+		}
+	}
+	clear(b[n:])
+	return nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// fingerprint is the checksum of the last bytes of f before mark, if they are
+// there.
+func fingerprint(f *os.File, mark int64) (sum uint32, whole bool) {
+	b := make([]byte, min(mark, window))
+	if f == nil {
+		return 0, len(b) == 0
+	}
+	n, _ := f.ReadAt(b, mark-int64(len(b)))
+	return crc32.Checksum(b[:n], castagnoli), n == len(b)
+}

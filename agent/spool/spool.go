@@ -1,0 +1,235 @@
+// Package spool is the output of attempts on the worker's disk.
+//
+// Each attempt has one file, which the job's process has as its standard output
+// and error. Nobody stands between the process and the file, so that neither a
+// slow network nor a restart of the agent ever holds up a job. What this package
+// adds is the reading side: the logical log, which is what is shipped to the
+// primaries by offset, and the bound on what a file may take of the disk.
+//
+// It never looks into the bytes: there are no lines, no encoding and no end
+// mark. It never opens a file for a process, which is the runner's work, and
+// never sends one anywhere. It holds no file open between calls.
+//
+// # The logical log
+//
+// A log of no more than its limit is the file, byte for byte. Of a longer one it
+// is the first half of the limit, a line that says how much is left out, and the
+// last half. Which it will be is known only when the process has ended, so until
+// then no more than the first half can be shipped; the rest follows at
+// [Log.Seal].
+//
+// A byte that [Log.Poll] has reported never changes and never moves. That is
+// the process's doing too: it owns the file, and may truncate it (a shell's
+// "> /dev/stdout" does) or write over it. When the file is shorter than what was
+// reported, or the last bytes reported are not there any more, the logical log
+// keeps its length, a line says what happened, and what the file holds now
+// follows. The bytes before the line that had not been read by then are gone:
+// they read as zeros, the only way in which a reported byte can change. A crash
+// of the host may have the same effect, since a file is synced only when it is
+// sealed. What can't be noticed is a process that writes over the middle of what
+// was reported and leaves its end alone. After eight such events the first half
+// counts as full, so that the lines have a bound too.
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// MinLimit is the lowest limit of a log, in bytes.
+const MinLimit = 64 << 10
+
+var (
+	// ErrExists is returned by [Spool.Create] for a key that has a log.
+	ErrExists = errors.New("log exists")
+
+	// ErrInvalid is returned by [Spool.Create] for a key or a limit that can't
+	// be used.
+	ErrInvalid = errors.New("invalid")
+
+	// ErrRemoved is returned by calls on a log after [Log.Remove].
+	ErrRemoved = errors.New("log was removed")
+
+	// ErrUnbounded is returned by [Log.Poll] when the log is over its limit
+	// and the file system can't give back a part of a file. The disk will fill
+	// up unless the process is killed.
+	ErrUnbounded = errors.New("log grows without bound: the file system can't punch holes")
+)
+
+// Key names one attempt. Run is 1 to 128 of a-z, 0-9 and "-", since it becomes
+// a file name; Attempt counts from 1.
+type Key struct {
+	Run     string
+	Attempt uint32
+}
+
+var runName = regexp.MustCompile(`^[a-z0-9-]{1,128}$`)
+
+// Spool is the directory. Its methods may be called concurrently.
+type Spool struct {
+	dir   string
+	log   *slog.Logger
+	punch func(f *os.File, from, to int64) error
+
+	mu   sync.Mutex   // guards logs
+	logs map[Key]*Log // nil while it is being made
+}
+
+// Open opens the spool in dir, which is made if it isn't there, and finds the
+// logs that are in it, sealed or not. A log whose record of its limit and seal is
+// damaged is set aside under a name ending in ".damaged", and logged.
+func Open(dir string, log *slog.Logger) (*Spool, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make spool directory %q: %w", dir, err)
+	}
+	s := &Spool{dir: dir, log: log, punch: punch, logs: map[Key]*Log{}}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read spool directory %q: %w", dir, err)
+	}
+	for _, n := range names {
+		k, kind, ok := parseName(n.Name())
+		if !ok || !n.Type().IsRegular() {
+			continue
+		}
+		find := s.findLog
+		if kind == "meta" {
+			find = s.findMeta
+		}
+		if err := find(k); err != nil {
+			return nil, fmt.Errorf("open spool log of run %q attempt %d: %w", k.Run, k.Attempt, err)
+		}
+	}
+	return s, nil
+}
+
+// findMeta takes in the log of k, which has a sidecar.
+func (s *Spool) findMeta(k Key) error {
+	l := s.newLog(k)
+	if _, err := os.Lstat(l.path); errors.Is(err, fs.ErrNotExist) {
+		return os.Remove(l.metaPath()) // Create or Remove was interrupted
+	} else if err != nil {
+		return err
+	}
+	m, err := loadMeta(l.metaPath())
+	if errors.Is(err, errDamaged) {
+		s.log.Error("spool log set aside: its sidecar is damaged", "path", l.path, "run", k.Run, "attempt", k.Attempt)
+		return errors.Join(os.Rename(l.metaPath(), l.metaPath()+".damaged"), os.Rename(l.path, l.path+".damaged"))
+	} else if err != nil {
+		return err
+	}
+	l.meta = m
+	s.logs[k] = l
+	return nil
+}
+
+// findLog sees to a file without a sidecar, which only a crash of the host can
+// leave.
+func (s *Spool) findLog(k Key) error {
+	l := s.newLog(k)
+	if _, err := os.Lstat(l.metaPath()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	st, err := os.Lstat(l.path)
+	if err != nil {
+		return err
+	}
+	if st.Size() == 0 {
+		return os.Remove(l.path)
+	}
+	s.log.Error("spool log set aside: its sidecar is missing", "path", l.path, "run", k.Run, "attempt", k.Attempt)
+	return os.Rename(l.path, l.path+".damaged")
+}
+
+// Create makes the empty file of k, with mode 0600, and returns its log. limit
+// is the job's log_limit_bytes, at least [MinLimit]. The caller gives
+// [Log.Path] to the runner, which opens it with O_APPEND for the process.
+func (s *Spool) Create(k Key, limit int64) (*Log, error) {
+	switch {
+	case !runName.MatchString(k.Run) || k.Attempt == 0:
+		return nil, fmt.Errorf("create spool log of run %.150q attempt %d: %w key", k.Run, k.Attempt, ErrInvalid)
+	case limit < MinLimit || limit > 1<<60:
+		return nil, fmt.Errorf("create spool log of run %q with a limit of %d bytes, not from %d to 2^60: %w limit", k.Run, limit, MinLimit, ErrInvalid)
+	case !s.reserve(k):
+		return nil, fmt.Errorf("create spool log of run %q attempt %d: %w", k.Run, k.Attempt, ErrExists)
+	}
+	l := s.newLog(k)
+	l.meta = meta{limit: limit}
+	if err := l.create(); err != nil {
+		s.forget(k)
+		return nil, fmt.Errorf("create spool log of run %q attempt %d: %w", k.Run, k.Attempt, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logs[k] = l
+	return l, nil
+}
+
+// Get returns the log of k, if there is one.
+func (s *Spool) Get(k Key) (*Log, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.logs[k]
+	return l, l != nil
+}
+
+// Usage returns the bytes of disk that all files of the spool take, also those
+// set aside. It asks the file system about each, so call it every few seconds
+// and not for every write.
+func (s *Spool) Usage() (bytes int64) {
+	names, err := os.ReadDir(s.dir)
+	if err != nil {
+		s.log.Warn("spool usage not known", "path", s.dir, "err", err)
+	}
+	for _, n := range names {
+		var st unix.Stat_t
+		if unix.Lstat(filepath.Join(s.dir, n.Name()), &st) == nil { // else: removed meanwhile
+			bytes += st.Blocks * 512
+		}
+	}
+	return bytes
+}
+
+func (s *Spool) reserve(k Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, there := s.logs[k]; there {
+		return false
+	}
+	s.logs[k] = nil
+	return true
+}
+
+func (s *Spool) forget(k Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.logs, k)
+}
+
+func (s *Spool) newLog(k Key) *Log {
+	base := filepath.Join(s.dir, k.Run+"."+strconv.FormatUint(uint64(k.Attempt), 10))
+	return &Log{spool: s, key: k, path: base + ".log", turn: make(chan struct{}, 1)}
+}
+
+// parseName takes a file's name apart; ok only for one that newLog makes.
+func parseName(name string) (k Key, kind string, ok bool) {
+	parts := strings.Split(name, ".")
+	if len(parts) != 3 || !runName.MatchString(parts[0]) || (parts[2] != "log" && parts[2] != "meta") {
+		return Key{}, "", false
+	}
+	n, err := strconv.ParseUint(parts[1], 10, 32)
+	if err != nil || n == 0 || strconv.FormatUint(n, 10) != parts[1] {
+		return Key{}, "", false
+	}
+	return Key{parts[0], uint32(n)}, parts[2], true
+}
