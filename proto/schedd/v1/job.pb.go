@@ -335,8 +335,9 @@ const (
 	OnLost_ON_LOST_UNSPECIFIED OnLost = 0
 	// ON_LOST_FAIL ends the run as LOST.
 	OnLost_ON_LOST_FAIL OnLost = 1
-	// ON_LOST_RETRY makes another attempt, while max_attempts allows it. The lost
-	// one may still be running.
+	// ON_LOST_RETRY makes another attempt, one at least, and more while
+	// max_attempts allows it. The lost one may still be running; it is ended when
+	// its worker comes back.
 	OnLost_ON_LOST_RETRY OnLost = 2
 	// ON_LOST_WAIT waits for the worker, for as long as it takes.
 	OnLost_ON_LOST_WAIT OnLost = 3
@@ -1623,7 +1624,7 @@ type Policy struct {
 	// Overlap says what becomes of a run that would come beside an active one.
 	Overlap Overlap `protobuf:"varint,1,opt,name=overlap,proto3,enum=schedd.v1.Overlap" json:"overlap,omitempty"`
 	// MaxConcurrent is how many runs of the job may be active at once before
-	// overlap applies; 1 to 1000, default 1.
+	// overlap applies; 1 to 1000, default 1. It means nothing under OVERLAP_ALLOW.
 	MaxConcurrent uint32 `protobuf:"varint,2,opt,name=max_concurrent,json=maxConcurrent,proto3" json:"max_concurrent,omitempty"`
 	// CatchUp says which occurrences that came due more than 60 s ago still run.
 	CatchUp CatchUp `protobuf:"varint,3,opt,name=catch_up,json=catchUp,proto3,enum=schedd.v1.CatchUp" json:"catch_up,omitempty"`
@@ -1635,11 +1636,11 @@ type Policy struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// KillGrace lies between TERM and KILL; 0 to 1 h, default 10 s.
 	KillGrace *durationpb.Duration `protobuf:"bytes,6,opt,name=kill_grace,json=killGrace,proto3" json:"kill_grace,omitempty"`
-	// QueueTimeout is how long a run may wait for a worker before it is given up
-	// as MISSED; default 1 h.
+	// QueueTimeout is how long a run may wait for its turn and for a worker before
+	// it is given up as TIMED_OUT; default 1 h.
 	QueueTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
-	// StartWithin is how long after it was assigned the process must have
-	// started, before the worker is no longer allowed to start it; default 5 min.
+	// StartWithin is how long after it was assigned to a worker an attempt may
+	// still be started; default 5 min.
 	StartWithin *durationpb.Duration `protobuf:"bytes,8,opt,name=start_within,json=startWithin,proto3" json:"start_within,omitempty"`
 	// Retry says how failed attempts are tried again.
 	Retry *Retry `protobuf:"bytes,9,opt,name=retry,proto3" json:"retry,omitempty"`
