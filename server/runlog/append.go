@@ -1,0 +1,199 @@
+package runlog
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+)
+
+// buffers are for one block, or one frame, of a file.
+var buffers = sync.Pool{New: func() any { b := make([]byte, maxBlock); return &b }}
+
+// Append puts data, whose CRC-32C is crc, at offset of k's log, and returns how
+// many bytes of the log are known then. It is positional and idempotent: data
+// at the end are appended, what is below the end is dropped (the first to come
+// is kept), and data beyond the end are not written: the sender goes on from
+// known. Append without data only asks for known. Nothing is durable before
+// [Store.Sync]; known may fall back after a restart or a failed fsync, but
+// never below what Sync acknowledged, while the disk gives back what it stored.
+//
+// At most [MaxAppend] bytes; more, and what is no key or offset, is
+// [ErrInvalid]. [ErrChecksum]: send again. [ErrSealed]: bytes beyond the sealed
+// length, none of them is taken. Other errors are of the disk: known says how
+// much was taken nevertheless, and the rest may be sent again later; among them
+// [ErrUnavailable], after a failed fsync.
+func (s *Store) Append(k Key, offset int64, data []byte, crc uint32) (known int64, err error) {
+	if offset < 0 || len(data) > MaxAppend {
+		return 0, fmt.Errorf("append %d bytes at %d to log %v: %w", len(data), offset, k, ErrInvalid)
+	}
+	if Checksum(data) != crc {
+		return 0, fmt.Errorf("append %d bytes at %d to log %v: %w", len(data), offset, k, ErrChecksum)
+	}
+	a, err := s.begin(k, nil)
+	if err != nil {
+		return 0, fmt.Errorf("append to log %v: %w", k, err)
+	}
+	defer s.end(a)
+
+	stop := offset + int64(len(data))
+	switch {
+	case len(data) > 0 && a.sealed && stop > a.length:
+		return a.known, fmt.Errorf("append to log %v up to %d, sealed at %d: %w", k, stop, a.length, ErrSealed)
+	case offset > a.known || stop <= a.known:
+		return a.known, nil
+	}
+	if err := s.put(a, data[a.known-offset:]); err != nil {
+		return a.known, fmt.Errorf("append to log %v at %d: %w", k, a.known, err)
+	}
+	return a.known, nil
+}
+
+// put writes data behind all that is known. The turn is held.
+func (s *Store) put(a *attempt, data []byte) error {
+	if err := s.restore(a); err != nil {
+		return err
+	}
+	h, err := s.writable(a)
+	if err != nil {
+		return err
+	}
+	defer s.unpin(a, h)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+
+	seed := seedOf(a.key)
+	for len(data) > 0 {
+		n := min(len(data), maxFrame)
+		raw := appendFrame((*buf)[:0], seed, frame{kind: kindData, off: a.known, data: data[:n]})
+		if err := s.writeEnd(a, h, raw); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		a.add(n)
+		a.broken, a.touched = false, true
+		a.tellLocked()
+		s.mu.Unlock()
+		data = data[n:]
+	}
+	return nil
+}
+
+// writable is reach, but the file is made if there is none. The turn is held.
+func (s *Store) writable(a *attempt) (*handle, error) {
+	if a.exists {
+		return s.reach(a)
+	}
+	const flags = os.O_RDWR | os.O_CREATE | os.O_TRUNC
+	f, err := os.OpenFile(a.path, flags, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.Mkdir(a.shard.path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+		f, err = os.OpenFile(a.path, flags, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	a.shard.created++
+	a.exists, a.touched, a.name = true, true, a.shard.created
+	h, victims := s.adoptLocked(a, f)
+	s.mu.Unlock()
+	s.closeAll(victims)
+	return h, nil
+}
+
+// writeEnd writes raw behind the last good frame, and leaves nothing else there.
+// The turn is held.
+func (s *Store) writeEnd(a *attempt, h *handle, raw []byte) error {
+	if a.junk {
+		if err := h.file.Truncate(a.end); err != nil {
+			return err
+		}
+		s.set(func() { a.junk = false })
+	}
+	if _, err := h.file.WriteAt(raw, a.end); err != nil {
+		if h.file.Truncate(a.end) != nil {
+			s.set(func() { a.junk = true })
+		}
+		return err
+	}
+	return nil
+}
+
+// set runs f with the lock held.
+func (s *Store) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// Seal tells that k's log ends at length, as the worker said with its result.
+// Bytes may be missing yet; the log is complete when all are known. Telling it
+// again changes nothing, another length is [ErrSealed], as is one below what is
+// known. The seal survives a restart only when the log is complete and durable
+// (see the package's documentation). Sealing an attempt that printed nothing
+// costs no file and no I/O.
+func (s *Store) Seal(k Key, length int64) error {
+	if err := k.Check(); err != nil || length < 0 {
+		return fmt.Errorf("seal log %v at %d: %w", k, length, errors.Join(err, ErrInvalid))
+	}
+	if length == 0 && s.sealUnread(k) {
+		return nil
+	}
+	a, err := s.begin(k, nil)
+	if err != nil {
+		return fmt.Errorf("seal log %v: %w", k, err)
+	}
+	defer s.end(a)
+	if a.sealed && a.length != length || a.known > length {
+		return fmt.Errorf("seal log %v at %d, sealed is %v at %d, known is %d: %w", k, length, a.sealed, a.length, a.known, ErrSealed)
+	}
+	s.set(func() {
+		if !a.sealed {
+			a.sealed, a.length = true, length
+			a.tellLocked()
+		}
+		if length == 0 {
+			s.empty.add(k)
+		}
+	})
+	s.finish(a)
+	return nil
+}
+
+// sealUnread remembers that k has no log, unless the attempt is in use. Whether a
+// file says otherwise is found out when somebody looks, and then the file is
+// believed.
+func (s *Store) sealUnread(k Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.logs[k]; s.closed || a != nil && a.done {
+		return false
+	}
+	s.empty.add(k)
+	return true
+}
+
+// finish writes the end frame of a log that is complete and durable. If it
+// fails nothing is lost: the seal is in memory, and told again after a restart.
+// The turn is held.
+func (s *Store) finish(a *attempt) {
+	s.mu.Lock()
+	due := a.exists && !a.gone && !a.ended && a.complete() && a.durable == a.length && a.suspect == nil
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	h, err := s.reach(a)
+	if err == nil {
+		err = s.writeEnd(a, h, appendFrame(nil, seedOf(a.key), frame{kind: kindEnd, off: a.length}))
+		s.unpin(a, h)
+	}
+	if err != nil {
+		s.log.Warn("writing the end of a log, the seal is kept in memory", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
+		return
+	}
+	s.set(func() { a.ended = true })
+}
