@@ -1,0 +1,177 @@
+// Package fakerunner is a runner without processes, for tests of what is above
+// it. Its attempts take time but no processor: in a testing/synctest bubble,
+// where a real child would make the clock stand still, they take virtual time.
+// Their output is real: it is appended to the file that the Spec names.
+//
+// It starts no process, reads no clock but package time's, and looks at nothing
+// of the worker it is on.
+package fakerunner
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/schedd/schedd/agent/runner"
+)
+
+// Behaviour is what an attempt's process does when it is left alone.
+type Behaviour struct {
+	// StartError makes Start fail with it, and nothing else happens.
+	StartError error
+	// Duration is how long it runs; negative is until it is killed.
+	Duration time.Duration
+	// Output is written in this order, each chunk After the one before. What
+	// would come after the end is not written.
+	Output []Chunk
+	// ExitCode is how it ends, unless it is ended.
+	ExitCode int
+	// IgnoreTerm makes it live on until SIGKILL.
+	IgnoreTerm bool
+	// CPUTime, MaxRSS and Leftover are handed through to Exit.
+	CPUTime  time.Duration
+	MaxRSS   int64
+	Leftover int
+}
+
+// Chunk is a piece of output.
+type Chunk struct {
+	After time.Duration
+	Data  []byte
+}
+
+// Fake is a Runner whose attempts do as they are told. It may outlive the agent
+// that uses it, as processes do: hand the same Fake to the agent's next life. It
+// may be used by many goroutines.
+type Fake struct {
+	script func(runner.Spec) Behaviour
+	wg     sync.WaitGroup // every attempt that runs
+
+	mu      sync.Mutex // guards all below
+	nextPID int
+	specs   []runner.Spec // every Start, also those that failed
+	running map[string]*process
+}
+
+var _ runner.Runner = (*Fake)(nil)
+
+// New returns a Fake whose attempts behave as script says. The script is called
+// once for each Start, on the caller's goroutine.
+func New(script func(runner.Spec) Behaviour) *Fake {
+	return &Fake{script: script, nextPID: 1000, running: map[string]*process{}}
+}
+
+// Start starts an attempt as the real one would: it fails for an ID that runs,
+// and for an Output that isn't there.
+func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
+	b := f.script(s)
+	f.mu.Lock()
+	f.specs = append(f.specs, s)
+	f.mu.Unlock()
+	if b.StartError != nil {
+		return nil, b.StartError
+	}
+	out, err := open(s.Output)
+	if err != nil {
+		return nil, fmt.Errorf("opening %q for the output: %w", s.Output, err)
+	}
+	p := &process{
+		spec: s, does: b, out: out, started: time.Now(),
+		poke: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if err := f.admit(p); err != nil {
+		_ = out.Close() // nothing was written
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
+	}
+	f.wg.Go(func() {
+		p.exit = p.live()
+		f.leave(p)
+		close(p.done)
+	})
+	return p, nil
+}
+
+func open(path string) (*os.File, error) {
+	if path == "" {
+		path = os.DevNull
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+}
+
+func (f *Fake) admit(p *process) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.running[p.spec.ID] != nil {
+		return runner.ErrRunning
+	}
+	f.nextPID++
+	p.pid = f.nextPID
+	f.running[p.spec.ID] = p
+	return nil
+}
+
+func (f *Fake) leave(p *process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.running, p.spec.ID)
+}
+
+// Starts returns how often Start was called for an ID, also when it failed.
+func (f *Fake) Starts(id string) int {
+	n := 0
+	for _, s := range f.Specs() {
+		if s.ID == id {
+			n++
+		}
+	}
+	return n
+}
+
+// Specs returns what Start was called with, in that order.
+func (f *Fake) Specs() []runner.Spec {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.specs)
+}
+
+// Running returns the IDs that run, sorted.
+func (f *Fake) Running() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var ids []string
+	for id := range f.running {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// EndStrays kills what runs under the ID, for an agent's next life that doesn't
+// know its Process, and returns 1 if there was any. The real one fails when it
+// started the ID itself; the Fake can't tell whose life it is.
+func (f *Fake) EndStrays(id, _ string, _ int) (int, error) {
+	f.mu.Lock()
+	p := f.running[id]
+	f.mu.Unlock()
+	if p == nil {
+		return 0, nil
+	}
+	p.Kill(0)
+	<-p.done
+	return 1, nil
+}
+
+// Wait returns when nothing runs.
+func (f *Fake) Wait() { f.wg.Wait() }
+
+// Close kills all that runs and waits for it: a bubble must be left empty.
+func (f *Fake) Close() {
+	f.mu.Lock()
+	for _, p := range f.running {
+		p.Kill(0)
+	}
+	f.mu.Unlock()
+	f.wg.Wait()
+}

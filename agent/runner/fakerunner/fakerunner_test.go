@@ -1,0 +1,161 @@
+package fakerunner_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/fakerunner"
+)
+
+// An attempt takes as long as it is told to, in virtual time, and writes what it
+// is told to when it is told to.
+func TestLife(t *testing.T) {
+	type ask struct {
+		after, grace time.Duration
+	}
+	chunks := []fakerunner.Chunk{{Data: []byte("a")}, {time.Minute, []byte("b")}, {time.Minute, []byte("c")}}
+	for _, tc := range []struct {
+		name           string
+		does           fakerunner.Behaviour
+		timeout, grace time.Duration
+		kills          []ask
+		want           runner.Exit
+		took           time.Duration
+		output         string
+	}{
+		{
+			name: "alone", does: fakerunner.Behaviour{Duration: time.Hour, Output: chunks, ExitCode: 3, CPUTime: time.Second, MaxRSS: 1 << 20, Leftover: 2},
+			want: runner.Exit{Code: 3, CPUTime: time.Second, MaxRSS: 1 << 20, Leftover: 2}, took: time.Hour, output: "abc",
+		},
+		{name: "no time at all", does: fakerunner.Behaviour{Output: chunks[:1]}, output: "a"},
+		{name: "output due at the end", does: fakerunner.Behaviour{Duration: 2 * time.Minute, Output: chunks}, took: 2 * time.Minute, output: "abc"},
+		{name: "output due after the end", does: fakerunner.Behaviour{Duration: 90 * time.Second, Output: chunks}, took: 90 * time.Second, output: "ab"},
+		{
+			name: "timeout", does: fakerunner.Behaviour{Duration: time.Hour, Output: chunks}, timeout: 90 * time.Second, grace: time.Second,
+			want: runner.Exit{Code: 143, Signal: "SIGTERM", TimedOut: true, Reason: "timed out after 1m30s, ended after SIGTERM"}, took: 90 * time.Second, output: "ab",
+		},
+		{
+			name: "timeout of one that ignores SIGTERM, but not for ever", does: fakerunner.Behaviour{Duration: -1, Output: chunks, IgnoreTerm: true}, timeout: 90 * time.Second, grace: time.Hour,
+			want: runner.Exit{Code: 137, Signal: "SIGKILL", TimedOut: true, Reason: "timed out after 1m30s, did not end after SIGTERM and was ended with SIGKILL"},
+			took: 90*time.Second + time.Hour, output: "abc",
+		},
+		{
+			name: "ends by itself in the grace", does: fakerunner.Behaviour{Duration: time.Hour, IgnoreTerm: true, ExitCode: 5}, kills: []ask{{time.Minute, 2 * time.Hour}},
+			want: runner.Exit{Code: 5, Killed: true, Reason: "killed on request, ended after SIGTERM"}, took: time.Hour,
+		},
+		{
+			name: "killed at once", does: fakerunner.Behaviour{Duration: -1}, kills: []ask{{time.Minute, 0}},
+			want: runner.Exit{Code: 137, Signal: "SIGKILL", Killed: true, Reason: "killed on request, ended with SIGKILL"}, took: time.Minute,
+		},
+		{
+			name: "the shorter grace wins", does: fakerunner.Behaviour{Duration: -1, IgnoreTerm: true},
+			kills: []ask{{time.Minute, time.Hour}, {time.Minute, time.Second}, {0, 2 * time.Hour}},
+			want:  runner.Exit{Code: 137, Signal: "SIGKILL", Killed: true, Reason: "killed on request, did not end after SIGTERM and was ended with SIGKILL"},
+			took:  2*time.Minute + time.Second,
+		},
+		{
+			name: "killed before the timeout", does: fakerunner.Behaviour{Duration: -1, IgnoreTerm: true}, timeout: time.Minute + time.Second, kills: []ask{{time.Minute, time.Hour}},
+			want: runner.Exit{Code: 137, Signal: "SIGKILL", Killed: true, Reason: "killed on request, did not end after SIGTERM and was ended with SIGKILL"},
+			took: time.Minute + time.Hour,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return tc.does })
+				s := runner.Spec{ID: "run/1", Output: file(t), Timeout: tc.timeout, KillGrace: tc.grace}
+				p, err := f.Start(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				for _, k := range tc.kills {
+					time.Sleep(k.after)
+					p.Kill(k.grace)
+				}
+				<-p.Done()
+				p.Kill(0) // too late to matter
+				tc.want.Started, tc.want.Finished = began, began.Add(tc.took)
+				if d := cmp.Diff(tc.want, p.Exit()); d != "" {
+					t.Error(d)
+				}
+				if b, _ := os.ReadFile(s.Output); string(b) != tc.output {
+					t.Errorf("output %q, want %q", b, tc.output)
+				}
+			})
+		})
+	}
+}
+
+func file(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A test can ask what was started, how often, and what still runs.
+func TestBooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("no such user")
+		f := fakerunner.New(func(s runner.Spec) fakerunner.Behaviour {
+			if s.User == "nobody" {
+				return fakerunner.Behaviour{StartError: broken}
+			}
+			return fakerunner.Behaviour{Duration: time.Hour}
+		})
+		a, err := f.Start(runner.Spec{ID: "a/1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Start(runner.Spec{ID: "a/1"}); !errors.Is(err, runner.ErrRunning) {
+			t.Errorf("twice: %v", err)
+		}
+		if _, err := f.Start(runner.Spec{ID: "b/1", User: "nobody"}); !errors.Is(err, broken) {
+			t.Errorf("start error: %v", err)
+		}
+		if _, err := f.Start(runner.Spec{ID: "c/1", Output: "/no/such/file"}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("no output: %v", err)
+		}
+		b, err := f.Start(runner.Spec{ID: "b/2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.PID() == b.PID() || a.Started().IsZero() || a.Exit() != (runner.Exit{}) {
+			t.Errorf("pids %d and %d, started %v, exit %+v", a.PID(), b.PID(), a.Started(), a.Exit())
+		}
+		if d := cmp.Diff([]string{"a/1", "b/2"}, f.Running()); d != "" {
+			t.Error(d)
+		}
+		if f.Starts("a/1") != 2 || f.Starts("b/1") != 1 || f.Starts("z/1") != 0 || len(f.Specs()) != 5 {
+			t.Errorf("starts %v", f.Specs())
+		}
+
+		// The agent's next life doesn't have the Process of the first.
+		if n, err := f.EndStrays("a/1", "a", 1); n != 1 || err != nil || a.Exit().Signal != "SIGKILL" {
+			t.Errorf("ended %d, %v: %+v", n, err, a.Exit())
+		}
+		if n, _ := f.EndStrays("a/1", "a", 1); n != 0 {
+			t.Errorf("ended %d once more", n)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if len(f.Running()) != 0 || b.Exit().Signal != "" {
+			t.Errorf("running %v, exit %+v", f.Running(), b.Exit())
+		}
+		if _, err := f.Start(runner.Spec{ID: "b/2"}); err != nil {
+			t.Error(err)
+		}
+		f.Close()
+		f.Wait()
+	})
+}

@@ -1,0 +1,177 @@
+package fakerunner
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/schedd/schedd/agent/runner"
+)
+
+// process is one fake attempt; one goroutine, live, is all its life.
+type process struct {
+	spec    runner.Spec
+	does    Behaviour
+	pid     int
+	started time.Time
+	out     *os.File
+	poke    chan struct{}
+	done    chan struct{}
+	exit    runner.Exit // written before done is closed
+
+	mu     sync.Mutex // guards killAt
+	killAt time.Time
+}
+
+func (p *process) PID() int              { return p.pid }
+func (p *process) Started() time.Time    { return p.started }
+func (p *process) Done() <-chan struct{} { return p.done }
+
+func (p *process) Exit() runner.Exit {
+	select {
+	case <-p.done:
+		return p.exit
+	default:
+		return runner.Exit{}
+	}
+}
+
+func (p *process) Kill(grace time.Duration) {
+	p.hurry(time.Now().Add(max(grace, 0)))
+	select {
+	case p.poke <- struct{}{}:
+	default: // live has yet to see the last one, and will see this too
+	}
+}
+
+// hurry brings SIGKILL forward to at.
+func (p *process) hurry(at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.killAt.IsZero() || at.Before(p.killAt) {
+		p.killAt = at
+	}
+}
+
+func (p *process) killDue() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.killAt
+}
+
+// live is the attempt from start to end.
+func (p *process) live() runner.Exit {
+	defer func() { _ = p.out.Close() }() // a test reads what arrived
+	e := runner.Exit{
+		CPUTime: p.does.CPUTime, MaxRSS: p.does.MaxRSS, Leftover: p.does.Leftover, Started: p.started,
+	}
+	end := never()
+	if p.does.Duration >= 0 {
+		end = time.NewTimer(p.does.Duration)
+	}
+	defer end.Stop()
+	timeout := never()
+	if p.spec.Timeout > 0 && (p.does.Duration < 0 || p.spec.Timeout < p.does.Duration) { // who ends in time has ended
+		timeout = time.NewTimer(p.spec.Timeout)
+	}
+	defer timeout.Stop()
+	mouth := p.speaker()
+	defer mouth.stop()
+
+	for ended := false; !ended; {
+		select {
+		case <-mouth.timer.C:
+			mouth.speak(p.out)
+		case <-end.C:
+			mouth.finish(p.out, p.started.Add(p.does.Duration))
+			e.Code, ended = p.does.ExitCode, true
+		case <-timeout.C:
+			e.TimedOut, ended = true, true
+			p.hurry(time.Now().Add(max(p.spec.KillGrace, 0)))
+			p.die(&e, fmt.Sprintf("timed out after %v, ", p.spec.Timeout), end, mouth)
+		case <-p.poke:
+			e.Killed, ended = true, true
+			p.die(&e, "killed on request, ", end, mouth)
+		}
+	}
+	e.Finished = time.Now()
+	return e
+}
+
+// die is what comes after the first signal.
+func (p *process) die(e *runner.Exit, why string, end *time.Timer, mouth *mouth) {
+	due := p.killDue()
+	if due.After(time.Now()) && !p.does.IgnoreTerm {
+		e.Code, e.Signal, e.Reason = 143, "SIGTERM", why+"ended after SIGTERM"
+		return
+	}
+	soft := due.After(time.Now())
+	for {
+		left := time.Until(p.killDue())
+		if left <= 0 {
+			break
+		}
+		kill := time.NewTimer(left)
+		select {
+		case <-mouth.timer.C:
+			mouth.speak(p.out)
+		case <-end.C:
+			mouth.finish(p.out, p.started.Add(p.does.Duration))
+			kill.Stop()
+			e.Code, e.Reason = p.does.ExitCode, why+"ended after SIGTERM"
+			return
+		case <-p.poke:
+		case <-kill.C:
+		}
+		kill.Stop()
+	}
+	e.Code, e.Signal, e.Reason = 137, "SIGKILL", why+"ended with SIGKILL"
+	if soft {
+		e.Reason = why + "did not end after SIGTERM and was ended with SIGKILL"
+	}
+}
+
+// never is a timer that doesn't fire.
+func never() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// mouth says the chunks when they are due.
+type mouth struct {
+	rest  []Chunk
+	due   time.Time // of the first of rest
+	timer *time.Timer
+}
+
+func (p *process) speaker() *mouth {
+	m := &mouth{rest: p.does.Output, due: p.started, timer: never()}
+	m.next()
+	return m
+}
+
+func (m *mouth) next() {
+	if len(m.rest) > 0 {
+		m.due = m.due.Add(m.rest[0].After)
+		m.timer.Reset(time.Until(m.due))
+	}
+}
+
+// speak writes one chunk. A disk that is full is the attempt's own trouble, as
+// it is for a real process.
+func (m *mouth) speak(out *os.File) {
+	_, _ = out.Write(m.rest[0].Data)
+	m.rest = m.rest[1:]
+	m.next()
+}
+
+// finish writes what was due by the end: timers of one instant fire in any order.
+func (m *mouth) finish(out *os.File, end time.Time) {
+	for len(m.rest) > 0 && !m.due.After(end) {
+		m.speak(out)
+	}
+}
+
+func (m *mouth) stop() { m.timer.Stop() }

@@ -1,0 +1,67 @@
+//go:build unix
+
+package runner
+
+import "sync"
+
+// home is the one household of this process: children belong to a process, not
+// to whoever in it started them.
+var home = newHousehold()
+
+// household knows whose each child of this process is.
+type household struct {
+	// forking is held for reading from before a fork until the child is
+	// enlisted, and for writing by whoever must not mistake one for an orphan.
+	forking sync.RWMutex
+
+	mu        sync.Mutex // guards all below
+	byID      map[string]*process
+	bySession map[int]*process // by pid of the main process, which is its session
+	nursery
+}
+
+// reserve makes p the only attempt of its ID.
+func (h *household) reserve(p *process) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.byID[p.id] != nil {
+		return ErrRunning
+	}
+	h.byID[p.id] = p
+	return nil
+}
+
+// enlist makes p known by its pid. The caller holds forking.
+func (h *household) enlist(p *process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bySession[p.pid] = p
+}
+
+// forget drops p, of which nothing is left, and returns what was known of it.
+func (h *household) forget(p *process) kin {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.byID, p.id)
+	if h.bySession[p.pid] == p {
+		delete(h.bySession, p.pid)
+	}
+	h.disclaimLocked(p)
+	return p.kin
+}
+
+func (h *household) running(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.byID[id] != nil
+}
+
+// isMainLocked reports whether pid is a main process that is not yet reaped.
+func (h *household) isMainLocked(pid int) bool {
+	p := h.bySession[pid]
+	return p != nil && !p.kin.reaped
+}
+
+func marks(runID, attempt string) [2]string {
+	return [2]string{"SCHEDD_RUN_ID=" + runID, "SCHEDD_ATTEMPT=" + attempt}
+}

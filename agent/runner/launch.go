@@ -1,0 +1,154 @@
+//go:build unix
+
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// work is a Spec made ready for the kernel.
+type work struct {
+	program string // what is executed; argv[0] is what the program sees
+	argv    []string
+	env     []string
+	dir     string
+	who     *identity // nil: the agent's own user
+	script  string    // the script's file, "" when there is none
+	stdin   int       // file descriptors, -1 when not open
+	output  int
+}
+
+// prepare does all that can be done, and can fail, before the fork. The caller
+// closes the work, also after an error, and removes its script.
+func (l *Local) prepare(s Spec) (*work, error) {
+	w := &work{env: s.Env, dir: s.Dir, stdin: -1, output: -1}
+	if w.dir == "" {
+		w.dir = "/"
+	}
+	if err := s.check(); err != nil {
+		return w, err
+	}
+	if s.User != "" {
+		who, err := lookupIdentity(s.User)
+		if err != nil {
+			return w, err
+		}
+		w.who, w.env = who, who.environment(s.Env)
+	}
+	if err := w.setArgv(l, s); err != nil {
+		return w, err
+	}
+	var err error
+	if w.program, err = lookPath(w.argv[0], w.env, w.dir); err != nil {
+		return w, err
+	}
+	if w.output, err = openOutput(s.Output); err != nil {
+		return w, err
+	}
+	if w.stdin, err = l.openStdin(s.Stdin); err != nil {
+		return w, fmt.Errorf("keeping %d bytes for standard input: %w", len(s.Stdin), err)
+	}
+	return w, nil
+}
+
+// check finds what no kernel can make sense of.
+func (s Spec) check() error {
+	switch {
+	case s.ID == "":
+		return errors.New("the attempt has no id")
+	case len(s.Argv) == 0 && s.Script == "":
+		return errors.New("there is nothing to run: give argv or a script")
+	case len(s.Argv) != 0 && s.Script != "":
+		return errors.New("argv and a script are both given: give one of them")
+	case len(s.Argv) != 0 && s.Argv[0] == "":
+		return errors.New("argv begins with an empty string: its first element is the program to run")
+	case len(s.Interpreter) != 0 && s.Interpreter[0] == "":
+		return errors.New("interpreter begins with an empty string: its first element is the program that runs the script")
+	}
+	for i, a := range slices.Concat(s.Argv, s.Interpreter) {
+		if strings.ContainsRune(a, 0) {
+			return fmt.Errorf("element %d of argv, %q, has a zero byte in it, which no program can be given", i, a)
+		}
+	}
+	for _, kv := range s.Env {
+		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" || strings.ContainsRune(kv, 0) {
+			return fmt.Errorf("environment entry %q is not NAME=value without a zero byte", kv)
+		}
+	}
+	if strings.ContainsRune(s.Dir, 0) {
+		return fmt.Errorf("working directory %q has a zero byte in it", s.Dir)
+	}
+	return nil
+}
+
+func (w *work) setArgv(l *Local, s Spec) error {
+	if s.Script == "" {
+		w.argv = s.Argv
+		return nil
+	}
+	var err error
+	if w.script, err = l.writeScript(s, w.who); err != nil {
+		return err
+	}
+	w.argv = append(interpreter(s), w.script)
+	return nil
+}
+
+// openOutput opens the file that the process appends to. It must be there: who
+// made it has said how it may be read.
+func openOutput(path string) (int, error) {
+	if path == "" {
+		path = "/dev/null"
+	}
+	fd, err := open(path, syscall.O_WRONLY|syscall.O_APPEND)
+	if err != nil {
+		return -1, fmt.Errorf("opening %q for the output: %w", path, err)
+	}
+	return fd, nil
+}
+
+// openStdin returns a descriptor that reads b, however slowly it is read.
+func (l *Local) openStdin(b []byte) (int, error) {
+	if len(b) == 0 {
+		return open("/dev/null", syscall.O_RDONLY)
+	}
+	fd, err := l.anonymous()
+	if err != nil {
+		return -1, err
+	}
+	for rest := b; len(rest) > 0; {
+		n, err := syscall.Write(fd, rest)
+		if err != nil && err != syscall.EINTR {
+			return -1, errors.Join(err, syscall.Close(fd))
+		}
+		rest = rest[max(n, 0):]
+	}
+	if _, err := syscall.Seek(fd, 0, 0); err != nil {
+		return -1, errors.Join(err, syscall.Close(fd))
+	}
+	return fd, nil
+}
+
+// open is a bare open(2): a start needs the number of the descriptor and nothing
+// of what os.File does for it.
+func open(path string, flags int) (int, error) {
+	for {
+		fd, err := syscall.Open(path, flags|syscall.O_CLOEXEC, 0)
+		if err != syscall.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// close closes the agent's copies of the descriptors.
+func (w *work) close() {
+	for _, fd := range []int{w.stdin, w.output} {
+		if fd >= 0 {
+			_ = syscall.Close(fd) // nothing was written through it that could be lost
+		}
+	}
+}

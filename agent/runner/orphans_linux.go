@@ -1,0 +1,349 @@
+package runner
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// nursery is how Linux tells what is left of an attempt. This process is a
+// "child subreaper": who loses its parent becomes its child. So whatever is left
+// of a tree whose main process has ended is a child of ours, or descends from
+// one. Children that are no main processes are orphans, and as long as there is
+// none a start costs one short read to know it.
+type nursery struct {
+	once sync.Once
+	self int
+	sid  int
+	kids *os.File // children of the thread that orphans are given to; nil: read all of /proc
+
+	// A child that is reaped while kids is being read can hide another. Readers
+	// compare these and read again.
+	reapsBegun, reapsEnded atomic.Uint64
+
+	sighting sync.Mutex      // one goroutine at a time looks after orphans
+	orphans  map[int]*orphan // by pid; guarded by household.mu
+}
+
+// orphan is a child that we didn't start.
+type orphan struct {
+	ref
+	owner *process // whose it is, if known
+	// may are those that ran when it was found, of whom one must be the owner
+	// when nothing tells which. It is ended with the last of them.
+	may map[*process]bool
+	// foreign are those that others in this process, or before it, started:
+	// they are not ours to reap.
+	foreign bool
+}
+
+func newHousehold() *household {
+	h := &household{byID: map[string]*process{}, bySession: map[int]*process{}}
+	h.orphans = map[int]*orphan{}
+	return h
+}
+
+// await blocks until the process has ended, and leaves it to be reaped.
+func await(pid int) ending {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, syscall.EINTR) {
+			return ending{err: err}
+		}
+	}
+}
+
+// reap reaps p's main process, which has ended.
+func (h *household) reap(p *process, e ending) ending {
+	if e.err == nil {
+		_, e.err = h.wait(p.pid, &e.status, 0, &e.usage)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.kin.reaped = true
+	return e
+}
+
+func (h *household) wait(pid int, st *syscall.WaitStatus, flags int, u *syscall.Rusage) (int, error) {
+	h.reapsBegun.Add(1)
+	defer h.reapsEnded.Add(1)
+	for {
+		got, err := syscall.Wait4(pid, st, flags, u)
+		if err != syscall.EINTR {
+			return got, err
+		}
+	}
+}
+
+// children returns all orphans that are there, and some of the main processes.
+//
+// Linux gives orphans to the first living thread of the reaper. Go never ends
+// that of main, so its list is enough; what others forked doesn't matter.
+func (h *household) children() []int {
+	for range 8 {
+		if h.kids == nil {
+			break
+		}
+		settled := h.reapsEnded.Load()
+		pids, err := readPIDs(h.kids)
+		if err != nil {
+			break
+		}
+		if h.reapsBegun.Load() == settled {
+			return pids
+		}
+	}
+	all, err := everybody()
+	if err != nil {
+		return nil // without /proc nobody can be found
+	}
+	var pids []int
+	for _, s := range all {
+		if s.ppid == h.self {
+			pids = append(pids, s.pid)
+		}
+	}
+	return pids
+}
+
+func readPIDs(f *os.File) ([]int, error) {
+	var room [512]byte
+	b := room[:0]
+	for {
+		b = slices.Grow(b, 256)
+		n, err := syscall.Pread(int(f.Fd()), b[len(b):cap(b)], int64(len(b)))
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			break
+		}
+		b = b[:len(b)+n]
+	}
+	if len(b) == 0 {
+		return nil, nil
+	}
+	var pids []int
+	for s := range strings.FieldsSeq(string(b)) {
+		pid, err := strconv.Atoi(s)
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
+
+// clean reports whether it is certain that nothing is left of p, whose main
+// process has been reaped. It is what an ordinary attempt pays for the promise.
+func (h *household) clean(p *process) bool {
+	pids := h.children()
+	if len(pids) == 0 {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, pid := range pids {
+		if h.isMainLocked(pid) {
+			continue
+		}
+		if o := h.orphans[pid]; o == nil || o.ofLocked(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// ofLocked reports whether o is p's to end.
+func (o *orphan) ofLocked(p *process) bool {
+	return o.owner == p || len(o.may) == 1 && o.may[p]
+}
+
+// sight learns whose the orphans are, reaps those that have ended, and returns
+// how many it reaped. Who reaps one may have missed its children, which were
+// handed over between the look and the reaping.
+func (h *household) sight() (reaped int) {
+	h.sighting.Lock()
+	defer h.sighting.Unlock()
+	pids := h.children()
+	for _, pid := range h.strangers(pids) {
+		if o := h.identify(pid); o != nil {
+			h.mu.Lock()
+			h.orphans[pid] = o
+			h.mu.Unlock()
+		}
+	}
+	for _, o := range h.known() {
+		switch {
+		case o.foreign && !slices.Contains(pids, o.pid):
+			h.bury(o, syscall.Rusage{})
+		case o.foreign:
+		default:
+			var u syscall.Rusage
+			got, err := h.wait(o.pid, nil, syscall.WNOHANG, &u)
+			if got == o.pid || err != nil {
+				h.bury(o, u)
+				reaped++
+			}
+		}
+	}
+	return reaped
+}
+
+// strangers are the pids that are neither main processes nor known orphans.
+func (h *household) strangers(pids []int) []int {
+	unknown := func() (un []int) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, pid := range pids {
+			if !h.isMainLocked(pid) && h.orphans[pid] == nil {
+				un = append(un, pid)
+			}
+		}
+		return un
+	}
+	if len(unknown()) == 0 {
+		return nil
+	}
+	// What was being started while we looked is a child before it is known as a
+	// main process: let those starts come to their end.
+	h.forking.Lock()
+	defer h.forking.Unlock()
+	return unknown()
+}
+
+func (h *household) known() []*orphan {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*orphan, 0, len(h.orphans))
+	for _, o := range h.orphans {
+		all = append(all, o)
+	}
+	return all
+}
+
+// identify finds out whose a new orphan is, in the order of certainty: seen in
+// a tree before, in the session of a main process, marked in its environment. It
+// returns nil when that can't be told yet, or no more.
+func (h *household) identify(pid int) *orphan {
+	s, err := readStat(pid)
+	if err != nil || s.ppid != h.self {
+		return nil
+	}
+	o := &orphan{ref: s.ref}
+	if s.session == h.sid {
+		o.foreign = true // ours begin in sessions of their own and can't come back
+		return o
+	}
+	running := h.ownerOf(o, s.session)
+	if o.owner != nil {
+		return o
+	}
+	env := environ(pid)
+	if len(env) == 0 {
+		if s, err = readStat(pid); err != nil || s.inExec() {
+			return nil
+		}
+		env = environ(pid)
+	}
+	for _, p := range running {
+		if env.bears(p.marks) {
+			o.owner = p
+			return o
+		}
+	}
+	if h.self == 1 || env.marked() {
+		return o // of another's attempt, or anybody's: process 1 is given all orphans
+	}
+	o.may = map[*process]bool{}
+	for _, p := range running {
+		o.may[p] = true
+	}
+	return o
+}
+
+// ownerOf sets o's owner if it is known from before, and returns all attempts.
+func (h *household) ownerOf(o *orphan, session int) (running []*process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o.owner = h.bySession[session]
+	for _, p := range h.byID {
+		if _, seen := p.kin.tree[o.ref]; seen {
+			o.owner = p
+		}
+		running = append(running, p)
+	}
+	return running
+}
+
+// bury takes a reaped orphan off the list and puts its usage on its owner's bill.
+func (h *household) bury(o *orphan, u syscall.Rusage) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.orphans, o.pid)
+	p := o.owner
+	for one := range o.may {
+		if len(o.may) == 1 {
+			p = one
+		}
+	}
+	if p != nil {
+		p.kin.cpu += cpuTime(u)
+		p.kin.rss = max(p.kin.rss, maxRSS(u))
+	}
+}
+
+// tree returns what is there of p's tree; the main process until it is reaped.
+// Nothing may be left only when it is empty and clean agrees.
+func (h *household) tree(p *process) []ref {
+	for h.sight() > 0 {
+	}
+	roots := map[int]bool{}
+	h.mu.Lock()
+	if !p.kin.reaped {
+		roots[p.pid] = true
+	}
+	for _, o := range h.orphans {
+		if o.ofLocked(p) {
+			roots[o.pid] = true
+		}
+	}
+	h.mu.Unlock()
+	if len(roots) == 0 {
+		return nil
+	}
+	all, err := everybody()
+	if err != nil { // out of file descriptors: look again later
+		return []ref{{pid: p.pid}}
+	}
+	refs := descendants(all, roots, h.self)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.kin.tree == nil {
+		p.kin.tree = map[ref]struct{}{}
+	}
+	for _, r := range refs {
+		p.kin.tree[r] = struct{}{}
+	}
+	return refs
+}
+
+// disclaimLocked removes p from the possible owners of orphans.
+func (h *household) disclaimLocked(p *process) {
+	for _, o := range h.orphans {
+		delete(o.may, p)
+		if o.owner == p {
+			o.owner = nil // one that we had no permission to end
+		}
+	}
+}

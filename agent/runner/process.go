@@ -1,0 +1,284 @@
+//go:build unix
+
+package runner
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// lookEvery is how often a running attempt's orphans are reaped and its
+	// size is sampled.
+	lookEvery = time.Second
+	// stuckAfter is how long after SIGKILL a process is worth a warning.
+	stuckAfter = 10 * time.Second
+)
+
+// cause is why an attempt's tree is being ended.
+type cause int
+
+const (
+	byItself cause = iota // the main process has ended
+	killed
+	timedOut
+)
+
+// sent is what a process of the tree has been sent so far.
+type sent int
+
+const (
+	nothing sent = iota
+	term
+	kill
+	refused // the kernel would not let us
+)
+
+// process is one attempt's tree. One goroutine, supervise, sees it through from
+// the start to Done; it alone reaps and signals, so that a pid it signals can't
+// have become somebody else's.
+type process struct {
+	id             string
+	marks          [2]string // SCHEDD_RUN_ID=… and SCHEDD_ATTEMPT=…, "" when not given
+	timeout, grace time.Duration
+	script         string
+	local          *Local
+	pid            int
+	started        time.Time
+	poke           chan struct{} // something was asked: look at killAt
+	done           chan struct{}
+	exit           Exit // written before done is closed
+
+	mu     sync.Mutex // guards killAt
+	killAt time.Time  // when SIGKILL was asked for; zero: not asked
+
+	kin kin // guarded by home.mu
+
+	// For supervise alone.
+	end      ending
+	sent     map[ref]sent
+	peak     int64 // largest sampled size of the main process, in bytes
+	leftover int
+	soft     bool      // SIGTERM was sent
+	hard     time.Time // when SIGKILL was first sent
+	warned   bool
+}
+
+// kin is what the household knows about a process.
+type kin struct {
+	reaped bool             // the main process is gone and its pid may be another's
+	tree   map[ref]struct{} // who was ever seen in the tree
+	cpu    time.Duration    // of reaped orphans
+	rss    int64            // of the largest reaped orphan, in bytes
+}
+
+// ending is what the kernel says at the end of a main process.
+type ending struct {
+	status syscall.WaitStatus
+	usage  syscall.Rusage
+	err    error
+}
+
+func newProcess(l *Local, s Spec) *process {
+	p := &process{
+		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace,
+		poke: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	run, hasRun := getenv(s.Env, "SCHEDD_RUN_ID")
+	attempt, hasAttempt := getenv(s.Env, "SCHEDD_ATTEMPT")
+	if hasRun && hasAttempt {
+		p.marks = marks(run, attempt)
+	}
+	return p
+}
+
+func (p *process) began(pid int, now time.Time) { p.pid, p.started = pid, now }
+
+func (p *process) PID() int              { return p.pid }
+func (p *process) Started() time.Time    { return p.started }
+func (p *process) Done() <-chan struct{} { return p.done }
+
+func (p *process) Exit() Exit {
+	select {
+	case <-p.done:
+		return p.exit
+	default:
+		return Exit{}
+	}
+}
+
+func (p *process) Kill(grace time.Duration) {
+	p.hurry(time.Now().Add(max(grace, 0)))
+	select {
+	case p.poke <- struct{}{}:
+	default: // supervise has yet to see the last one, and will see this too
+	}
+}
+
+// hurry brings SIGKILL forward to at.
+func (p *process) hurry(at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.killAt.IsZero() || at.Before(p.killAt) {
+		p.killAt = at
+	}
+}
+
+func (p *process) killDue() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.killAt.IsZero() && !time.Now().Before(p.killAt)
+}
+
+// supervise sees the attempt through. It is the only goroutine of an attempt but
+// for the one that sits in wait(2), for which it waits.
+func (p *process) supervise() {
+	main := make(chan ending, 1)
+	go func() { main <- await(p.pid) }()
+
+	why := p.watch(main)
+	if why != byItself || !home.clean(p) {
+		if why != killed {
+			p.hurry(time.Now().Add(max(p.grace, 0)))
+		}
+		p.clear(why, main)
+	}
+	known := home.forget(p)
+	p.removeScript()
+	p.exit = p.account(why, known, time.Now())
+	close(p.done)
+}
+
+// watch waits until the main process has ended, and reaps it, or until it has
+// to end.
+func (p *process) watch(main <-chan ending) cause {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var timeout <-chan time.Time
+	if p.timeout > 0 {
+		t := time.NewTimer(time.Until(p.started.Add(p.timeout)))
+		defer t.Stop()
+		timeout = t.C
+	}
+	for {
+		select {
+		case e := <-main:
+			p.end = home.reap(p, e)
+			return byItself
+		case <-p.poke:
+			return killed
+		case <-timeout:
+			return timedOut
+		case <-look.C:
+			home.sight()
+			p.peak = max(p.peak, peakRSS(p.pid))
+		}
+	}
+}
+
+// clear ends the tree: SIGTERM to all that is there, SIGKILL to all that is
+// there when that is due, until nothing is.
+func (p *process) clear(why cause, main <-chan ending) {
+	p.sent = map[ref]sent{}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	const shortest = time.Millisecond
+	for pause := shortest; ; pause = min(2*pause, p.patience()) {
+		tree := home.tree(p)
+		if !p.anyone(tree) && (len(tree) > 0 || home.clean(p)) {
+			return
+		}
+		if p.signal(tree, why) {
+			pause = shortest
+		}
+		p.warnIfStuck(tree)
+		timer.Reset(p.untilLook(pause))
+		select {
+		case e := <-main:
+			p.end = home.reap(p, e)
+			pause = shortest
+		case <-p.poke:
+		case <-timer.C:
+		}
+	}
+}
+
+// anyone reports whether it is worth waiting for the tree: not for those that
+// the kernel keeps us from ending, unless it is the main process.
+func (p *process) anyone(tree []ref) bool {
+	for _, r := range tree {
+		if r.pid == p.pid || p.sent[r] != refused {
+			return true
+		}
+	}
+	return false
+}
+
+// signal sends what is due to whoever hasn't had it, and reports whether it has
+// sent anything.
+func (p *process) signal(tree []ref, why cause) (any bool) {
+	want, sig := term, syscall.SIGTERM
+	if p.killDue() {
+		want, sig = kill, syscall.SIGKILL
+	}
+	for _, r := range tree {
+		had := p.sent[r]
+		if had >= want {
+			continue
+		}
+		switch err := r.signal(sig); {
+		case errors.Is(err, fs.ErrPermission):
+			p.sent[r] = refused
+		case err == nil:
+			p.sent[r], any = want, true
+			if why == byItself && had == nothing {
+				p.leftover++
+			}
+		} // else it was gone
+	}
+	p.soft = p.soft || any && want == term
+	if any && want == kill && p.hard.IsZero() {
+		p.hard = time.Now()
+	}
+	return any
+}
+
+// patience is the longest pause between two looks at the tree.
+func (p *process) patience() time.Duration {
+	if p.hard.IsZero() {
+		return 100 * time.Millisecond
+	}
+	return time.Second // what does not end after SIGKILL is stuck in the kernel
+}
+
+// untilLook is pause, or less when SIGKILL is due before.
+func (p *process) untilLook(pause time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if due := time.Until(p.killAt); due > 0 {
+		return min(pause, due)
+	}
+	return pause
+}
+
+func (p *process) warnIfStuck(tree []ref) {
+	if p.warned || len(tree) == 0 || p.hard.IsZero() || time.Since(p.hard) < stuckAfter {
+		return
+	}
+	p.warned = true
+	p.local.log.Warn("processes do not end after SIGKILL; the attempt stays until they do",
+		"attempt", p.id, "processes", len(tree), "pid", tree[0].pid)
+}
+
+func (p *process) removeScript() {
+	if p.script == "" {
+		return
+	}
+	if err := os.Remove(p.script); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.local.log.Warn("a script was not removed", "attempt", p.id, "err", err)
+	}
+}

@@ -1,0 +1,114 @@
+// Package runner starts and ends the processes of attempts on a worker.
+//
+// It is the only package that starts processes. It owns an attempt's whole
+// tree: the main process, what that one started, and what left the session and
+// was orphaned. An attempt is done when nothing of its tree is left.
+//
+// It decides nothing: whether an attempt may start, and only once, is its
+// caller's to know. It reads no log, keeps no journal and never writes to the
+// output of an attempt. What goes in and out is plain data, so that it can
+// become a process of its own behind the same [Runner].
+package runner
+
+import (
+	"errors"
+	"time"
+)
+
+// ErrRunning is returned by Start, and by EndStrays, for an ID whose process
+// this runner has started and not yet seen the end of.
+var ErrRunning = errors.New("this attempt is already running")
+
+// Runner starts the processes of attempts. It may be used by many goroutines.
+type Runner interface {
+	// Start starts the process of one attempt, and returns once its program
+	// runs (exec has succeeded) or can't. An error is about this attempt only,
+	// is one sentence for people, and means that no process was left behind.
+	Start(Spec) (Process, error)
+}
+
+// Process is the running, or ended, process tree of one attempt. It may be used
+// by many goroutines.
+type Process interface {
+	// PID is the process id of the main process; its session has the same id.
+	PID() int
+	// Started is when the program began to run.
+	Started() time.Time
+	// Kill ends the whole tree: SIGTERM now and SIGKILL after grace, or SIGKILL
+	// at once when grace is not positive. It returns at once and may be called
+	// at any time, any number of times; the earliest SIGKILL asked for holds.
+	Kill(grace time.Duration)
+	// Done is closed when the main process and its whole tree have ended and
+	// been reaped.
+	Done() <-chan struct{}
+	// Exit is how it ended. It is the zero Exit until Done is closed.
+	Exit() Exit
+}
+
+// Spec is all that is to be known to start one attempt. Exactly one of Argv and
+// Script is given.
+type Spec struct {
+	// ID names the attempt ("run/attempt"); no two running ones share it.
+	ID string
+	// Argv is the program and its arguments; there is no shell. Without a slash
+	// Argv[0] is looked up in the PATH of Env, or, when Env has none, in
+	// [DefaultPath]; a relative one is relative to Dir.
+	Argv []string
+	// Script is the body of a script. It is run from a private file by the
+	// interpreter of its "#!" line, else by Interpreter, else by "/bin/sh -e".
+	Script      string
+	Interpreter []string
+	// Env is the whole environment, as "K=V"; the agent's own is never passed
+	// on. With User set, HOME, USER, LOGNAME and SHELL are added unless given.
+	// SCHEDD_RUN_ID and SCHEDD_ATTEMPT in it are how processes that left the
+	// session are recognised.
+	Env []string
+	// Dir is the working directory, "/" when empty.
+	Dir string
+	// User is the name or number of the user to run as, the agent's own when
+	// empty. Only root may run as another.
+	User string
+	// Stdin is what the process reads; empty is /dev/null.
+	Stdin []byte
+	// Output is the path of an existing file to which standard output and
+	// standard error are appended by the process itself. Empty discards both.
+	Output string
+	// Timeout is how long the main process may run; 0 is for ever.
+	Timeout time.Duration
+	// KillGrace is the time between SIGTERM and SIGKILL after a timeout, and
+	// for what outlives the main process; 0 is SIGKILL at once.
+	KillGrace time.Duration
+}
+
+// DefaultPath is where programs are looked up when Env has no PATH.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Exit is how an attempt's process ended.
+type Exit struct {
+	// Code is the exit code of the main process, or 128 plus the number of the
+	// signal that ended it.
+	Code int
+	// Signal is the signal that ended the main process ("SIGKILL"), or "".
+	Signal string
+	// TimedOut and Killed say that the timeout, or a call of Kill, came before
+	// the main process had ended. At most one is set: the one that came first.
+	TimedOut bool
+	Killed   bool
+	// Leftover counts the processes of the tree that were still there when the
+	// main process had ended by itself, and were ended then.
+	Leftover int
+	// CPUTime is user and system time of the main process, of the processes it
+	// waited for, and of the orphans of its tree.
+	CPUTime time.Duration
+	// MaxRSS is the largest resident set of any one process, in bytes; 0 when
+	// it is not known. The kernel counts the agent's own size at the moment of
+	// the fork in, so below that size it is sampled once a second, and a
+	// process that is both small and short-lived has no number.
+	MaxRSS int64
+	// Started and Finished are the times of the agent's clock when the program
+	// began to run, and when the last of the tree was gone.
+	Started  time.Time
+	Finished time.Time
+	// Reason is one sentence for people when there is more to tell than Code.
+	Reason string
+}
