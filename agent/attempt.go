@@ -1,0 +1,237 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/schedd/schedd/agent/journal"
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/session"
+	"github.com/schedd/schedd/agent/spool"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+)
+
+// logLimit is for a launch that names none, in bytes.
+const logLimit = 64 << 20
+
+// attempt is one attempt, from when this worker hears of it until it may be
+// forgotten.
+type attempt struct {
+	key      session.Key
+	fence    uint64
+	job      string          // namespace/name; empty when not known
+	launch   *agentv1.Launch // nil unless it was launched in this life
+	deadline time.Time       // to start
+	refusal  string          // why it must not even be accepted
+	poke     chan struct{}   // holds one: killing was set
+	released chan struct{}   // closed when it may be forgotten
+
+	// For its own goroutine.
+	recovered bool // begun in a former life; set before the goroutine starts
+	volatile  bool // not in the journal; set before the result
+	exitKept  bool // the result is in the journal
+
+	// Guarded by table.mu.
+	phase    agentv1.AttemptPhase
+	killing  *agentv1.Kill
+	started  *agentv1.Started
+	result   *agentv1.Result // never changed once it is set
+	acked    bool
+	unwanted bool       // nobody waits for its log
+	log      *spool.Log // nil without one
+	logSize  int64      // that can be shipped; final when there is a result
+	durable  int64      // of these
+	gone     bool       // released is closed
+}
+
+func newAttempt(k session.Key, fence uint64) *attempt {
+	return &attempt{
+		key: k, fence: fence, phase: agentv1.AttemptPhase_ATTEMPT_PHASE_ACCEPTED,
+		poke: make(chan struct{}, 1), released: make(chan struct{}),
+	}
+}
+
+func (a *attempt) protoKey() *agentv1.AttemptKey {
+	return &agentv1.AttemptKey{RunId: a.key.Run, Attempt: a.key.Attempt}
+}
+
+func (a *attempt) id() string {
+	return a.key.Run + "/" + strconv.FormatUint(uint64(a.key.Attempt), 10)
+}
+
+func (a *attempt) startedTime() *timestamppb.Timestamp { return a.started.GetTime() }
+
+// askKillLocked has the attempt's goroutine end it. The reason of the first one
+// stands, the grace of each counts.
+func (a *attempt) askKillLocked(m *agentv1.Kill) {
+	if a.killing != nil {
+		m = &agentv1.Kill{Key: m.GetKey(), Fence: m.GetFence(), Grace: m.GetGrace(), Reason: a.killing.GetReason()}
+	}
+	a.killing = m
+	wake(a.poke)
+}
+
+// releaseLocked lets the attempt be forgotten when the leader has its result and
+// nobody needs this copy of its log.
+func (a *attempt) releaseLocked() {
+	if a.gone || a.result == nil || !a.acked || a.shippingLocked() {
+		return
+	}
+	a.gone = true
+	close(a.released)
+}
+
+// shippingLocked reports whether there is, or will be, a log that is needed.
+func (a *attempt) shippingLocked() bool {
+	if a.log == nil || a.unwanted {
+		return false
+	}
+	return a.result == nil || a.durable < a.logSize
+}
+
+// carryOut is the life of an attempt: accepted, started, watched, ended, known to
+// the leader, forgotten. It is the only place that starts one.
+func (t *table) carryOut(a *attempt) {
+	known, result := t.accept(a)
+	if known {
+		t.forget(a)
+		return
+	}
+	if result == nil {
+		result = t.start(a)
+	}
+	t.end(a, result)
+	t.bury(a)
+}
+
+// accept puts the attempt on record before anything is done for it. It reports
+// whether the attempt was known already, and acknowledged; otherwise a result
+// says why it can't be accepted.
+func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
+	if a.refusal != "" {
+		a.volatile = true
+		return false, t.notStarted(a, a.refusal)
+	}
+	err := t.journal.Append(t.acceptedRecord(a))
+	switch {
+	case err == nil:
+		return false, nil
+	case errors.Is(err, journal.ErrExists):
+		t.log.Info("ignored a launch of an attempt that has ended before", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence)
+		return true, nil
+	}
+	t.log.Error("attempt can't be put on record, so it is not started", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
+	a.volatile = true
+	if errors.Is(err, journal.ErrUncertain) {
+		return false, t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker's journal was damaged, and this attempt may have run before that")
+	}
+	return false, t.notStarted(a, fmt.Sprintf("the worker can't keep a record of it: %v", err))
+}
+
+// prevent is the life of an attempt that is known only because it is to be
+// killed: it never starts, even if its launch arrives later.
+func (t *table) prevent(a *attempt) {
+	result := t.notStarted(a, joined("killed before it was launched", t.killOf(a).GetReason()))
+	exited, err := a.exitedRecord(result)
+	if err == nil {
+		err = t.journal.Append(t.acceptedRecord(a), exited)
+	}
+	if errors.Is(err, journal.ErrExists) {
+		t.log.Info("ignored a kill of an attempt that has ended before", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence)
+		t.forget(a)
+		return
+	}
+	if err != nil {
+		t.log.Error("attempt can't be put on record as killed", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
+		a.volatile = true
+	}
+	a.exitKept = err == nil
+	t.end(a, result)
+	t.bury(a)
+}
+
+// start starts the process if it still may, and returns the result when it has
+// ended.
+func (t *table) start(a *attempt) *agentv1.Result {
+	if why := t.obstacle(a, time.Now()); why != "" {
+		return t.notStarted(a, why)
+	}
+	limit := a.launch.GetLogLimitBytes()
+	if limit <= 0 {
+		limit = logLimit
+	}
+	log, err := t.spool.Create(spool.Key(a.key), max(limit, spool.MinLimit))
+	if err != nil {
+		return t.notStarted(a, fmt.Sprintf("the worker can't keep its log: %v", err))
+	}
+	proc, err := t.runner.Start(t.spec(a, log.Path()))
+	if err != nil {
+		if rerr := log.Remove(); rerr != nil {
+			t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", rerr)
+		}
+		return t.notStarted(a, err.Error())
+	}
+	t.running(a, log, proc)
+
+	// The process need not wait for the record of its start: an attempt that was
+	// accepted is taken for one that may have started.
+	var noted sync.WaitGroup
+	noted.Go(func() { t.noteStart(a) })
+	w := &watcher{table: t, attempt: a, log: log, proc: proc, pause: pollLeast}
+	w.watch()
+	noted.Wait()
+	return t.ended(a, log, proc.Exit(), w.why)
+}
+
+// obstacle says why an accepted attempt must not start; empty when it may.
+func (t *table) obstacle(a *attempt, now time.Time) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case a.killing != nil:
+		return joined("killed before it started", a.killing.GetReason())
+	case t.stopped:
+		return "the worker is being stopped"
+	case !now.Before(a.deadline):
+		return fmt.Sprintf("it had to start within %v of the launch, which is over", a.launch.GetStartWithin().AsDuration())
+	}
+	return ""
+}
+
+func (t *table) spec(a *attempt, output string) runner.Spec {
+	task := a.launch.GetTask()
+	who := account(task.GetUser())
+	dir := workingDir(task, who)
+	if task.GetUser() != "" {
+		who = nil // the runner knows better
+	}
+	return runner.Spec{
+		ID:          a.id(),
+		Argv:        task.GetArgv(),
+		Script:      task.GetScript(),
+		Interpreter: task.GetInterpreter(),
+		Env:         environment(a.launch, t.worker, who),
+		Dir:         dir,
+		User:        task.GetUser(),
+		Stdin:       task.GetStdin(),
+		Output:      output,
+		Timeout:     a.launch.GetTimeout().AsDuration(),
+		KillGrace:   a.launch.GetKillGrace().AsDuration(),
+	}
+}
+
+// running tells everybody that the process runs.
+func (t *table) running(a *attempt, log *spool.Log, proc runner.Process) {
+	t.log.Info("launched", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "pid", proc.PID())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a.phase = agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING
+	a.started = &agentv1.Started{Key: a.protoKey(), Fence: a.fence, Time: stamp(proc.Started()), Pid: int64(proc.PID())}
+	a.log = log
+	t.reportLocked(a.key)
+}

@@ -1,0 +1,45 @@
+// Command schedagent is a worker: it dials out to the primaries of schedd, runs
+// what they ask for, and tells them how it went.
+//
+// It never listens, and never prints but for help, its version and the one line
+// that says why it ended. Its story is in its log, on standard error.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/schedd/schedd/proto/settings"
+)
+
+func main() {
+	// The first signal ends the context; then the default is back, so that the
+	// second one stops the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	os.Exit(settings.Report("schedagent", err, os.Stderr))
+}
+
+// run carries out one command.
+func run(ctx context.Context, args []string, out, logs io.Writer) error {
+	command, rest := "", []string(nil)
+	if len(args) > 0 {
+		command, rest = args[0], args[1:]
+	}
+	switch command {
+	case "run":
+		return runWorker(ctx, rest, out, logs)
+	case "version":
+		return printVersion(rest, out)
+	case "help", "-h", "-help", "--help":
+		_, err := io.WriteString(out, overview)
+		return err
+	case "":
+		return settings.Errorf("give a command: run or version; --help tells more")
+	}
+	return settings.Errorf("unknown command %q: there are run and version; --help tells more", command)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/schedd/schedd/agent"
+	"github.com/schedd/schedd/proto/settings"
+)
+
+const overview = `schedagent is a worker of schedd: it dials out to the primaries and runs what they ask for.
+
+Commands:
+  run       be a worker; run --help lists its settings
+  version   say which version this is
+`
+
+const runSummary = `schedagent run [--config FILE] [flags]
+
+Be a worker, until SIGTERM or SIGINT: then running attempts are asked to end and
+their results are delivered. A second signal stops at once.`
+
+// envPrefix begins the names of our environment variables.
+const envPrefix = "SCHEDAGENT"
+
+// options are the settings of run.
+type options struct {
+	agent.Config
+	directListen string
+	joinToken    settings.Secret
+	logLevel     slog.Level
+	logFormat    string
+}
+
+// newOptions returns the defaults, and the flags that change them.
+func newOptions() (*options, *flag.FlagSet) {
+	o := &options{Config: agent.DefaultConfig()}
+	fs := flag.NewFlagSet("schedagent run", flag.ContinueOnError)
+	fs.String("config", "", "`file` in YAML with any of these settings")
+	fs.StringVar(&o.Server, "server", o.Server, "`address` of the load balancer, or of the primaries, separated by commas")
+	fs.StringVar(&o.DataDir, "data-dir", o.DataDir, "`directory` of the identity, the journal and the spool; one agent may use it at a time")
+	fs.StringVar(&o.Name, "name", o.Name, "`name` that people see; workers differ by id, so two may share one")
+	fs.Var((*labels)(&o.Labels), "labels", "what jobs select workers by, a `list` such as zone=eu,gpu")
+	fs.IntVar(&o.Slots, "slots", o.Slots, "`number` of runs at the same time")
+	fs.StringVar(&o.AdvertiseHostname, "advertise-hostname", "", "host `name` to show to people, instead of what is detected; nobody dials it")
+	fs.StringVar(&o.AdvertiseIP, "advertise-ip", "", "`address` to show to people, instead of what is detected; nobody dials it")
+	fs.StringVar(&o.directListen, "direct-listen", "", "`address` to listen on in direct mode; not available yet")
+	fs.Var(&o.joinToken, "join-token", "`token` to enrol with, or the file that holds it; not available yet")
+	fs.BoolVar(&o.Insecure, "insecure", o.Insecure, "talk to other hosts without TLS and authentication")
+	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn, error")
+	fs.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text, or json for machines")
+	return o, fs
+}
+
+// check finds what no single setting can tell.
+func (o *options) check() error {
+	switch {
+	case o.directListen != "":
+		return settings.Errorf("--direct-listen is not available yet; leave it out, and let this worker dial the primaries")
+	case o.joinToken != "":
+		return settings.Errorf("--join-token is not available yet; leave it out, workers join without enrolment")
+	}
+	if err := o.Validate(); err != nil {
+		return settings.Errorf("%w", err)
+	}
+	return nil
+}
+
+// runWorker is the command run.
+func runWorker(ctx context.Context, args []string, out, logs io.Writer) error {
+	o, fs := newOptions()
+	err := settings.Parse(fs, args, envPrefix)
+	if errors.Is(err, settings.ErrHelp) {
+		return settings.Usage(fs, out, envPrefix, runSummary)
+	}
+	if err == nil {
+		err = o.check()
+	}
+	if err != nil {
+		return err
+	}
+	log, err := settings.Logger(logs, o.logLevel, o.logFormat)
+	if err != nil {
+		return err
+	}
+	if o.Insecure {
+		log.Warn("INSECURE: no TLS and no authentication of the gateway; whoever is on the way can run programs here")
+	}
+	return agent.Run(ctx, o.Config, agent.Seams{Log: log})
+}
+
+// printVersion is the command version.
+func printVersion(args []string, out io.Writer) error {
+	if len(args) > 0 {
+		return settings.Errorf("version takes no arguments, got %q", args[0])
+	}
+	_, err := fmt.Fprintln(out, "schedagent", settings.Version())
+	return err
+}
+
+// labels is a flag that reads and shows labels.
+type labels map[string]string
+
+// Set takes key=value or key alone, separated by commas.
+func (l *labels) Set(text string) error {
+	parsed, err := agent.ParseLabels(text)
+	if err != nil {
+		return err
+	}
+	*l = parsed
+	return nil
+}
+
+// String returns what Set takes.
+func (l *labels) String() string {
+	if l == nil {
+		return ""
+	}
+	return agent.FormatLabels(*l)
+}

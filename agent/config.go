@@ -1,0 +1,191 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/api/validate/content"
+)
+
+// Limits of what a worker may say of itself. A gateway refuses a worker that says
+// more, so the operator is told at the start.
+const (
+	maxSlots  = 10_000
+	maxName   = 253 // bytes, as of a host's name
+	maxLabels = 64
+)
+
+// slotsPerCPU: most jobs wait for something else most of the time.
+const slotsPerCPU = 4
+
+// Config is all that a worker is told by its operator. Start from
+// [DefaultConfig].
+type Config struct {
+	// Server is where the gateways are: the load balancer, or a list of
+	// primaries separated by commas, host:port each. Default 127.0.0.1:7421.
+	Server string
+	// DataDir holds the identity, the journal and the spool. Only one agent may
+	// use it at a time. It is made if it is not there. Default
+	// /var/lib/schedagent.
+	DataDir string
+	// Name is what people see. Default: the host's name.
+	Name string
+	// Labels are what jobs select workers by. Default: none.
+	Labels map[string]string
+	// Slots is how many attempts run at the same time. Default: 4 for each CPU.
+	Slots int
+	// AdvertiseHostname and AdvertiseIP are shown to people. Nobody dials them.
+	// Default: detected.
+	AdvertiseHostname, AdvertiseIP string
+	// Insecure allows to talk to a gateway on another host without encryption
+	// and authentication of the gateway. Default false.
+	Insecure bool
+}
+
+// DefaultConfig returns the defaults, with what is known of this host. It asks
+// nobody else.
+func DefaultConfig() Config {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // Validate asks for a name then
+	}
+	return Config{
+		Server:  "127.0.0.1:7421",
+		DataDir: "/var/lib/schedagent",
+		Name:    host,
+		Slots:   slotsPerCPU * runtime.NumCPU(),
+	}
+}
+
+// Validate returns all that is wrong, each fault with what to do, joined.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+
+	faults = append(faults, c.checkServers()...)
+	if c.DataDir == "" {
+		fault("data-dir: is empty; name a directory that outlives restarts")
+	} else if !filepath.IsAbs(c.DataDir) {
+		fault("data-dir: %q is not absolute; write it from / on", c.DataDir)
+	}
+	if c.Name == "" || !plain(c.Name) {
+		fault("name: %.60q has to be 1 to %d printable characters", c.Name, maxName)
+	}
+	if c.Slots < 1 || c.Slots > maxSlots {
+		fault("slots: %d is not between 1 and %d", c.Slots, maxSlots)
+	}
+	faults = append(faults, checkLabels(c.Labels)...)
+	if !plain(c.AdvertiseHostname) {
+		fault("advertise-hostname: %.60q has to be at most %d printable characters", c.AdvertiseHostname, maxName)
+	}
+	if c.AdvertiseIP != "" {
+		if _, err := netip.ParseAddr(c.AdvertiseIP); err != nil {
+			fault("advertise-ip: %.60q is not an IP address", c.AdvertiseIP)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (c Config) checkServers() (faults []error) {
+	servers := c.servers()
+	if len(servers) == 0 {
+		return []error{errors.New("server: is empty; name the load balancer or the primaries as host:port")}
+	}
+	for _, s := range servers {
+		host, port, err := net.SplitHostPort(s)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 {
+			faults = append(faults, fmt.Errorf("server: %q is not host:port, such as schedd.example.com:7421", s))
+			continue
+		}
+		if !c.Insecure && !loopback(host) {
+			faults = append(faults, fmt.Errorf("server: %s is another host, and there is no TLS yet: "+
+				"reach it through a tunnel (WireGuard, ssh) that ends on 127.0.0.1, or, on a network that you trust, give --insecure", s))
+		}
+	}
+	return faults
+}
+
+// servers returns the items of Server.
+func (c Config) servers() []string {
+	var list []string
+	for s := range strings.SplitSeq(c.Server, ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// loopback reports whether a host is this one, without asking a name server,
+// whose answer may change.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// plain reports whether a name can be sent, and shown to people.
+func plain(name string) bool {
+	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
+	return len(name) <= maxName && utf8.ValidString(name) && !strings.ContainsFunc(name, unprintable)
+}
+
+// ParseLabels reads labels as they are written on a command line: key=value or
+// key alone, separated by commas. Whether they make sense, [Config.Validate]
+// says.
+func ParseLabels(text string) (map[string]string, error) {
+	labels := make(map[string]string)
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(item, "=")
+		if _, again := labels[key]; again {
+			return nil, fmt.Errorf("label %q is given twice", key)
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}
+
+// FormatLabels is the reverse of [ParseLabels], sorted by key.
+func FormatLabels(labels map[string]string) string {
+	var items []string
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if value := labels[key]; value != "" {
+			key += "=" + value
+		}
+		items = append(items, key)
+	}
+	return strings.Join(items, ",")
+}
+
+// checkLabels returns what is wrong with labels, whose syntax is that of
+// Kubernetes, as it is of the selectors that name them.
+func checkLabels(labels map[string]string) (faults []error) {
+	if len(labels) > maxLabels {
+		faults = append(faults, fmt.Errorf("labels: there are %d, the most is %d", len(labels), maxLabels))
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		for _, why := range content.IsLabelKey(key) {
+			faults = append(faults, fmt.Errorf("labels: the key %.80q: %s", key, why))
+		}
+		for _, why := range content.IsLabelValue(labels[key]) {
+			faults = append(faults, fmt.Errorf("labels: the value %.80q of %.80q: %s", labels[key], key, why))
+		}
+	}
+	return faults
+}

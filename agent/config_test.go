@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"maps"
+	"os/user"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	"github.com/schedd/schedd/agent/runner"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+)
+
+func TestDefaultConfigIsValid(t *testing.T) {
+	c := DefaultConfig()
+	c.Name = "a" // a container may have no name
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		want   []string // faults, in their order; none is valid
+	}{
+		{"several primaries", func(c *Config) { c.Server = "127.0.0.1:1, localhost:2,[::1]:3" }, nil},
+		{"no server", func(c *Config) { c.Server = " , " }, []string{"server: is empty"}},
+		{"no port", func(c *Config) { c.Server = "localhost" }, []string{"is not host:port"}},
+		{"port 0", func(c *Config) { c.Server = "localhost:0" }, []string{"is not host:port"}},
+		{"another host", func(c *Config) { c.Server = "localhost:1,lb.example.com:7421" }, []string{"lb.example.com:7421 is another host"}},
+		{"another host, knowingly", func(c *Config) { c.Server, c.Insecure = "lb.example.com:7421", true }, nil},
+		{"looks like here", func(c *Config) { c.Server = "localhost.example.com:1" }, []string{"is another host"}},
+		{"relative directory", func(c *Config) { c.DataDir = "data" }, []string{"data-dir: \"data\" is not absolute"}},
+		{"labels", func(c *Config) { c.Labels = map[string]string{"zone": "eu", "example.com/gpu": ""} }, nil},
+		{"bad labels", func(c *Config) { c.Labels = map[string]string{"": "x", "a b": "", "ok": "no/slash"} }, []string{"the key \"\"", "the key \"a b\"", "\"no/slash\""}},
+		{
+			"all at once", func(c *Config) { *c = Config{AdvertiseIP: "here", AdvertiseHostname: "\n"} },
+			[]string{"server:", "data-dir:", "name:", "slots:", "advertise-hostname:", "advertise-ip:"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := DefaultConfig()
+			c.Name = "a"
+			test.change(&c)
+			err := c.Validate()
+			if (err == nil) != (test.want == nil) {
+				t.Fatalf("error %v, want %q", err, test.want)
+			}
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			for _, want := range test.want {
+				_, rest, found := strings.Cut(text, want)
+				if !found {
+					t.Fatalf("%q does not say %q in its place", err, want)
+				}
+				text = rest
+			}
+		})
+	}
+}
+
+// Labels read back as they were written.
+func TestLabelsRoundTrip(t *testing.T) {
+	label := rapid.StringMatching(`[a-z0-9]{1,8}`)
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.MapOf(label, rapid.OneOf(label, rapid.Just(""))).Draw(t, "labels")
+		got, err := ParseLabels(FormatLabels(want))
+		if err != nil || !maps.Equal(got, want) {
+			t.Fatalf("%v became %v, %v", want, got, err)
+		}
+	})
+	if _, err := ParseLabels("a=1,b,a=2"); err == nil {
+		t.Error("a label may be given twice")
+	}
+}
+
+// Whatever a job adds, the process finds what it was promised, each name once,
+// and nothing of the agent.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("SECRET_OF_THE_AGENT", "1")
+	name := rapid.OneOf(rapid.StringMatching(`[A-Z_]{1,6}`), rapid.SampledFrom([]string{"PATH", "HOME", "SCHEDD_RUN_ID", "SCHEDD_WORKER"}))
+	rapid.Check(t, func(t *rapid.T) {
+		added := rapid.MapOf(name, rapid.String()).Draw(t, "env")
+		l := &agentv1.Launch{
+			Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 2}, Fence: 3, Namespace: "n", Job: "j",
+			ScheduledAt: &timestamppb.Timestamp{Seconds: 86400}, Task: &agentv1.Task{Env: added},
+		}
+		want := map[string]string{"PATH": runner.DefaultPath, "HOME": "/home/u", "USER": "u", "LOGNAME": "u"}
+		maps.Copy(want, added)
+		maps.Copy(want, map[string]string{
+			"SCHEDD_RUN_ID": "r1", "SCHEDD_ATTEMPT": "2", "SCHEDD_FENCE": "3", "SCHEDD_NAMESPACE": "n", "SCHEDD_JOB": "j",
+			"SCHEDD_TRIGGER": "", "SCHEDD_SCHEDULED_AT": "1970-01-02T00:00:00Z", "SCHEDD_WORKER": "w-1",
+		})
+		list := environment(l, "w-1", &user.User{Username: "u", HomeDir: "/home/u"})
+		got := map[string]string{}
+		for _, entry := range list {
+			k, v, _ := strings.Cut(entry, "=")
+			got[k] = v
+		}
+		if !maps.Equal(got, want) || len(list) != len(want) || !slices.IsSorted(list) {
+			t.Fatalf("environment %q, want %q", list, want)
+		}
+	})
+}
+
+func TestEnvironmentOfARunByHand(t *testing.T) {
+	list := environment(&agentv1.Launch{Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 1}}, "w-1", nil)
+	for _, want := range []string{"SCHEDD_TRIGGER=", "SCHEDD_SCHEDULED_AT="} {
+		if !slices.Contains(list, want) {
+			t.Errorf("%q has no empty %s", list, want)
+		}
+	}
+	if slices.ContainsFunc(list, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+		t.Errorf("%q: whose home?", list)
+	}
+}
+
+// A task says where it runs, else it runs at home, else at the root.
+func TestWorkingDir(t *testing.T) {
+	home := t.TempDir()
+	for _, test := range []struct {
+		given string
+		user  *user.User
+		want  string
+	}{
+		{"/srv", &user.User{HomeDir: home}, "/srv"},
+		{"", &user.User{HomeDir: home}, home},
+		{"", &user.User{HomeDir: home + "/none"}, "/"},
+		{"", nil, "/"},
+	} {
+		if got := workingDir(&agentv1.Task{WorkingDir: test.given}, test.user); got != test.want {
+			t.Errorf("%+v: %q", test, got)
+		}
+	}
+}

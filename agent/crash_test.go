@@ -1,0 +1,142 @@
+package agent_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/schedd/schedd/agent"
+	"github.com/schedd/schedd/agent/runner/fakerunner"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+)
+
+// The agent dies between the record of an attempt and its start. Nobody can tell
+// whether the process was started, so it counts as started.
+func TestCrashBeforeTheStart(t *testing.T) {
+	story(t, polite, map[string]fakerunner.Behaviour{"r1": {Duration: time.Second}}, func(w *world) {
+		w.start()
+		var image string
+		w.onStart = func(string) { image = w.image() }
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(time.Minute)
+		w.startsOf("r1", 1)
+
+		w.startIn(image, w.boot)
+		v := w.gateway.last()
+		v.launch(launchOf("r1"))
+		w.wait(time.Minute)
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, "the agent stopped while it ran")
+		w.startsOf("r1", 1)
+	})
+}
+
+// The agent dies while a process runs. The next one ends what is left of it,
+// brings the log up to there, and says that it was interrupted.
+func TestCrashWhileItRuns(t *testing.T) {
+	output := text(30_000)
+	script := map[string]fakerunner.Behaviour{"r1": {Duration: -1, Output: []fakerunner.Chunk{{Data: output}}}}
+	for boot, reason := range map[string]string{"boot-1": "the agent stopped while it ran", "boot-2": "the host rebooted"} {
+		t.Run(reason, func(t *testing.T) {
+			story(t, manners{ackResults: true}, script, func(w *world) {
+				w.start()
+				w.gateway.last().launch(launchOf("r1"))
+				w.wait(5 * time.Second)
+				image := w.image()
+				w.gateway.behave(func(m *manners) { m.ackLogs = true })
+				w.startIn(image, boot)
+				w.wait(time.Minute)
+				r := w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, reason)
+				if r.GetLogBytes() != 30_000 || r.GetStartedTime() == nil {
+					t.Errorf("result: %v", r)
+				}
+				if got := w.gateway.log("r1"); got != string(output) {
+					t.Errorf("%d of %d bytes of the log arrived", len(got), len(output))
+				}
+				if running := w.host.Running(); (len(running) == 0) != (boot == w.boot) {
+					t.Errorf("%q run after a start in %s", running, boot)
+				}
+				if left, _ := filepath.Glob(filepath.Join(image, "spool", "*")); len(left) > 0 {
+					t.Errorf("left in the spool: %q", left)
+				}
+			})
+		})
+	}
+}
+
+// The agent dies before the leader has the result, or the log. The next one
+// tells it as it was, and brings the rest of the log.
+func TestCrashAfterTheEnd(t *testing.T) {
+	output := text(30_000)
+	script := map[string]fakerunner.Behaviour{"r1": {Duration: time.Second, Output: []fakerunner.Chunk{{Data: output}}}}
+	for _, m := range []manners{{}, {ackResults: true}} {
+		story(t, m, script, func(w *world) {
+			w.start()
+			w.gateway.last().launch(launchOf("r1"))
+			w.wait(5 * time.Second)
+			w.gateway.behave(func(m *manners) { *m = polite })
+			image := w.image()
+			w.startIn(image, w.boot)
+			w.wait(time.Minute)
+			w.says(w.gateway.last(), "inventory r1/1=ENDED", "result r1/1 SUCCEEDED")
+			if got := w.gateway.log("r1"); got != string(output) {
+				t.Errorf("%d of %d bytes of the log arrived", len(got), len(output))
+			}
+		})
+	}
+}
+
+// The agent dies when all is told and acknowledged: nothing is told again, and
+// the attempt is still not started again.
+func TestCrashAfterTheAck(t *testing.T) {
+	story(t, polite, map[string]fakerunner.Behaviour{"r1": {Duration: time.Second}}, func(w *world) {
+		w.start()
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(5 * time.Second)
+		w.startIn(w.image(), w.boot)
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(time.Second)
+		w.says(w.gateway.last(), "inventory")
+		w.startsOf("r1", 1)
+	})
+}
+
+// Two agents in one data directory would be one worker twice.
+func TestDataDirectoryIsLocked(t *testing.T) {
+	story(t, polite, nil, func(w *world) {
+		w.start()
+		c := w.config()
+		err := agent.Run(t.Context(), c, agent.Seams{Runner: w.host, Dialer: w.gateway.dial})
+		if !errors.Is(err, agent.ErrInUse) || !strings.Contains(err.Error(), "--data-dir") {
+			t.Errorf("a second agent was told %v", err)
+		}
+	})
+}
+
+// What is damaged in a data directory is never replaced by something new, which
+// would make this another worker.
+func TestDamagedDataDirectory(t *testing.T) {
+	for name, test := range map[string]struct{ file, content, want string }{
+		"key":    {"identity.key", "no key", "restore it"},
+		"starts": {"starts", "many", "greater than all before"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, test.file), []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := agent.DefaultConfig()
+			c.DataDir = dir
+			err := agent.Run(t.Context(), c, agent.Seams{Log: slog.New(slog.DiscardHandler)})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the operator is told %v", err)
+			}
+			if got, _ := os.ReadFile(filepath.Join(dir, test.file)); string(got) != test.content {
+				t.Errorf("the file was changed to %q", got)
+			}
+		})
+	}
+}

@@ -1,0 +1,321 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
+)
+
+// gateway is a gateway of few words: it shakes hands, remembers all that workers
+// say and answers what it was told to answer.
+type gateway struct {
+	agentv1.UnimplementedAgentGatewayServer
+	t        *testing.T
+	listener *bufconn.Listener
+	server   *grpc.Server
+	serving  sync.WaitGroup
+
+	mu       sync.Mutex // guards all below
+	manners  manners
+	sessions []*visit
+	dials    int
+	tries    []time.Time // when somebody said hello
+	logs     map[string][]byte
+}
+
+// manners are what the gateway does by itself.
+type manners struct {
+	down       bool // can't be reached
+	mute       bool // answers nothing at all
+	ackResults bool
+	unwanted   bool // of logs, in acks of results
+	ackLogs    bool
+	loseChunks int    // drop every n-th chunk of a log
+	logError   string // instead of keeping logs
+	credit     int64
+	reject     *agentv1.Reject
+	streamLife time.Duration
+}
+
+// polite is how a gateway behaves when all is well.
+var polite = manners{ackResults: true, ackLogs: true}
+
+// visit is one session.
+type visit struct {
+	gateway *gateway
+	stream  agentv1.AgentGateway_ConnectServer
+	hello   *agentv1.Hello
+	begun   time.Time
+	cut     chan error // ends the stream
+
+	sending sync.Mutex // a stream takes one message at a time
+
+	mu    sync.Mutex // guards all below
+	said  []*agentv1.AgentMessage
+	ended time.Time // zero while it lasts
+	chunk int
+}
+
+func newGateway(t *testing.T, m manners) *gateway {
+	g := &gateway{
+		t: t, listener: bufconn.Listen(1 << 20), manners: m, logs: map[string][]byte{},
+		server: grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...),
+	}
+	agentv1.RegisterAgentGatewayServer(g.server, g)
+	g.serving.Go(func() {
+		if err := g.server.Serve(g.listener); err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return g
+}
+
+func (g *gateway) close() {
+	g.server.Stop()
+	g.serving.Wait()
+}
+
+func (g *gateway) dial(ctx context.Context, _ string) (net.Conn, error) {
+	g.mu.Lock()
+	g.dials++
+	down := g.manners.down
+	g.mu.Unlock()
+	if down {
+		return nil, errors.New("connection refused")
+	}
+	return g.listener.DialContext(ctx)
+}
+
+// behave changes the gateway's manners.
+func (g *gateway) behave(f func(*manners)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f(&g.manners)
+}
+
+func (g *gateway) how() manners {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.manners
+}
+
+func (g *gateway) visits() []*visit {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return append([]*visit(nil), g.sessions...)
+}
+
+// last returns the latest session.
+func (g *gateway) last() *visit {
+	g.t.Helper()
+	all := g.visits()
+	if len(all) == 0 {
+		g.t.Fatal("no worker has connected")
+	}
+	return all[len(all)-1]
+}
+
+func (g *gateway) log(run string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return string(g.logs[run])
+}
+
+// Connect is one session.
+func (g *gateway) Connect(stream agentv1.AgentGateway_ConnectServer) error {
+	m, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	v := &visit{gateway: g, stream: stream, hello: m.GetHello(), begun: time.Now(), cut: make(chan error, 1)}
+	g.mu.Lock()
+	g.tries = append(g.tries, v.begun)
+	g.mu.Unlock()
+	if r := g.how().reject; r != nil {
+		v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Reject{Reject: r}})
+		return status.Error(codes.PermissionDenied, "rejected")
+	}
+	if err := v.authenticate(); err != nil {
+		g.t.Errorf("handshake: %v", err)
+		return err
+	}
+	g.mu.Lock()
+	g.sessions = append(g.sessions, v)
+	g.mu.Unlock()
+	received := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { v.listen(); received <- nil })
+	select {
+	case err = <-v.cut:
+	case err = <-received:
+	}
+	v.mu.Lock()
+	v.ended = time.Now()
+	v.mu.Unlock()
+	return err // the listener ends with the stream
+}
+
+func (v *visit) authenticate() error {
+	nonce := make([]byte, 32)
+	nonce[0] = 7
+	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Challenge{Challenge: &agentv1.Challenge{Nonce: nonce}}})
+	m, err := v.stream.Recv()
+	if err != nil {
+		return err
+	}
+	text := append([]byte("schedd agent session v1\n"), nonce...)
+	text = binary.BigEndian.AppendUint64(text, v.hello.GetSessionEpoch())
+	if !ed25519.Verify(v.hello.GetPublicKey(), text, m.GetAuthProof().GetSignature()) {
+		return status.Error(codes.Unauthenticated, "wrong signature")
+	}
+	how := v.gateway.how()
+	w := &agentv1.Welcome{
+		Revision: wire.MaxRevision, WorkerId: wire.WorkerID(v.hello.GetPublicKey()), PrimaryId: "p1",
+		PingInterval: durationpb.New(wire.PingInterval), LogCredit: how.credit,
+	}
+	if how.streamLife > 0 {
+		w.StreamLife = durationpb.New(how.streamLife)
+	}
+	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Welcome{Welcome: w}})
+	return nil
+}
+
+// listen takes what the worker says until the stream ends.
+func (v *visit) listen() {
+	for {
+		m, err := v.stream.Recv()
+		if err != nil {
+			return // the worker closed its half, or the stream broke
+		}
+		v.mu.Lock()
+		v.said = append(v.said, m)
+		v.mu.Unlock()
+		how := v.gateway.how()
+		if !how.mute {
+			v.answer(m, how)
+		}
+	}
+}
+
+func (v *visit) answer(m *agentv1.AgentMessage, how manners) {
+	switch body := m.GetBody().(type) {
+	case *agentv1.AgentMessage_Ping:
+		v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{Pong: &agentv1.Pong{Seq: body.Ping.GetSeq()}}})
+	case *agentv1.AgentMessage_Result:
+		if how.ackResults {
+			v.ackResult(body.Result, how.unwanted)
+		}
+	case *agentv1.AgentMessage_LogAppend:
+		v.chunk++
+		lost := how.loseChunks > 0 && v.chunk%how.loseChunks == 0 && len(body.LogAppend.GetData()) > 0
+		if how.ackLogs && !lost {
+			v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_LogAck{LogAck: v.gateway.keep(body.LogAppend, how)}})
+		}
+	}
+}
+
+func (v *visit) ackResult(r *agentv1.Result, unwanted bool) {
+	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_ResultAck{
+		ResultAck: &agentv1.ResultAck{Key: r.GetKey(), Fence: r.GetFence(), Unwanted: unwanted},
+	}})
+}
+
+// keep is the positional append.
+func (g *gateway) keep(m *agentv1.LogAppend, how manners) *agentv1.LogAck {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	run := m.GetKey().GetRunId()
+	if got := crc32.Checksum(m.GetData(), crc32.MakeTable(crc32.Castagnoli)); got != m.GetCrc32C() {
+		g.t.Errorf("log of %s at %d: checksum %x, want %x", run, m.GetOffset(), m.GetCrc32C(), got)
+	}
+	if size := len(m.GetData()); size > wire.LogChunk {
+		g.t.Errorf("log of %s at %d: a chunk of %d bytes", run, m.GetOffset(), size)
+	}
+	ack := &agentv1.LogAck{Key: m.GetKey(), Error: how.logError}
+	known := int64(len(g.logs[run]))
+	end := m.GetOffset() + int64(len(m.GetData()))
+	if how.logError == "" && m.GetOffset() <= known && end > known {
+		g.logs[run] = append(g.logs[run], m.GetData()[known-m.GetOffset():]...)
+		known = end
+	}
+	ack.Known, ack.Durable = known, known
+	return ack
+}
+
+func (v *visit) send(m *agentv1.GatewayMessage) {
+	v.sending.Lock()
+	defer v.sending.Unlock()
+	_ = v.stream.Send(m) // a worker that is gone hears nothing
+}
+
+func (v *visit) launch(l *agentv1.Launch) {
+	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Launch{Launch: l}})
+}
+
+func (v *visit) kill(l *agentv1.Launch, grace time.Duration) {
+	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Kill{Kill: &agentv1.Kill{
+		Key: l.GetKey(), Fence: l.GetFence(), Grace: durationpb.New(grace), Reason: "somebody asked",
+	}}})
+}
+
+// hangUp ends the stream as a load balancer does, without a word.
+func (v *visit) hangUp() { v.cut <- status.Error(codes.Internal, "stream reset") }
+
+func (v *visit) words() []*agentv1.AgentMessage {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return append([]*agentv1.AgentMessage(nil), v.said...)
+}
+
+// story returns what a session's worker said, in short, without pings and logs.
+func (v *visit) story() []string {
+	var lines []string
+	for _, m := range v.words() {
+		switch b := m.GetBody().(type) {
+		case *agentv1.AgentMessage_Inventory:
+			line := "inventory"
+			for _, a := range b.Inventory.GetAttempts() {
+				line += fmt.Sprintf(" %s/%d=%s", a.GetKey().GetRunId(), a.GetKey().GetAttempt(), short(a.GetPhase().String(), "ATTEMPT_PHASE_"))
+			}
+			lines = append(lines, line)
+		case *agentv1.AgentMessage_Started:
+			lines = append(lines, fmt.Sprintf("started %s/%d", b.Started.GetKey().GetRunId(), b.Started.GetKey().GetAttempt()))
+		case *agentv1.AgentMessage_Result:
+			lines = append(lines, fmt.Sprintf("result %s/%d %s", b.Result.GetKey().GetRunId(), b.Result.GetKey().GetAttempt(), short(b.Result.GetOutcome().String(), "OUTCOME_")))
+		case *agentv1.AgentMessage_Goodbye:
+			lines = append(lines, "goodbye")
+		}
+	}
+	return lines
+}
+
+func short(name, prefix string) string { return name[len(prefix):] }
+
+// result returns the last result of a run that any session brought.
+func (g *gateway) result(run string) *agentv1.Result {
+	var found *agentv1.Result
+	for _, v := range g.visits() {
+		for _, m := range v.words() {
+			if r := m.GetResult(); r.GetKey().GetRunId() == run {
+				found = r
+			}
+		}
+	}
+	return found
+}

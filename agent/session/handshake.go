@@ -1,0 +1,116 @@
+package session
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
+)
+
+// openTimeout bounds the way from the dial to the welcome. A connection may need
+// two tries of 20 s each.
+const openTimeout = 45 * time.Second
+
+// Rejected is the gateway's word that it does not want this session. Nothing but
+// this message has that authority: a status may come from a load balancer.
+type Rejected struct {
+	Reason     string        // for people
+	Permanent  bool          // trying again soon is of no use
+	RetryAfter time.Duration // how long to wait at least; 0 means as usual
+}
+
+// Error returns the gateway's reason.
+func (r *Rejected) Error() string { return "rejected by the gateway: " + r.Reason }
+
+func isRejected(err error) bool {
+	_, ok := errors.AsType[*Rejected](err)
+	return ok
+}
+
+func rejected(r *agentv1.Reject) *Rejected {
+	return &Rejected{
+		Reason: r.GetReason(), Permanent: r.GetPermanent(), RetryAfter: max(0, r.GetRetryAfter().AsDuration()),
+	}
+}
+
+// Open opens a stream and introduces the worker on it. What it returns is a
+// session that the gateway has welcomed; Run it, or the stream leaks. The error
+// is [*Rejected] if the gateway said no.
+//
+// The context bounds the opening only. The stream outlives it, so that there is
+// time for last words; connect gets a context of its own. Revisions and
+// PublicKey of hello are filled in here; it is not changed.
+func Open(ctx context.Context, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey, log *slog.Logger) (*Session, error) {
+	streamCtx, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no welcome within %v", openTimeout))
+	defer cancel()
+	stop := context.AfterFunc(ctx, hangUp)
+
+	stream, welcome, err := introduce(streamCtx, connect, hello, key)
+	if !stop() && err == nil {
+		err = errors.New("welcomed too late")
+	}
+	if err != nil {
+		hangUp()
+		if ctx.Err() != nil && !isRejected(err) {
+			err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+		}
+		return nil, err
+	}
+	return newSession(stream, hangUp, welcome, log), nil
+}
+
+// introduce connects, and talks up to the welcome.
+func introduce(ctx context.Context, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey) (Stream, *agentv1.Welcome, error) {
+	stream, err := connect(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect: %w", err)
+	}
+	h := proto.CloneOf(hello)
+	h.MinRevision, h.MaxRevision = wire.MinRevision, wire.MaxRevision
+	h.PublicKey = key.Public().(ed25519.PublicKey)
+	challenge, err := exchange(stream, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Hello{Hello: h}})
+	if err != nil {
+		return nil, nil, fmt.Errorf("say hello: %w", err)
+	}
+	nonce := challenge.GetChallenge().GetNonce()
+	if len(nonce) < wire.NonceSize { // a short one might come twice
+		return nil, nil, fmt.Errorf("say hello: want a challenge with %d bytes to sign, got a message %T with %d", wire.NonceSize, challenge.GetBody(), len(nonce))
+	}
+	signature := ed25519.Sign(key, wire.Proof(nonce, h.GetSessionEpoch()))
+	answer, err := exchange(stream, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_AuthProof{
+		AuthProof: &agentv1.AuthProof{Signature: signature},
+	}})
+	if err != nil {
+		return nil, nil, fmt.Errorf("prove the key: %w", err)
+	}
+	welcome := answer.GetWelcome()
+	if welcome == nil {
+		return nil, nil, fmt.Errorf("prove the key: want a welcome, got a message %T", answer.GetBody())
+	}
+	if r := welcome.GetRevision(); r < wire.MinRevision || r > wire.MaxRevision {
+		return nil, nil, fmt.Errorf("the gateway wants to speak revision %d of the protocol, this agent knows %d to %d: update the older one", r, wire.MinRevision, wire.MaxRevision)
+	}
+	return stream, welcome, nil
+}
+
+// exchange sends one message and returns the next one.
+func exchange(stream Stream, m *agentv1.AgentMessage) (*agentv1.GatewayMessage, error) {
+	// When sending fails the stream has ended, and receiving tells why.
+	sendErr := stream.Send(m)
+	answer, err := stream.Recv()
+	switch {
+	case err != nil:
+		return nil, err
+	case answer.GetReject() != nil:
+		return nil, rejected(answer.GetReject())
+	}
+	return answer, sendErr
+}

@@ -1,0 +1,131 @@
+package session
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
+)
+
+// pageSize is how many attempts go into one message of an inventory.
+const pageSize = 1000
+
+// send is the only one that sends. It takes what is most urgent first: pings and
+// answers to them, then what is known of attempts, then logs. It returns nil
+// when ctx is done.
+func (s *Session) send(ctx context.Context, attempts Attempts) error {
+	p := newPinger(s.interval)
+	defer p.timer.Stop()
+	for ctx.Err() == nil {
+		m := s.pressing(p, attempts)
+		if m == nil {
+			m = s.wait(ctx, p)
+		}
+		if m == nil {
+			continue
+		}
+		if err := s.stream.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pressing returns a message of the two upper priorities, or nil.
+func (s *Session) pressing(p *pinger, attempts Attempts) *agentv1.AgentMessage {
+	select {
+	case m := <-s.urgent:
+		return m
+	case <-p.timer.C:
+		return p.ping()
+	default:
+	}
+	return s.report(attempts)
+}
+
+// wait returns the next message that is there without asking for it, or nil
+// when there may be something to report.
+func (s *Session) wait(ctx context.Context, p *pinger) *agentv1.AgentMessage {
+	select {
+	case <-ctx.Done():
+		return nil
+	case m := <-s.urgent:
+		return m
+	case <-p.timer.C:
+		return p.ping()
+	case <-s.box.wake:
+		return nil
+	case m := <-s.chunks:
+		return m
+	}
+}
+
+// report returns the next thing to say about attempts, or nil.
+func (s *Session) report(attempts Attempts) *agentv1.AgentMessage {
+	if len(s.pages) == 0 && s.box.takeInventory() {
+		s.pages = s.takeStock(attempts)
+	}
+	if len(s.pages) > 0 {
+		m := s.pages[0]
+		s.pages = s.pages[1:]
+		return m
+	}
+	for {
+		k, ok := s.box.nextReport()
+		if !ok {
+			return nil
+		}
+		if m := attempts.Message(k); m != nil {
+			return m
+		}
+	}
+}
+
+// takeStock returns an inventory in pages, and has the results that are not yet
+// acknowledged follow it.
+func (s *Session) takeStock(attempts Attempts) []*agentv1.AgentMessage {
+	all := attempts.Inventory()
+	for _, a := range all {
+		if a.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED {
+			s.box.Report(keyOf(a.GetKey()))
+		}
+	}
+	var pages []*agentv1.AgentMessage
+	for {
+		page := all[:min(pageSize, len(all))]
+		all = all[len(page):]
+		pages = append(pages, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Inventory{
+			Inventory: &agentv1.Inventory{Attempts: page, More: len(all) > 0},
+		}})
+		if len(all) == 0 {
+			return pages
+		}
+	}
+}
+
+func keyOf(k *agentv1.AttemptKey) Key { return Key{Run: k.GetRunId(), Attempt: k.GetAttempt()} }
+
+// pinger says when to ping.
+type pinger struct {
+	interval time.Duration
+	timer    *time.Timer
+	seq      uint64
+}
+
+func newPinger(interval time.Duration) *pinger {
+	p := &pinger{interval: interval}
+	p.timer = time.NewTimer(p.pause())
+	return p
+}
+
+func (p *pinger) pause() time.Duration {
+	return wire.Spread(p.interval, wire.PingSpread, rand.Float64())
+}
+
+func (p *pinger) ping() *agentv1.AgentMessage {
+	p.timer.Reset(p.pause())
+	p.seq++
+	return &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Ping{Ping: &agentv1.Ping{Seq: p.seq}}}
+}

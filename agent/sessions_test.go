@@ -1,0 +1,201 @@
+package agent_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/schedd/schedd/agent/runner/fakerunner"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+)
+
+// A stream that reaches its age has a successor before it ends, and nobody
+// notices.
+func TestMakeBeforeBreak(t *testing.T) {
+	m := polite
+	m.streamLife = 10 * time.Minute
+	story(t, m, map[string]fakerunner.Behaviour{"r1": {Duration: 50 * time.Minute}}, func(w *world) {
+		w.start()
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(time.Hour)
+		all := w.gateway.visits()
+		if len(all) != 6 && len(all) != 7 {
+			t.Fatalf("%d sessions in an hour of lives of 9 to 11 minutes", len(all))
+		}
+		for i, v := range all[:len(all)-1] {
+			next := all[i+1]
+			if next.begun.After(v.ended) {
+				t.Errorf("session %d ended at %v, before its successor began at %v", i, v.ended, next.begun)
+			}
+			if life := v.ended.Sub(v.begun); life < 9*time.Minute || life > 11*time.Minute {
+				t.Errorf("session %d lived for %v", i, life)
+			}
+			if got := v.story(); got[len(got)-1] != "goodbye" {
+				t.Errorf("session %d ended with %q", i, got)
+			}
+			if next.hello.GetSessionEpoch() <= v.hello.GetSessionEpoch() {
+				t.Errorf("session %d has no greater epoch than the one before", i+1)
+			}
+		}
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_SUCCEEDED, "")
+		w.startsOf("r1", 1)
+	})
+}
+
+// A stream that reached its age serves on while there is nowhere else to go.
+func TestNoBreakWithoutMake(t *testing.T) {
+	m := polite
+	m.streamLife = 10 * time.Minute
+	story(t, m, map[string]fakerunner.Behaviour{"r1": {Duration: time.Minute}}, func(w *world) {
+		w.start()
+		v := w.gateway.last()
+		w.gateway.behave(func(m *manners) { m.down = true })
+		w.wait(30 * time.Minute)
+		v.launch(launchOf("r1"))
+		w.wait(2 * time.Minute)
+		w.says(v, "inventory", "started r1/1", "result r1/1 SUCCEEDED")
+		w.gateway.behave(func(m *manners) { m.down = false })
+		w.wait(time.Minute)
+		w.says(w.gateway.last(), "inventory")
+		w.says(v, "inventory", "started r1/1", "result r1/1 SUCCEEDED", "goodbye")
+	})
+}
+
+// A gateway that drains, or wants the worker elsewhere, is left in time.
+func TestDrainAndMove(t *testing.T) {
+	story(t, polite, nil, func(w *world) {
+		w.start()
+		w.wait(2 * time.Minute)
+		first := w.gateway.last()
+		asked := time.Now()
+		for range 3 {
+			first.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Drain{Drain: &agentv1.Drain{Spread: durationpb.New(time.Minute)}}})
+		}
+		w.wait(2 * time.Minute)
+		second := w.gateway.last()
+		if after := second.begun.Sub(asked); len(w.gateway.visits()) != 2 || after > time.Minute {
+			t.Errorf("%d sessions, the last %v after the drain", len(w.gateway.visits()), after)
+		}
+		if first.ended.IsZero() || first.ended.Before(second.begun) {
+			t.Errorf("the old session ended at %v, the new one began at %v", first.ended, second.begun)
+		}
+
+		asked = time.Now()
+		second.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{Move: &agentv1.Move{Reason: "elsewhere"}}})
+		second.hangUp() // some gateways don't wait
+		w.wait(time.Minute)
+		if after := w.gateway.last().begun.Sub(asked); len(w.gateway.visits()) != 3 || after != 0 {
+			t.Errorf("%d sessions, the last %v after the move", len(w.gateway.visits()), after)
+		}
+	})
+}
+
+// A gateway that sends every worker away as soon as it comes is not asked without
+// end.
+func TestMoveInCircles(t *testing.T) {
+	story(t, polite, nil, func(w *world) {
+		w.start()
+		begun := time.Now()
+		for time.Since(begun) < 10*time.Minute {
+			w.gateway.last().send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{Move: &agentv1.Move{Reason: "go away"}}})
+			w.wait(100 * time.Millisecond)
+		}
+		if n := len(w.gateway.visits()); n < 10 || n > 150 {
+			t.Errorf("%d sessions in 10 minutes, want one each 15 s on average", n)
+		}
+	})
+}
+
+// A gateway that says nothing for 45 s is dead, even though the connection is in
+// order.
+func TestSilentGatewayIsDead(t *testing.T) {
+	story(t, manners{mute: true}, nil, func(w *world) {
+		w.start()
+		w.wait(time.Minute)
+		v := w.gateway.visits()[0]
+		if lived := v.ended.Sub(v.begun); lived != 45*time.Second {
+			t.Errorf("the session was given up after %v", lived)
+		}
+		pings := 0
+		for _, m := range v.words() {
+			if m.GetPing() != nil {
+				pings++
+			}
+		}
+		if pings < 2 || pings > 3 {
+			t.Errorf("%d pings in 45 s", pings)
+		}
+		if !strings.Contains(w.workers[0].log.String(), "silent for too long") {
+			t.Error("the log does not say why the session ended")
+		}
+	})
+}
+
+// A gateway that only pings is alive, and gets its answers.
+func TestPingsAreAnswered(t *testing.T) {
+	story(t, manners{mute: true}, nil, func(w *world) {
+		w.start()
+		v := w.gateway.last()
+		for seq := range uint64(10) {
+			v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Ping{Ping: &agentv1.Ping{Seq: seq}}})
+			w.wait(40 * time.Second)
+		}
+		var got []uint64
+		for _, m := range v.words() {
+			if m.GetPong() != nil {
+				got = append(got, m.GetPong().GetSeq())
+			}
+		}
+		if want := []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}; !slices.Equal(got, want) {
+			t.Errorf("pongs %v, want %v", got, want)
+		}
+		if n := len(w.gateway.visits()); n != 1 {
+			t.Errorf("%d sessions, want the one to last", n)
+		}
+	})
+}
+
+// A worker that is told it is not wanted asks once an hour, says so loudly, and
+// is back when somebody has changed that.
+func TestRejectedForGood(t *testing.T) {
+	m := polite
+	m.reject = &agentv1.Reject{Reason: "revoked by an administrator", Permanent: true}
+	story(t, m, nil, func(w *world) {
+		one := w.start()
+		w.wait(10 * time.Hour)
+		if n := len(w.gateway.tries); n < 9 || n > 12 {
+			t.Errorf("%d tries in 10 hours", n)
+		}
+		if log := one.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, "revoked by an administrator") {
+			t.Errorf("the log is not loud: %s", log)
+		}
+		w.gateway.behave(func(m *manners) { m.reject = nil })
+		w.wait(70 * time.Minute)
+		w.says(w.gateway.last(), "inventory")
+	})
+}
+
+// A session may be refused for a while; and one that is under way be cut with
+// the same words.
+func TestRejectedForAWhile(t *testing.T) {
+	m := polite
+	m.reject = &agentv1.Reject{Reason: "too many", RetryAfter: durationpb.New(2 * time.Minute)}
+	story(t, m, nil, func(w *world) {
+		w.start()
+		w.wait(time.Hour)
+		if n := len(w.gateway.tries); n < 20 || n > 31 {
+			t.Errorf("%d tries in an hour, want one each 2 to 2.5 minutes", n)
+		}
+		w.gateway.behave(func(m *manners) { m.reject = nil })
+		w.wait(3 * time.Minute)
+		v := w.gateway.last()
+		v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Reject{Reject: &agentv1.Reject{Reason: "revoked", Permanent: true}}})
+		w.wait(30 * time.Minute)
+		if w.gateway.last() != v {
+			t.Error("the worker came back at once after it was told not to")
+		}
+	})
+}

@@ -1,0 +1,348 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/schedd/schedd/agent/journal"
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/session"
+	"github.com/schedd/schedd/agent/spool"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+)
+
+// runName is what the id of a run looks like. An answer about anything else would
+// be refused by the gateway, with the session.
+var runName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+// record is what the table needs of the journal.
+type record interface {
+	Append(...journal.Record) error
+}
+
+// table owns the attempts of this worker, over any number of sessions. Each
+// attempt has one goroutine from its acceptance until it is forgotten, see
+// [table.carryOut]; all that sessions call returns at once.
+type table struct {
+	log     *slog.Logger
+	journal record
+	spool   *spool.Spool
+	runner  runner.Runner
+	worker  string // its id
+	boot    string // the host's boot id, empty when not known
+	slots   int
+
+	lives    sync.WaitGroup // one for each attempt's goroutine
+	stopping chan struct{}  // closed: no new attempts, and end those that run
+	closing  chan struct{}  // closed: nobody waits for acknowledgements any more
+	changed  chan struct{}  // holds one: an attempt has ended, or was acknowledged
+
+	mu       sync.Mutex // guards all below, and every attempt as said there
+	stopped  bool       // stopping is closed
+	attempts map[session.Key]*attempt
+	open     int // attempts that have not ended
+	refused  tombs
+	boxes    map[*session.Outbox]struct{}
+}
+
+func newTable(log *slog.Logger, j record, s *spool.Spool, r runner.Runner) *table {
+	return &table{
+		log: log, journal: j, spool: s, runner: r,
+		stopping: make(chan struct{}), closing: make(chan struct{}), changed: make(chan struct{}, 1),
+		attempts: make(map[session.Key]*attempt), boxes: make(map[*session.Outbox]struct{}),
+	}
+}
+
+// Handle takes what the leader asks for. It is called by sessions.
+func (t *table) Handle(m *agentv1.GatewayMessage) {
+	now := time.Now()
+	switch body := m.GetBody().(type) {
+	case *agentv1.GatewayMessage_Launch:
+		t.launch(body.Launch, now)
+	case *agentv1.GatewayMessage_Kill:
+		t.kill(body.Kill)
+	case *agentv1.GatewayMessage_ResultAck:
+		t.ack(body.ResultAck)
+	}
+}
+
+// launch begins an attempt, or says again what is known of it.
+func (t *table) launch(l *agentv1.Launch, now time.Time) {
+	k := keyOf(l.GetKey())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.soundLocked(k, l.GetFence(), "launch") {
+		return
+	}
+	if a := t.attempts[k]; a != nil {
+		t.log.Debug("launch of a known attempt", "run", k.Run, "attempt", k.Attempt, "phase", a.phase)
+		t.reportLocked(k)
+		return
+	}
+	a := newAttempt(k, l.GetFence())
+	a.launch = l
+	a.job = l.GetNamespace() + "/" + l.GetJob()
+	a.deadline = now.Add(l.GetStartWithin().AsDuration())
+	switch {
+	case t.stopped:
+		a.refusal = "the worker is being stopped"
+	case t.open >= t.mostOpen():
+		a.refusal = "the worker has more attempts than it has slots for"
+	}
+	t.beginLocked(a, t.carryOut)
+}
+
+// mostOpen bounds the attempts that have not ended. It is above the number of
+// slots, which the leader keeps: attempts that it has given up still end here
+// while their successors begin.
+func (t *table) mostOpen() int { return 2*t.slots + 64 }
+
+// kill ends an attempt, or keeps one that is not known from ever starting.
+func (t *table) kill(m *agentv1.Kill) {
+	k := keyOf(m.GetKey())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.soundLocked(k, m.GetFence(), "kill") {
+		return
+	}
+	a := t.attempts[k]
+	switch {
+	case a == nil:
+		a = newAttempt(k, m.GetFence())
+		a.killing = m
+		t.beginLocked(a, t.prevent)
+	case a.result != nil:
+		t.reportLocked(k) // it was sent before the result arrived
+	default:
+		a.askKillLocked(m)
+	}
+}
+
+// ack takes note that a result is on record.
+func (t *table) ack(m *agentv1.ResultAck) {
+	k := keyOf(m.GetKey())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := t.attempts[k]
+	if a == nil || a.fence != m.GetFence() || a.result == nil {
+		t.log.Debug("acknowledgement of an attempt that has no such result", "run", k.Run, "attempt", k.Attempt)
+		return
+	}
+	a.acked = true
+	a.unwanted = a.unwanted || m.GetUnwanted()
+	a.releaseLocked()
+	wake(t.changed)
+}
+
+// soundLocked reports whether a request names an attempt that may be dealt with.
+func (t *table) soundLocked(k session.Key, fence uint64, what string) bool {
+	if k.Attempt == 0 || !runName.MatchString(k.Run) {
+		t.log.Warn("ignored a request that names no attempt", "request", what, "run", k.Run, "attempt", k.Attempt)
+		return false
+	}
+	if t.refused.has(k) {
+		t.log.Info("ignored a request for an attempt that was refused before", "request", what, "run", k.Run, "attempt", k.Attempt)
+		return false
+	}
+	if a := t.attempts[k]; a != nil && a.fence != fence {
+		t.log.Warn("ignored a request with another fence", "request", what, "run", k.Run, "attempt", k.Attempt, "fence", fence, "known", a.fence)
+		return false
+	}
+	return true
+}
+
+// beginLocked puts an attempt into the table and lets it live.
+func (t *table) beginLocked(a *attempt, life func(*attempt)) {
+	t.attempts[a.key] = a
+	if a.result == nil {
+		t.open++
+	}
+	t.lives.Go(func() { life(a) })
+}
+
+// forget takes an attempt out of the table.
+func (t *table) forget(a *attempt) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a.result == nil {
+		t.open--
+	}
+	if a.volatile {
+		t.refused.add(a.key)
+	}
+	delete(t.attempts, a.key)
+	wake(t.changed)
+}
+
+func (t *table) reportLocked(k session.Key) {
+	for box := range t.boxes {
+		box.Report(k)
+	}
+}
+
+func (t *table) logGrewLocked(k session.Key) {
+	for box := range t.boxes {
+		box.LogGrew(k)
+	}
+}
+
+// Watch has a session's outbox told of every change, until stop.
+func (t *table) Watch(box *session.Outbox) (stop func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.boxes[box] = struct{}{}
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.boxes, box)
+	}
+}
+
+// Inventory returns the attempts whose end the leader does not know, by fence.
+func (t *table) Inventory() []*agentv1.AttemptStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []*agentv1.AttemptStatus
+	for _, a := range t.attempts {
+		if !a.acked {
+			list = append(list, &agentv1.AttemptStatus{
+				Key: a.protoKey(), Fence: a.fence, Phase: a.phase, StartedTime: a.startedTime(),
+			})
+		}
+	}
+	slices.SortFunc(list, func(a, b *agentv1.AttemptStatus) int {
+		return cmp.Or(cmp.Compare(a.GetFence(), b.GetFence()), cmp.Compare(a.GetKey().GetRunId(), b.GetKey().GetRunId()))
+	})
+	return list
+}
+
+// Message returns what there is to say of an attempt now.
+func (t *table) Message(k session.Key) *agentv1.AgentMessage {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := t.attempts[k]
+	switch {
+	case a == nil || a.acked:
+		return nil
+	case a.result != nil:
+		return &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Result{Result: a.result}}
+	case a.started != nil && !a.recovered:
+		return &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: a.started}}
+	}
+	return nil
+}
+
+// stop takes no new attempts, and ends those that run.
+func (t *table) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.stopped {
+		t.stopped = true
+		close(t.stopping)
+	}
+}
+
+// close ends all goroutines of the table. It is called after stop, when no
+// session is left. What is not acknowledged stays in the journal.
+func (t *table) close() {
+	close(t.closing)
+	t.lives.Wait()
+}
+
+// awaitEnds waits until no attempt runs any more.
+func (t *table) awaitEnds(ctx context.Context) bool {
+	return t.await(ctx, func() bool { return t.open == 0 })
+}
+
+// awaitAcks waits until all results are on record.
+func (t *table) awaitAcks(ctx context.Context) bool {
+	return t.await(ctx, func() bool {
+		for a := range maps.Values(t.attempts) {
+			if a.result != nil && !a.acked {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// await waits until cond, called with the lock held, holds. There is at most one
+// call at a time.
+func (t *table) await(ctx context.Context, cond func() bool) bool {
+	for {
+		t.mu.Lock()
+		ok := cond()
+		t.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-t.changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// longestGrace returns how long the slowest of the running attempts may take to
+// end when it is asked to.
+func (t *table) longestGrace() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var longest time.Duration
+	for _, a := range t.attempts {
+		if a.result == nil {
+			longest = max(longest, a.launch.GetKillGrace().AsDuration())
+		}
+	}
+	return longest
+}
+
+// tombs remembers the last attempts that were refused without a journal, so
+// that a launch of one that arrives late is recognised. It is as long as the
+// journal's memory.
+type tombs struct {
+	known map[session.Key]bool
+	order []session.Key
+}
+
+func (g *tombs) has(k session.Key) bool { return g.known[k] }
+
+func (g *tombs) add(k session.Key) {
+	if g.known == nil {
+		g.known = make(map[session.Key]bool)
+	}
+	g.known[k] = true
+	g.order = append(g.order, k)
+	if len(g.order) > journal.Tombstones {
+		delete(g.known, g.order[0])
+		g.order = g.order[1:]
+	}
+}
+
+func keyOf(k *agentv1.AttemptKey) session.Key {
+	return session.Key{Run: k.GetRunId(), Attempt: k.GetAttempt()}
+}
+
+// wake leaves word in a channel that holds one, unless there is some already.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

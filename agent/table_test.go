@@ -1,0 +1,236 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/schedd/schedd/agent/journal"
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/fakerunner"
+	"github.com/schedd/schedd/agent/session"
+	"github.com/schedd/schedd/agent/spool"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+)
+
+// disk is a journal whose disk can be made to fail.
+type disk struct {
+	mu      sync.Mutex // guards all below
+	err     error      // of the next calls
+	records []journal.Record
+}
+
+func (d *disk) Append(recs ...journal.Record) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return d.err
+	}
+	d.records = append(d.records, recs...)
+	return nil
+}
+
+func (d *disk) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+}
+
+// kinds returns the steps on record of one run.
+func (d *disk) kinds(run string) (kinds []journal.Kind) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.records {
+		if r.Key.Run == run {
+			kinds = append(kinds, r.Kind)
+		}
+	}
+	return kinds
+}
+
+// inTable runs a test in a bubble with a table without sessions, whose attempts
+// run for a minute.
+func inTable(t *testing.T, f func(*testing.T, *table, *disk, *fakerunner.Fake)) {
+	synctest.Test(t, func(t *testing.T) {
+		logs, err := spool.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := fakerunner.New(func(runner.Spec) fakerunner.Behaviour {
+			return fakerunner.Behaviour{Duration: time.Minute, Output: []fakerunner.Chunk{{Data: []byte("hello")}}}
+		})
+		d := new(disk)
+		table := newTable(slog.New(slog.DiscardHandler), d, logs, host)
+		table.slots = 4
+		f(t, table, d, host)
+		table.stop()
+		table.awaitEnds(t.Context())
+		table.close()
+		host.Close()
+	})
+}
+
+func launchMessage(run string) *agentv1.GatewayMessage {
+	return &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Launch{Launch: &agentv1.Launch{
+		Key: &agentv1.AttemptKey{RunId: run, Attempt: 1}, Fence: 9,
+		Task:        &agentv1.Task{Argv: []string{"true"}},
+		StartWithin: durationpb.New(time.Minute),
+	}}}
+}
+
+func ackMessage(run string, unwanted bool) *agentv1.GatewayMessage {
+	return &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_ResultAck{ResultAck: &agentv1.ResultAck{
+		Key: &agentv1.AttemptKey{RunId: run, Attempt: 1}, Fence: 9, Unwanted: unwanted,
+	}}}
+}
+
+func resultOf(tb *table, run string) *agentv1.Result {
+	return tb.Message(session.Key{Run: run, Attempt: 1}).GetResult()
+}
+
+// Without a journal nothing starts: who could tell after a crash that it did? The
+// worker lives on, and the next launch tries again.
+func TestFullDisk(t *testing.T) {
+	inTable(t, func(t *testing.T, tb *table, d *disk, host *fakerunner.Fake) {
+		d.fail(syscall.ENOSPC)
+		tb.Handle(launchMessage("r1"))
+		synctest.Wait()
+		r := resultOf(tb, "r1")
+		if r.GetOutcome() != agentv1.Outcome_OUTCOME_NOT_STARTED || !strings.Contains(r.GetReason(), "no space left") {
+			t.Errorf("result: %v", r)
+		}
+		d.fail(nil)
+		tb.Handle(launchMessage("r1")) // known: it was said that it did not start
+		tb.Handle(launchMessage("r2"))
+		synctest.Wait()
+		tb.Handle(ackMessage("r1", false))
+		synctest.Wait()
+		tb.Handle(launchMessage("r1")) // forgotten, but for its tombstone
+		synctest.Wait()
+		if host.Starts("r1/1") != 0 || host.Starts("r2/1") != 1 {
+			t.Errorf("r1 was started %d times, r2 %d times", host.Starts("r1/1"), host.Starts("r2/1"))
+		}
+		if got := d.kinds("r1"); got != nil {
+			t.Errorf("the journal has %v of r1", got)
+		}
+	})
+}
+
+// The disk fills up while an attempt runs. Its result is told, and put on record
+// when there is room.
+func TestDiskFullAtTheEnd(t *testing.T) {
+	inTable(t, func(t *testing.T, tb *table, d *disk, _ *fakerunner.Fake) {
+		tb.Handle(launchMessage("r1"))
+		tb.Handle(launchMessage("r2"))
+		synctest.Wait()
+		d.fail(syscall.ENOSPC)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		for _, run := range []string{"r1", "r2"} {
+			if r := resultOf(tb, run); r.GetOutcome() != agentv1.Outcome_OUTCOME_SUCCEEDED {
+				t.Errorf("result of %s: %v", run, r)
+			}
+		}
+		d.fail(nil)
+		tb.Handle(ackMessage("r1", true))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for run, want := range map[string][]journal.Kind{
+			"r1": {journal.Accepted, journal.Started, journal.Exited, journal.Acked},
+			"r2": {journal.Accepted, journal.Started, journal.Exited},
+		} {
+			if got := d.kinds(run); !slices.Equal(got, want) {
+				t.Errorf("of %s the journal has %v, want %v", run, got, want)
+			}
+		}
+	})
+}
+
+// What the journal can't vouch for is not started, and not said to be unstarted
+// either.
+func TestDamagedJournal(t *testing.T) {
+	inTable(t, func(t *testing.T, tb *table, d *disk, host *fakerunner.Fake) {
+		d.fail(journal.ErrUncertain)
+		tb.Handle(launchMessage("r1"))
+		d.fail(journal.ErrUncertain)
+		synctest.Wait()
+		if r := resultOf(tb, "r1"); r.GetOutcome() != agentv1.Outcome_OUTCOME_INTERRUPTED || host.Starts("r1/1") != 0 {
+			t.Errorf("result: %v", r)
+		}
+		d.fail(errors.Join(journal.ErrExists))
+		tb.Handle(launchMessage("r2"))
+		synctest.Wait()
+		if m := tb.Message(session.Key{Run: "r2", Attempt: 1}); m != nil || host.Starts("r2/1") != 0 {
+			t.Errorf("an attempt that was acknowledged before is answered with %v", m)
+		}
+	})
+}
+
+// A leader gone mad does not take the host with it.
+func TestTooManyLaunches(t *testing.T) {
+	inTable(t, func(t *testing.T, tb *table, _ *disk, host *fakerunner.Fake) {
+		most := tb.mostOpen()
+		for i := range most + 5 {
+			tb.Handle(launchMessage("r" + strings.Repeat("x", i%60) + strings.Repeat("y", i/60)))
+		}
+		synctest.Wait()
+		if n := len(host.Running()); n != most {
+			t.Errorf("%d attempts run, want %d", n, most)
+		}
+		refused := 0
+		for _, a := range tb.Inventory() {
+			if a.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED {
+				refused++
+			}
+		}
+		if refused != 5 {
+			t.Errorf("%d attempts were refused, want 5", refused)
+		}
+	})
+}
+
+// Tombstones have a bound, oldest first.
+func TestTombs(t *testing.T) {
+	var g tombs
+	for i := range uint32(journal.Tombstones + 10) {
+		g.add(session.Key{Run: "r", Attempt: i})
+	}
+	if len(g.known) != journal.Tombstones || len(g.order) != journal.Tombstones {
+		t.Errorf("%d tombstones in %d places", len(g.known), len(g.order))
+	}
+	if g.has(session.Key{Run: "r", Attempt: 9}) || !g.has(session.Key{Run: "r", Attempt: 10}) {
+		t.Error("not the oldest were forgotten")
+	}
+}
+
+// Whatever a damaged journal holds of an attempt, the attempt is known, and one
+// with an end has a result that can be sent.
+func FuzzRecall(f *testing.F) {
+	f.Add([]byte(`{"boot":"b","job":"default/nightly"}`), []byte{10, 0}, []byte{24, 1}, true)
+	f.Add([]byte(`{`), []byte{255}, []byte("x"), true)
+	f.Fuzz(func(t *testing.T, accepted, started, exited []byte, ended bool) {
+		e := journal.Entry{
+			Key: journal.Key{Run: "r1", Attempt: 1}, Fence: 9,
+			Accepted: &journal.Record{Payload: accepted}, Started: &journal.Record{Payload: started},
+		}
+		if ended {
+			e.Exited = &journal.Record{Payload: exited}
+		}
+		a := newAttempt(session.Key(e.Key), e.Fence)
+		recall(a, e)
+		switch {
+		case ended != (a.result != nil):
+			t.Errorf("ended is %v, result %v", ended, a.result)
+		case ended && (a.result.GetOutcome() == 0 || a.phase != agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED):
+			t.Errorf("result %v in phase %v", a.result, a.phase)
+		}
+	})
+}

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"errors"
+	"time"
+
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/spool"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+)
+
+// New output is seen after pollLeast; a log that stays as it is gets looked at
+// less and less often, down to every pollMost.
+const (
+	pollLeast = 200 * time.Millisecond
+	pollMost  = time.Second
+)
+
+// watcher looks after one process while it runs.
+type watcher struct {
+	*table
+	attempt *attempt
+	log     *spool.Log
+	proc    runner.Process
+	why     cause         // why it had to be ended
+	pause   time.Duration // until the next look at its log
+	blind   bool          // the last look failed
+}
+
+// cause is why the agent ended a process: the first reason it had.
+type cause struct {
+	outcome agentv1.Outcome
+	reason  string
+}
+
+func (c *cause) set(outcome agentv1.Outcome, reason string) {
+	if c.outcome == agentv1.Outcome_OUTCOME_UNSPECIFIED {
+		*c = cause{outcome, reason}
+	}
+}
+
+// watch waits for the end of the process, and ends it when it has to.
+func (w *watcher) watch() {
+	poll := time.NewTimer(w.pause)
+	defer poll.Stop()
+	stopping := w.stopping
+	for {
+		select {
+		case <-w.proc.Done():
+			return
+		case <-w.attempt.poke:
+			w.killNow()
+		case <-stopping:
+			stopping = nil
+			w.stopNow()
+		case <-poll.C:
+			w.poll()
+			poll.Reset(w.pause)
+		}
+	}
+}
+
+// killNow does what the leader asked for.
+func (w *watcher) killNow() {
+	m := w.killOf(w.attempt)
+	a := w.attempt
+	w.table.log.Info("killing", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "reason", m.GetReason())
+	w.why.set(agentv1.Outcome_OUTCOME_KILLED, m.GetReason())
+	w.proc.Kill(m.GetGrace().AsDuration())
+}
+
+// stopNow ends the process since the agent ends. It can't outlive the agent: its
+// end would be seen by nobody.
+func (w *watcher) stopNow() {
+	w.why.set(agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker was stopped")
+	w.proc.Kill(w.attempt.launch.GetKillGrace().AsDuration())
+}
+
+// poll looks at the log. What goes wrong is told once.
+func (w *watcher) poll() {
+	a := w.attempt
+	size, err := w.log.Poll()
+	if err != nil && !w.blind {
+		w.table.log.Warn("log can't be looked at, or not bounded", "run", a.key.Run, "attempt", a.key.Attempt, "job", a.job, "err", err)
+	}
+	w.blind = err != nil
+	if errors.Is(err, spool.ErrUnbounded) {
+		w.why.set(agentv1.Outcome_OUTCOME_FAILED, "ended by the worker: its log is over the limit and would fill the disk")
+		w.proc.Kill(a.launch.GetKillGrace().AsDuration())
+	}
+	w.pause = min(2*w.pause, pollMost)
+	if size > 0 && w.logGrew(a, size) {
+		w.pause = pollLeast
+	}
+}
+
+// logGrew takes note of a log's length, and reports whether it is news.
+func (t *table) logGrew(a *attempt, size int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if size <= a.logSize {
+		return false
+	}
+	a.logSize = size
+	t.logGrewLocked(a.key)
+	return true
+}
+
+func (t *table) killOf(a *attempt) *agentv1.Kill {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return a.killing
+}
