@@ -1,0 +1,281 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	logv1 "github.com/schedd/schedd/proto/schedd/log/v1"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// errNewer is what a newer version wrote, and this one does not know. Leaving it
+// out would make this primary disagree with the others.
+var errNewer = errors.New("that this version does not know: upgrade this primary")
+
+// marshal is how everything is stored: equal values become equal bytes.
+var marshal = proto.MarshalOptions{Deterministic: true}
+
+// encodeCommand returns a command as it stands in an entry. It fails when c
+// holds what can't be stored, such as an instant beyond the year 2262.
+func encodeCommand(c state.Command) ([]byte, error) {
+	var e encoder
+	p := e.command(c)
+	if e.err != nil {
+		return nil, fmt.Errorf("encoding %T: %w", c, e.err)
+	}
+	b, err := marshal.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encoding %T: %w", c, err)
+	}
+	return b, nil
+}
+
+// The fields of an Entry.
+const (
+	fieldNow      protowire.Number = 1
+	fieldCommands protowire.Number = 2
+)
+
+// joinEntry makes the bytes of an Entry of encoded commands, which their
+// proposers have encoded each on its own.
+func joinEntry(now time.Time, commands [][]byte) ([]byte, error) {
+	var e encoder
+	nanos := e.time(now)
+	if e.err != nil {
+		return nil, fmt.Errorf("encoding the time of an entry: %w", e.err)
+	}
+	size := 16
+	for _, c := range commands {
+		size += len(c) + 8
+	}
+	b := make([]byte, 0, size)
+	b = protowire.AppendTag(b, fieldNow, protowire.Fixed64Type)
+	b = protowire.AppendFixed64(b, uint64(nanos))
+	for _, c := range commands {
+		b = protowire.AppendTag(b, fieldCommands, protowire.BytesType)
+		b = protowire.AppendBytes(b, c)
+	}
+	return b, nil
+}
+
+// decodeEntry reads what joinEntry wrote, on this version or another.
+func decodeEntry(data []byte) (state.Entry, error) {
+	var p logv1.Entry
+	if err := proto.Unmarshal(data, &p); err != nil {
+		return state.Entry{}, fmt.Errorf("is damaged: %w", err)
+	}
+	var d decoder
+	for _, c := range p.GetCommands() {
+		if c.GetCommand() == nil { // to protobuf it is an unknown field, too
+			d.failf("a command %w", errNewer)
+		}
+	}
+	d.known(&p)
+	e := state.Entry{Now: d.time(p.GetNow()), Commands: make([]state.Command, 0, len(p.GetCommands()))}
+	for _, c := range p.GetCommands() {
+		if d.err == nil {
+			e.Commands = append(e.Commands, d.command(c))
+		}
+	}
+	if d.err != nil {
+		return state.Entry{}, fmt.Errorf("holds %w", d.err)
+	}
+	return e, nil
+}
+
+// encoder turns what the state holds into what is stored. err is the first
+// thing that can't be.
+type encoder struct{ err error }
+
+func (e *encoder) failf(format string, args ...any) {
+	if e.err == nil {
+		e.err = fmt.Errorf(format, args...)
+	}
+}
+
+// The instants that an int64 of nanoseconds can tell.
+var (
+	minTime = time.Unix(0, math.MinInt64)
+	maxTime = time.Unix(0, math.MaxInt64)
+)
+
+// time returns the nanoseconds of an instant, 0 for none.
+func (e *encoder) time(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	if t.Before(minTime) || t.After(maxTime) {
+		e.failf("the instant %v is not between the years 1678 and 2262", t)
+		return 0
+	}
+	n := t.UnixNano()
+	if n == 0 {
+		e.failf("the instant %v can't be told from none", t)
+	}
+	return n
+}
+
+// text makes free text of any origin storable, so that a report is never refused
+// for a broken character.
+func (e *encoder) text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+func (e *encoder) labels(m map[string]string) []*logv1.Label {
+	ls := make([]*logv1.Label, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		ls = append(ls, &logv1.Label{Key: k, Value: m[k]})
+	}
+	return ls
+}
+
+// ref returns the id of a run that may be none.
+func (e *encoder) ref(id state.RunID) []byte {
+	if id == (state.RunID{}) {
+		return nil
+	}
+	return id[:]
+}
+
+// stored is an enumeration of the stored form. Its 0 is never stored.
+type stored interface {
+	~int32
+	Descriptor() protoreflect.EnumDescriptor
+}
+
+// toEnum returns what stands for v: the same number for an enumeration that
+// starts at 1, the next one for an enumeration that starts at 0.
+func toEnum[P stored, S ~int](e *encoder, v, first S) P {
+	p := P(v - first + 1)
+	if p == 0 || p.Descriptor().Values().ByNumber(protoreflect.EnumNumber(p)) == nil {
+		e.failf("%T %d is none", v, int(v))
+		return 0
+	}
+	return p
+}
+
+// fromEnum is the inverse of toEnum.
+func fromEnum[S ~int, P stored](d *decoder, p P, first S) S {
+	switch {
+	case p == 0:
+		d.failf("no %s where one must be", p.Descriptor().Name())
+		return first
+	case p.Descriptor().Values().ByNumber(protoreflect.EnumNumber(p)) == nil:
+		d.failf("a %s (%d) %w", p.Descriptor().Name(), int32(p), errNewer)
+		return first
+	}
+	return S(p) + first - 1
+}
+
+// decoder turns what is stored into what the state holds. err is the first thing
+// that it could not make sense of, as a noun. Empty lists and maps come back as
+// nil, and instants in UTC, whatever they were when they were stored.
+type decoder struct{ err error }
+
+func (d *decoder) failf(format string, args ...any) {
+	if d.err == nil {
+		d.err = fmt.Errorf(format, args...)
+	}
+}
+
+// known fails when m, or a message in it, has a field that this version does
+// not know.
+func (d *decoder) known(m proto.Message) {
+	if name := unknownIn(m.ProtoReflect()); name != "" {
+		d.failf("a field of %s %w", name, errNewer)
+	}
+}
+
+// unknownIn returns the name of the first message with an unknown field, m or
+// one in it.
+func unknownIn(m protoreflect.Message) (name protoreflect.Name) {
+	if len(m.GetUnknown()) > 0 {
+		return m.Descriptor().Name()
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				if name == "" {
+					name = unknownIn(v.List().Get(i).Message())
+				}
+			}
+		default:
+			name = unknownIn(v.Message())
+		}
+		return name == ""
+	})
+	return name
+}
+
+func (d *decoder) time(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+func (d *decoder) labels(ls []*logv1.Label) map[string]string {
+	if len(ls) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(ls))
+	for _, l := range ls {
+		if _, ok := m[l.GetKey()]; ok {
+			d.failf("the key %q twice in a map", l.GetKey())
+		}
+		m[l.GetKey()] = l.GetValue()
+	}
+	return m
+}
+
+func (d *decoder) id(b []byte) state.RunID {
+	if len(b) != len(state.RunID{}) {
+		d.failf("the id of a run of %d bytes", len(b))
+		return state.RunID{}
+	}
+	return state.RunID(b)
+}
+
+// ref reads the id of a run that may be none.
+func (d *decoder) ref(b []byte) state.RunID {
+	if len(b) == 0 {
+		return state.RunID{}
+	}
+	return d.id(b)
+}
+
+// each returns f of each of a list; nil for an empty one.
+func each[A, B any](list []A, f func(A) B) []B {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]B, len(list))
+	for i, v := range list {
+		out[i] = f(v)
+	}
+	return out
+}
+
+func (d *decoder) int(n int64) int {
+	if int64(int(n)) != n {
+		d.failf("the number %d, too large for this machine", n)
+	}
+	return int(n)
+}
+
+func (e *encoder) key(k state.JobKey) *logv1.JobKey {
+	return &logv1.JobKey{Namespace: k.Namespace, Name: k.Name}
+}
+
+func (d *decoder) key(p *logv1.JobKey) state.JobKey {
+	return state.JobKey{Namespace: p.GetNamespace(), Name: p.GetName()}
+}

@@ -1,0 +1,147 @@
+package raftstore
+
+import (
+	"time"
+
+	logv1 "github.com/schedd/schedd/proto/schedd/log/v1"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+func (e *encoder) job(j *state.Job) *logv1.Job {
+	p := &logv1.Job{
+		Key: e.key(j.Key), Uid: j.UID, Version: j.Version, Created: e.time(j.Created), Updated: e.time(j.Updated),
+		Definition: e.definition(j.Definition), Quarantine: e.text(j.Quarantine),
+	}
+	if j.Pause != nil {
+		p.Pause = &logv1.Pause{Note: e.text(j.Pause.Note), Since: e.time(j.Pause.Since), Until: e.time(j.Pause.Until)}
+	}
+	return p
+}
+
+func (d *decoder) job(p *logv1.Job) *state.Job {
+	j := &state.Job{
+		Key: d.key(p.GetKey()), UID: p.GetUid(), Version: p.GetVersion(), Created: d.time(p.GetCreated()), Updated: d.time(p.GetUpdated()),
+		Definition: d.definition(p.GetDefinition()), Quarantine: p.GetQuarantine(),
+	}
+	if q := p.GetPause(); q != nil {
+		j.Pause = &state.Pause{Note: q.GetNote(), Since: d.time(q.GetSince()), Until: d.time(q.GetUntil())}
+	}
+	return j
+}
+
+func (e *encoder) definition(f *state.Definition) *logv1.Definition {
+	if f == nil {
+		return nil
+	}
+	return &logv1.Definition{
+		Description: f.Description,
+		Labels:      e.labels(f.Labels),
+		Triggers:    each(f.Triggers, func(t state.Trigger) *logv1.Trigger { return e.trigger(&t) }),
+		Task: &logv1.Task{
+			Argv: f.Task.Argv, Script: f.Task.Script, Interpreter: f.Task.Interpreter, Env: e.labels(f.Task.Env),
+			WorkingDir: f.Task.WorkingDir, User: f.Task.User, Stdin: f.Task.Stdin,
+		},
+		Target: &logv1.Target{Selector: f.Target.Selector, Strategy: toEnum[logv1.Strategy](e, f.Target.Strategy, state.LeastLoaded)},
+		Policy: e.policy(f.Policy),
+	}
+}
+
+func (d *decoder) definition(p *logv1.Definition) *state.Definition {
+	if p == nil {
+		return nil
+	}
+	t := p.GetTask()
+	return &state.Definition{
+		Description: p.GetDescription(),
+		Labels:      d.labels(p.GetLabels()),
+		Triggers:    each(p.GetTriggers(), func(t *logv1.Trigger) state.Trigger { return *d.trigger(t) }),
+		Task: state.Task{
+			Argv: t.GetArgv(), Script: t.GetScript(), Interpreter: t.GetInterpreter(), Env: d.labels(t.GetEnv()),
+			WorkingDir: t.GetWorkingDir(), User: t.GetUser(), Stdin: t.GetStdin(),
+		},
+		Target: state.Target{Selector: p.GetTarget().GetSelector(), Strategy: fromEnum(d, p.GetTarget().GetStrategy(), state.LeastLoaded)},
+		Policy: d.policy(p.GetPolicy()),
+	}
+}
+
+func (e *encoder) trigger(t *state.Trigger) *logv1.Trigger {
+	if t == nil {
+		return nil
+	}
+	p := &logv1.Trigger{
+		Id: t.ID, At: e.time(t.At), Jitter: int64(t.Jitter), Start: e.time(t.Start), End: e.time(t.End), Disabled: t.Disabled,
+		Exclude: each(t.Exclude, func(x state.Exclusion) *logv1.Exclusion {
+			return &logv1.Exclusion{Date: x.Date, From: e.time(x.From), To: e.time(x.To)}
+		}),
+	}
+	if c := t.Cron; c != nil {
+		p.Cron = &logv1.Cron{
+			Expression: c.Expression, TimeZone: c.TimeZone,
+			Gap: toEnum[logv1.Gap](e, c.Gap, state.GapRunAfter), Overlap: toEnum[logv1.DSTOverlap](e, c.Overlap, state.DSTOverlapFirst),
+		}
+	}
+	if v := t.Every; v != nil {
+		p.Every = &logv1.Every{Interval: int64(v.Interval), Phase: int64(v.Phase)}
+	}
+	return p
+}
+
+func (d *decoder) trigger(p *logv1.Trigger) *state.Trigger {
+	t := &state.Trigger{
+		ID: p.GetId(), At: d.time(p.GetAt()), Jitter: time.Duration(p.GetJitter()), Start: d.time(p.GetStart()), End: d.time(p.GetEnd()), Disabled: p.GetDisabled(),
+		Exclude: each(p.GetExclude(), func(x *logv1.Exclusion) state.Exclusion {
+			return state.Exclusion{Date: x.GetDate(), From: d.time(x.GetFrom()), To: d.time(x.GetTo())}
+		}),
+	}
+	if c := p.GetCron(); c != nil {
+		t.Cron = &state.Cron{
+			Expression: c.GetExpression(), TimeZone: c.GetTimeZone(),
+			Gap: fromEnum(d, c.GetGap(), state.GapRunAfter), Overlap: fromEnum(d, c.GetOverlap(), state.DSTOverlapFirst),
+		}
+	}
+	if v := p.GetEvery(); v != nil {
+		t.Every = &state.Every{Interval: time.Duration(v.GetInterval()), Phase: time.Duration(v.GetPhase())}
+	}
+	return t
+}
+
+func (e *encoder) policy(p state.Policy) *logv1.Policy {
+	return &logv1.Policy{
+		Overlap:       toEnum[logv1.Overlap](e, p.Overlap, state.OverlapSkip),
+		MaxConcurrent: int64(p.MaxConcurrent),
+		CatchUp:       toEnum[logv1.CatchUp](e, p.CatchUp, state.CatchUpLatest),
+		CatchUpWindow: int64(p.CatchUpWindow),
+		Timeout:       int64(p.Timeout),
+		KillGrace:     int64(p.KillGrace),
+		QueueTimeout:  int64(p.QueueTimeout),
+		StartWithin:   int64(p.StartWithin),
+		Retry: &logv1.Retry{
+			MaxAttempts: int64(p.Retry.MaxAttempts), InitialDelay: int64(p.Retry.InitialDelay), Multiplier: p.Retry.Multiplier,
+			MaxDelay: int64(p.Retry.MaxDelay), ExitCodes: each(p.Retry.ExitCodes, func(n int) int64 { return int64(n) }),
+		},
+		OnLost:    toEnum[logv1.OnLost](e, p.OnLost, state.OnLostFail),
+		LostAfter: int64(p.LostAfter),
+		LogLimit:  p.LogLimit,
+	}
+}
+
+func (d *decoder) policy(p *logv1.Policy) state.Policy {
+	r := p.GetRetry()
+	return state.Policy{
+		Overlap:       fromEnum(d, p.GetOverlap(), state.OverlapSkip),
+		MaxConcurrent: d.int(p.GetMaxConcurrent()),
+		CatchUp:       fromEnum(d, p.GetCatchUp(), state.CatchUpLatest),
+		CatchUpWindow: time.Duration(p.GetCatchUpWindow()),
+		Timeout:       time.Duration(p.GetTimeout()),
+		KillGrace:     time.Duration(p.GetKillGrace()),
+		QueueTimeout:  time.Duration(p.GetQueueTimeout()),
+		StartWithin:   time.Duration(p.GetStartWithin()),
+		Retry: state.Retry{
+			MaxAttempts: d.int(r.GetMaxAttempts()), InitialDelay: time.Duration(r.GetInitialDelay()), Multiplier: r.GetMultiplier(),
+			MaxDelay: time.Duration(r.GetMaxDelay()), ExitCodes: each(r.GetExitCodes(), d.int),
+		},
+		OnLost:    fromEnum(d, p.GetOnLost(), state.OnLostFail),
+		LostAfter: time.Duration(p.GetLostAfter()),
+		LogLimit:  p.GetLogLimit(),
+	}
+}

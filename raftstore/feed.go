@@ -1,0 +1,67 @@
+package raftstore
+
+import (
+	"sync"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// Feed gathers what changed for somebody who looks at it in his own time, such
+// as a loop. What changed several times in between is told once, so that a slow
+// reader holds up nobody and costs no more than there are things to change.
+type Feed struct {
+	wake   chan struct{}
+	cancel func()
+
+	mu   sync.Mutex // guards the following
+	list []state.Change
+	seen map[state.Change]struct{}
+	all  bool
+}
+
+// Subscriber is what a feed is fed by; [Store] is one.
+type Subscriber interface {
+	Subscribe(f func([]state.Change)) (cancel func())
+}
+
+// NewFeed returns a feed of what changes from now on. Close it.
+func NewFeed(s Subscriber) *Feed {
+	f := &Feed{wake: make(chan struct{}, 1), seen: map[state.Change]struct{}{}}
+	f.cancel = s.Subscribe(f.add)
+	return f
+}
+
+// Wake receives when there is something to take.
+func (f *Feed) Wake() <-chan struct{} { return f.wake }
+
+// Close ends the feed.
+func (f *Feed) Close() { f.cancel() }
+
+// Take returns each thing that changed since it was last called, in the order in
+// which they changed first; all tells that everything may have changed.
+func (f *Feed) Take() (list []state.Change, all bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list, all = f.list, f.all
+	f.list, f.all = nil, false
+	clear(f.seen)
+	return list, all
+}
+
+// add takes the changes of one entry; nil means that everything may have
+// changed.
+func (f *Feed) add(changes []state.Change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = f.all || changes == nil
+	for _, c := range changes {
+		if _, ok := f.seen[c]; !ok {
+			f.seen[c] = struct{}{}
+			f.list = append(f.list, c)
+		}
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default: // it has been told already
+	}
+}

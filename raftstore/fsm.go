@@ -1,0 +1,237 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// fsm hands the log to the state. Raft calls its methods from one goroutine, save
+// Restore while it starts; the lock is for View.
+//
+// Raft has no way to tell that an entry can't be applied, and going on without
+// it would make this primary disagree with the others. So the first such entry
+// is the last one: what comes after it is refused, and no snapshot is taken that
+// would claim to have seen it.
+type fsm struct {
+	observer Observer
+	log      *slog.Logger
+	onFail   func(error) // called once, by the goroutine that applies
+	failed   chan struct{}
+
+	mu    sync.RWMutex // guards what follows
+	state *state.State
+	fault error
+	// Of follow.
+	target    uint64
+	onReached func()
+
+	subMu sync.Mutex // guards subs
+	subs  []*subscriber
+
+	// restoreErr is why the last Restore failed; for Open, which Raft does not
+	// tell.
+	restoreErr error
+}
+
+type subscriber struct{ f func([]state.Change) }
+
+// response is what Raft carries from apply to Propose.
+type response struct {
+	results []state.Result
+	err     error
+}
+
+func (r response) get() ([]state.Result, error) { return r.results, r.err }
+
+func newFSM(c Config, onFail func(error)) *fsm {
+	return &fsm{observer: c.Observer, log: c.Log, onFail: onFail, failed: make(chan struct{}), state: state.New()}
+}
+
+func (f *fsm) err() error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.fault
+}
+
+// fail stops everything. err has to tell the operator what to do.
+func (f *fsm) fail(err error) {
+	f.mu.Lock()
+	f.fault = err
+	f.mu.Unlock()
+	close(f.failed)
+	f.onFail(err)
+}
+
+// Apply implements [raft.FSM].
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements [raft.BatchingFSM]: entries that are committed together
+// are applied under one lock.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	answers := make([]any, len(logs))
+	entries := make([]state.Entry, 0, len(logs))
+	fault := f.err()
+	had := fault != nil
+	for _, l := range logs {
+		var e state.Entry
+		if l.Type == raft.LogCommand && fault == nil {
+			var err error
+			if e, err = decodeEntry(l.Data); err != nil {
+				fault = fmt.Errorf("log entry %d %w", l.Index, err)
+			}
+		}
+		if fault != nil {
+			break
+		}
+		entries = append(entries, e)
+	}
+	changes, panicked := f.apply(logs, entries, answers)
+	if panicked != nil {
+		fault = panicked
+	}
+	if fault != nil && !had {
+		f.fail(fault)
+	}
+	for i := range answers {
+		if answers[i] == nil {
+			answers[i] = response{err: fault}
+		}
+	}
+	if len(changes) > 0 {
+		f.publish(changes)
+	}
+	if reached := f.reached(logs[len(logs)-1].Index); reached != nil {
+		reached()
+	}
+	return answers
+}
+
+// follow has reached called once an entry at or after index is applied.
+func (f *fsm) follow(index uint64, reached func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.target, f.onReached = index, reached
+}
+
+// reached returns what to call when index is far enough, the first time.
+func (f *fsm) reached(index uint64) (call func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if index < f.target {
+		return nil
+	}
+	call, f.onReached = f.onReached, nil
+	return call
+}
+
+// apply applies the entries, of which there may be fewer than logs. Should the
+// state panic, then on every primary, at the same entry.
+func (f *fsm) apply(logs []*raft.Log, entries []state.Entry, answers []any) (changes []state.Change, fault error) {
+	begin, commands := time.Now(), 0
+	f.mu.Lock()
+	i := 0
+	defer func() {
+		changes = f.state.TakeChanges()
+		if p := recover(); p != nil {
+			fault = fmt.Errorf("log entry %d can't be applied, please report this: %v", logs[i].Index, p)
+			f.log.Error("applying a log entry panicked", "index", logs[i].Index, "stack", string(debug.Stack()))
+		}
+		f.mu.Unlock()
+		if o := f.observer.Applied; o != nil && commands > 0 {
+			o(commands, time.Since(begin))
+		}
+	}()
+	for ; i < len(entries); i++ {
+		if logs[i].Type != raft.LogCommand {
+			answers[i] = response{} // the group has changed; Raft keeps that itself
+			continue
+		}
+		answers[i] = response{results: f.state.Apply(logs[i].Index, entries[i])}
+		commands += len(entries[i].Commands)
+	}
+	return nil, nil
+}
+
+func (f *fsm) subscribe(g func([]state.Change)) (cancel func()) {
+	s := &subscriber{g}
+	f.subMu.Lock()
+	defer f.subMu.Unlock()
+	f.subs = append(slices.Clip(f.subs), s)
+	return func() {
+		f.subMu.Lock()
+		defer f.subMu.Unlock()
+		f.subs = slices.DeleteFunc(slices.Clone(f.subs), func(t *subscriber) bool { return s == t })
+	}
+}
+
+func (f *fsm) publish(changes []state.Change) {
+	f.subMu.Lock()
+	subs := f.subs // never changed in place
+	f.subMu.Unlock()
+	for _, s := range subs {
+		s.f(changes)
+	}
+}
+
+// Snapshot implements [raft.FSM]. It copies pointers only.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.fault != nil {
+		return nil, fmt.Errorf("taking a snapshot: %w", f.fault)
+	}
+	return &snapshot{content: f.state.Snapshot(), observer: f.observer}, nil
+}
+
+// Restore implements [raft.FSM]. When it fails the state is as it was.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	n, err := readSnapshot(r)
+	f.restoreErr = err
+	if err != nil {
+		if errors.Is(err, errNewer) && f.err() == nil {
+			f.fail(fmt.Errorf("restoring: %w", err))
+		}
+		return err
+	}
+	s := n.Restore()
+	f.mu.Lock()
+	f.state = s
+	f.mu.Unlock()
+	f.publish(nil)
+	return nil
+}
+
+// snapshot is a state on its way to the disk.
+type snapshot struct {
+	content  *state.Snapshot
+	observer Observer
+}
+
+// Persist implements [raft.FSMSnapshot]. It runs beside Apply.
+func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	begin := time.Now()
+	n, err := writeSnapshot(sink, s.content)
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing snapshot %s: %w", sink.ID(), err), sink.Cancel())
+	}
+	if err := sink.Close(); err != nil {
+		return fmt.Errorf("closing snapshot %s: %w", sink.ID(), err)
+	}
+	if f := s.observer.Snapshotted; f != nil {
+		f(n, time.Since(begin))
+	}
+	return nil
+}
+
+// Release implements [raft.FSMSnapshot].
+func (s *snapshot) Release() {}

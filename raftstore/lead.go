@@ -1,0 +1,133 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// leadAgain is how long a leader waits whom Raft, amid a handing over that may
+// yet fail, did not let in the log.
+const leadAgain = 100 * time.Millisecond
+
+// Lead calls f once for each term that this primary leads, after it has applied
+// all that was agreed before. f's context ends with the term, and Lead waits for
+// f to return before it calls it for the next one.
+//
+// Lead returns nil when ctx is done, [ErrStopped] when the store is closed, and
+// [Store.Err] when it has failed. When f returns an error before its term is
+// over, Lead returns that: who called it closes the store, so that another
+// primary takes over. What f returns once its context is done does not count.
+// When f returns nil early, this primary goes on leading without it until the
+// next term. Only one Lead may be called at a time.
+func (s *Store) Lead(ctx context.Context, f func(ctx context.Context) error) error {
+	leading := false
+	for {
+		if leading {
+			var err error
+			if leading, err = s.term(ctx, f); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.stopping:
+			return fmt.Errorf("leading: %w", ErrStopped)
+		case <-s.fsm.failed:
+			return s.Err()
+		case leading = <-s.raft.LeaderCh():
+		}
+	}
+}
+
+// term leads one term, and reports whether the next one has begun.
+func (s *Store) term(ctx context.Context, f func(context.Context) error) (again bool, err error) {
+	for {
+		err := s.barrier()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			return false, nil // lost before it began
+		}
+		if again, over := s.handingOver(ctx); over {
+			return again, nil
+		}
+	}
+	s.catchUp()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+
+	select {
+	case err := <-done:
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		return false, err
+	case again = <-s.raft.LeaderCh():
+		// Raft keeps only the latest news, so true means lost and won back: the
+		// term is over either way.
+	case <-ctx.Done():
+	case <-s.stopping:
+	case <-s.fsm.failed:
+	}
+	cancel()
+	<-done //nolint:errcheck // its term is over: what it says of that does not count
+	return again, nil
+}
+
+// handingOver waits for a little, or until the term is over.
+func (s *Store) handingOver(ctx context.Context) (again, over bool) {
+	timer := time.NewTimer(leadAgain)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false, false
+	case again = <-s.raft.LeaderCh():
+	case <-ctx.Done():
+	case <-s.stopping:
+	case <-s.fsm.failed:
+	}
+	return again, true
+}
+
+// barrier waits until all that came before it in the log is applied.
+func (s *Store) barrier() error {
+	if !s.enter() {
+		return ErrStopped
+	}
+	defer s.leave()
+	return s.raft.Barrier(0).Error()
+}
+
+// ask has Raft do something, and waits for it no longer than ctx lasts. It may
+// yet be done after that.
+func (s *Store) ask(ctx context.Context, what string, f func() error) error {
+	if !s.enter() {
+		return fmt.Errorf("%s: %w", what, ErrStopped)
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer s.leave()
+		done <- f()
+	}()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", what, ctx.Err())
+	case err := <-done:
+		switch {
+		case errors.Is(err, raft.ErrNotLeader):
+			return fmt.Errorf("%s: %w", what, ErrNotLeader)
+		case err != nil:
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,218 @@
+// Package raftstore keeps the state of package state on every primary, the same
+// on all of them.
+//
+// It is the only package that knows Raft. Above it there are three things to
+// do: [Store.Propose] a change, [Store.View] what is agreed, and [Store.Lead]
+// while this primary is the leader.
+//
+// It decides nothing: what a change means is up to package state, and which
+// changes to propose is up to whoever leads. It never ends the program; when it
+// can't go on it says so by [Store.Failed].
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+var (
+	// ErrNotLeader is returned when this primary may not propose: it isn't the
+	// leader, or is handing over. Nothing was proposed; ask the leader.
+	ErrNotLeader = errors.New("not the leader")
+
+	// ErrUnknown is returned when this primary can't tell what became of a
+	// proposal: it lost the leadership, or its disk, meanwhile. It may have been
+	// agreed, or yet be. Look before proposing it again.
+	ErrUnknown = errors.New("outcome unknown")
+
+	// ErrStopped is returned when the store is closed, or has failed. Nothing was
+	// proposed.
+	ErrStopped = errors.New("store stopped")
+
+	// ErrTooLarge is returned when a proposal is larger than [MaxProposal].
+	// Nothing was proposed; propose less at a time.
+	ErrTooLarge = errors.New("proposal too large")
+)
+
+// Config says how to open a store. NodeID, Log, and Dir or Memory are
+// needed; the rest is for tests and for groups of several primaries.
+type Config struct {
+	// NodeID names this primary in the cluster. It has to stay the same for the
+	// life of its data.
+	NodeID string
+
+	// Dir is where the Raft log and its snapshots are kept. It is made when it is
+	// missing, and locked while the store is open.
+	Dir string
+
+	// Memory is a disk for tests. When it is set, Dir is not used.
+	Memory *Memory
+
+	// Transport is how this primary reaches the others; nil: it reaches none,
+	// and has to be the only one. The store closes it.
+	Transport raft.Transport
+
+	// Bootstrap is the group that this primary forms when it has no data yet;
+	// nil: itself alone. The primaries that form a group together must all be
+	// given the same one.
+	Bootstrap []Server
+
+	// Join makes a primary that has no data yet wait until the leader of a group
+	// adds it, instead of forming one.
+	Join bool
+
+	// Tuning, each with a good default for 0.
+	SnapshotThreshold uint64        // entries after which a snapshot is taken; 16,384
+	SnapshotInterval  time.Duration // how often to look whether to take one; 2 minutes
+	TrailingLogs      uint64        // entries kept behind a snapshot; 32,768
+	HeartbeatTimeout  time.Duration // silence of the leader after which another is elected; 1 s
+
+	// Observer is told what happens, for metrics.
+	Observer Observer
+
+	// Log is told what an operator should know, and at debug all that Raft says.
+	Log *slog.Logger
+}
+
+// Observer is told what a store does. Its functions are called in the midst of
+// it, so they must return at once; those that are nil are not called.
+type Observer struct {
+	// Proposed tells that this primary got an answer to an entry of so many
+	// commands and bytes, and how long that took. err is nil when it was agreed.
+	Proposed func(commands, bytes int, took time.Duration, err error)
+	// Applied tells that so many commands were applied to the state under one
+	// lock, and for how long that was held.
+	Applied func(commands int, took time.Duration)
+	// Snapshotted tells that a snapshot of so many bytes was written.
+	Snapshotted func(bytes int64, took time.Duration)
+}
+
+// Server is one primary of the group.
+type Server struct {
+	ID      string // its NodeID
+	Address string // where the others reach it
+	Voter   bool
+}
+
+// Store is one primary's copy of the state. Its methods may be called from any
+// goroutine.
+type Store struct {
+	id       string
+	log      *slog.Logger
+	observer Observer
+	raft     *raft.Raft
+	fsm      *fsm
+	disk     *disk
+	queue    *queue
+	stats    counters
+
+	stopping chan struct{} // closed when Close begins
+	stopped  chan struct{} // closed when Close has ended
+	caughtUp chan struct{} // closed by catchUp
+	once     sync.Once     // guards the closing of caughtUp
+	running  sync.WaitGroup
+
+	mu       sync.Mutex     // guards what follows
+	closing  bool           //
+	closeErr error          // of Close, once stopped is closed
+	inflight sync.WaitGroup // calls that wait for Raft; Add is guarded, Wait is not
+}
+
+// counters are what [Store.Stats] returns.
+type counters struct {
+	proposals, entries, commands, bytes, failures atomic.Uint64
+}
+
+// View calls f with the state as of the last entry applied here. f must be quick,
+// change nothing, and not keep the state, but may keep the jobs, runs, workers
+// and tracks that it finds in it. It must not call the store.
+//
+// A store that has failed goes on showing what it last knew.
+func (s *Store) View(f func(*state.State)) {
+	s.fsm.mu.RLock()
+	defer s.fsm.mu.RUnlock()
+	f(s.fsm.state)
+}
+
+// Subscribe has f called with what changed, after each entry, or several, that
+// were applied, in their order, and before their proposers get the answer. A nil
+// slice means that everything may have changed: a snapshot took the place of the
+// state. f is called from the goroutine that applies, with no lock held, so it
+// may View; it must not block and must not change the slice. It may be called
+// once more while cancel is being called.
+func (s *Store) Subscribe(f func([]state.Change)) (cancel func()) {
+	return s.fsm.subscribe(f)
+}
+
+// CaughtUp is closed once this primary has applied all that its log held when it
+// was opened. Raft learns only from a leader how much of its log is agreed, so
+// until then View shows the last snapshot, and what was acknowledged after it
+// seems never to have been: whoever answers people waits for it.
+func (s *Store) CaughtUp() <-chan struct{} { return s.caughtUp }
+
+func (s *Store) catchUp() { s.once.Do(func() { close(s.caughtUp) }) }
+
+// Failed is closed when this primary can't go on: its log holds what it can't
+// apply. It then neither applies nor proposes anything; close the store, end the
+// program and show [Store.Err].
+func (s *Store) Failed() <-chan struct{} { return s.fsm.failed }
+
+// Err tells why the store failed; nil when it has not.
+func (s *Store) Err() error { return s.fsm.err() }
+
+// Close stops this primary. Proposals that wait for their turn get [ErrStopped];
+// the one in flight is answered first. Whoever is in [Store.Lead] is told to end,
+// but not waited for. Closing again waits for the first and returns the same.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	first := !s.closing
+	s.closing = true
+	s.mu.Unlock()
+	if !first {
+		<-s.stopped
+		return s.closeErr
+	}
+	close(s.stopping)
+	s.queue.close(ErrStopped)
+	// Raft forgets to answer what it has committed but not applied when it is
+	// shut down (hashicorp/raft#498), so let it answer first.
+	s.running.Wait()
+	s.inflight.Wait()
+	s.closeErr = errors.Join(s.raft.Shutdown().Error(), s.disk.close())
+	close(s.stopped)
+	return s.closeErr
+}
+
+// enter counts one call that waits for Raft, unless the store is closing. Who
+// entered has to leave.
+func (s *Store) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.inflight.Add(1)
+	return true
+}
+
+func (s *Store) leave() { s.inflight.Done() }
+
+// Snapshot writes a snapshot of the state now, so that the log can be cut behind
+// it. It is done without asking often enough.
+func (s *Store) Snapshot(ctx context.Context) error {
+	return s.ask(ctx, "take a snapshot", func() error {
+		err := s.raft.Snapshot().Error()
+		if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			return nil
+		}
+		return err
+	})
+}

@@ -1,0 +1,74 @@
+package raftstore
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Status is how this primary sees the group.
+type Status struct {
+	ID       string
+	Role     string // "leader", "follower", "candidate" or "shutdown"
+	LeaderID string // "" when none is known
+	Term     uint64
+
+	// CommitIndex is the last entry that is known here to be agreed, and
+	// AppliedIndex the last one that was given to the state. Some entries are
+	// Raft's own, so neither says how many commands there were.
+	CommitIndex  uint64
+	AppliedIndex uint64
+
+	// LastContact is when the leader was last heard of; zero when never, or when
+	// this primary leads.
+	LastContact time.Time
+
+	Servers []Server // the group
+}
+
+// Status returns how this primary sees the group.
+func (s *Store) Status() Status {
+	_, leader := s.raft.LeaderWithID()
+	st := Status{
+		ID:           s.id,
+		Role:         strings.ToLower(s.raft.State().String()),
+		LeaderID:     string(leader),
+		Term:         s.raft.CurrentTerm(),
+		CommitIndex:  s.raft.CommitIndex(),
+		AppliedIndex: s.raft.AppliedIndex(),
+	}
+	if s.raft.State() != raft.Leader {
+		st.LastContact = s.raft.LastContact()
+	}
+	for _, v := range s.raft.GetConfiguration().Configuration().Servers {
+		st.Servers = append(st.Servers, Server{ID: string(v.ID), Address: string(v.Address), Voter: v.Suffrage == raft.Voter})
+	}
+	return st
+}
+
+// Stats counts what this primary has proposed since it was opened.
+type Stats struct {
+	Proposals uint64 // calls of Propose that were taken
+	Entries   uint64 // that became of them, and were agreed
+	Commands  uint64 // in those entries
+	Bytes     uint64 // of those entries
+	Failures  uint64 // entries of which that is not known
+}
+
+// Stats returns what this primary has proposed since it was opened.
+func (s *Store) Stats() Stats {
+	c := &s.stats
+	return Stats{
+		Proposals: c.proposals.Load(), Entries: c.entries.Load(), Commands: c.commands.Load(),
+		Bytes: c.bytes.Load(), Failures: c.failures.Load(),
+	}
+}
+
+// Transfer hands the leadership over to another primary that is up to date. It
+// fails with [ErrNotLeader] on any other primary than the leader, and otherwise
+// when there is none to take over: then this one goes on leading.
+func (s *Store) Transfer(ctx context.Context) error {
+	return s.ask(ctx, "hand over the leadership", func() error { return s.raft.LeadershipTransfer().Error() })
+}
