@@ -1,0 +1,165 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// Ended says what becomes of a run whose attempt ended: the command that records
+// it.
+func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) state.Finish {
+	f := state.Finish{Run: r.ID, Fence: fence, Attempt: result}
+	f.Phase, f.Reason = verdict(r, result)
+	if live := r.Live(); live == nil || live.Fence != fence || f.Phase == state.Succeeded || f.Phase == state.Cancelled {
+		return f
+	}
+	if n := len(r.Attempts); n < attemptsAllowed(r, result) {
+		f.NotBefore = now.Add(backoff(r, n))
+		f.Reason = fmt.Sprintf("attempt %d: %s", n, f.Reason)
+		f.Phase = state.Pending
+	}
+	return f
+}
+
+// verdict is the phase of a run that ends with this result.
+func verdict(r *state.Run, a state.Attempt) (state.Phase, string) {
+	cancelled := !r.CancelTime.IsZero()
+	switch a.Outcome {
+	case state.OutcomeSucceeded:
+		return state.Succeeded, ""
+	case state.OutcomeTimedOut:
+		return state.TimedOut, reason(a, "its timeout ended it")
+	case state.OutcomeCancelled:
+		return state.Cancelled, reason(a, r.CancelNote)
+	case state.OutcomeLost, state.OutcomeInterrupted:
+		if cancelled {
+			return state.Cancelled, reason(a, r.CancelNote)
+		}
+		return state.Lost, reason(a, "its worker was lost")
+	case state.OutcomeNotStarted:
+		if cancelled {
+			return state.Cancelled, reason(a, r.CancelNote)
+		}
+		return state.Failed, reason(a, "it could not be started")
+	default:
+		if cancelled {
+			return state.Cancelled, reason(a, r.CancelNote)
+		}
+		if a.Signal != "" {
+			return state.Failed, reason(a, "it was ended by "+a.Signal)
+		}
+		return state.Failed, reason(a, fmt.Sprintf("it exited with %d", a.ExitCode))
+	}
+}
+
+func reason(a state.Attempt, otherwise string) string {
+	if a.Reason != "" {
+		return a.Reason
+	}
+	return otherwise
+}
+
+// attemptsAllowed is how many attempts the run may have in all, when the last
+// one ended so.
+func attemptsAllowed(r *state.Run, a state.Attempt) int {
+	p := &r.Definition.Policy
+	switch {
+	case !r.CancelTime.IsZero():
+		return 0
+	case a.Outcome == state.OutcomeLost || a.Outcome == state.OutcomeInterrupted:
+		if p.OnLost == state.OnLostRetry {
+			return max(p.Retry.MaxAttempts, 2) // asked for, so at least one more
+		}
+		return 0
+	case a.Outcome == state.OutcomeFailed && len(p.Retry.ExitCodes) > 0:
+		if a.Signal != "" || !slices.Contains(p.Retry.ExitCodes, a.ExitCode) {
+			return 0
+		}
+	}
+	return p.Retry.MaxAttempts
+}
+
+// backoff is the delay after attempt n, with up to a tenth more so that runs
+// that failed together don't come back together.
+func backoff(r *state.Run, n int) time.Duration {
+	p := &r.Definition.Policy.Retry
+	d := min(float64(p.InitialDelay)*math.Pow(p.Multiplier, float64(n-1)), float64(p.MaxDelay))
+	spread := float64(state.Mix(r.Created.Add(time.Duration(r.Serial)+time.Duration(n)))%1000) / 10000
+	return time.Duration(d * (1 + spread))
+}
+
+// The pace of what is said again.
+const (
+	// resend is when a Launch or Kill that shows no effect is sent again.
+	resend = 10 * time.Second
+)
+
+// Look is what to do about a run, and when to look at it again.
+type Look struct {
+	Command state.Command // to propose; nil: nothing
+	Queue   bool          // put it in the queue
+	Launch  bool          // send Launch (again)
+	Kill    bool          // send Kill (again)
+	Next    time.Time     // zero: when it changes
+}
+
+// Check says what to do about a run that has not ended. silent is since when
+// its worker has no session; zero when it has one.
+func Check(r *state.Run, silent, now time.Time) Look {
+	p := r.Definition
+	live := r.Live()
+	switch {
+	case live == nil:
+		return checkPending(r, now)
+	case !silent.IsZero():
+		return checkSilent(r, silent, now)
+	case !r.CancelTime.IsZero():
+		return Look{Kill: true, Next: now.Add(max(resend, p.Policy.KillGrace))}
+	case r.Phase == state.Running:
+		return Look{}
+	}
+	if deadline := live.Assigned.Add(p.Policy.StartWithin); !now.Before(deadline) {
+		return Look{Kill: true, Next: now.Add(resend)}
+	}
+	return Look{Launch: true, Next: now.Add(resend)}
+}
+
+func checkPending(r *state.Run, now time.Time) Look {
+	if r.NotBefore.After(now) {
+		return Look{Next: r.NotBefore}
+	}
+	since := later(r.Created, r.NotBefore)
+	timeout := r.Definition.Policy.QueueTimeout
+	if deadline := since.Add(timeout); now.Before(deadline) {
+		return Look{Queue: true, Next: deadline}
+	}
+	return Look{Command: state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: fmt.Sprintf("it waited for a worker longer than its queue_timeout of %v", timeout)}}
+}
+
+func checkSilent(r *state.Run, silent, now time.Time) Look {
+	p := &r.Definition.Policy
+	if p.OnLost == state.OnLostWait {
+		return Look{}
+	}
+	if deadline := silent.Add(p.LostAfter); now.Before(deadline) {
+		return Look{Next: deadline}
+	}
+	live := r.Live()
+	return Look{Command: Ended(r, live.Fence, state.Attempt{
+		Outcome: state.OutcomeLost,
+		Reason:  fmt.Sprintf("worker %s has been silent for longer than lost_after, %v; whether the process still runs is not known", live.WorkerName, p.LostAfter),
+	}, now)}
+}
+
+// Forgotten is the result of an attempt that its worker says it does not know,
+// though its process was seen to run.
+func Forgotten(r *state.Run, now time.Time) state.Finish {
+	return Ended(r, r.Live().Fence, state.Attempt{
+		Outcome: state.OutcomeLost,
+		Reason:  "its worker came back without it: its data directory was lost or replaced",
+	}, now)
+}

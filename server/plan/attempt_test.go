@@ -1,0 +1,174 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// running makes a run whose first attempt runs on a worker.
+func running(t *testing.T, edit func(*state.Definition)) (*world, *Queue, *state.Run) {
+	t.Helper()
+	w, q := newWorld(t), NewQueue()
+	w.worker(q, "a", 4)
+	w.define(edit)
+	r := w.request(q, jobKey, "1")
+	w.place(q)
+	r = w.Run(r.ID)
+	r = w.do(noon, state.Start{Run: r.ID, Fence: r.Live().Fence, Time: noon}).Run
+	return w, q, r
+}
+
+func TestEnded(t *testing.T) {
+	failed := state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 1}
+	lost := state.Attempt{Outcome: state.OutcomeLost, Reason: "gone"}
+	retry := func(n int, codes ...int) func(*state.Definition) {
+		return func(d *state.Definition) { d.Policy.Retry.MaxAttempts, d.Policy.Retry.ExitCodes = n, codes }
+	}
+	onLost := func(o state.OnLost) func(*state.Definition) {
+		return func(d *state.Definition) { d.Policy.OnLost = o }
+	}
+	tests := []struct {
+		name   string
+		edit   func(*state.Definition)
+		cancel bool
+		result state.Attempt
+		want   state.Phase
+		reason string
+	}{
+		{"success", nil, false, state.Attempt{Outcome: state.OutcomeSucceeded}, state.Succeeded, ""},
+		{"failure", nil, false, failed, state.Failed, "it exited with 1"},
+		{"a signal", nil, false, state.Attempt{Outcome: state.OutcomeFailed, Signal: "SIGSEGV"}, state.Failed, "it was ended by SIGSEGV"},
+		{"no such program", nil, false, state.Attempt{Outcome: state.OutcomeNotStarted, Reason: "exec /nope: not found"}, state.Failed, "exec /nope: not found"},
+		{"timeout", nil, false, state.Attempt{Outcome: state.OutcomeTimedOut}, state.TimedOut, "its timeout ended it"},
+
+		{"tried again", retry(2), false, failed, state.Pending, "attempt 1: it exited with 1"},
+		{"an exit code worth another try", retry(2, 75, 1), false, failed, state.Pending, "attempt 1: it exited with 1"},
+		{"an exit code that is not", retry(2, 75), false, failed, state.Failed, "it exited with 1"},
+		{"a timeout is a failure", retry(2), false, state.Attempt{Outcome: state.OutcomeTimedOut}, state.Pending, "attempt 1: its timeout ended it"},
+
+		// Cancelled is never tried again, and success is success.
+		{"cancelled", retry(5), true, state.Attempt{Outcome: state.OutcomeCancelled}, state.Cancelled, "because"},
+		{"cancelled, and failed before it was told", retry(5), true, failed, state.Cancelled, "because"},
+		{"cancelled, and done before it was told", nil, true, state.Attempt{Outcome: state.OutcomeSucceeded}, state.Succeeded, ""},
+
+		// Lost: the job's choice.
+		{"lost", nil, false, lost, state.Lost, "gone"},
+		{"lost, to be tried again", onLost(state.OnLostRetry), false, lost, state.Pending, "attempt 1: gone"},
+		{"lost, though failures are tried again", retry(5), false, lost, state.Lost, "gone"},
+		{"interrupted", nil, false, state.Attempt{Outcome: state.OutcomeInterrupted, Reason: "the host rebooted"}, state.Lost, "the host rebooted"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w, _, r := running(t, tt.edit)
+			if tt.cancel {
+				r = w.do(noon, state.Cancel{Run: r.ID, Note: "because"}).Run
+			}
+			r = w.do(noon, Ended(r, r.Live().Fence, tt.result, noon)).Run
+			if r.Phase != tt.want || r.Reason != tt.reason {
+				t.Errorf("%v because %q, want %v because %q", r.Phase, r.Reason, tt.want, tt.reason)
+			}
+			if r.Phase == state.Pending && !r.NotBefore.After(noon) {
+				t.Errorf("the next attempt may begin at %v, want later than %v", r.NotBefore, noon)
+			}
+		})
+	}
+}
+
+// The delay grows by its multiplier up to its bound, with a tenth on top at
+// most.
+func TestBackoff(t *testing.T) {
+	_, _, r := running(t, func(d *state.Definition) {
+		d.Policy.Retry = state.Retry{MaxAttempts: 10, InitialDelay: time.Second, Multiplier: 2, MaxDelay: 5 * time.Second}
+	})
+	for n, want := range []time.Duration{1, 2, 4, 5, 5} {
+		want *= time.Second
+		if got := backoff(r, n+1); got < want || got > want+want/10 {
+			t.Errorf("after attempt %d: %v, want %v to a tenth more", n+1, got, want)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	wait := func(d *state.Definition) { d.Policy.OnLost = state.OnLostWait }
+	tests := []struct {
+		name   string
+		edit   func(*state.Definition)
+		phase  state.Phase
+		silent time.Duration // how long the worker has had no session
+		after  time.Duration // since it was assigned
+		want   string
+		next   time.Duration // after now; 0: none
+	}{
+		{"waits", nil, state.Pending, 0, 0, "queue", time.Hour},
+		{"waited for too long", nil, state.Pending, 0, time.Hour, "give up", 0},
+		{"assigned", nil, state.Assigned, 0, time.Second, "launch", resend},
+		{"assigned, and never started", nil, state.Assigned, 0, 5 * time.Minute, "kill", resend},
+		{"runs", nil, state.Running, 0, time.Hour, "", 0},
+		{"worker silent", nil, state.Running, time.Minute, time.Hour, "", 2 * time.Minute},
+		{"worker silent for too long", nil, state.Running, 3 * time.Minute, time.Hour, "lost", 0},
+		{"worker silent, and the job waits for it", wait, state.Running, 48 * time.Hour, 50 * time.Hour, "", 0},
+		{"assigned to a worker that is silent for too long", nil, state.Assigned, 3 * time.Minute, time.Hour, "lost", 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w, q := newWorld(t), NewQueue()
+			w.worker(q, "a", 4)
+			w.define(tt.edit)
+			r := w.request(q, jobKey, "1")
+			if tt.phase != state.Pending {
+				w.place(q)
+				r = w.Run(r.ID)
+			}
+			if tt.phase == state.Running {
+				r = w.do(noon, state.Start{Run: r.ID, Fence: r.Live().Fence, Time: noon}).Run
+			}
+			now, silent := noon.Add(tt.after), time.Time{}
+			if tt.silent > 0 {
+				silent = now.Add(-tt.silent)
+			}
+			l := Check(r, silent, now)
+			if got := words(l); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+			var next time.Duration
+			if !l.Next.IsZero() {
+				next = l.Next.Sub(now)
+			}
+			if next != tt.next {
+				t.Errorf("next look after %v, want %v", next, tt.next)
+			}
+		})
+	}
+}
+
+func words(l Look) string {
+	switch c := l.Command.(type) {
+	case state.GiveUp:
+		return "give up"
+	case state.Finish:
+		if c.Attempt.Outcome == state.OutcomeLost {
+			return "lost"
+		}
+		return "finish"
+	}
+	switch {
+	case l.Queue:
+		return "queue"
+	case l.Launch:
+		return "launch"
+	case l.Kill:
+		return "kill"
+	}
+	return ""
+}
+
+// A cancelled run's worker is told until it answers.
+func TestCheckCancelled(t *testing.T) {
+	w, _, r := running(t, nil)
+	r = w.do(noon, state.Cancel{Run: r.ID}).Run
+	if l := Check(r, time.Time{}, noon); !l.Kill || l.Next.IsZero() {
+		t.Errorf("%+v, want a kill that is repeated", l)
+	}
+}

@@ -1,0 +1,249 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/schedule"
+)
+
+// Why occurrences are missed. They are few, so that the ledger's spans stay
+// long.
+const (
+	missedSuperseded = "came due while nobody decided; a later occurrence ran instead"
+	missedNone       = "came due while nobody decided; the job does not catch up"
+	missedTooOld     = "came due while nobody decided, longer ago than the job's catch_up_window"
+	missedTooMany    = "came due while nobody decided, and more than 100 others came after it"
+)
+
+// Settle returns the commands that decide all occurrences of a job that came
+// due up to now, by what holds now. They go before a command that changes what
+// decides, in the same proposal. The error is [state.ErrNotFound].
+func Settle(s *state.State, k state.JobKey, now time.Time) ([]state.Command, error) {
+	j := s.Job(k)
+	if j == nil {
+		return nil, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
+	}
+	b := besideOf(s, j)
+	var cmds []state.Command
+	for i := range j.Definition.Triggers {
+		t := &j.Definition.Triggers[i]
+		cmds = append(cmds, decide(s, b, compiled(j, t), t.ID, now)...)
+	}
+	return cmds, nil
+}
+
+// compiled returns the trigger's schedule, or nil when it has no occurrences:
+// it is out of service, or the job is quarantined.
+func compiled(j *state.Job, t *state.Trigger) *schedule.Trigger {
+	if t.Disabled || j.Quarantine != "" {
+		return nil
+	}
+	c, err := Compile(j.Key, t)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// decide returns the commands that decide what came due of one trigger up to
+// now: nothing when it is decided already.
+func decide(s *state.State, b *beside, c *schedule.Trigger, trigger string, now time.Time) []state.Command {
+	track := s.Track(b.job.UID, trigger)
+	if track == nil || !track.DecidedUntil.Before(now) {
+		return nil
+	}
+	d := state.Decide{
+		Key: b.job.Key, UID: b.job.UID, Version: b.job.Version, Activity: b.activity,
+		Trigger: trigger, After: track.DecidedUntil, Until: now,
+	}
+	p := pass{b: b, c: c, policy: &b.job.Definition.Policy}
+	if c != nil {
+		p.classify(d.After, now)
+	}
+	d.Decisions = p.ledger.decided
+	return append([]state.Command{d}, p.makeRoom...)
+}
+
+// pass is one look at the occurrences of one trigger in the order of time.
+type pass struct {
+	b        *beside
+	c        *schedule.Trigger
+	policy   *state.Policy
+	ledger   ledger
+	makeRoom []state.Command
+
+	late []time.Time // not decided yet: they may be caught up with
+	gone int64       // how many were missed since the last run
+}
+
+// classify says what becomes of each occurrence in (after, now]. It is the same
+// for a tick as for the end of an outage: what came due within [Grace] just
+// runs, and what is older is caught up with.
+func (p *pass) classify(after, now time.Time) {
+	for t := p.c.Next(after); !t.IsZero() && !t.After(now); t = p.c.Next(t) {
+		switch {
+		case pausedAt(p.b.job, t):
+			p.ledger.add(state.DecidedSkipped, t, pauseReason(p.b.job.Pause))
+		case now.Sub(t) <= Grace:
+			p.catchUp(true)
+			p.run(t)
+		case p.policy.CatchUp == state.CatchUpNone:
+			p.miss(t, missedNone)
+		case now.Sub(t) > p.policy.CatchUpWindow:
+			p.miss(t, missedTooOld)
+		default:
+			p.late = append(p.late, t)
+			if len(p.late) > MaxCatchUp {
+				p.miss(p.late[0], p.tooMany())
+				p.late = p.late[1:]
+			}
+		}
+	}
+	p.catchUp(false)
+	p.ledger.bear()
+}
+
+// catchUp decides the late occurrences, when those that follow are known:
+// superseded says that one follows that just runs.
+func (p *pass) catchUp(superseded bool) {
+	for i, t := range p.late {
+		switch {
+		case p.policy.CatchUp == state.CatchUpAll:
+			p.runLate(t)
+		case i == len(p.late)-1 && !superseded:
+			p.run(t)
+		default:
+			p.miss(t, missedSuperseded)
+		}
+	}
+	p.late = nil
+}
+
+func (p *pass) tooMany() string {
+	if p.policy.CatchUp == state.CatchUpAll {
+		return missedTooMany
+	}
+	return missedSuperseded
+}
+
+func (p *pass) miss(t time.Time, reason string) {
+	p.ledger.add(state.DecidedMissed, t, reason)
+	p.gone++
+}
+
+// run makes a run of an occurrence, or skips it when the overlap policy forbids
+// it.
+func (p *pass) run(t time.Time) {
+	if reason := p.b.admit(); reason != "" {
+		p.ledger.add(state.DecidedSkipped, t, reason)
+		p.ledger.last().Run = &state.Birth{Phase: state.Skipped, Nominal: t, Reason: reason}
+		return
+	}
+	p.runLate(t)
+}
+
+// runLate makes a run of an occurrence whatever is active. Under CatchUpAll
+// that is asked for; the queue lets one after the other go.
+func (p *pass) runLate(t time.Time) {
+	p.makeRoom = append(p.makeRoom, p.b.add()...)
+	p.ledger.add(state.DecidedRun, t, "")
+	p.ledger.last().Run = &state.Birth{Phase: state.Pending, Nominal: t, NotBefore: jittered(p.c, t), Missed: p.gone}
+	p.gone = 0
+}
+
+// jittered returns when the run of an occurrence may begin: zero when at once.
+func jittered(c *schedule.Trigger, nominal time.Time) time.Time {
+	if due := c.Due(nominal); due.After(nominal) {
+		return due
+	}
+	return time.Time{}
+}
+
+// pausedAt reports whether the job's pause covers the instant.
+func pausedAt(j *state.Job, t time.Time) bool {
+	p := j.Pause
+	return p != nil && t.After(p.Since) && (p.Until.IsZero() || !t.After(p.Until))
+}
+
+func pauseReason(p *state.Pause) string {
+	if p.Note == "" {
+		return "the job was paused"
+	}
+	return "the job was paused: " + p.Note
+}
+
+// ledger gathers decisions. Those that make no run are joined while they are
+// alike.
+type ledger struct{ decided []state.Decided }
+
+func (l *ledger) last() *state.Decided { return &l.decided[len(l.decided)-1] }
+
+func (l *ledger) add(d state.Decision, t time.Time, reason string) {
+	if n := len(l.decided); n > 0 {
+		last := l.last()
+		if last.Run == nil && d != state.DecidedRun && last.Decision == d && last.Reason == reason && last.Count < state.MaxSpan {
+			last.Last, last.Count, last.Digest = t, last.Count+1, last.Digest+state.Mix(t)
+			return
+		}
+	}
+	l.decided = append(l.decided, state.Decided{Decision: d, First: t, Last: t, Count: 1, Digest: state.Mix(t), Reason: reason})
+}
+
+// bear puts a run on record for each stretch that was missed, so that it is
+// seen among the runs; it stands for all of the stretch.
+func (l *ledger) bear() {
+	for i := range l.decided {
+		d := &l.decided[i]
+		if d.Decision == state.DecidedMissed {
+			d.Run = &state.Birth{Phase: state.Missed, Nominal: d.Last, Reason: d.Reason, Missed: d.Count - 1}
+		}
+	}
+}
+
+// OverlapError is why a run by hand is refused: the job's overlap policy
+// forbids it beside the active runs.
+type OverlapError struct {
+	Job    state.JobKey
+	Reason string
+	Active []state.RunID
+}
+
+// Error says so in a sentence.
+func (e *OverlapError) Error() string {
+	return fmt.Sprintf("job %v can't run now: %s (active: %v); cancel them, wait, or set policy.overlap to OVERLAP_QUEUE or OVERLAP_ALLOW", e.Job, e.Reason, e.Active)
+}
+
+// ErrExists is returned by [Request] when the run is there already.
+var ErrExists = errors.New("the run exists")
+
+// Request returns the commands for a run by hand, named id. With origin it
+// repeats that run. The errors are [state.ErrNotFound], [ErrExists] and
+// *[OverlapError].
+func Request(s *state.State, k state.JobKey, id state.RunID, origin *state.Run, now time.Time) ([]state.Command, error) {
+	j := s.Job(k)
+	if j == nil {
+		return nil, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
+	}
+	if s.Run(id) != nil {
+		return nil, fmt.Errorf("run %v: %w", id, ErrExists)
+	}
+	b := besideOf(s, j)
+	if reason := b.admit(); reason != "" {
+		e := &OverlapError{Job: k, Reason: reason}
+		for _, r := range s.ActiveRuns(j.UID) {
+			e.Active = append(e.Active, r.ID)
+		}
+		return nil, e
+	}
+	r := state.Request{
+		Key: k, UID: j.UID, Version: j.Version, Activity: b.activity, ID: id,
+		Birth: state.Birth{Phase: state.Pending, Nominal: now},
+	}
+	if origin != nil {
+		r.RetryOf, r.Trigger, r.Birth.Nominal = origin.ID, origin.Trigger, origin.Nominal
+	}
+	return append([]state.Command{r}, b.add()...), nil
+}

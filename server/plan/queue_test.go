@@ -1,0 +1,239 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// worker adds a connected worker.
+func (w *world) worker(q *Queue, name string, slots int, kv ...string) state.WorkerID {
+	w.t.Helper()
+	l := map[string]string{}
+	for i := 0; i < len(kv); i += 2 {
+		l[kv[i]] = kv[i+1]
+	}
+	id := state.WorkerID("w-" + name)
+	w.do(noon, state.PutWorker{ID: id, Says: state.WorkerInfo{Name: name, Slots: slots, Labels: l}})
+	q.NoteWorker()
+	q.SetLive(id, true)
+	return id
+}
+
+// request makes a run by hand and queues it.
+func (w *world) request(q *Queue, k state.JobKey, name string) *state.Run {
+	w.t.Helper()
+	j := w.Job(k)
+	r := w.do(noon, state.Request{
+		Key: k, UID: j.UID, Version: j.Version, Activity: w.Activity(j.UID), ID: state.RequestRunID(j.UID, name),
+		Birth: state.Birth{Nominal: noon},
+	}).Run
+	q.Add(r)
+	return r
+}
+
+// place does what Place says, and tells which workers were chosen.
+func (w *world) place(q *Queue) string {
+	w.t.Helper()
+	var names []string
+	for _, c := range q.Place(w.State, 1000) {
+		r := w.do(noon, c).Run
+		names = append(names, r.Live().WorkerName)
+	}
+	return strings.Join(names, " ")
+}
+
+func (w *world) finish(r *state.Run) {
+	w.t.Helper()
+	r = w.Run(r.ID)
+	w.do(noon, Ended(r, r.Live().Fence, state.Attempt{Outcome: state.OutcomeSucceeded}, noon))
+}
+
+func TestPlace(t *testing.T) {
+	type tt struct {
+		name     string
+		selector string
+		strategy state.Strategy
+		want     string // where six runs go
+	}
+	tests := []tt{
+		{"least loaded by share of slots", "", state.LeastLoaded, "a b c b a b"},
+		{"in turn", "", state.RoundRobin, "b c b a b a"},
+		{"the first one that has room", "", state.PreferFirst, "a a b b b b"},
+		{"spread over workers", "", state.Spread, "a b c a b b"},
+		{"those that match", "disk=ssd", state.PreferFirst, "b b b b"},
+		{"those that don't", "!disk", state.PreferFirst, "a a c"},
+		{"nobody", "disk=tape", state.PreferFirst, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w, q := newWorld(t), NewQueue()
+			w.worker(q, "a", 2)
+			w.worker(q, "b", 4, "disk", "ssd")
+			w.worker(q, "c", 1)
+			w.define(func(d *state.Definition) {
+				d.Policy.Overlap = state.OverlapAllow
+				d.Target = state.Target{Selector: tt.selector, Strategy: tt.strategy}
+			})
+			for i := range 6 {
+				w.request(q, jobKey, fmt.Sprint(i))
+			}
+			if got := w.place(q); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A run waits for a slot, oldest first, and nobody is forgotten.
+func TestQueueIsFirstInFirstOut(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	w.worker(q, "a", 1)
+	w.define(func(d *state.Definition) { d.Policy.Overlap = state.OverlapAllow })
+	var runs []*state.Run
+	for i := range 5 {
+		runs = append(runs, w.request(q, jobKey, fmt.Sprint(i)))
+	}
+	for _, r := range runs {
+		if got := w.place(q); got != "a" {
+			t.Fatalf("placed on %q, want a", got)
+		}
+		if w.Run(r.ID).Phase != state.Assigned {
+			t.Fatalf("run %v is %v, want assigned before those that came later", r.ID, w.Run(r.ID).Phase)
+		}
+		w.finish(r)
+	}
+}
+
+// A job that runs one at a time holds only its own runs back.
+func TestHeldRunsLetOthersPass(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	w.worker(q, "a", 8)
+	w.define(func(d *state.Definition) { d.Policy.Overlap = state.OverlapQueue })
+	other := state.JobKey{Namespace: "default", Name: "other"}
+	w.defineAs(other, noon, nil)
+	first, second := w.request(q, jobKey, "1"), w.request(q, jobKey, "2")
+	third := w.request(q, other, "3")
+
+	w.place(q)
+	if got := w.phases(first, second, third); got != "assigned pending assigned" {
+		t.Fatalf("phases %q", got)
+	}
+	if got, want := WhyPending(w.State, w.Run(second.ID), noon), "waits for 1 active run of the job to end"; got != want {
+		t.Errorf("reason %q, want %q", got, want)
+	}
+	w.finish(first)
+	q.Release(first.UID)
+	w.place(q)
+	if got := w.phases(second); got != "assigned" {
+		t.Errorf("phase %q after the first has ended, want assigned", got)
+	}
+}
+
+func (w *world) phases(runs ...*state.Run) string {
+	var p []string
+	for _, r := range runs {
+		p = append(p, w.Run(r.ID).Phase.String())
+	}
+	return strings.Join(p, " ")
+}
+
+// A worker that drains, is offline or has no session is given nothing.
+func TestWhoIsGivenNothing(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	w.define(nil)
+	r := w.request(q, jobKey, "1")
+	why := func() string { return WhyPending(w.State, w.Run(r.ID), noon) }
+
+	if got, want := why(), "waits for a worker: none has ever connected"; got != want {
+		t.Errorf("reason %q, want %q", got, want)
+	}
+	a := w.worker(q, "a", 1)
+	w.do(noon, state.DrainWorker{ID: a})
+	if got := w.place(q); got != "" {
+		t.Errorf("a draining worker was given a run")
+	}
+	if got, want := why(), "waits for a worker: of the workers, 1 are draining and the others are offline"; got != want {
+		t.Errorf("reason %q, want %q", got, want)
+	}
+	w.do(noon, state.DrainWorker{ID: a, Undo: true}, state.SetOffline{ID: a})
+	if got := w.place(q); got != "" {
+		t.Errorf("an offline worker was given a run")
+	}
+	w.worker(q, "a", 1)
+	q.SetLive(a, false)
+	if got := w.place(q); got != "" {
+		t.Errorf("a worker without a session was given a run")
+	}
+	q.SetLive(a, true)
+	if got := w.place(q); got != "a" {
+		t.Errorf("placed on %q, want a", got)
+	}
+}
+
+// After a failure another worker is preferred, and the same one is better than
+// none.
+func TestRetryPrefersAnotherWorker(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	w.worker(q, "a", 4)
+	b := w.worker(q, "b", 4)
+	w.define(func(d *state.Definition) { d.Policy.Retry.MaxAttempts = 3 })
+	r := w.request(q, jobKey, "1")
+	fail := func() {
+		r = w.Run(r.ID)
+		r = w.do(noon, Ended(r, r.Live().Fence, state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 1}, noon)).Run
+		q.Add(r)
+	}
+	got := []string{w.place(q)}
+	fail()
+	got = append(got, w.place(q))
+	fail()
+	q.SetLive(b, false)
+	q.SetLive("w-a", got[1] == "a")
+	q.SetLive(b, got[1] == "b") // only the one it was tried on last is left
+	got = append(got, w.place(q))
+	if got[0] == got[1] || got[2] != got[1] {
+		t.Errorf("went to %v, want another worker, then the only one", got)
+	}
+}
+
+// Whatever is set, moved and removed: what pops is due, and in order.
+func TestTimersPopInOrder(t *testing.T) {
+	tm := NewTimers[int]()
+	want := map[int]time.Time{}
+	x := uint64(1)
+	next := func(n int) int { x = x*6364136223846793005 + 1442695040888963407; return int(x>>33) % n }
+	for range 20000 {
+		k, d := next(200), noon.Add(time.Duration(next(10000))*time.Second)
+		switch next(4) {
+		case 0:
+			tm.Remove(k)
+			delete(want, k)
+		case 1:
+			now := noon.Add(time.Duration(next(10000)) * time.Second)
+			if k, ok := tm.Pop(now); ok {
+				if want[k].IsZero() || want[k].After(now) {
+					t.Fatalf("popped %d, due at %v, at %v", k, want[k], now)
+				}
+				delete(want, k)
+			}
+		default:
+			tm.Set(k, d)
+			want[k] = d
+		}
+		if tm.Len() != len(want) {
+			t.Fatalf("%d timers, want %d", tm.Len(), len(want))
+		}
+	}
+	var popped []time.Time
+	for k, ok := tm.Pop(noon.Add(time.Hour * 1e4)); ok; k, ok = tm.Pop(noon.Add(time.Hour * 1e4)) {
+		popped = append(popped, want[k])
+	}
+	if !slices.IsSortedFunc(popped, time.Time.Compare) || len(popped) != len(want) {
+		t.Errorf("%d popped, in order %v", len(popped), slices.IsSortedFunc(popped, time.Time.Compare))
+	}
+}
