@@ -1,0 +1,144 @@
+package lead
+
+import (
+	"sync"
+	"time"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
+)
+
+// Inbox takes what gateways tell the leader. It outlives the terms: between
+// them it keeps who is connected and drops what is said, since workers say it
+// again when the next leader asks for their inventory. It is a [peer.Leader].
+type Inbox struct {
+	nudge chan struct{} // something came; holds at most one
+
+	mu       sync.Mutex // guards the following
+	sessions map[state.WorkerID]presence
+	leading  bool
+	items    []item
+}
+
+type presence struct {
+	session peer.Session
+	seen    time.Time
+}
+
+// item is one thing that was told. One of its fields is set.
+type item struct {
+	attach *peer.Session
+	detach state.WorkerID
+	report *agentv1.AgentMessage
+
+	worker state.WorkerID // of report
+	epoch  uint64         // of detach and report
+}
+
+var _ peer.Leader = (*Inbox)(nil)
+
+// NewInbox returns an empty inbox.
+func NewInbox() *Inbox {
+	return &Inbox{nudge: make(chan struct{}, 1), sessions: map[state.WorkerID]presence{}}
+}
+
+// Attach implements [peer.Leader].
+func (b *Inbox) Attach(s peer.Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := state.WorkerID(s.Worker)
+	if old, ok := b.sessions[w]; ok && old.session.Epoch >= s.Epoch {
+		return
+	}
+	b.sessions[w] = presence{s, s.Connected}
+	b.put(item{attach: &s})
+}
+
+// Detach implements [peer.Leader].
+func (b *Inbox) Detach(worker string, epoch uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := state.WorkerID(worker)
+	if b.sessions[w].session.Epoch != epoch {
+		return // a newer session took its place
+	}
+	delete(b.sessions, w)
+	b.put(item{detach: w, epoch: epoch})
+}
+
+// Report implements [peer.Leader].
+func (b *Inbox) Report(worker string, epoch uint64, m *agentv1.AgentMessage) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := state.WorkerID(worker)
+	if b.sessions[w].session.Epoch == epoch {
+		b.put(item{report: m, worker: w, epoch: epoch})
+	}
+}
+
+// Seen implements [peer.Leader].
+func (b *Inbox) Seen(worker string, epoch uint64, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := state.WorkerID(worker)
+	if p, ok := b.sessions[w]; ok && p.session.Epoch == epoch {
+		p.seen = at
+		b.sessions[w] = p
+	}
+}
+
+// Session returns a worker's live session and when it was last heard of.
+func (b *Inbox) Session(worker string) (s peer.Session, seen time.Time, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.sessions[state.WorkerID(worker)]
+	return p.session, p.seen, ok
+}
+
+// Len returns how many workers are connected.
+func (b *Inbox) Len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.sessions)
+}
+
+// begin starts to keep what is said, and returns who is connected.
+func (b *Inbox) begin() []peer.Session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leading, b.items = true, nil
+	all := make([]peer.Session, 0, len(b.sessions))
+	for _, p := range b.sessions {
+		all = append(all, p.session)
+	}
+	return all
+}
+
+// end drops what is said from here on.
+func (b *Inbox) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leading, b.items = false, nil
+}
+
+// take returns what was told since it was last called, in order.
+func (b *Inbox) take() []item {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	items := b.items
+	b.items = nil
+	return items
+}
+
+// put keeps an item while somebody leads. The caller holds mu.
+func (b *Inbox) put(i item) {
+	if !b.leading {
+		return
+	}
+	b.items = append(b.items, i)
+	select {
+	case b.nudge <- struct{}{}:
+	default: // the leader has been told already
+	}
+}

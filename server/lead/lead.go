@@ -1,0 +1,312 @@
+// Package lead is what the leader does: it asks package plan what is to be
+// done, proposes it, and tells the workers what was agreed, for as long as its
+// term lasts. What it remembers beside the state (timers, queues, who is
+// connected) is derived anew at the beginning of each term, so that a new leader
+// starts where the old one stopped.
+//
+// It is one loop. Each step takes what happened since the last one (reports of
+// workers, changes of the state, timers), makes of it one list of commands,
+// proposes them, and sends what follows from them. Nothing that has an effect
+// leaves before its record is agreed: messages are sent when the change of the
+// state is seen, never when it is proposed.
+package lead
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
+	"github.com/schedd/schedd/server/plan"
+)
+
+// Store is what the leader needs of the replicated state.
+type Store interface {
+	Propose(ctx context.Context, cmds ...state.Command) ([]state.Result, error)
+	View(f func(*state.State))
+	Subscribe(f func([]state.Change)) (cancel func())
+}
+
+// Observer counts what the leader did. Its methods must not block.
+type Observer interface {
+	// Decided tells of one or several occurrences that were decided, and how
+	// long after the nominal instant of the last of them.
+	Decided(d state.Decided, late time.Duration)
+	// Ended tells of a run that ended.
+	Ended(p state.Phase)
+	// Stepped tells how long one step took.
+	Stepped(d time.Duration)
+}
+
+// Config is what a leader works with. All of it is required.
+type Config struct {
+	Store    Store
+	Gateway  peer.Gateway
+	Inbox    *Inbox
+	Observer Observer
+	Log      *slog.Logger
+
+	// Retention bounds what is kept of the past.
+	Retention plan.Retention
+	// OfflineAfter is how long a worker may be without a session before it is
+	// given up as offline.
+	OfflineAfter time.Duration
+}
+
+// Limits of one step.
+const (
+	// maxSleep bounds the time between two steps: a timer measures elapsed
+	// time, while occurrences are due by the wall clock, which may be set.
+	maxSleep = time.Second
+
+	// maxDue bounds the occurrences that one step decides.
+	maxDue = 4096
+
+	// maxProposal is how many commands go into one proposal.
+	maxProposal = 256
+)
+
+// Run leads until ctx, which lasts as long as the term, is done. When a step
+// fails it derives everything anew from the state and goes on: what was proposed
+// and not answered may or may not have been agreed, and only the state knows.
+func Run(ctx context.Context, c Config) {
+	c.Log.Info("leading")
+	defer c.Log.Info("no longer leading")
+	for {
+		err := lead(ctx, c)
+		if ctx.Err() != nil {
+			return
+		}
+		c.Log.Warn("leading anew", "err", err)
+		pause := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+	}
+}
+
+// lead takes one step after the other until one fails or ctx is done.
+func lead(ctx context.Context, c Config) error {
+	t := newTerm(c)
+	defer t.feed.Close()
+	defer c.Inbox.end()
+	t.begin(time.Now())
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.Inbox.nudge:
+		case <-t.feed.Wake():
+		case <-timer.C:
+		}
+		began := time.Now()
+		next, err := t.step(ctx, began)
+		if err != nil {
+			return err
+		}
+		c.Observer.Stepped(time.Since(began))
+		timer.Reset(min(max(time.Until(next), 0), maxSleep))
+	}
+}
+
+// term is what the leader knows beside the state.
+type term struct {
+	Config
+	feed  *raftstore.Feed // what changes in the state
+	again []state.Change  // what has to be looked at though it didn't change
+
+	agenda  *plan.Agenda
+	queue   *plan.Queue
+	runs    *plan.Timers[state.RunID]    // when to look at a run again
+	workers *plan.Timers[state.WorkerID] // when to give a silent worker up
+	prune   time.Time                    // when to forget next
+
+	sessions map[state.WorkerID]*session
+	silent   map[state.WorkerID]time.Time // since when a worker has no session
+
+	// Of the present step.
+	commands []command
+	letters  []letter
+}
+
+// command is a command to propose, and what to do with the answer.
+type command struct {
+	state.Command
+	done func(state.Result) // may be nil
+}
+
+func newTerm(c Config) *term {
+	return &term{
+		Config: c, feed: raftstore.NewFeed(c.Store),
+		queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
+		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
+	}
+}
+
+// begin derives everything from the state and from who is connected.
+func (t *term) begin(now time.Time) {
+	sessions := t.Inbox.begin()
+	t.prune = now.Add(time.Minute)
+	t.Store.View(func(s *state.State) {
+		if s.ClusterID() == "" {
+			t.propose(state.InitCluster{ClusterID: rand.Text()}, nil)
+		}
+		t.queue.NoteWorker()
+		for _, w := range s.Workers() {
+			t.fallSilent(s, w.ID, now)
+		}
+		for _, sess := range sessions {
+			t.attach(s, sess)
+			t.send(state.WorkerID(sess.Worker), inventoryRequest)
+		}
+		var quarantine []state.Command
+		t.agenda, quarantine = plan.NewAgenda(s, now)
+		for _, c := range quarantine {
+			t.propose(c, nil)
+		}
+		for r := range s.RunsByBirth() {
+			if !r.Phase.Final() {
+				t.look(r, now)
+			}
+		}
+	})
+}
+
+// step does all there is to do at now, and returns when to step again.
+func (t *term) step(ctx context.Context, now time.Time) (next time.Time, err error) {
+	said := t.Inbox.take()
+	changed, all := t.feed.Take()
+	changed = append(changed, t.again...)
+	t.again = nil
+	if all {
+		return now, errRestored
+	}
+	t.Store.View(func(s *state.State) {
+		for _, c := range changed {
+			t.follow(s, c, now)
+		}
+		for _, i := range said {
+			t.hear(s, i, now)
+		}
+		t.due(s, now)
+	})
+	if err := t.agree(ctx); err != nil {
+		return now, err
+	}
+	t.deliver()
+	return t.next(now), nil
+}
+
+// errRestored is returned when the state was replaced under the leader.
+var errRestored = errors.New("the state was restored from a snapshot")
+
+// due plans what the clock asks for.
+func (t *term) due(s *state.State, now time.Time) {
+	for _, c := range t.agenda.Due(s, now, maxDue) {
+		t.propose(c, t.decided(c, now))
+	}
+	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
+		if r := s.Run(id); r != nil && !r.Phase.Final() {
+			t.look(r, now)
+		}
+	}
+	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
+		if t.sessions[w] == nil {
+			t.propose(state.SetOffline{ID: w}, nil)
+		}
+	}
+	if !now.Before(t.prune) {
+		t.prune = now.Add(time.Hour)
+		for _, c := range plan.Prune(s, t.Retention, now) {
+			t.propose(c, nil)
+		}
+	}
+	for _, c := range t.queue.Place(s, maxDue) {
+		t.propose(c, t.assigned(c.(state.Assign), now))
+	}
+}
+
+// decided returns what to do with the answer to a command that decides
+// occurrences.
+func (t *term) decided(c state.Command, now time.Time) func(state.Result) {
+	d, ok := c.(state.Decide)
+	if !ok {
+		return nil
+	}
+	return func(r state.Result) {
+		if r.Err != nil {
+			// Something else changed the job first: look at it anew.
+			t.again = append(t.again, state.Change{Job: d.Key})
+			return
+		}
+		for _, x := range d.Decisions {
+			t.Observer.Decided(x, now.Sub(x.Last))
+			if x.Run != nil {
+				t.Log.Debug("decided", "job", d.Key, "trigger", d.Trigger, "nominal", x.Run.Nominal, "phase", x.Run.Phase, "late", now.Sub(x.Run.Nominal))
+			}
+		}
+	}
+}
+
+// assigned returns what to do with the answer to an assignment: one that is
+// refused leaves its run to be looked at again.
+func (t *term) assigned(c state.Assign, now time.Time) func(state.Result) {
+	return func(r state.Result) {
+		if r.Err != nil {
+			t.runs.Set(c.Run, now)
+		}
+	}
+}
+
+// propose adds a command to the step's.
+func (t *term) propose(c state.Command, done func(state.Result)) {
+	t.commands = append(t.commands, command{c, done})
+}
+
+// agree proposes the step's commands, in their order.
+func (t *term) agree(ctx context.Context) error {
+	cmds := t.commands
+	t.commands = nil
+	for len(cmds) > 0 {
+		n := min(len(cmds), maxProposal)
+		batch := make([]state.Command, n)
+		for i := range batch {
+			batch[i] = cmds[i].Command
+		}
+		results, err := t.Store.Propose(ctx, batch...)
+		if err != nil {
+			return err
+		}
+		for i, r := range results {
+			if cmds[i].done != nil {
+				cmds[i].done(r)
+			}
+		}
+		cmds = cmds[n:]
+	}
+	return nil
+}
+
+// next returns when to step again.
+func (t *term) next(now time.Time) time.Time {
+	if len(t.again) > 0 {
+		return now
+	}
+	next := now.Add(maxSleep)
+	for _, at := range [...]time.Time{t.agenda.Next(), t.runs.Next(), t.workers.Next(), t.prune} {
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}

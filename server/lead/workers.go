@@ -1,0 +1,220 @@
+package lead
+
+import (
+	"time"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
+	"github.com/schedd/schedd/server/plan"
+)
+
+// session is a worker's live session, as the leader sees it.
+type session struct {
+	peer.Session
+	synced bool                               // its inventory is known
+	has    map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
+}
+
+// attempt names an attempt.
+type attempt struct {
+	run    state.RunID
+	number int
+}
+
+// letter is a message to a worker, sent after what it follows from was agreed.
+type letter struct {
+	worker state.WorkerID
+	epoch  uint64
+	m      *agentv1.GatewayMessage
+}
+
+// send puts a message in the step's post. Without a session there is none:
+// what it would say is said again when the worker is back.
+func (t *term) send(w state.WorkerID, m *agentv1.GatewayMessage) {
+	if sess := t.sessions[w]; sess != nil {
+		t.letters = append(t.letters, letter{w, sess.Epoch, m})
+	}
+}
+
+// deliver hands the post to the gateways.
+func (t *term) deliver() {
+	for _, l := range t.letters {
+		if !t.Gateway.Send(string(l.worker), l.epoch, l.m) {
+			t.Log.Debug("session gone before it was told", "worker", l.worker)
+		}
+	}
+	t.letters = nil
+}
+
+// follow does what follows from a change of the state.
+func (t *term) follow(s *state.State, c state.Change, now time.Time) {
+	switch {
+	case c.Job != (state.JobKey{}):
+		for _, q := range t.agenda.Note(s, c.Job, now) {
+			t.Log.Warn("job can't be scheduled, or can again", "job", c.Job, "reason", q.(state.Quarantine).Reason)
+			t.propose(q, nil)
+		}
+	case c.Worker != "":
+		t.queue.NoteWorker()
+	default:
+		r := s.Run(c.Run)
+		if r == nil {
+			t.runs.Remove(c.Run)
+			return
+		}
+		if r.Live() == nil {
+			t.queue.Release(r.UID)
+		}
+		if r.Phase.Final() {
+			t.runs.Remove(c.Run)
+			return
+		}
+		t.look(r, now)
+	}
+}
+
+// look asks what to do about a run that has not ended, and does it.
+func (t *term) look(r *state.Run, now time.Time) {
+	var silent time.Time
+	live := r.Live()
+	if live != nil {
+		silent = t.silent[live.Worker]
+	}
+	l := plan.Check(r, silent, now)
+	if l.Command != nil {
+		t.propose(l.Command, t.ended)
+	}
+	if l.Queue {
+		t.queue.Add(r)
+	}
+	if l.Launch {
+		t.send(live.Worker, launch(r, now))
+	}
+	if l.Kill {
+		t.send(live.Worker, kill(r))
+	}
+	t.runs.Set(r.ID, l.Next)
+}
+
+// ended counts a run that has ended by what was agreed.
+func (t *term) ended(res state.Result) {
+	r := res.Run
+	if res.Err != nil || r == nil || !r.Phase.Final() {
+		return
+	}
+	t.Observer.Ended(r.Phase)
+	t.Log.Info("run ended", "job", r.Job, "run", r.ID, "phase", r.Phase, "reason", r.Reason)
+}
+
+// hear does what follows from what a gateway told.
+func (t *term) hear(s *state.State, i item, now time.Time) {
+	switch {
+	case i.attach != nil:
+		t.attach(s, *i.attach)
+	case i.detach != "":
+		if sess := t.sessions[i.detach]; sess != nil && sess.Epoch == i.epoch {
+			delete(t.sessions, i.detach)
+			t.fallSilent(s, i.detach, now)
+		}
+	default:
+		if sess := t.sessions[i.worker]; sess != nil && sess.Epoch == i.epoch {
+			t.report(s, sess, i.report, now)
+		}
+	}
+}
+
+// attach begins a session. The worker is given nothing before its inventory is
+// known.
+func (t *term) attach(s *state.State, p peer.Session) {
+	w := state.WorkerID(p.Worker)
+	t.sessions[w] = &session{Session: p, has: map[attempt]*agentv1.AttemptStatus{}}
+	t.queue.SetLive(w, false)
+	t.workers.Remove(w)
+	delete(t.silent, w)
+	t.propose(state.PutWorker{ID: w, PublicKey: p.Hello.GetPublicKey(), Says: info(p.Hello)}, nil)
+}
+
+// fallSilent begins to wait for a worker that has no session.
+func (t *term) fallSilent(s *state.State, w state.WorkerID, now time.Time) {
+	t.silent[w] = now
+	t.queue.SetLive(w, false)
+	if x := s.Worker(w); x != nil && x.Offline.IsZero() {
+		t.workers.Set(w, now.Add(t.OfflineAfter))
+	}
+	for _, r := range s.RunsOn(w) {
+		t.look(r, now)
+	}
+}
+
+// report does what follows from what a worker said.
+func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, now time.Time) {
+	switch b := m.GetBody().(type) {
+	case *agentv1.AgentMessage_Inventory:
+		for _, a := range b.Inventory.GetAttempts() {
+			if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
+				sess.has[attempt{id, int(a.GetKey().GetAttempt())}] = a
+			}
+		}
+		if !b.Inventory.GetMore() {
+			t.reconcile(s, sess, now)
+			sess.has = map[attempt]*agentv1.AttemptStatus{}
+		}
+	case *agentv1.AgentMessage_Started:
+		if id, err := state.ParseRunID(b.Started.GetKey().GetRunId()); err == nil {
+			t.propose(state.Start{Run: id, Fence: b.Started.GetFence(), Time: instant(b.Started.GetTime())}, nil)
+		}
+	case *agentv1.AgentMessage_Result:
+		t.result(s, sess, b.Result, now)
+	}
+}
+
+// result records how an attempt ended. The worker may forget it only after that
+// is agreed.
+func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time.Time) {
+	w := state.WorkerID(sess.Worker)
+	id, err := state.ParseRunID(m.GetKey().GetRunId())
+	r := s.Run(id)
+	if err != nil || r == nil {
+		t.send(w, resultAck(m, true)) // forgotten here: nobody asks for it any more
+		return
+	}
+	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(res state.Result) {
+		t.ended(res)
+		t.send(w, resultAck(m, false))
+	})
+}
+
+// reconcile compares what should run on a worker with what it says runs there.
+func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
+	w := state.WorkerID(sess.Worker)
+	sess.synced = true
+	t.queue.SetLive(w, true)
+	for _, r := range s.RunsOn(w) {
+		key := attempt{r.ID, r.Live().Number}
+		has := sess.has[key]
+		delete(sess.has, key)
+		switch {
+		case has == nil && r.Phase == state.Running:
+			t.propose(plan.Forgotten(r, now), t.ended)
+			continue
+		case has.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING && r.Phase == state.Assigned:
+			t.propose(state.Start{Run: r.ID, Fence: r.Live().Fence, Time: instant(has.GetStartedTime())}, nil)
+		}
+		t.look(r, now)
+	}
+	for key, has := range sess.has {
+		if has.GetPhase() != agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED && unwanted(s, key) {
+			t.send(w, killStray(has))
+		}
+	}
+}
+
+// unwanted reports whether an attempt that its worker still makes, and that is
+// no longer the run's, has to be ended, since another one takes its place or its
+// run is over. Only when the run was given up as lost because of it, it may come
+// to its end: what it says is kept as a late result.
+func unwanted(s *state.State, a attempt) bool {
+	r := s.Run(a.run)
+	return r == nil || r.Phase != state.Lost || len(r.Attempts) != a.number
+}
