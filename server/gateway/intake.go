@@ -1,0 +1,121 @@
+package gateway
+
+import (
+	"errors"
+	"hash/crc32"
+	"sync"
+
+	"github.com/schedd/schedd/proto/wire"
+	"github.com/schedd/schedd/server/runlog"
+)
+
+const (
+	// maxUnanswered is how much output of one worker may wait here. A worker may
+	// send [wire.LogCredit] bytes; the other half is for one that was told to go
+	// back in its log while its credit's worth was on its way, and rightly sends
+	// it anew before the old is answered.
+	maxUnanswered = 2 * wire.LogCredit
+
+	// maxChunks is how many chunks may wait, however small. It is above what one
+	// worker has attempts, which after a break it asks about all at once.
+	maxChunks = 1 << 14
+
+	// maxMerged bounds a chunk that others were added to.
+	maxMerged = 64 << 10
+)
+
+var (
+	errCredit = errors.New("more output than its credit allows")
+	errChunks = errors.New("more chunks of output than can wait")
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// chunk is output at its place in a log. One without data asks what is known.
+type chunk struct {
+	offset  int64
+	data    []byte
+	crc     uint32
+	damaged bool // came with another checksum: answered, never written
+}
+
+// intake holds output on its way to disk. Attempts take turns, so that one that
+// floods does not hold up the others. All methods may be called from any
+// goroutine, and none blocks.
+type intake struct {
+	wake chan struct{} // holds a token when there may be something to take
+
+	mu         sync.Mutex
+	order      []runlog.Key // attempts with chunks waiting; whose turn it is first
+	waiting    map[runlog.Key][]chunk
+	chunks     int // in waiting
+	unanswered int // bytes put and not answered
+}
+
+func newIntake() *intake {
+	return &intake{wake: make(chan struct{}, 1), waiting: make(map[runlog.Key][]chunk)}
+}
+
+// put adds a chunk. It keeps the data. An error says that the worker sent more
+// than it may.
+func (q *intake) put(k runlog.Key, c chunk) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.unanswered+len(c.data) > maxUnanswered {
+		return errCredit
+	}
+	ahead := q.waiting[k]
+	if !merge(ahead, c) {
+		if q.chunks >= maxChunks {
+			return errChunks
+		}
+		q.chunks++
+		if ahead == nil {
+			q.order = append(q.order, k)
+		}
+		q.waiting[k] = append(ahead, c)
+	}
+	q.unanswered += len(c.data)
+	signal(q.wake)
+	return nil
+}
+
+// merge makes c a part of the last of the chunks ahead of it, if it goes on where
+// that one ends. A job that prints many small pieces fills the disk's queue with
+// few large ones.
+func merge(ahead []chunk, c chunk) bool {
+	if len(ahead) == 0 {
+		return false
+	}
+	if len(c.data) == 0 && !c.damaged {
+		return true // it asks for an answer, and those ahead get one
+	}
+	last := &ahead[len(ahead)-1]
+	if last.damaged || c.damaged || c.offset != last.offset+int64(len(last.data)) || len(last.data)+len(c.data) > maxMerged {
+		return false
+	}
+	last.data = append(last.data, c.data...)
+	last.crc = crc32.Update(last.crc, castagnoli, c.data)
+	return true
+}
+
+// take removes and returns all chunks of the attempt whose turn it is. When they
+// are dealt with, their bytes are given to answered.
+func (q *intake) take() (k runlog.Key, chunks []chunk, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if k, ok = pop(&q.order); !ok {
+		return k, nil, false
+	}
+	chunks = q.waiting[k]
+	delete(q.waiting, k)
+	q.chunks -= len(chunks)
+	return k, chunks, true
+}
+
+// answered gives credit for n bytes back.
+func (q *intake) answered(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.unanswered -= n
+}

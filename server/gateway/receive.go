@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
+	"github.com/schedd/schedd/server/runlog"
+)
+
+// Limits of what workers say in a session.
+const (
+	maxAttempts = 1000    // in one Inventory
+	maxOffset   = 1 << 50 // of output: no disk holds more
+)
+
+// handle sorts a message, and returns why the session is over, or nil. It must
+// not block.
+func (n *session) handle(m *agentv1.AgentMessage) *ending {
+	switch b := m.GetBody().(type) {
+	case *agentv1.AgentMessage_Ping:
+		n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{
+			Pong: &agentv1.Pong{Seq: b.Ping.GetSeq()},
+		}})
+	case *agentv1.AgentMessage_Inventory, *agentv1.AgentMessage_Started, *agentv1.AgentMessage_Result:
+		if err := checkReport(m); err != nil {
+			return n.violation(codes.InvalidArgument, err)
+		}
+		n.server.config.Leader.Report(n.Worker, n.Epoch, m)
+	case *agentv1.AgentMessage_LogAppend:
+		return n.takeLog(b.LogAppend)
+	case *agentv1.AgentMessage_Goodbye:
+		return silent(codes.OK, "goodbye: %.200q", b.Goodbye.GetReason())
+	case *agentv1.AgentMessage_Hello, *agentv1.AgentMessage_AuthProof:
+		return n.violation(codes.InvalidArgument, fmt.Errorf("%T in a session that is open", b))
+	case *agentv1.AgentMessage_Pong:
+	case nil:
+		// A kind of message that this version does not know: the worker is newer
+		// and within the revision agreed on, so it can do without an answer.
+	}
+	return nil
+}
+
+func (n *session) violation(code codes.Code, err error) *ending {
+	n.server.counts.violations.Add(1)
+	return violation(code, "%v", err)
+}
+
+// checkReport returns why a report can't be one, or nil. Whether it is true and
+// still of interest is for the leader to say.
+func checkReport(m *agentv1.AgentMessage) error {
+	var keys []*agentv1.AttemptKey
+	switch b := m.GetBody().(type) {
+	case *agentv1.AgentMessage_Inventory:
+		if size := len(b.Inventory.GetAttempts()); size > maxAttempts {
+			return fmt.Errorf("an inventory of %d attempts in one message, want at most %d", size, maxAttempts)
+		}
+		for _, a := range b.Inventory.GetAttempts() {
+			keys = append(keys, a.GetKey())
+		}
+	case *agentv1.AgentMessage_Started:
+		keys = append(keys, b.Started.GetKey())
+	case *agentv1.AgentMessage_Result:
+		keys = append(keys, b.Result.GetKey())
+	}
+	for _, k := range keys {
+		if _, err := keyOf(k); err != nil {
+			return fmt.Errorf("%T: %w", m.GetBody(), err)
+		}
+	}
+	return nil
+}
+
+// keyOf returns the name of an attempt and of its log, or why it is none.
+func keyOf(k *agentv1.AttemptKey) (runlog.Key, error) {
+	key := runlog.Key{Run: k.GetRunId(), Attempt: k.GetAttempt()}
+	if key.Attempt == 0 {
+		return key, errors.New("attempt 0, want 1 or more")
+	}
+	return key, key.Check()
+}
+
+// takeLog queues output for the disk.
+func (n *session) takeLog(m *agentv1.LogAppend) *ending {
+	key, err := keyOf(m.GetKey())
+	if err != nil {
+		return n.violation(codes.InvalidArgument, fmt.Errorf("output: %w", err))
+	}
+	if m.GetOffset() < 0 || m.GetOffset() > maxOffset {
+		return n.violation(codes.InvalidArgument, fmt.Errorf("output at offset %d, want 0 to %d", m.GetOffset(), int64(maxOffset)))
+	}
+	if size := len(m.GetData()); size > wire.LogChunk {
+		return n.violation(codes.InvalidArgument, fmt.Errorf("a chunk of %d bytes of output, want at most %d", size, wire.LogChunk))
+	}
+	err = n.intake.put(key, chunk{
+		offset:  m.GetOffset(),
+		data:    m.GetData(),
+		crc:     m.GetCrc32C(),
+		damaged: runlog.Checksum(m.GetData()) != m.GetCrc32C(),
+	})
+	if err != nil {
+		return n.violation(codes.ResourceExhausted, err)
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
+	"github.com/schedd/schedd/server/peer"
+)
+
+const (
+	// handshakeWithin is how long a stream may take to prove who it is.
+	handshakeWithin = 10 * time.Second
+	// lastWordWithin is how long an ending waits for the worker to take what is
+	// said last. One that does not read has to do without.
+	lastWordWithin = 2 * time.Second
+)
+
+// session is one stream of one worker.
+type session struct {
+	// Session is set by the handshake, and only read once the session is live.
+	peer.Session
+
+	server *Server
+	stream agentv1.AgentGateway_ConnectServer
+	log    *slog.Logger
+	born   time.Time
+	heard  atomic.Int64 // when a message came last: nanoseconds after born
+
+	out     *outbox
+	intake  *intake
+	greeted chan struct{} // closed when the worker was welcomed
+	flushed chan struct{} // closed when send has returned
+	ended   chan struct{} // closed by end
+
+	once   sync.Once
+	ending *ending // set before ended is closed
+}
+
+// Connect is one session, called by gRPC for each stream. It watches the others
+// of its goroutines, and returns when the session has ended: that is the only
+// way to wake one that waits in Recv or Send.
+func (s *Server) Connect(stream agentv1.AgentGateway_ConnectServer) error {
+	n := &session{
+		server:  s,
+		stream:  stream,
+		born:    time.Now(),
+		out:     newOutbox(),
+		intake:  newIntake(),
+		greeted: make(chan struct{}),
+		flushed: make(chan struct{}),
+		ended:   make(chan struct{}),
+	}
+	n.Gateway, n.ObservedAddress = s.config.PrimaryID, observed(stream.Context())
+	n.log = s.config.Log.With("address", n.ObservedAddress)
+	if err := s.enter(n); err != nil {
+		return err
+	}
+	defer s.tasks.Done()
+	s.tasks.Go(n.receive)
+	if n.awaitGreeting() {
+		n.watch()
+		n.awaitLastWord()
+	}
+	return n.ending.status()
+}
+
+// observed returns where a stream came from.
+func observed(ctx context.Context) string {
+	if p, ok := grpcpeer.FromContext(ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return ""
+}
+
+// end ends the session, unless it has ended for another reason. It may be called
+// from any goroutine, and does not wait.
+func (n *session) end(e *ending) {
+	n.once.Do(func() {
+		n.ending = e
+		close(n.ended)
+	})
+}
+
+// over tells whether the session has ended.
+func (n *session) over() bool {
+	select {
+	case <-n.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// put queues a message, and ends a session whose worker takes nothing.
+func (n *session) put(p priority, m *agentv1.GatewayMessage) bool {
+	if n.over() {
+		return false
+	}
+	if !n.out.put(p, m) {
+		n.end(silent(codes.ResourceExhausted, "%d messages wait for the worker, which does not take them", maxWaiting))
+		return false
+	}
+	return true
+}
+
+// awaitGreeting returns whether the handshake came to a good end.
+func (n *session) awaitGreeting() bool {
+	late := time.NewTimer(handshakeWithin)
+	defer late.Stop()
+	select {
+	case <-n.greeted:
+		return true
+	case <-late.C:
+		n.end(silent(codes.DeadlineExceeded, "the handshake took longer than %v", handshakeWithin))
+	case <-n.ended:
+	}
+	<-n.ended
+	return false
+}
+
+// watch pings the worker, and returns when the session has ended, if need be
+// because nothing was heard for too long.
+func (n *session) watch() {
+	ping := time.NewTimer(pingWait())
+	defer ping.Stop()
+	silence := time.NewTimer(wire.DeadAfter)
+	defer silence.Stop()
+	for seq := uint64(1); ; {
+		select {
+		case <-n.ended:
+			return
+		case <-ping.C:
+			n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Ping{Ping: &agentv1.Ping{Seq: seq}}})
+			seq++
+			ping.Reset(pingWait())
+		case <-silence.C:
+			silence.Reset(n.checkSilence())
+		}
+	}
+}
+
+func pingWait() time.Duration { return wire.Spread(wire.PingInterval, wire.PingSpread, rand.Float64()) }
+
+// checkSilence ends the session if the worker was silent for too long, and
+// returns when to look again.
+func (n *session) checkSilence() time.Duration {
+	left := wire.DeadAfter - (time.Since(n.born) - time.Duration(n.heard.Load()))
+	if left <= 0 {
+		n.server.counts.silent.Add(1)
+		n.end(silent(codes.DeadlineExceeded, "nothing was heard of the worker for %v", wire.DeadAfter))
+	}
+	return max(left, time.Millisecond)
+}
+
+// awaitLastWord gives the worker some time to take what send says last.
+func (n *session) awaitLastWord() {
+	if n.ending.word == nil {
+		return
+	}
+	late := time.NewTimer(lastWordWithin)
+	defer late.Stop()
+	select {
+	case <-n.flushed:
+	case <-late.C:
+	}
+}
+
+// send sends what waits in the outbox until the session ends, and then the last
+// word.
+func (n *session) send() {
+	defer close(n.flushed)
+	for !n.over() {
+		m := n.out.next()
+		if m == nil {
+			select {
+			case <-n.ended:
+			case <-n.out.wake:
+			}
+			continue
+		}
+		if err := n.stream.Send(m); err != nil {
+			n.end(broken(err))
+			return
+		}
+		n.server.counts.sent.Add(1)
+	}
+	if n.ending.word != nil {
+		n.say(n.ending.word)
+	}
+}
+
+// say sends the last message of a stream. Whether it arrives changes nothing: the
+// stream ends either way, and workers come back after any end.
+func (n *session) say(m *agentv1.GatewayMessage) {
+	if err := n.stream.Send(m); err != nil {
+		n.log.Debug("last word not sent", "err", err)
+	}
+}
+
+// receive shakes hands and then takes what the worker says, until the stream ends.
+// It starts the goroutines of a session that is live, and is the only one to
+// talk to the leader about it.
+func (n *session) receive() {
+	s := n.server
+	refused := n.handshake()
+	s.greeted()
+	defer s.leave(n)
+	if refused != nil {
+		n.end(refused)
+		s.counts.rejected.Add(1)
+		n.log.Info("worker refused", "worker", n.Worker, "reason", n.ending.reason)
+		return
+	}
+	s.counts.welcomed.Add(1)
+	n.log = n.log.With("worker", n.Worker, "name", n.Hello.GetName(), "epoch", n.Epoch)
+	close(n.greeted)
+	s.tasks.Go(n.send)
+	s.tasks.Go(n.writeLogs)
+	n.log.Info("worker connected", "instance", n.Hello.GetInstance(), "version", n.Hello.GetVersion())
+	s.config.Leader.Attach(n.Session)
+	n.listen()
+	s.config.Leader.Detach(n.Worker, n.Epoch)
+	n.log.Info("worker left", "reason", n.ending.reason, "after", time.Since(n.born).Round(time.Millisecond))
+}
+
+// listen takes messages until the session ends.
+func (n *session) listen() {
+	var seen time.Time
+	for {
+		m, err := n.stream.Recv()
+		if n.over() {
+			return
+		}
+		if err != nil {
+			n.end(broken(err))
+			return
+		}
+		now := time.Now()
+		n.heard.Store(int64(now.Sub(n.born)))
+		n.server.counts.received.Add(1)
+		if seen.IsZero() || now.Sub(seen) >= time.Second {
+			seen = now
+			n.server.config.Leader.Seen(n.Worker, n.Epoch, now)
+		}
+		if e := n.handle(m); e != nil {
+			n.end(e)
+			return
+		}
+	}
+}
+
+// broken is the ending of a stream that gRPC has ended. It is no goodbye: a
+// load balancer that ran into a timeout looks just so.
+func broken(err error) *ending {
+	if errors.Is(err, io.EOF) {
+		return silent(codes.OK, "the worker closed the stream without a goodbye")
+	}
+	return silent(status.Code(err), "the connection broke: %s", status.Convert(err).Message())
+}
