@@ -263,8 +263,10 @@ func TestChangedTriggerKeepsItsLedger(t *testing.T) {
 func TestVerifyFindsWhatIsWrong(t *testing.T) {
 	decide := func(w *world, until time.Time, ds ...state.Decided) {
 		j := w.Job(jobKey)
-		w.do(until, state.Decide{Key: jobKey, UID: j.UID, Version: j.Version, Activity: w.Activity(j.UID), Trigger: "m",
-			After: w.Track(j.UID, "m").DecidedUntil, Until: until, Decisions: ds})
+		w.do(until, state.Decide{
+			Key: jobKey, UID: j.UID, Version: j.Version, Activity: w.Activity(j.UID), Trigger: "m",
+			After: w.Track(j.UID, "m").DecidedUntil, Until: until, Decisions: ds,
+		})
 	}
 	one := func(t time.Time) state.Decided {
 		return state.Decided{Decision: state.DecidedMissed, First: t, Last: t, Count: 1, Digest: state.Mix(t)}

@@ -18,8 +18,7 @@ type beside struct {
 
 func besideOf(s *state.State, j *state.Job) *beside {
 	b := &beside{job: j, activity: s.Activity(j.UID), active: s.NumActive(j.UID)}
-	switch j.Definition.Policy.Overlap {
-	case state.OverlapQueue, state.OverlapReplace:
+	if o := j.Definition.Policy.Overlap; o == state.OverlapQueue || o == state.OverlapReplace {
 		for _, r := range s.ActiveRuns(j.UID) {
 			if r.Phase == state.Pending {
 				b.pending++

@@ -9,18 +9,12 @@ import (
 	"context"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/schedd/schedd/proto/settings"
 )
 
 func main() {
-	// The first signal ends the context; then the default is back, so that the
-	// second one stops the process at once.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	err := run(settings.UntilSignal(), os.Args[1:], os.Stdout, os.Stderr)
 	os.Exit(settings.Report("schedagent", err, os.Stderr))
 }
 
