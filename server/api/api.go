@@ -1,0 +1,147 @@
+// Package api serves jobs, runs, workers and the cluster over gRPC: it checks
+// what is asked for, proposes it or looks it up, and puts the answer in the
+// words of the API.
+//
+// It never decides what runs when or where: package plan does, and the rules of
+// package state have the last word. It keeps nothing between two calls. The
+// .proto files beside the generated code of schedd.v1 say what each method
+// promises.
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
+	"github.com/schedd/schedd/server/runlog"
+)
+
+// Store is what the primaries agree on; [raftstore.Store] is one.
+type Store interface {
+	// Propose asks for changes, which stay together and in order, and returns the
+	// answer to each.
+	Propose(ctx context.Context, commands ...state.Command) ([]state.Result, error)
+	// View calls f with the state, which f must not keep.
+	View(f func(*state.State))
+	// Subscribe has f called with what changed, or nil when all may have, until
+	// cancel is called. f must not block.
+	Subscribe(f func([]state.Change)) (cancel func())
+}
+
+// Logs is the output of attempts; [runlog.Store] is one.
+type Logs interface {
+	Stat(k runlog.Key) (runlog.Info, bool)
+	Read(k runlog.Key, p []byte, off int64) (int, error)
+	Follow(ctx context.Context, k runlog.Key, off int64, f func(off int64, chunk []byte) error) error
+	Seal(k runlog.Key, length int64) error
+}
+
+// Presence knows which workers are connected.
+type Presence interface {
+	// Session returns a worker's live session and when it was last heard of.
+	Session(worker string) (s peer.Session, seen time.Time, ok bool)
+}
+
+// Gateway ends sessions.
+type Gateway interface {
+	// Cut ends all sessions of a worker, telling it why.
+	Cut(worker, reason string, permanent bool)
+}
+
+// Cluster tells about the group of primaries; [raftstore.Store] does.
+type Cluster interface {
+	Status() raftstore.Status
+}
+
+// Config is what a [Server] works with. All of it is required.
+type Config struct {
+	Store    Store
+	Logs     Logs
+	Presence Presence
+	Gateway  Gateway
+	Cluster  Cluster
+	// NodeID is this primary's, and Version the schedd that it runs.
+	NodeID  string
+	Version string
+	// Sessions returns how many workers' sessions this primary holds.
+	Sessions func() int
+	Log      *slog.Logger
+}
+
+// Server is the API of one primary.
+type Server struct {
+	Config
+
+	closing   chan struct{} // closed by Close
+	close     sync.Once
+	verifying chan struct{} // holds one: verifying a ledger takes a processor
+}
+
+// New returns a server that is ready to be registered.
+func New(c Config) *Server {
+	return &Server{Config: c, closing: make(chan struct{}), verifying: make(chan struct{}, 1)}
+}
+
+// Register adds the services to a gRPC server, which should have been made with
+// [ServerOptions].
+func (s *Server) Register(g *grpc.Server) {
+	schedv1.RegisterJobServiceServer(g, jobService{Server: s})
+	schedv1.RegisterRunServiceServer(g, runService{Server: s})
+	schedv1.RegisterWorkerServiceServer(g, workerService{Server: s})
+	schedv1.RegisterClusterServiceServer(g, clusterService{Server: s})
+}
+
+// Close ends the calls that would go on without end, those that watch runs and
+// follow logs, with Unavailable. Call it before the gRPC server's GracefulStop,
+// which waits for them. It returns at once.
+func (s *Server) Close() { s.close.Do(func() { close(s.closing) }) }
+
+// errClosing ends calls when this primary stops.
+var errClosing = errors.New("this primary is stopping: call again, it may be another one that answers")
+
+// untilClose returns a context that also ends with the server; its cause is
+// errClosing then. The caller calls end.
+func (s *Server) untilClose(ctx context.Context) (bounded context.Context, end func()) {
+	bounded, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-s.closing:
+			cancel(errClosing)
+		case <-bounded.Done():
+		}
+	})
+	return bounded, func() {
+		cancel(nil)
+		watching.Wait()
+	}
+}
+
+// The services share a server; each is a type of its own since their generated
+// code asks for that.
+type (
+	jobService struct {
+		schedv1.UnimplementedJobServiceServer
+		*Server
+	}
+	runService struct {
+		schedv1.UnimplementedRunServiceServer
+		*Server
+	}
+	workerService struct {
+		schedv1.UnimplementedWorkerServiceServer
+		*Server
+	}
+	clusterService struct {
+		schedv1.UnimplementedClusterServiceServer
+		*Server
+	}
+)

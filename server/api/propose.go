@@ -1,0 +1,61 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// maxTries bounds how often a change is prepared anew because what it assumed
+// had changed meanwhile: the leader decides beside us, at each tick.
+const maxTries = 10
+
+// change is what a call wants agreed.
+type change struct {
+	commands []state.Command
+	answer   int           // which of the commands answers the call
+	done     *state.Result // the answer, when nothing has to change
+}
+
+// prepare makes a change of what is agreed at that time.
+type prepare func(s *state.State, now time.Time) (change, error)
+
+// agree prepares a change and proposes it, again when it was stale. The answer is
+// one that was not rejected, and now is the time that it was prepared at.
+func (s *Server) agree(ctx context.Context, p prepare) (answer state.Result, now time.Time, err error) {
+	for range maxTries {
+		var c change
+		s.Store.View(func(st *state.State) {
+			now = nowOf(st)
+			c, err = p(st, now)
+		})
+		if err != nil {
+			return state.Result{}, now, err
+		}
+		if c.done != nil {
+			return *c.done, now, nil
+		}
+		results, err := s.Store.Propose(ctx, c.commands...)
+		if err != nil {
+			return state.Result{}, now, err
+		}
+		answer = results[c.answer]
+		if !errors.Is(answer.Err, state.ErrStale) && !errors.Is(answer.Err, state.ErrActive) {
+			return answer, now, answer.Err
+		}
+	}
+	return state.Result{}, now, fmt.Errorf("it changed %d times while this was tried, try again: %w", maxTries, answer.Err)
+}
+
+// nowOf returns the time, and never one before that of the last entry: what was
+// decided by a clock that went faster stays decided.
+func nowOf(st *state.State) time.Time {
+	now := time.Now().UTC().Round(0)
+	if st.Now().After(now) {
+		return st.Now()
+	}
+	return now
+}

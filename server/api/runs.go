@@ -1,0 +1,83 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+func (s runService) GetRun(_ context.Context, req *schedv1.GetRunRequest) (*schedv1.GetRunResponse, error) {
+	c := request()
+	id := c.in("id").runID(req.GetId())
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	var r *state.Run
+	s.Store.View(func(st *state.State) { r = st.Run(id) })
+	if r == nil {
+		return nil, noRun(id)
+	}
+	return &schedv1.GetRunResponse{Run: s.showOne(r)}, nil
+}
+
+func noRun(id state.RunID) error {
+	return fmt.Errorf("run %v: %w, or no longer kept", id, state.ErrNotFound)
+}
+
+// cancelNote is the reason of a cancelled run when nobody gave one.
+const cancelNote = "cancelled by request"
+
+func (s runService) CancelRun(ctx context.Context, req *schedv1.CancelRunRequest) (*schedv1.CancelRunResponse, error) {
+	c := request()
+	cancel := state.Cancel{Run: c.in("id").runID(req.GetId()), Note: c.in("note").text(req.GetNote(), maxNote)}
+	if cancel.Note == "" {
+		cancel.Note = cancelNote
+	}
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	r, _, err := s.agree(ctx, func(st *state.State, _ time.Time) (change, error) {
+		if st.Run(cancel.Run) == nil {
+			return change{}, noRun(cancel.Run)
+		}
+		return change{commands: []state.Command{cancel}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &schedv1.CancelRunResponse{Run: s.showOne(r.Run)}, nil
+}
+
+func (s runService) RetryRun(ctx context.Context, req *schedv1.RetryRunRequest) (*schedv1.RetryRunResponse, error) {
+	c := request()
+	id := c.in("id").runID(req.GetId())
+	// The NUL keeps it apart from what RunJob names: no request's id has one.
+	unique := "retry\x00" + req.GetId() + "\x00" + requestID(c, req.GetRequestId())
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
+		origin := st.Run(id)
+		if origin == nil {
+			return change{}, noRun(id)
+		}
+		if !origin.Phase.Final() {
+			return change{}, status.Errorf(codes.FailedPrecondition, "run %v has not ended, it is %v: cancel it first, or wait", id, origin.Phase)
+		}
+		j := st.Job(origin.Job)
+		if j == nil || j.UID != origin.UID {
+			return change{}, fmt.Errorf("job %v, which run %v was of: %w, it was deleted", origin.Job, id, state.ErrNotFound)
+		}
+		return byHand(st, j.Key, state.RequestRunID(j.UID, unique), origin, now)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &schedv1.RetryRunResponse{Run: s.showOne(r.Run)}, nil
+}
