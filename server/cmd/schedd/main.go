@@ -1,0 +1,80 @@
+// Command schedd is a primary of schedd, the scheduler: alone, or with a worker
+// beside it to try things out.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/schedd/schedd/proto/settings"
+)
+
+const overview = `schedd runs jobs on time, on machines that it cannot reach.
+
+Commands:
+  dev       everything in one process on this machine: one primary, one worker
+  serve     be a primary; serve --help lists its settings
+  keygen    make a cluster key, on standard output
+  version   say which version this is
+`
+
+// envPrefix begins the names of our environment variables.
+const envPrefix = "SCHEDD"
+
+func main() {
+	err := run(settings.UntilSignal(), os.Args[1:], os.Stdout, os.Stderr)
+	os.Exit(settings.Report("schedd", err, os.Stderr))
+}
+
+// run carries out one command.
+func run(ctx context.Context, args []string, out, logs io.Writer) error {
+	command, rest := "", []string(nil)
+	if len(args) > 0 {
+		command, rest = args[0], args[1:]
+	}
+	switch command {
+	case "dev":
+		return runDev(ctx, rest, out, logs)
+	case "serve":
+		return runServe(ctx, rest, out, logs)
+	case "keygen":
+		return printKey(rest, out)
+	case "version":
+		return printVersion(rest, out)
+	case "help", "-h", "-help", "--help":
+		_, err := io.WriteString(out, overview)
+		return err
+	case "":
+		return settings.Errorf("give a command: dev, serve, keygen or version; --help tells more")
+	}
+	return settings.Errorf("unknown command %q: there are dev, serve, keygen and version; --help tells more", command)
+}
+
+// keySize is the size of a cluster key in bytes.
+const keySize = 32
+
+// printKey is the command keygen.
+func printKey(args []string, out io.Writer) error {
+	if len(args) > 0 {
+		return settings.Errorf("keygen takes no arguments, got %q", args[0])
+	}
+	key := make([]byte, keySize)
+	if _, err := rand.Read(key); err != nil {
+		return fmt.Errorf("draw a key: %w", err)
+	}
+	_, err := fmt.Fprintln(out, base64.StdEncoding.EncodeToString(key))
+	return err
+}
+
+// printVersion is the command version.
+func printVersion(args []string, out io.Writer) error {
+	if len(args) > 0 {
+		return settings.Errorf("version takes no arguments, got %q", args[0])
+	}
+	_, err := fmt.Fprintln(out, "schedd", settings.Version())
+	return err
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/schedd/schedd/proto/settings"
+)
+
+// Wrong usage is told in one line that says what to do, and exits with 2.
+func TestWrongUsage(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "schedd.yaml")
+	if err := os.WriteFile(file, []byte("node_id: a\napi_adr: 127.0.0.1:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ args, want string }{
+		{"", "give a command: dev, serve, keygen or version"},
+		{"start", `unknown command "start"`},
+		{"version now", "version takes no arguments"},
+		{"keygen 64", "keygen takes no arguments"},
+		{"serve --api-adr x", "did you mean --api-addr?"},
+		{"serve --config " + file, "schedd.yaml:2: unknown key \"api_adr\""},
+		{"serve --api-addr :7421", "--api-addr: :7421 can be reached by others"},
+		{"serve --bootstrap-expect 3", "not available yet"},
+		{"serve --cluster-key k", "not available yet"},
+		{"serve --log-format xml", `"xml" is neither text nor json`},
+		{"dev --api-addr 0.0.0.0:1", "can be reached by others"},
+		{"dev now", "now"},
+	} {
+		var out, logs, line bytes.Buffer
+		code := settings.Report("schedd", run(t.Context(), strings.Fields(test.args), &out, &logs), &line)
+		if code != settings.ExitUsage || !strings.Contains(line.String(), test.want) || strings.Count(line.String(), "\n") != 1 {
+			t.Errorf("schedd %s exits with %d and says %q, want %d and %q", test.args, code, line.String(), settings.ExitUsage, test.want)
+		}
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"--help", "serve --help lists its settings"},
+		{"help", "dev       everything in one process"},
+		{"serve --help", "--api-addr"},
+		{"serve --help", "127.0.0.1:7421"},
+		{"serve --help", "SCHEDD_"},
+		{"dev --help", "--demo"},
+		{"version", "schedd "},
+	} {
+		var out, logs bytes.Buffer
+		if err := run(t.Context(), strings.Fields(test.args), &out, &logs); err != nil || !strings.Contains(out.String(), test.want) {
+			t.Errorf("schedd %s: %v, printed %q, want %q", test.args, err, out.String(), test.want)
+		}
+	}
+}
+
+// The environment serves all commands: a setting of serve is none of dev's
+// business.
+func TestEnvironmentIsShared(t *testing.T) {
+	t.Setenv("SCHEDD_NODE_ID", "p1")
+	t.Setenv("SCHEDD_DEMO", "true")
+	for _, args := range []string{"dev --help", "serve --help"} {
+		if err := run(t.Context(), strings.Fields(args), &bytes.Buffer{}, &bytes.Buffer{}); err != nil {
+			t.Errorf("schedd %s: %v", args, err)
+		}
+	}
+}
+
+// A key is 32 random bytes, and never the same twice.
+func TestKeygen(t *testing.T) {
+	seen := map[string]bool{}
+	for range 3 {
+		var out bytes.Buffer
+		if err := run(t.Context(), []string{"keygen"}, &out, &bytes.Buffer{}); err != nil {
+			t.Fatal(err)
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(out.String()))
+		if err != nil || len(key) != 32 || seen[out.String()] {
+			t.Errorf("key %q: %d bytes, %v, seen before: %v", out.String(), len(key), err, seen[out.String()])
+		}
+		seen[out.String()] = true
+	}
+}

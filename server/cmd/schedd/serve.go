@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+
+	"github.com/schedd/schedd/proto/settings"
+	"github.com/schedd/schedd/server"
+)
+
+const serveSummary = `schedd serve [--config FILE] [flags]
+
+Be a primary, until SIGTERM or SIGINT. A second signal stops at once.`
+
+// options are the settings of serve.
+type options struct {
+	server.Config
+	publicURL string
+	log       logOptions
+}
+
+// logOptions are the settings of a log.
+type logOptions struct {
+	level  slog.Level
+	format string
+}
+
+func (l *logOptions) flags(fs *flag.FlagSet, level slog.Level) {
+	fs.TextVar(&l.level, "log-level", level, "least `level` to log: debug, info, warn, error")
+	fs.StringVar(&l.format, "log-format", "text", "`format` of the log: text, or json for machines")
+}
+
+// serveFlags returns the defaults, and the flags that change them.
+func serveFlags() (*options, *flag.FlagSet) {
+	o := &options{Config: server.DefaultConfig()}
+	fs := flag.NewFlagSet("schedd serve", flag.ContinueOnError)
+	fs.String("config", "", "`file` in YAML with any of these settings")
+	fs.StringVar(&o.NodeID, "node-id", o.NodeID, "`name` of this primary in the cluster; stays the same for the life of its data")
+	fs.StringVar(&o.DataDir, "data-dir", o.DataDir, "`directory` of the Raft log, snapshots and run logs; one primary may use it at a time")
+	fs.StringVar(&o.APIAddr, "api-addr", o.APIAddr, "`address` of the gRPC API, for people, scripts and workers")
+	fs.StringVar(&o.Cluster.Addr, "cluster-addr", o.Cluster.Addr, "`address` for other primaries; not used yet")
+	fs.StringVar(&o.Cluster.Advertise, "cluster-advertise", "", "`address` that other primaries dial; not used yet")
+	fs.StringVar(&o.WebAddr, "web-addr", o.WebAddr, "`address` of /metrics, /healthz and /readyz")
+	fs.StringVar(&o.publicURL, "public-url", "", "base `url` of links in notifications; not used yet")
+	fs.IntVar(&o.Cluster.BootstrapExpect, "bootstrap-expect", o.Cluster.BootstrapExpect, "`number` of primaries that form the first group; only 1 is available yet")
+	fs.StringVar(&o.Cluster.Join, "join", "", "cluster `addresses` of other primaries, separated by commas; not available yet")
+	fs.StringVar(&o.Cluster.Key, "cluster-key", "", "`file` of the cluster's key; not available yet")
+	fs.BoolVar(&o.Insecure, "insecure", o.Insecure, "allow addresses that others can reach, without TLS and authentication")
+	o.log.flags(fs, slog.LevelInfo)
+	return o, fs
+}
+
+// runServe is the command serve.
+func runServe(ctx context.Context, args []string, out, logs io.Writer) error {
+	o, fs := serveFlags()
+	_, dev := devFlags()
+	if err := settings.Parse(fs, args, envPrefix, dev); err != nil {
+		if errors.Is(err, settings.ErrHelp) {
+			return settings.Usage(fs, out, envPrefix, serveSummary)
+		}
+		return err
+	}
+	log, err := settings.Logger(logs, o.log.level, o.log.format)
+	if err != nil {
+		return err
+	}
+	if err := o.Validate(); err != nil {
+		return settings.Errorf("%w", err)
+	}
+	s, err := server.Open(o.Config, server.Seams{Log: log}) //nolint:contextcheck // opening waits for nobody
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}

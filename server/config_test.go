@@ -1,0 +1,57 @@
+package server
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestValidate(t *testing.T) {
+	if c := DefaultConfig(); c.Validate() != nil {
+		t.Errorf("the defaults: %v", c.Validate())
+	}
+	tests := []struct {
+		name string
+		edit func(*Config)
+		want string // in the error; "": none
+	}{
+		{"another port", func(c *Config) { c.APIAddr = "127.0.0.1:9000" }, ""},
+		{"IPv6", func(c *Config) { c.APIAddr = "[::1]:9000" }, ""},
+		{"localhost", func(c *Config) { c.WebAddr = "localhost:0" }, ""},
+
+		// What others can reach has to be asked for.
+		{"all addresses", func(c *Config) { c.APIAddr = ":7421" }, "--api-addr: :7421 can be reached by others"},
+		{"all addresses, insecure", func(c *Config) { c.APIAddr, c.Insecure = ":7421", true }, ""},
+		{"a name", func(c *Config) { c.WebAddr = "web.example.com:80" }, "--web-addr: web.example.com:80 can be reached"},
+		{"a private address", func(c *Config) { c.Cluster.Addr = "10.0.0.1:7420" }, "--cluster-addr: 10.0.0.1:7420 can be reached"},
+
+		{"no port", func(c *Config) { c.APIAddr = "127.0.0.1" }, `--api-addr: "127.0.0.1" is no address`},
+		{"no such port", func(c *Config) { c.APIAddr = "127.0.0.1:70000" }, `"127.0.0.1:70000" has no valid port`},
+		{"no name", func(c *Config) { c.NodeID = "" }, "--node-id"},
+		{"no data", func(c *Config) { c.DataDir = "" }, "--data-dir"},
+
+		// What is not available yet is not taken for granted.
+		{"a group", func(c *Config) { c.Cluster.BootstrapExpect = 3 }, "--bootstrap-expect: 3 primaries are not available yet"},
+		{"join", func(c *Config) { c.Cluster.Join = "p2:7420" }, "--join"},
+		{"a key", func(c *Config) { c.Cluster.Key = "cluster.key" }, "--cluster-key"},
+
+		{"all at once", func(c *Config) { c.NodeID, c.DataDir, c.APIAddr = "", "", "x" }, "--data-dir"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := DefaultConfig()
+			tt.edit(&c)
+			err := c.Validate()
+			switch {
+			case tt.want == "" && err != nil:
+				t.Error(err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("error %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+	c := DefaultConfig()
+	c.NodeID, c.DataDir, c.APIAddr = "", "", "x"
+	if err := c.Validate(); strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("error %v, want three faults", err)
+	}
+}
