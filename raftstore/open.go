@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -48,7 +49,7 @@ func Open(c Config) (*Store, error) {
 func (s *Store) start(c Config) error {
 	t := c.Transport
 	if t == nil {
-		_, t = raft.NewInmemTransport(raft.ServerAddress(c.NodeID))
+		_, t = raft.NewInmemTransport(raft.ServerAddress(cmp.Or(c.Address, c.NodeID)))
 	}
 	conf := c.raft()
 	if err := s.bootstrap(c, conf, t); err != nil {

@@ -56,6 +56,10 @@ type Config struct {
 	// Memory is a disk for tests. When it is set, Dir is not used.
 	Memory *Memory
 
+	// Address is where the others will reach this primary, for the record of a
+	// group that it forms alone; "": NodeID. With a Transport, that one's counts.
+	Address string
+
 	// Transport is how this primary reaches the others; nil: it reaches none,
 	// and has to be the only one. The store closes it.
 	Transport raft.Transport

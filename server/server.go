@@ -4,6 +4,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +83,8 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 		return nil, err
 	}
 	s.store, err = raftstore.Open(raftstore.Config{
-		NodeID: c.NodeID, Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory,
+		NodeID: c.NodeID, Address: cmp.Or(c.Cluster.Advertise, c.Cluster.Addr),
+		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory,
 		Observer: s.metrics.store(), Log: s.log,
 	})
 	if err != nil {
