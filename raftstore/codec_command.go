@@ -21,7 +21,7 @@ func (e *encoder) command(c state.Command) *logv1.Command {
 		}}}
 	case state.ResumeJob:
 		return &logv1.Command{Command: &logv1.Command_ResumeJob{ResumeJob: &logv1.ResumeJob{
-			Key: e.key(c.Key), Effective: e.time(c.Effective),
+			Key: e.key(c.Key), Until: e.time(c.Until), Effective: e.time(c.Effective),
 		}}}
 	case state.Quarantine:
 		return &logv1.Command{Command: &logv1.Command_Quarantine{Quarantine: &logv1.Quarantine{
@@ -137,7 +137,8 @@ func (d *decoder) command(p *logv1.Command) state.Command {
 		c := p.PauseJob
 		return state.PauseJob{Key: d.key(c.GetKey()), Note: c.GetNote(), Until: d.time(c.GetUntil()), Effective: d.time(c.GetEffective())}
 	case *logv1.Command_ResumeJob:
-		return state.ResumeJob{Key: d.key(p.ResumeJob.GetKey()), Effective: d.time(p.ResumeJob.GetEffective())}
+		c := p.ResumeJob
+		return state.ResumeJob{Key: d.key(c.GetKey()), Until: d.time(c.GetUntil()), Effective: d.time(c.GetEffective())}
 	case *logv1.Command_Quarantine:
 		c := p.Quarantine
 		return state.Quarantine{Key: d.key(c.GetKey()), UID: c.GetUid(), Version: c.GetVersion(), Reason: c.GetReason()}

@@ -62,12 +62,14 @@ func (d *decoder) attempt(p *logv1.Attempt) state.Attempt {
 func (e *encoder) birth(b state.Birth) *logv1.Birth {
 	return &logv1.Birth{
 		Phase: e.phase(b.Phase), Nominal: e.time(b.Nominal), NotBefore: e.time(b.NotBefore), Reason: e.text(b.Reason), Missed: b.Missed,
+		Replaces: each(b.Replaces, func(id state.RunID) []byte { return id[:] }),
 	}
 }
 
 func (d *decoder) birth(p *logv1.Birth) state.Birth {
 	return state.Birth{
 		Phase: d.phase(p.GetPhase()), Nominal: d.time(p.GetNominal()), NotBefore: d.time(p.GetNotBefore()), Reason: p.GetReason(), Missed: p.GetMissed(),
+		Replaces: each(p.GetReplaces(), d.id),
 	}
 }
 

@@ -21,6 +21,7 @@ func keepLogs(ctx context.Context, store *raftstore.Store, logs *runlog.Store, l
 	defer feed.Close()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	ended := map[runlog.Key]int64{} // lengths that the run logs have not been told
 	for {
 		var err error
 		select {
@@ -28,7 +29,8 @@ func keepLogs(ctx context.Context, store *raftstore.Store, logs *runlog.Store, l
 			return
 		case <-feed.Wake():
 			changed, _ := feed.Take()
-			err = sealLogs(ctx, store, logs, changed)
+			findEnded(store, changed, ended)
+			err = sealLogs(ctx, logs, ended)
 		case <-sweep.C:
 			err = sweepLogs(store, logs)
 		}
@@ -38,14 +40,9 @@ func keepLogs(ctx context.Context, store *raftstore.Store, logs *runlog.Store, l
 	}
 }
 
-// sealLogs seals the logs of attempts that have ended by their worker's word.
-// What it misses, after a restart, is sealed when somebody reads it.
-//
-// A log may be whole and not known to be durable when its seal comes: this
-// primary was killed after it told the worker that it has all, and before it
-// wrote the end. Nobody will append to it any more, so it is synced here.
-func sealLogs(ctx context.Context, store *raftstore.Store, logs *runlog.Store, changed []state.Change) error {
-	lengths := map[runlog.Key]int64{}
+// findEnded adds the lengths of logs whose attempts have ended by their worker's
+// word. What it does not see, after a restart, is sealed when somebody reads it.
+func findEnded(store *raftstore.Store, changed []state.Change, ended map[runlog.Key]int64) {
 	store.View(func(s *state.State) {
 		for _, c := range changed {
 			r := s.Run(c.Run)
@@ -54,18 +51,30 @@ func sealLogs(ctx context.Context, store *raftstore.Store, logs *runlog.Store, c
 			}
 			for i := range r.Attempts {
 				if a := &r.Attempts[i]; a.Reported() {
-					lengths[runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number)}] = a.LogBytes
+					ended[runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number)}] = a.LogBytes
 				}
 			}
 		}
 	})
+}
+
+// sealLogs tells how long logs are, and takes out those that it could.
+//
+// A log may be whole and not known to be durable when its seal comes: this
+// primary was killed after it told the worker that it has all, and before it
+// wrote the end. Nobody will append to it any more, so it is synced here.
+func sealLogs(ctx context.Context, logs *runlog.Store, ended map[runlog.Key]int64) error {
 	var errs []error
-	for k, n := range lengths {
+	for k, n := range ended {
 		err := logs.Seal(k, n)
 		if i, _ := logs.Stat(k); err == nil && i.Complete && i.Durable < i.Length {
 			_, err = logs.Sync(ctx, k)
 		}
-		errs = append(errs, err)
+		if err != nil && !errors.Is(err, runlog.ErrSealed) { // sealed otherwise: it stays so
+			errs = append(errs, err)
+			continue
+		}
+		delete(ended, k)
 	}
 	return errors.Join(errs...)
 }

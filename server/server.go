@@ -65,7 +65,7 @@ type Server struct {
 }
 
 // Open builds a primary: everything is opened and listened to when it returns,
-// and nothing is served. A server that was opened has to be run, or closed.
+// and nothing is served. A server that was opened has to be run, which closes it.
 func Open(c Config, seams Seams) (_ *Server, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)

@@ -133,6 +133,9 @@ func (s *State) pauseJob(c PauseJob) (*Job, error) {
 }
 
 func (s *State) resumeJob(c ResumeJob) (*Job, error) {
+	if j := s.jobs[c.Key]; j != nil && !c.Until.IsZero() && (j.Pause == nil || !j.Pause.Until.Equal(c.Until)) {
+		return j, fmt.Errorf("resume job %v: the pause until %v is no longer: %w", c.Key, c.Until, ErrStale)
+	}
 	return s.editJob(c.Key, c.Effective, func(j *Job) { j.Pause = nil })
 }
 

@@ -6,10 +6,16 @@ import (
 	"time"
 )
 
-// bear makes a run. Making it again changes nothing.
+// replacedNote is why a run is cancelled that another one takes the place of.
+const replacedNote = "overlap: replaced by a newer run"
+
+// bear makes a run, and room for it. Making it again changes nothing.
 func (s *State) bear(j *Job, id RunID, trigger string, b Birth) *Run {
 	if r := s.runs[id]; r != nil {
 		return r
+	}
+	for _, old := range b.Replaces {
+		_, _ = s.cancel(Cancel{Run: old, Note: replacedNote}) // it may have ended
 	}
 	r := &Run{
 		ID: id, Job: j.Key, UID: j.UID, Version: j.Version, Trigger: trigger, Nominal: b.Nominal,
@@ -36,6 +42,7 @@ func (s *State) store(old, r *Run) {
 	if old != nil {
 		if a := old.Live(); a != nil {
 			s.unload(a.Worker, r.ID)
+			s.countLive(r.UID, -1)
 		}
 	}
 	if a := r.Live(); a != nil {
@@ -43,6 +50,13 @@ func (s *State) store(old, r *Run) {
 			s.load[a.Worker] = map[RunID]struct{}{}
 		}
 		s.load[a.Worker][r.ID] = struct{}{}
+		s.countLive(r.UID, 1)
+	}
+}
+
+func (s *State) countLive(uid uint64, n int) {
+	if a := s.active[uid]; a != nil {
+		a.live += n
 	}
 }
 
@@ -163,8 +177,7 @@ func (s *State) finish(c Finish) (*Run, error) {
 	}
 	if live := r.Live(); live == nil || live.Fence != c.Fence {
 		if a.Outcome == OutcomeLost && a.Late == Unfinished && c.Attempt.Outcome != OutcomeLost {
-			a.Late = c.Attempt.Outcome
-			a.result(c.Attempt)
+			a.Late, a.LogBytes, a.LogDropped = c.Attempt.Outcome, c.Attempt.LogBytes, c.Attempt.LogDropped
 			s.store(old, &r)
 			return &r, nil
 		}

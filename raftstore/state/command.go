@@ -81,9 +81,11 @@ type (
 		Effective time.Time
 	}
 
-	// ResumeJob ends a pause.
+	// ResumeJob ends a pause. With Until it ends only the one that ends then;
+	// else [ErrStale].
 	ResumeJob struct {
 		Key       JobKey
+		Until     time.Time
 		Effective time.Time
 	}
 
@@ -215,6 +217,10 @@ type Birth struct {
 	NotBefore time.Time
 	Reason    string
 	Missed    int64
+
+	// Replaces names the runs that are cancelled to make room for it, in the same
+	// breath: neither happens without the other.
+	Replaces []RunID
 }
 
 func (InitCluster) command()  {}

@@ -42,6 +42,11 @@ type Track struct {
 // computed anew to verify a part of one.
 const MaxSpan = 4096
 
+// MaxSpans bounds how many spans a track keeps, since a trigger that is decided
+// otherwise each time has one for each occurrence. The oldest are forgotten, half
+// of them at once.
+const MaxSpans = 4096
+
 // Span is a stretch of consecutive occurrences that were decided alike.
 type Span struct {
 	First    time.Time
@@ -78,6 +83,9 @@ func (t *Track) record(s Span) {
 		return
 	}
 	if o.Count > 0 {
+		if n := MaxSpans / 2; len(t.Closed) >= MaxSpans {
+			t.Since, t.Closed = t.Closed[n-1].Last, append([]Span(nil), t.Closed[n:]...)
+		}
 		t.Closed = append(t.Closed, *o)
 	}
 	t.Open = s

@@ -99,6 +99,14 @@ func (s *State) NumActive(uid uint64) int {
 	return 0
 }
 
+// NumLive returns how many runs of the job a worker has.
+func (s *State) NumLive(uid uint64) int {
+	if a := s.active[uid]; a != nil {
+		return a.live
+	}
+	return 0
+}
+
 // ActiveRuns returns the runs of the job that have not ended, oldest first.
 func (s *State) ActiveRuns(uid uint64) []*Run {
 	a := s.active[uid]

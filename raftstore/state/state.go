@@ -51,6 +51,7 @@ type birth struct {
 type activity struct {
 	seq  uint64 // changes whenever runs does
 	runs map[RunID]struct{}
+	live int // how many of them a worker has
 }
 
 // Change names something that an entry has changed. One of its fields is set.

@@ -19,17 +19,20 @@ func (s jobService) PutJob(ctx context.Context, req *schedv1.PutJobRequest) (*sc
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	r, now, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
+	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
 		return preparePut(st, d, req, now)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.PutJobResponse{Job: showJob(r.Job, now)}, nil
+	return &schedv1.PutJobResponse{Job: showJob(r.Job, wallClock())}, nil
 }
 
 func preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.Time) (change, error) {
 	old := st.Job(d.key)
+	if old == nil {
+		now = wallClock() // nothing of it was decided by a clock that went faster
+	}
 	if err := expected(old, d.key, req.ExpectedVersion); err != nil {
 		return change{}, err
 	}
@@ -131,7 +134,8 @@ func readJobKey(req interface {
 
 // job looks a job up.
 func (s *Server) job(k state.JobKey) (j *state.Job, now time.Time, err error) {
-	s.Store.View(func(st *state.State) { j, now = st.Job(k), nowOf(st) })
+	now = wallClock()
+	s.Store.View(func(st *state.State) { j = st.Job(k) })
 	if j == nil {
 		return nil, now, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
 	}
@@ -227,9 +231,9 @@ func requestID(c scope, id string) string {
 
 // byHand asks for a run by hand, or returns the one that is there.
 func byHand(st *state.State, k state.JobKey, id state.RunID, origin *state.Run, now time.Time) (change, error) {
-	commands, err := plan.Request(st, k, id, origin, now)
+	r, err := plan.Request(st, k, id, origin, now)
 	if errors.Is(err, plan.ErrExists) {
 		return change{done: &state.Result{Run: st.Run(id)}}, nil
 	}
-	return change{commands: commands}, err
+	return change{commands: []state.Command{r}}, err
 }

@@ -36,7 +36,7 @@ func (s jobService) ListJobs(_ context.Context, req *schedv1.ListJobsRequest) (*
 	after := state.JobKey{Namespace: page.from.First, Name: page.from.Second}
 	var jobs []jobNow
 	s.Store.View(func(st *state.State) {
-		now := nowOf(st)
+		now := wallClock()
 		for j := range st.Jobs() {
 			if n := (jobNow{j, now}); j.Key.Compare(after) > 0 && f.matches(n) {
 				jobs = append(jobs, n)

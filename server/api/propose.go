@@ -53,9 +53,12 @@ func (s *Server) agree(ctx context.Context, p prepare) (answer state.Result, now
 // nowOf returns the time, and never one before that of the last entry: what was
 // decided by a clock that went faster stays decided.
 func nowOf(st *state.State) time.Time {
-	now := time.Now().UTC().Round(0)
+	now := wallClock()
 	if st.Now().After(now) {
 		return st.Now()
 	}
 	return now
 }
+
+// wallClock returns the time as the state keeps it.
+func wallClock() time.Time { return time.Now().UTC().Round(0) }

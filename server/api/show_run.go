@@ -37,7 +37,7 @@ type waiting struct {
 }
 
 func look(s *state.State) looker {
-	return looker{state: s, now: nowOf(s), why: map[waiting]string{}}
+	return looker{state: s, now: wallClock(), why: map[waiting]string{}}
 }
 
 func (l looker) at(r *state.Run) glance {

@@ -115,10 +115,22 @@ func outcome(o agentv1.Outcome) state.Outcome {
 	return state.OutcomeFailed
 }
 
-// instant is a timestamp as the state keeps it; zero when it is not set.
+// The years that a worker's clock may plausibly show. What lies outside can't be
+// stored either, and one such report would keep the leader from all others.
+var (
+	firstInstant = time.Unix(1, 0)
+	lastInstant  = time.Date(2261, 12, 31, 0, 0, 0, 0, time.UTC)
+)
+
+// instant is a timestamp as the state keeps it; zero when it is not set, or is
+// absurd.
 func instant(t *timestamppb.Timestamp) time.Time {
-	if t == nil {
+	if t == nil || !t.IsValid() {
 		return time.Time{}
 	}
-	return t.AsTime()
+	at := t.AsTime()
+	if at.Before(firstInstant) || at.After(lastInstant) {
+		return time.Time{}
+	}
+	return at
 }

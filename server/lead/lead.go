@@ -15,7 +15,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/schedd/schedd/raftstore"
@@ -65,6 +67,10 @@ const (
 
 	// maxDue bounds the occurrences that one step decides.
 	maxDue = 4096
+
+	// maxNote bounds the jobs whose schedules are computed while the state is
+	// held.
+	maxNote = 500
 
 	// maxProposal is how many commands go into one proposal.
 	maxProposal = 256
@@ -133,6 +139,7 @@ type term struct {
 
 	sessions map[state.WorkerID]*session
 	silent   map[state.WorkerID]time.Time // since when a worker has no session
+	active   map[state.RunID]struct{}     // runs seen that had not ended
 
 	// Of the present step.
 	commands []command
@@ -148,8 +155,9 @@ type command struct {
 func newTerm(c Config) *term {
 	return &term{
 		Config: c, feed: raftstore.NewFeed(c.Store),
-		queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
+		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
+		active: map[state.RunID]struct{}{},
 	}
 }
 
@@ -157,6 +165,7 @@ func newTerm(c Config) *term {
 func (t *term) begin(now time.Time) {
 	sessions := t.Inbox.begin()
 	t.prune = now.Add(time.Minute)
+	var jobs []state.JobKey
 	t.Store.View(func(s *state.State) {
 		if s.ClusterID() == "" {
 			t.propose(state.InitCluster{ClusterID: rand.Text()}, nil)
@@ -169,10 +178,9 @@ func (t *term) begin(now time.Time) {
 			t.attach(s, sess)
 			t.send(state.WorkerID(sess.Worker), inventoryRequest)
 		}
-		var quarantine []state.Command
-		t.agenda, quarantine = plan.NewAgenda(s, now)
-		for _, c := range quarantine {
-			t.propose(c, nil)
+		jobs = make([]state.JobKey, 0, s.NumJobs())
+		for j := range s.Jobs() {
+			jobs = append(jobs, j.Key)
 		}
 		for r := range s.RunsByBirth() {
 			if !r.Phase.Final() {
@@ -180,6 +188,13 @@ func (t *term) begin(now time.Time) {
 			}
 		}
 	})
+	for some := range slices.Chunk(jobs, maxNote) {
+		t.Store.View(func(s *state.State) {
+			for _, k := range some {
+				t.note(s, k, now)
+			}
+		})
+	}
 }
 
 // step does all there is to do at now, and returns when to step again.
@@ -213,7 +228,7 @@ var errRestored = errors.New("the state was restored from a snapshot")
 // due plans what the clock asks for.
 func (t *term) due(s *state.State, now time.Time) {
 	for _, c := range t.agenda.Due(s, now, maxDue) {
-		t.propose(c, t.decided(c, now))
+		t.propose(c, t.decided(c))
 	}
 	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
 		if r := s.Run(id); r != nil && !r.Phase.Final() {
@@ -238,7 +253,7 @@ func (t *term) due(s *state.State, now time.Time) {
 
 // decided returns what to do with the answer to a command that decides
 // occurrences.
-func (t *term) decided(c state.Command, now time.Time) func(state.Result) {
+func (t *term) decided(c state.Command) func(state.Result) {
 	d, ok := c.(state.Decide)
 	if !ok {
 		return nil
@@ -250,10 +265,8 @@ func (t *term) decided(c state.Command, now time.Time) func(state.Result) {
 			return
 		}
 		for _, x := range d.Decisions {
-			t.Observer.Decided(x, now.Sub(x.Last))
-			if x.Run != nil {
-				t.Log.Debug("decided", "job", d.Key, "trigger", d.Trigger, "nominal", x.Run.Nominal, "phase", x.Run.Phase, "late", now.Sub(x.Run.Nominal))
-			}
+			t.Observer.Decided(x, time.Since(x.Last))
+			t.Log.Debug("decided", "job", d.Key, "trigger", d.Trigger, "nominal", x.Last, "count", x.Count, "reason", x.Reason)
 		}
 	}
 }
@@ -273,28 +286,44 @@ func (t *term) propose(c state.Command, done func(state.Result)) {
 	t.commands = append(t.commands, command{c, done})
 }
 
-// agree proposes the step's commands, in their order.
+// agree proposes the step's commands, in their order. When some can't be put in
+// the log, because they are too large together or one of them is what can't be
+// written down, it tries with half of them, and in the end without that one:
+// whatever a worker or a job is made of, the others go on.
 func (t *term) agree(ctx context.Context) error {
 	cmds := t.commands
 	t.commands = nil
+	n := maxProposal
 	for len(cmds) > 0 {
-		n := min(len(cmds), maxProposal)
-		batch := make([]state.Command, n)
-		for i := range batch {
-			batch[i] = cmds[i].Command
-		}
-		results, err := t.Store.Propose(ctx, batch...)
-		if err != nil {
-			return err
-		}
-		for i, r := range results {
-			if cmds[i].done != nil {
-				cmds[i].done(r)
+		n = min(n, len(cmds))
+		results, err := t.Store.Propose(ctx, bare(cmds[:n])...)
+		switch {
+		case err == nil:
+			for i, r := range results {
+				if cmds[i].done != nil {
+					cmds[i].done(r)
+				}
 			}
+			cmds, n = cmds[n:], maxProposal
+		case ctx.Err() != nil, errors.Is(err, raftstore.ErrNotLeader), errors.Is(err, raftstore.ErrUnknown), errors.Is(err, raftstore.ErrStopped):
+			return err
+		case n > 1:
+			n /= 2
+		default:
+			t.Log.Error("this can't be put on record, and is left out; please report it", "command", fmt.Sprintf("%T", cmds[0].Command), "err", err)
+			cmds, n = cmds[1:], maxProposal
 		}
-		cmds = cmds[n:]
 	}
 	return nil
+}
+
+// bare returns the commands without what to do with the answers.
+func bare(cmds []command) []state.Command {
+	batch := make([]state.Command, len(cmds))
+	for i := range cmds {
+		batch[i] = cmds[i].Command
+	}
+	return batch
 }
 
 // next returns when to step again.

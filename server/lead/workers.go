@@ -51,39 +51,82 @@ func (t *term) deliver() {
 func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 	switch {
 	case c.Job != (state.JobKey{}):
-		for _, q := range t.agenda.Note(s, c.Job, now) {
-			t.Log.Warn("job can't be scheduled, or can again", "job", c.Job, "reason", q.(state.Quarantine).Reason)
-			t.propose(q, nil)
-		}
+		t.note(s, c.Job, now)
 	case c.Worker != "":
 		t.queue.NoteWorker()
+		if s.Worker(c.Worker) == nil {
+			t.workers.Remove(c.Worker)
+			delete(t.silent, c.Worker)
+		}
 	default:
-		r := s.Run(c.Run)
-		if r == nil {
-			t.runs.Remove(c.Run)
-			return
+		t.followRun(s, c.Run, now)
+	}
+}
+
+// note puts a job as it is now on the agenda.
+func (t *term) note(s *state.State, k state.JobKey, now time.Time) {
+	for _, q := range t.agenda.Note(s, k, now) {
+		if reason := q.(state.Quarantine).Reason; reason != "" {
+			t.Log.Warn("job can't be scheduled: quarantined", "job", k, "reason", reason)
+		} else {
+			t.Log.Info("job can be scheduled again", "job", k)
 		}
-		if r.Live() == nil {
-			t.queue.Release(r.UID)
-		}
-		if r.Phase.Final() {
-			t.runs.Remove(c.Run)
-			return
+		t.propose(q, nil)
+	}
+}
+
+// followRun does what follows from a change of a run.
+func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
+	r := s.Run(id)
+	if r != nil && !r.Phase.Final() {
+		if r.Phase == state.Pending && len(r.Attempts) > 0 {
+			t.makeRoom(s, r) // it has left its worker
 		}
 		t.look(r, now)
+		return
 	}
+	t.runs.Remove(id)
+	if r == nil {
+		delete(t.active, id)
+		return // forgotten; it had ended before
+	}
+	t.queue.Forget(id, r.UID)
+	t.makeRoom(s, r)
+	_, was := t.active[id]
+	delete(t.active, id)
+	if was || len(r.Attempts) == 0 { // not for what comes after the end
+		t.Observer.Ended(r.Phase)
+		tell := t.Log.Info
+		if len(r.Attempts) == 0 {
+			tell = t.Log.Debug // skipped and the like, each second if need be
+		}
+		tell("run ended", "job", r.Job, "run", r.ID, "phase", r.Phase, "reason", r.Reason)
+	}
+}
+
+// makeRoom lets runs go that waited for one of their job to end.
+func (t *term) makeRoom(s *state.State, r *state.Run) {
+	room := 1
+	if j := s.Job(r.Job); j != nil && j.UID == r.UID {
+		room = max(room, j.Definition.Policy.MaxConcurrent-s.NumLive(r.UID))
+	}
+	t.queue.Release(r.UID, room)
 }
 
 // look asks what to do about a run that has not ended, and does it.
 func (t *term) look(r *state.Run, now time.Time) {
+	t.active[r.ID] = struct{}{}
 	var silent time.Time
 	live := r.Live()
 	if live != nil {
+		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced {
+			return // reconcile looks, when it is known what runs there
+		}
 		silent = t.silent[live.Worker]
 	}
 	l := plan.Check(r, silent, now)
 	if l.Command != nil {
-		t.propose(l.Command, t.ended)
+		t.propose(l.Command, nil)
 	}
 	if l.Queue {
 		t.queue.Add(r)
@@ -95,16 +138,6 @@ func (t *term) look(r *state.Run, now time.Time) {
 		t.send(live.Worker, kill(r))
 	}
 	t.runs.Set(r.ID, l.Next)
-}
-
-// ended counts a run that has ended by what was agreed.
-func (t *term) ended(res state.Result) {
-	r := res.Run
-	if res.Err != nil || r == nil || !r.Phase.Final() {
-		return
-	}
-	t.Observer.Ended(r.Phase)
-	t.Log.Info("run ended", "job", r.Job, "run", r.ID, "phase", r.Phase, "reason", r.Reason)
 }
 
 // hear does what follows from what a gateway told.
@@ -161,12 +194,24 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 			sess.has = map[attempt]*agentv1.AttemptStatus{}
 		}
 	case *agentv1.AgentMessage_Started:
-		if id, err := state.ParseRunID(b.Started.GetKey().GetRunId()); err == nil {
+		id, err := state.ParseRunID(b.Started.GetKey().GetRunId())
+		if r := s.Run(id); err == nil && r != nil && t.owns(state.WorkerID(sess.Worker), r, b.Started.GetFence()) {
 			t.propose(state.Start{Run: id, Fence: b.Started.GetFence(), Time: instant(b.Started.GetTime())}, nil)
 		}
 	case *agentv1.AgentMessage_Result:
 		t.result(s, sess, b.Result, now)
 	}
+}
+
+// owns tells whether the attempt with that fence is a worker's own: nobody has a
+// say in another's.
+func (t *term) owns(w state.WorkerID, r *state.Run, fence uint64) bool {
+	a := r.Fenced(fence)
+	if a != nil && a.Worker != w {
+		t.Log.Warn("a worker reports of another's attempt, which is ignored", "worker", w, "run", r.ID, "attempt", a.Number, "of", a.Worker)
+		return false
+	}
+	return true
 }
 
 // result records how an attempt ended. The worker may forget it only after that
@@ -179,8 +224,10 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 		t.send(w, resultAck(m, true)) // forgotten here: nobody asks for it any more
 		return
 	}
-	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(res state.Result) {
-		t.ended(res)
+	if !t.owns(w, r, m.GetFence()) {
+		return
+	}
+	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(state.Result) {
 		t.send(w, resultAck(m, false))
 	})
 }
@@ -196,10 +243,12 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 		delete(sess.has, key)
 		switch {
 		case has == nil && r.Phase == state.Running:
-			t.propose(plan.Forgotten(r, now), t.ended)
+			t.propose(plan.Forgotten(r, now), nil)
 			continue
 		case has.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING && r.Phase == state.Assigned:
+			// It is looked at when that is agreed: as assigned, it might be too late to start.
 			t.propose(state.Start{Run: r.ID, Fence: r.Live().Fence, Time: instant(has.GetStartedTime())}, nil)
+			continue
 		}
 		t.look(r, now)
 	}

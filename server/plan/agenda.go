@@ -26,15 +26,9 @@ type alarm struct {
 	c       *schedule.Trigger // nil: it has no occurrences
 }
 
-// NewAgenda returns the agenda of all jobs, and the commands that quarantine
-// those that can't be scheduled.
-func NewAgenda(s *state.State, now time.Time) (*Agenda, []state.Command) {
-	a := &Agenda{timers: NewTimers[*alarm](), jobs: make(map[state.JobKey][]*alarm, s.NumJobs())}
-	var cmds []state.Command
-	for j := range s.Jobs() {
-		cmds = append(cmds, a.Note(s, j.Key, now)...)
-	}
-	return a, cmds
+// NewAgenda returns an empty agenda: [Agenda.Note] puts jobs on it.
+func NewAgenda() *Agenda {
+	return &Agenda{timers: NewTimers[*alarm](), jobs: map[state.JobKey][]*alarm{}}
 }
 
 // Next returns when to look again; zero when there is nothing to look at.
@@ -97,9 +91,7 @@ func (a *Agenda) set(j *state.Job, al *alarm, decided, now time.Time) {
 	next := al.c.Next(decided)
 	if p := j.Pause; p != nil && !next.IsZero() {
 		next = later(next, now.Add(pausedLook))
-		if !p.Until.IsZero() {
-			next = p.Until
-		}
+		next = earlier(next, p.Until)
 	}
 	a.timers.Set(al, next)
 }
@@ -110,6 +102,7 @@ func (a *Agenda) set(j *state.Job, al *alarm, decided, now time.Time) {
 func (a *Agenda) Due(s *state.State, now time.Time, limit int) []state.Command {
 	var cmds []state.Command
 	beside := map[state.JobKey]*beside{}
+	decided := map[*alarm]time.Time{} // set again at the end, so that each rings once
 	for len(cmds) < limit {
 		al, ok := a.timers.Pop(now)
 		if !ok {
@@ -126,8 +119,14 @@ func (a *Agenda) Due(s *state.State, now time.Time, limit int) []state.Command {
 		if beside[al.job] == nil {
 			beside[al.job] = besideOf(s, j)
 		}
-		cmds = append(cmds, decide(s, beside[al.job], al.c, al.trigger.ID, now)...)
-		a.set(j, al, now, now)
+		decided[al] = now
+		if d, ok := decide(s, beside[al.job], al.c, al.trigger.ID, now); ok {
+			cmds = append(cmds, d)
+			decided[al] = d.Until
+		}
+	}
+	for al, until := range decided {
+		a.set(s.Job(al.job), al, until, now)
 	}
 	return cmds
 }
@@ -142,5 +141,5 @@ func (a *Agenda) endPause(s *state.State, j *state.Job, now time.Time) []state.C
 	if err != nil {
 		return nil // it was deleted
 	}
-	return append(cmds, state.ResumeJob{Key: j.Key, Effective: now})
+	return append(cmds, state.ResumeJob{Key: j.Key, Until: j.Pause.Until, Effective: now})
 }

@@ -16,7 +16,7 @@ func TestAgendaMissesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
 		now := at("11:59:00")
-		a, _ := NewAgenda(w.State, now)
+		a := NewAgenda()
 		key := func() state.JobKey {
 			return state.JobKey{Namespace: "default", Name: fmt.Sprint("j", rapid.IntRange(0, 4).Draw(rt, "job"))}
 		}
@@ -86,7 +86,8 @@ func TestQuarantine(t *testing.T) {
 	j := w.define(func(d *state.Definition) {
 		d.Triggers[0] = state.Trigger{ID: "m", Cron: &state.Cron{Expression: "0 0 * * *", TimeZone: "Atlantis/Capital"}}
 	})
-	a, cmds := NewAgenda(w.State, noon)
+	a := NewAgenda()
+	cmds := a.Note(w.State, j.Key, noon)
 	if len(cmds) != 1 {
 		t.Fatalf("%d commands, want one that quarantines", len(cmds))
 	}
@@ -122,7 +123,10 @@ func BenchmarkAgendaFire(b *testing.B) {
 					d.Triggers[0].Every = &state.Every{Interval: time.Duration(n) * time.Second, Phase: time.Duration(i) * time.Second}
 				})
 			}
-			a, _ := NewAgenda(w.State, now)
+			a := NewAgenda()
+			for j := range w.Jobs() {
+				a.Note(w.State, j.Key, now)
+			}
 			b.ResetTimer()
 			for range b.N {
 				now = now.Add(time.Second)

@@ -72,7 +72,7 @@ func attemptsAllowed(r *state.Run, a state.Attempt) int {
 		return 0
 	case a.Outcome == state.OutcomeLost || a.Outcome == state.OutcomeInterrupted:
 		if p.OnLost == state.OnLostRetry {
-			return max(p.Retry.MaxAttempts, 2) // asked for, so at least one more
+			return max(p.Retry.MaxAttempts, 2) // asked for, so it means something where failures are not retried
 		}
 		return 0
 	case a.Outcome == state.OutcomeFailed && len(p.Retry.ExitCodes) > 0:
@@ -137,12 +137,12 @@ func checkPending(r *state.Run, now time.Time) Look {
 	if deadline := since.Add(timeout); now.Before(deadline) {
 		return Look{Queue: true, Next: deadline}
 	}
-	return Look{Command: state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: fmt.Sprintf("it waited for a worker longer than its queue_timeout of %v", timeout)}}
+	return Look{Command: state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: fmt.Sprintf("it waited longer than its queue_timeout of %v", timeout)}}
 }
 
 func checkSilent(r *state.Run, silent, now time.Time) Look {
 	p := &r.Definition.Policy
-	if p.OnLost == state.OnLostWait {
+	if p.OnLost == state.OnLostWait && r.CancelTime.IsZero() {
 		return Look{}
 	}
 	if deadline := silent.Add(p.LostAfter); now.Before(deadline) {

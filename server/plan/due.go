@@ -12,10 +12,11 @@ import (
 // Why occurrences are missed. They are few, so that the ledger's spans stay
 // long.
 const (
-	missedSuperseded = "came due while nobody decided; a later occurrence ran instead"
-	missedNone       = "came due while nobody decided; the job does not catch up"
-	missedTooOld     = "came due while nobody decided, longer ago than the job's catch_up_window"
-	missedTooMany    = "came due while nobody decided, and more than 100 others came after it"
+	missedSuperseded  = "came due while nobody decided; only the latest of them counts"
+	missedNone        = "came due while nobody decided; the job does not catch up"
+	missedQuarantined = "came due while the job was quarantined"
+	missedTooOld      = "came due while nobody decided, longer ago than the job's catch_up_window"
+	missedTooMany     = "came due while nobody decided, and more than 100 others came after it"
 )
 
 // Settle returns the commands that decide all occurrences of a job that came
@@ -30,15 +31,17 @@ func Settle(s *state.State, k state.JobKey, now time.Time) ([]state.Command, err
 	var cmds []state.Command
 	for i := range j.Definition.Triggers {
 		t := &j.Definition.Triggers[i]
-		cmds = append(cmds, decide(s, b, compiled(j, t), t.ID, now)...)
+		if d, ok := decide(s, b, compiled(j, t), t.ID, now); ok {
+			cmds = append(cmds, d)
+		}
 	}
 	return cmds, nil
 }
 
-// compiled returns the trigger's schedule, or nil when it has no occurrences:
-// it is out of service, or the job is quarantined.
+// compiled returns the trigger's schedule, or nil when it has no occurrences
+// that anybody could name: it is out of service, or can't be computed.
 func compiled(j *state.Job, t *state.Trigger) *schedule.Trigger {
-	if t.Disabled || j.Quarantine != "" {
+	if t.Disabled {
 		return nil
 	}
 	c, err := Compile(j.Key, t)
@@ -48,32 +51,32 @@ func compiled(j *state.Job, t *state.Trigger) *schedule.Trigger {
 	return c
 }
 
-// decide returns the commands that decide what came due of one trigger up to
-// now: nothing when it is decided already.
-func decide(s *state.State, b *beside, c *schedule.Trigger, trigger string, now time.Time) []state.Command {
+// decide returns the command that decides what came due of one trigger up to
+// now; ok is false when it is decided already.
+func decide(s *state.State, b *beside, c *schedule.Trigger, trigger string, now time.Time) (d state.Decide, ok bool) {
 	track := s.Track(b.job.UID, trigger)
 	if track == nil || !track.DecidedUntil.Before(now) {
-		return nil
+		return state.Decide{}, false
 	}
-	d := state.Decide{
+	d = state.Decide{
 		Key: b.job.Key, UID: b.job.UID, Version: b.job.Version, Activity: b.activity,
 		Trigger: trigger, After: track.DecidedUntil, Until: now,
 	}
-	p := pass{b: b, c: c, policy: &b.job.Definition.Policy}
+	p := pass{b: b, c: c, trigger: trigger, policy: &b.job.Definition.Policy}
 	if c != nil {
-		p.classify(d.After, now)
+		d.Until = p.classify(d.After, now)
 	}
 	d.Decisions = p.ledger.decided
-	return append([]state.Command{d}, p.makeRoom...)
+	return d, true
 }
 
 // pass is one look at the occurrences of one trigger in the order of time.
 type pass struct {
-	b        *beside
-	c        *schedule.Trigger
-	policy   *state.Policy
-	ledger   ledger
-	makeRoom []state.Command
+	b       *beside
+	c       *schedule.Trigger
+	trigger string
+	policy  *state.Policy
+	ledger  ledger
 
 	late []time.Time // not decided yet: they may be caught up with
 	gone int64       // how many were missed since the last run
@@ -81,10 +84,19 @@ type pass struct {
 
 // classify says what becomes of each occurrence in (after, now]. It is the same
 // for a tick as for the end of an outage: what came due within [Grace] just
-// runs, and what is older is caught up with.
-func (p *pass) classify(after, now time.Time) {
+// runs, and what is older is caught up with. It returns up to when all is
+// classified: now, unless that would be more than one command may hold.
+func (p *pass) classify(after, now time.Time) (until time.Time) {
 	for t := p.c.Next(after); !t.IsZero() && !t.After(now); t = p.c.Next(t) {
+		if len(p.ledger.decided) >= maxDecided {
+			p.catchUp(true) // others follow: they are looked at next
+			p.ledger.bear()
+			return after
+		}
+		after = t
 		switch {
+		case p.b.job.Quarantine != "":
+			p.miss(t, missedQuarantined)
 		case pausedAt(p.b.job, t):
 			p.ledger.add(state.DecidedSkipped, t, pauseReason(p.b.job.Pause))
 		case now.Sub(t) <= Grace:
@@ -104,6 +116,7 @@ func (p *pass) classify(after, now time.Time) {
 	}
 	p.catchUp(false)
 	p.ledger.bear()
+	return now
 }
 
 // catchUp decides the late occurrences, when those that follow are known:
@@ -148,9 +161,11 @@ func (p *pass) run(t time.Time) {
 // runLate makes a run of an occurrence whatever is active. Under CatchUpAll
 // that is asked for; the queue lets one after the other go.
 func (p *pass) runLate(t time.Time) {
-	p.makeRoom = append(p.makeRoom, p.b.add()...)
 	p.ledger.add(state.DecidedRun, t, "")
-	p.ledger.last().Run = &state.Birth{Phase: state.Pending, Nominal: t, NotBefore: jittered(p.c, t), Missed: p.gone}
+	p.ledger.last().Run = &state.Birth{
+		Phase: state.Pending, Nominal: t, NotBefore: jittered(p.c, t), Missed: p.gone,
+		Replaces: p.b.add(state.OccurrenceRunID(p.b.job.UID, p.trigger, t)),
+	}
 	p.gone = 0
 }
 
@@ -219,16 +234,16 @@ func (e *OverlapError) Error() string {
 // ErrExists is returned by [Request] when the run is there already.
 var ErrExists = errors.New("the run exists")
 
-// Request returns the commands for a run by hand, named id. With origin it
+// Request returns the command for a run by hand, named id. With origin it
 // repeats that run. The errors are [state.ErrNotFound], [ErrExists] and
 // *[OverlapError].
-func Request(s *state.State, k state.JobKey, id state.RunID, origin *state.Run, now time.Time) ([]state.Command, error) {
+func Request(s *state.State, k state.JobKey, id state.RunID, origin *state.Run, now time.Time) (state.Request, error) {
 	j := s.Job(k)
 	if j == nil {
-		return nil, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
+		return state.Request{}, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
 	}
 	if s.Run(id) != nil {
-		return nil, fmt.Errorf("run %v: %w", id, ErrExists)
+		return state.Request{}, fmt.Errorf("run %v: %w", id, ErrExists)
 	}
 	b := besideOf(s, j)
 	if reason := b.admit(); reason != "" {
@@ -236,14 +251,15 @@ func Request(s *state.State, k state.JobKey, id state.RunID, origin *state.Run, 
 		for _, r := range s.ActiveRuns(j.UID) {
 			e.Active = append(e.Active, r.ID)
 		}
-		return nil, e
+		return state.Request{}, e
 	}
 	r := state.Request{
 		Key: k, UID: j.UID, Version: j.Version, Activity: b.activity, ID: id,
 		Birth: state.Birth{Phase: state.Pending, Nominal: now},
 	}
+	r.Birth.Replaces = b.add(id)
 	if origin != nil {
 		r.RetryOf, r.Trigger, r.Birth.Nominal = origin.ID, origin.Trigger, origin.Nominal
 	}
-	return append([]state.Command{r}, b.add()...), nil
+	return r, nil
 }

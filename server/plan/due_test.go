@@ -82,20 +82,18 @@ func (w *world) settle(now time.Time) string {
 	}
 	var words []string
 	for _, c := range cmds {
-		switch c := c.(type) {
-		case state.Cancel:
-			words = append(words, "cancel")
-		case state.Decide:
-			for _, d := range c.Decisions {
-				word := map[state.Decision]string{state.DecidedRun: "run", state.DecidedSkipped: "skip", state.DecidedMissed: "miss"}[d.Decision]
-				word += " " + d.Last.Format("15:04")
-				if d.Count > 1 {
-					word += fmt.Sprintf(" of %d", d.Count)
-				}
-				if d.Run != nil && d.Decision == state.DecidedRun && d.Run.Missed > 0 {
-					word += fmt.Sprintf(" for %d", d.Run.Missed)
-				}
-				words = append(words, word)
+		for _, d := range c.(state.Decide).Decisions {
+			word := map[state.Decision]string{state.DecidedRun: "run", state.DecidedSkipped: "skip", state.DecidedMissed: "miss"}[d.Decision]
+			word += " " + d.Last.Format("15:04")
+			if d.Count > 1 {
+				word += fmt.Sprintf(" of %d", d.Count)
+			}
+			if d.Run != nil && d.Decision == state.DecidedRun && d.Run.Missed > 0 {
+				word += fmt.Sprintf(" for %d", d.Run.Missed)
+			}
+			words = append(words, word)
+			if d.Run != nil && len(d.Run.Replaces) > 0 {
+				words = append(words, "cancel")
 			}
 		}
 	}
@@ -306,11 +304,11 @@ func TestRequest(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(nil)
 	id := state.RequestRunID(j.UID, "a")
-	cmds, err := Request(w.State, jobKey, id, nil, noon)
+	r, err := Request(w.State, jobKey, id, nil, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.do(noon, cmds...)
+	w.do(noon, r)
 	if _, err := Request(w.State, jobKey, id, nil, noon); err == nil || !strings.Contains(err.Error(), "exists") {
 		t.Errorf("the same request again: %v", err)
 	}

@@ -10,10 +10,16 @@ import (
 // put together: what the state says, and what the commands before will add.
 type beside struct {
 	job      *state.Job
-	activity uint64       // what Decide and Request will find
-	active   int          // runs that have not ended
-	pending  int          // those of them that no worker has
-	replace  []*state.Run // those that a new run takes the place of
+	activity uint64        // what Decide and Request will find
+	active   int           // runs that have not ended
+	pending  int           // those of them that no worker has
+	replace  []replaceable // those that a new run may take the place of, oldest first
+}
+
+// replaceable is a run that has not ended, and has not been asked to.
+type replaceable struct {
+	id      state.RunID
+	pending bool // cancelling it ends it
 }
 
 func besideOf(s *state.State, j *state.Job) *beside {
@@ -24,7 +30,7 @@ func besideOf(s *state.State, j *state.Job) *beside {
 				b.pending++
 			}
 			if r.CancelTime.IsZero() {
-				b.replace = append(b.replace, r)
+				b.replace = append(b.replace, replaceable{r.ID, r.Phase == state.Pending})
 			}
 		}
 	}
@@ -46,24 +52,27 @@ func (b *beside) admit() (reason string) {
 	return ""
 }
 
-// add takes note that a run will be made, and returns the commands that make
-// room for it.
-func (b *beside) add() (cancel []state.Command) {
+// add takes note that a run will be made, and returns the runs that it takes the
+// place of: the oldest ones, as many as there are too many.
+func (b *beside) add(id state.RunID) (replaces []state.RunID) {
 	p := &b.job.Definition.Policy
-	if p.Overlap == state.OverlapReplace && b.active >= p.MaxConcurrent {
-		for _, r := range b.replace {
-			cancel = append(cancel, state.Cancel{Run: r.ID, Note: "overlap: replaced by a newer run"})
-			if r.Phase == state.Pending {
+	if p.Overlap == state.OverlapReplace {
+		for len(b.replace) >= p.MaxConcurrent {
+			old := b.replace[0]
+			b.replace = b.replace[1:]
+			if old.pending {
 				b.active--
+				b.pending--
 				b.activity++
 			}
+			replaces = append(replaces, old.id)
 		}
-		b.replace = nil
+		b.replace = append(b.replace, replaceable{id, true})
 	}
 	b.active++
 	b.pending++
 	b.activity++
-	return cancel
+	return replaces
 }
 
 func count(n int, one, many string) string {

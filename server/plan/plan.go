@@ -11,6 +11,7 @@
 //	queue.go    which run goes to which worker
 //	attempt.go  what becomes of a run when its attempt ended, or is overdue
 //	verify.go   whether the ledger agrees with the schedule
+//	prune.go    what of the past to forget
 package plan
 
 import (
@@ -26,6 +27,10 @@ const Grace = 60 * time.Second
 
 // MaxCatchUp bounds the runs that one catch-up makes under CatchUpAll.
 const MaxCatchUp = 100
+
+// maxDecided bounds the decisions in one command, give or take those of one
+// catch-up, so that it fits in a proposal whatever the reasons are.
+const maxDecided = 400
 
 // MaxQueued bounds the runs of one job that wait under OverlapQueue.
 const MaxQueued = 100

@@ -9,7 +9,7 @@ import (
 // Retention bounds what is kept of the past. A run that has not ended is always
 // kept.
 type Retention struct {
-	RunsPerJob int           // finished runs kept of each job
+	RunsPerJob int           // finished runs kept of each job; as many again that never ran
 	Runs       int           // finished runs kept in all
 	RunAge     time.Duration // how long a finished run is kept
 	LedgerAge  time.Duration // how long the ledger is kept
@@ -30,15 +30,20 @@ const maxPrune = 1000
 // kept.
 func Prune(s *state.State, keep Retention, now time.Time) []state.Command {
 	var gone []state.RunID
-	perJob := map[uint64]int{}
+	type kind struct {
+		uid uint64
+		ran bool // what was skipped or missed must not drive out what ran
+	}
+	perJob := map[kind]int{}
 	kept := 0
 	for r := range s.RunsBefore(0) { // the newest first
 		if !r.Phase.Final() {
 			continue
 		}
-		perJob[r.UID]++
+		k := kind{r.UID, len(r.Attempts) > 0}
+		perJob[k]++
 		kept++
-		if perJob[r.UID] > keep.RunsPerJob || kept > keep.Runs || now.Sub(r.Finished) > keep.RunAge {
+		if perJob[k] > keep.RunsPerJob || kept > keep.Runs || now.Sub(r.Finished) > keep.RunAge {
 			gone = append(gone, r.ID)
 			kept--
 		}

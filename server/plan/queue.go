@@ -2,8 +2,8 @@ package plan
 
 import (
 	"cmp"
-	"container/heap"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,89 +14,95 @@ import (
 )
 
 // Queue is the runs that wait for a worker, oldest first, in one line for each
-// way of choosing a worker. A line whose workers are all busy costs nothing. All
-// of it is derived from the state and from who is connected; it belongs to one
-// leader for one term.
+// way of choosing a worker. All of it is derived from the state and from who is
+// connected; it belongs to one leader for one term.
 type Queue struct {
 	lines   map[state.Target]*line
-	queued  map[state.RunID]bool             // in a line, or held
-	held    map[uint64]map[state.RunID]*item // by job uid: wait for other runs of the job
-	live    map[state.WorkerID]bool          // connected, inventory known
-	workers int                              // counts changes of workers
-	turn    int                              // for RoundRobin
+	targets map[state.RunID]state.Target             // of each run in a line, or held
+	held    map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
+	live    map[state.WorkerID]bool                  // connected, inventory known
+	workers int                                      // counts changes of workers
+	turn    int                                      // for RoundRobin
 }
 
 // line is the runs that choose alike.
 type line struct {
 	target   state.Target
 	selector labels.Selector // nil: it can't be parsed
-	waiting  items
+	waiting  *ranking[state.RunID, uint64]
 	matches  []state.WorkerID // workers that match, by name and id
 	asOf     int              // Queue.workers when matches was made
-}
-
-type item struct {
-	run    state.RunID
-	serial uint64
-	target state.Target
-}
-
-// items is a heap, oldest first.
-type items []*item
-
-func (h items) Len() int           { return len(h) }
-func (h items) Less(i, j int) bool { return h[i].serial < h[j].serial }
-func (h items) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-
-// Push implements heap.Interface.
-func (h *items) Push(x any) { *h = append(*h, x.(*item)) }
-
-// Pop implements heap.Interface.
-func (h *items) Pop() any {
-	old := *h
-	n := len(old) - 1
-	x := old[n]
-	old[n] = nil
-	*h = old[:n]
-	return x
 }
 
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
 	return &Queue{
-		lines:  map[state.Target]*line{},
-		queued: map[state.RunID]bool{},
-		held:   map[uint64]map[state.RunID]*item{},
-		live:   map[state.WorkerID]bool{},
+		lines:   map[state.Target]*line{},
+		targets: map[state.RunID]state.Target{},
+		held:    map[uint64]*ranking[state.RunID, uint64]{},
+		live:    map[state.WorkerID]bool{},
 	}
 }
 
 // Add puts a pending run in its line. Adding it again changes nothing.
 func (q *Queue) Add(r *state.Run) {
-	if q.queued[r.ID] {
+	if _, there := q.targets[r.ID]; !there {
+		q.targets[r.ID] = r.Definition.Target
+		q.wait(r.ID, r.Serial)
+	}
+}
+
+// wait puts a run in its line.
+func (q *Queue) wait(id state.RunID, serial uint64) {
+	target := q.targets[id]
+	l := q.lines[target]
+	if l == nil {
+		l = &line{target: target, waiting: newSerials[state.RunID](), asOf: -1}
+		l.selector, _ = labels.Parse(target.Selector)
+		q.lines[target] = l
+	}
+	l.waiting.set(id, serial)
+}
+
+// Forget takes out a run that waits no longer. It need not be there.
+func (q *Queue) Forget(id state.RunID, uid uint64) {
+	target, there := q.targets[id]
+	if !there {
 		return
 	}
-	q.queued[r.ID] = true
-	q.push(&item{run: r.ID, serial: r.Serial, target: r.Definition.Target})
+	delete(q.targets, id)
+	if l := q.lines[target]; l != nil {
+		l.waiting.remove(id)
+		if len(l.waiting.items) == 0 {
+			delete(q.lines, target)
+		}
+	}
+	if h := q.held[uid]; h != nil {
+		h.remove(id)
+		if len(h.items) == 0 {
+			delete(q.held, uid)
+		}
+	}
 }
 
-func (q *Queue) push(it *item) {
-	l := q.lines[it.target]
-	if l == nil {
-		l = &line{target: it.target, asOf: -1}
-		l.selector, _ = labels.Parse(it.target.Selector)
-		q.lines[it.target] = l
+// Release takes note that there may be room for n more runs of a job: as many of
+// those that waited for it may go, the oldest first.
+func (q *Queue) Release(uid uint64, n int) {
+	h := q.held[uid]
+	if h == nil {
+		return
 	}
-	heap.Push(&l.waiting, it)
-}
-
-// Release takes note that a run of the job has ended: those that waited for it
-// may go.
-func (q *Queue) Release(uid uint64) {
-	for _, it := range q.held[uid] {
-		q.push(it)
+	for range n {
+		oldest, ok := h.first()
+		if !ok {
+			break
+		}
+		h.remove(oldest.key)
+		q.wait(oldest.key, oldest.rank)
 	}
-	delete(q.held, uid)
+	if len(h.items) == 0 {
+		delete(q.held, uid)
+	}
 }
 
 // SetLive says whether a worker can be given runs now.
@@ -112,15 +118,23 @@ func (q *Queue) SetLive(w state.WorkerID, live bool) {
 func (q *Queue) NoteWorker() { q.workers++ }
 
 // Place returns assignments for the runs that can go now, at most limit, and
-// takes them out: those that are refused have to be added again.
+// takes them out: those that are refused have to be added again. The line whose
+// first run is oldest goes first.
 func (q *Queue) Place(s *state.State, limit int) []state.Command {
-	p := placing{q: q, s: s, load: map[state.WorkerID]int{}, begun: map[uint64]int{}}
-	for target, l := range q.lines {
-		if l.waiting.Len() > 0 && len(p.cmds) < limit {
-			p.line(l, limit)
-		}
-		if l.waiting.Len() == 0 {
-			delete(q.lines, target)
+	if len(q.lines) == 0 {
+		return nil
+	}
+	p := placing{q: q, s: s, load: map[state.WorkerID]int{}, begun: map[uint64]int{}, spread: map[uint64]map[state.WorkerID]int{}}
+	if !p.anyRoom() {
+		return nil
+	}
+	lines := slices.SortedFunc(maps.Values(q.lines), func(a, b *line) int {
+		return cmp.Compare(a.waiting.items[0].rank, b.waiting.items[0].rank)
+	})
+	for _, l := range lines {
+		p.line(l, limit)
+		if len(l.waiting.items) == 0 {
+			delete(q.lines, l.target)
 		}
 	}
 	return p.cmds
@@ -128,35 +142,59 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 
 // placing is one call of Place: what it has given away so far.
 type placing struct {
-	q     *Queue
-	s     *state.State
-	load  map[state.WorkerID]int // given to each worker
-	begun map[uint64]int         // given away of each job
-	cmds  []state.Command
+	q      *Queue
+	s      *state.State
+	load   map[state.WorkerID]int            // given to each worker
+	begun  map[uint64]int                    // given away of each job
+	spread map[uint64]map[state.WorkerID]int // for Spread: runs of a job on each worker
+	cmds   []state.Command
+}
+
+// anyRoom tells whether any worker could take a run, so that the lines need not
+// be looked at while all are busy.
+func (p *placing) anyRoom() bool {
+	for id := range p.q.live {
+		if w := p.s.Worker(id); w != nil && p.takes(w) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *placing) line(l *line, limit int) {
 	free := p.free(l)
-	for len(free) > 0 && l.waiting.Len() > 0 && len(p.cmds) < limit {
-		it := heap.Pop(&l.waiting).(*item)
-		r := p.s.Run(it.run)
+	for len(free) > 0 && len(p.cmds) < limit {
+		first, ok := l.waiting.first()
+		if !ok {
+			return
+		}
+		l.waiting.remove(first.key)
+		r := p.s.Run(first.key)
 		if r == nil || r.Phase != state.Pending {
-			delete(p.q.queued, it.run)
+			delete(p.q.targets, first.key)
 			continue
 		}
 		if p.mustWait(r) {
-			p.hold(r, it)
+			p.hold(r)
 			continue
 		}
 		i := p.choose(r, l.target.Strategy, free)
 		w := free[i]
-		p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
-		delete(p.q.queued, r.ID)
-		p.load[w.ID]++
-		p.begun[r.UID]++
+		p.give(r, w)
 		if p.room(w) <= 0 {
 			free = slices.Delete(free, i, i+1)
 		}
+	}
+}
+
+// give assigns a run to a worker.
+func (p *placing) give(r *state.Run, w *state.Worker) {
+	p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
+	delete(p.q.targets, r.ID)
+	p.load[w.ID]++
+	p.begun[r.UID]++
+	if on := p.spread[r.UID]; on != nil {
+		on[w.ID]++
 	}
 }
 
@@ -169,11 +207,16 @@ func (p *placing) free(l *line) []*state.Worker {
 	var free []*state.Worker
 	for _, id := range l.matches {
 		w := p.s.Worker(id)
-		if w != nil && q.live[id] && w.Drain == nil && w.Offline.IsZero() && p.room(w) > 0 {
+		if w != nil && q.live[id] && p.takes(w) {
 			free = append(free, w)
 		}
 	}
 	return free
+}
+
+// takes tells whether a worker that is connected can take a run.
+func (p *placing) takes(w *state.Worker) bool {
+	return w.Drain == nil && w.Offline.IsZero() && p.room(w) > 0
 }
 
 // matching returns the workers that a selector matches, by name and id.
@@ -202,26 +245,14 @@ func (p *placing) room(w *state.Worker) int { return w.Slots() - p.s.Load(w.ID) 
 // mustWait reports whether other runs of the job have to end first.
 func (p *placing) mustWait(r *state.Run) bool {
 	policy := &r.Definition.Policy
-	return policy.Overlap != state.OverlapAllow && onWorkers(p.s, r.UID)+p.begun[r.UID] >= policy.MaxConcurrent
+	return policy.Overlap != state.OverlapAllow && p.s.NumLive(r.UID)+p.begun[r.UID] >= policy.MaxConcurrent
 }
 
-// onWorkers returns how many runs of a job workers have.
-func onWorkers(s *state.State, uid uint64) (n int) {
-	for _, r := range s.ActiveRuns(uid) {
-		if r.Live() != nil {
-			n++
-		}
+func (p *placing) hold(r *state.Run) {
+	if p.q.held[r.UID] == nil {
+		p.q.held[r.UID] = newSerials[state.RunID]()
 	}
-	return n
-}
-
-func (p *placing) hold(r *state.Run, it *item) {
-	held := p.q.held[r.UID]
-	if held == nil {
-		held = map[state.RunID]*item{}
-		p.q.held[r.UID] = held
-	}
-	held[r.ID] = it
+	p.q.held[r.UID].set(r.ID, r.Serial)
 }
 
 // choose returns the index of the worker that the run goes to. A worker on
@@ -240,7 +271,8 @@ func (p *placing) choose(r *state.Run, how state.Strategy, free []*state.Worker)
 	case state.PreferFirst:
 		return from[0]
 	case state.Spread:
-		return p.least(from, func(i int) float64 { return float64(p.ofJobOn(r.UID, free[i].ID)) })
+		on := p.ofJob(r.UID)
+		return p.least(from, func(i int) float64 { return float64(on[free[i].ID]) })
 	default:
 		return p.least(from, func(i int) float64 {
 			return float64(p.s.Load(free[i].ID)+p.load[free[i].ID]) / float64(free[i].Slots())
@@ -260,21 +292,23 @@ func (p *placing) least(from []int, weight func(int) float64) int {
 	return slices.MinFunc(from, func(a, b int) int { return cmp.Compare(weight(a), weight(b)) })
 }
 
-// ofJobOn returns how many runs of a job a worker has or is about to get.
-func (p *placing) ofJobOn(uid uint64, w state.WorkerID) (n int) {
-	for _, r := range p.s.ActiveRuns(uid) {
-		if a := r.Live(); a != nil && a.Worker == w {
-			n++
-		}
-	}
-	for _, c := range p.cmds {
-		if a, ok := c.(state.Assign); ok && a.Worker == w {
-			if r := p.s.Run(a.Run); r != nil && r.UID == uid {
-				n++
+// ofJob returns how many runs of a job each worker has or is about to get.
+func (p *placing) ofJob(uid uint64) map[state.WorkerID]int {
+	if p.spread[uid] == nil {
+		on := map[state.WorkerID]int{}
+		for _, r := range p.s.ActiveRuns(uid) {
+			if a := r.Live(); a != nil {
+				on[a.Worker]++
 			}
 		}
+		for _, c := range p.cmds {
+			if a, ok := c.(state.Assign); ok && p.s.Run(a.Run).UID == uid {
+				on[a.Worker]++
+			}
+		}
+		p.spread[uid] = on
 	}
-	return n
+	return p.spread[uid]
 }
 
 // WhyPending says in a sentence why a pending run waits.
@@ -294,7 +328,7 @@ func waitsFor(s *state.State, r *state.Run, now time.Time) string {
 	case r.NotBefore.After(now):
 		return "waits until " + r.NotBefore.UTC().Format(time.RFC3339) + " because of the trigger's jitter"
 	}
-	if n := onWorkers(s, r.UID); policy.Overlap != state.OverlapAllow && n >= policy.MaxConcurrent {
+	if n := s.NumLive(r.UID); policy.Overlap != state.OverlapAllow && n >= policy.MaxConcurrent {
 		return "waits for " + count(n, "active run", "active runs") + " of the job to end"
 	}
 	return "waits for a worker: " + whyNoWorker(s, r.Definition.Target.Selector)

@@ -127,7 +127,7 @@ func TestHeldRunsLetOthersPass(t *testing.T) {
 		t.Errorf("reason %q, want %q", got, want)
 	}
 	w.finish(first)
-	q.Release(first.UID)
+	q.Release(first.UID, 1)
 	w.place(q)
 	if got := w.phases(second); got != "assigned" {
 		t.Errorf("phase %q after the first has ended, want assigned", got)

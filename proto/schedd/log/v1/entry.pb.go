@@ -716,7 +716,9 @@ type ResumeJob struct {
 	// Names the job.
 	Key *JobKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// From when it is over.
-	Effective     int64 `protobuf:"fixed64,2,opt,name=effective,proto3" json:"effective,omitempty"`
+	Effective int64 `protobuf:"fixed64,2,opt,name=effective,proto3" json:"effective,omitempty"`
+	// End of the pause that is meant; 0 means whichever there is.
+	Until         int64 `protobuf:"fixed64,3,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -761,6 +763,13 @@ func (x *ResumeJob) GetKey() *JobKey {
 func (x *ResumeJob) GetEffective() int64 {
 	if x != nil {
 		return x.Effective
+	}
+	return 0
+}
+
+func (x *ResumeJob) GetUntil() int64 {
+	if x != nil {
+		return x.Until
 	}
 	return 0
 }
@@ -1061,7 +1070,9 @@ type Birth struct {
 	// Why it was skipped or missed.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// How many occurrences before it this run stands for.
-	Missed        int64 `protobuf:"varint,5,opt,name=missed,proto3" json:"missed,omitempty"`
+	Missed int64 `protobuf:"varint,5,opt,name=missed,proto3" json:"missed,omitempty"`
+	// The runs that are cancelled to make room for it, 16 bytes each.
+	Replaces      [][]byte `protobuf:"bytes,6,rep,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1129,6 +1140,13 @@ func (x *Birth) GetMissed() int64 {
 		return x.Missed
 	}
 	return 0
+}
+
+func (x *Birth) GetReplaces() [][]byte {
+	if x != nil {
+		return x.Replaces
+	}
+	return nil
 }
 
 // Request creates a run that was asked for by hand.
@@ -1982,10 +2000,11 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x15.schedd.log.v1.JobKeyR\x03key\x12\x12\n" +
 	"\x04note\x18\x02 \x01(\tR\x04note\x12\x14\n" +
 	"\x05until\x18\x03 \x01(\x10R\x05until\x12\x1c\n" +
-	"\teffective\x18\x04 \x01(\x10R\teffective\"R\n" +
+	"\teffective\x18\x04 \x01(\x10R\teffective\"h\n" +
 	"\tResumeJob\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.schedd.log.v1.JobKeyR\x03key\x12\x1c\n" +
-	"\teffective\x18\x02 \x01(\x10R\teffective\"y\n" +
+	"\teffective\x18\x02 \x01(\x10R\teffective\x12\x14\n" +
+	"\x05until\x18\x03 \x01(\x10R\x05until\"y\n" +
 	"\n" +
 	"Quarantine\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.schedd.log.v1.JobKeyR\x03key\x12\x10\n" +
@@ -2008,14 +2027,15 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\x05count\x18\x04 \x01(\x03R\x05count\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\x06R\x06digest\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12&\n" +
-	"\x03run\x18\a \x01(\v2\x14.schedd.log.v1.BirthR\x03run\"\x9c\x01\n" +
+	"\x03run\x18\a \x01(\v2\x14.schedd.log.v1.BirthR\x03run\"\xb8\x01\n" +
 	"\x05Birth\x12*\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x14.schedd.log.v1.PhaseR\x05phase\x12\x18\n" +
 	"\anominal\x18\x02 \x01(\x10R\anominal\x12\x1d\n" +
 	"\n" +
 	"not_before\x18\x03 \x01(\x10R\tnotBefore\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06missed\x18\x05 \x01(\x03R\x06missed\"\xeb\x01\n" +
+	"\x06missed\x18\x05 \x01(\x03R\x06missed\x12\x1a\n" +
+	"\breplaces\x18\x06 \x03(\fR\breplaces\"\xeb\x01\n" +
 	"\aRequest\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.schedd.log.v1.JobKeyR\x03key\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\x04R\x03uid\x12\x18\n" +
