@@ -126,7 +126,7 @@ func (t *table) settle(a *attempt, known acceptance) {
 
 // strays is what the runner of real processes can do beyond [runner.Runner].
 type strays interface {
-	EndStrays(id, runID string, attempt int) (int, error)
+	EndStrays(id string, env []string) (int, error)
 }
 
 // endStrays ends the processes that an attempt of a former life left behind.
@@ -135,7 +135,9 @@ func (t *table) endStrays(a *attempt) error {
 	if !ok {
 		return nil
 	}
-	n, err := r.EndStrays(a.id(), a.key.Run, int(a.key.Attempt))
+	n, err := r.EndStrays(a.id(), []string{
+		"SCHEDD_RUN_ID=" + a.key.Run, fmt.Sprint("SCHEDD_ATTEMPT=", a.key.Attempt), "SCHEDD_WORKER=" + t.worker,
+	})
 	if n > 0 {
 		t.log.Warn("ended processes of an attempt of a former life", "run", a.key.Run, "attempt", a.key.Attempt, "processes", n)
 	}

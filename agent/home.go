@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 )
@@ -39,6 +40,12 @@ type home struct {
 	starts uint32 // of an agent in this directory, this one included
 }
 
+// How long a lock is tried for, and how often.
+const (
+	lockPatience = time.Second
+	lockAgain    = 20 * time.Millisecond
+)
+
 // openHome locks the directory, makes what is missing, and counts the start.
 func openHome(dir string, log *slog.Logger) (_ *home, err error) {
 	// Those who run scripts as other users have to pass through.
@@ -46,7 +53,7 @@ func openHome(dir string, log *slog.Logger) (_ *home, err error) {
 		return nil, fmt.Errorf("make the data directory: %w; create it for this user, or name another with --data-dir", err)
 	}
 	h := &home{dir: dir, lock: flock.New(filepath.Join(dir, lockFile))}
-	ours, err := h.lock.TryLock()
+	ours, err := tryLock(h.lock)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory %q: %w; it has to be writable for this user", dir, err)
 	}
@@ -65,6 +72,24 @@ func openHome(dir string, log *slog.Logger) (_ *home, err error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// tryLock tries for a while: a former life that was killed amid a fork has the
+// lock until its child has started.
+func tryLock(l *flock.Flock) (ours bool, err error) {
+	patience, again := time.NewTimer(lockPatience), time.NewTicker(lockAgain)
+	defer patience.Stop()
+	defer again.Stop()
+	for {
+		if ours, err = l.TryLock(); ours || err != nil {
+			return ours, err
+		}
+		select {
+		case <-patience.C:
+			return false, nil
+		case <-again.C:
+		}
+	}
 }
 
 func (h *home) path(name string) string { return filepath.Join(h.dir, name) }

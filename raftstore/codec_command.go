@@ -97,7 +97,7 @@ func (e *encoder) putJob(c state.PutJob) *logv1.PutJob {
 		return nil
 	}
 	return &logv1.PutJob{
-		Key: e.key(c.Key), Definition: e.definition(c.Definition), Expected: c.Expected, Effective: e.time(c.Effective),
+		Key: e.key(c.Key), Definition: e.definition(c.Definition), Expected: c.Expected, Effective: e.time(c.Effective), Uid: c.UID,
 	}
 }
 
@@ -204,7 +204,7 @@ func (d *decoder) putJob(p *logv1.PutJob) state.PutJob {
 		d.failf("a job without a definition")
 	}
 	return state.PutJob{
-		Key: d.key(p.GetKey()), Definition: d.definition(p.GetDefinition()), Expected: p.Expected, Effective: d.time(p.GetEffective()),
+		Key: d.key(p.GetKey()), Definition: d.definition(p.GetDefinition()), Expected: p.Expected, Effective: d.time(p.GetEffective()), UID: p.GetUid(),
 	}
 }
 

@@ -62,6 +62,22 @@ func (h *household) isMainLocked(pid int) bool {
 	return p != nil && !p.kin.reaped
 }
 
-func marks(runID, attempt string) [2]string {
-	return [2]string{"SCHEDD_RUN_ID=" + runID, "SCHEDD_ATTEMPT=" + attempt}
+// markNames are the variables that tell of whose attempt a process is. The worker
+// is one of them: two agents on one host, of two clusters even, must not end each
+// other's processes.
+var markNames = []string{"SCHEDD_RUN_ID", "SCHEDD_ATTEMPT", "SCHEDD_WORKER"}
+
+// marksOf returns the entries of an environment that tell of whose attempt it is;
+// nil when it does not say of which run and attempt.
+func marksOf(env []string) (marks []string) {
+	for i, name := range markNames {
+		v, ok := getenv(env, name)
+		switch {
+		case ok:
+			marks = append(marks, name+"="+v)
+		case i < 2:
+			return nil
+		}
+	}
+	return marks
 }

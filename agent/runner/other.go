@@ -70,7 +70,7 @@ func maxRSS(u syscall.Rusage) int64 {
 
 // EndStrays removes what an earlier life of the agent left of an attempt's
 // script. Finding its processes needs Linux.
-func (l *Local) EndStrays(id, _ string, _ int) (int, error) {
+func (l *Local) EndStrays(id string, _ []string) (int, error) {
 	if home.running(id) {
 		return 0, fmt.Errorf("ending strays of attempt %q: %w", id, ErrRunning)
 	}

@@ -134,9 +134,10 @@ func environ(pid int) environment {
 	return strings.Split(string(b), "\x00")
 }
 
-// bears reports whether both marks are in it.
-func (e environment) bears(marks [2]string) bool {
-	return marks[0] != "" && slices.Contains(e, marks[0]) && slices.Contains(e, marks[1])
+// bears reports whether all the marks are in it; false when there are none.
+func (e environment) bears(marks []string) bool {
+	missing := func(m string) bool { return !slices.Contains(e, m) }
+	return len(marks) > 0 && !slices.ContainsFunc(marks, missing)
 }
 
 // marked reports whether it is that of any attempt.

@@ -43,7 +43,7 @@ const (
 // have become somebody else's.
 type process struct {
 	id             string
-	marks          [2]string // SCHEDD_RUN_ID=… and SCHEDD_ATTEMPT=…, "" when not given
+	marks          []string // of its environment; see marksOf
 	timeout, grace time.Duration
 	script         string
 	local          *Local
@@ -84,16 +84,10 @@ type ending struct {
 }
 
 func newProcess(l *Local, s Spec) *process {
-	p := &process{
-		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace,
+	return &process{
+		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, marks: marksOf(s.Env),
 		poke: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	run, hasRun := getenv(s.Env, "SCHEDD_RUN_ID")
-	attempt, hasAttempt := getenv(s.Env, "SCHEDD_ATTEMPT")
-	if hasRun && hasAttempt {
-		p.marks = marks(run, attempt)
-	}
-	return p
 }
 
 func (p *process) began(pid int, now time.Time) { p.pid, p.started = pid, now }

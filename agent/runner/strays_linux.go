@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -14,15 +13,16 @@ import (
 const strayPatience = 5 * time.Second
 
 // EndStrays finds what an earlier life of the agent left of an attempt, by the
-// SCHEDD_RUN_ID and SCHEDD_ATTEMPT in the environment, kills it and all its
-// descendants with SIGKILL, and removes what is left of its script. It returns
+// SCHEDD_RUN_ID, SCHEDD_ATTEMPT and SCHEDD_WORKER that env has and theirs too,
+// kills it and all its descendants with SIGKILL, and removes what is left of its
+// script. It returns
 // how many processes it killed, after they are gone. It fails with ErrRunning
 // when this runner is running the attempt, and when it may not kill a process
 // or can't see the end of it within 5 s.
 //
 // It reads all of /proc, and does not see processes of other users unless it is
 // root, nor those that have thrown their environment away.
-func (l *Local) EndStrays(id, runID string, attempt int) (n int, err error) {
+func (l *Local) EndStrays(id string, env []string) (n int, err error) {
 	if home.running(id) {
 		return 0, fmt.Errorf("ending strays of attempt %q: %w", id, ErrRunning)
 	}
@@ -32,7 +32,7 @@ func (l *Local) EndStrays(id, runID string, attempt int) (n int, err error) {
 	again := time.NewTicker(2 * time.Millisecond)
 	defer again.Stop()
 	for quiet := 0; ; {
-		strays, err := straysOf(marks(runID, strconv.Itoa(attempt)))
+		strays, err := straysOf(marksOf(env))
 		if err != nil {
 			return len(gone), fmt.Errorf("ending strays of attempt %q: %w", id, err)
 		}
@@ -59,7 +59,7 @@ func (l *Local) EndStrays(id, runID string, attempt int) (n int, err error) {
 }
 
 // straysOf are the living processes with these marks, and all below them.
-func straysOf(marks [2]string) ([]ref, error) {
+func straysOf(marks []string) ([]ref, error) {
 	all, err := everybody()
 	if err != nil {
 		return nil, err

@@ -387,37 +387,49 @@ func TestEndStrays(t *testing.T) {
 	p := newPlace(t)
 	out := filepath.Join(p.dir, "strays")
 	run := fmt.Sprintf("stray-%d", os.Getpid())
-	// An earlier life: it starts processes for two attempts and is gone.
-	life := func(attempt int) {
+	env := func(attempt int, worker string) []string {
+		return []string{"PATH=" + runner.DefaultPath, "SCHEDD_RUN_ID=" + run, fmt.Sprintf("SCHEDD_ATTEMPT=%d", attempt), "SCHEDD_WORKER=" + worker}
+	}
+	// An earlier life: it starts processes for two attempts and is gone. And
+	// another worker on this host, of another cluster.
+	life := func(attempt int, worker string) {
 		cmd := exec.Command("/bin/sh", "-c", "(setsid sh -c 'echo $$; env -i sleep 1000' >>"+out+" 2>/dev/null </dev/null &)")
-		cmd.Env = []string{"PATH=" + runner.DefaultPath, "SCHEDD_RUN_ID=" + run, fmt.Sprintf("SCHEDD_ATTEMPT=%d", attempt)}
+		cmd.Env = env(attempt, worker)
 		if b, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, b)
 		}
 	}
-	life(1)
+	life(1, "w-1")
 	first := p.pids(runner.Spec{Output: out}, 1)[0]
-	life(12)
+	life(12, "w-1")
 	second := p.pids(runner.Spec{Output: out}, 2)[1]
+	life(1, "w-2")
+	others := p.pids(runner.Spec{Output: out}, 3)[2]
 	p.until("the strays to have children", func() bool {
-		return len(p.childrenOf(first)) == 1 && len(p.childrenOf(second)) == 1
+		return len(p.childrenOf(first)) == 1 && len(p.childrenOf(second)) == 1 && len(p.childrenOf(others)) == 1
 	})
 	script := filepath.Join(p.dir, "schedd-script-"+run+"-1-4711")
 	if err := os.WriteFile(script, nil, 0o700); err != nil {
 		t.Fatal(err)
 	}
 
-	if n, err := p.runner.EndStrays(run+"/1", run, 1); n != 2 || err != nil {
+	if n, err := p.runner.EndStrays(run+"/1", env(1, "w-1")); n != 2 || err != nil {
 		t.Errorf("ended %d, %v; want 2", n, err)
 	}
-	if n, err := p.runner.EndStrays(run+"/1", run, 1); n != 0 || err != nil {
+	if n, err := p.runner.EndStrays(run+"/1", env(1, "w-1")); n != 0 || err != nil {
 		t.Errorf("once more: ended %d, %v", n, err)
 	}
 	p.noScripts()
 	if len(p.childrenOf(second)) != 1 {
 		t.Error("the other attempt was ended too")
 	}
-	if n, err := p.runner.EndStrays(run+"/12", run, 12); n != 2 || err != nil {
+	if len(p.childrenOf(others)) != 1 {
+		t.Error("the other worker's attempt was ended too")
+	}
+	if n, err := p.runner.EndStrays(run+"/1", env(1, "w-2")); n != 2 || err != nil {
+		t.Errorf("the other worker ended %d, %v; want 2", n, err)
+	}
+	if n, err := p.runner.EndStrays(run+"/12", env(12, "w-1")); n != 2 || err != nil {
 		t.Errorf("ended %d, %v; want 2", n, err)
 	}
 	p.run(p.spec("true"))

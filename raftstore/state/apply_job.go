@@ -23,6 +23,12 @@ func (s *State) putJob(c PutJob) (*Job, error) {
 		*j = *old
 	} else {
 		j.UID = s.nextSerial()
+		if c.UID != 0 {
+			j.UID = c.UID
+		}
+		if s.taken(j.UID, c.Definition) {
+			return nil, fmt.Errorf("job %v: the uid %d is another's: %w", c.Key, j.UID, ErrStale)
+		}
 	}
 	j.Version++
 	j.Updated, j.Definition, j.Quarantine = s.now, c.Definition, ""
@@ -46,6 +52,17 @@ func (s *State) putJob(c PutJob) (*Job, error) {
 	s.jobs[c.Key] = j
 	s.changedJob(c.Key)
 	return j, nil
+}
+
+// taken tells whether another job has that uid. It is drawn at random, so this
+// is for who draws badly.
+func (s *State) taken(uid uint64, d *Definition) bool {
+	for i := range d.Triggers {
+		if s.tracks[TrackKey{uid, d.Triggers[i].ID}] != nil {
+			return true
+		}
+	}
+	return s.active[uid] != nil || s.past[uid] != nil
 }
 
 // expect checks that the job is at the version that the caller expects.

@@ -63,6 +63,7 @@ type (
 		Definition *Definition
 		Expected   *uint64   // version that it replaces, 0: none; nil: any
 		Effective  time.Time // from when the definition counts
+		UID        uint64    // of the job if it is new, drawn at random; 0: a serial
 	}
 
 	// DeleteJob removes a job, whose occurrences must have been decided up to

@@ -28,7 +28,7 @@ func (k JobKey) Compare(l JobKey) int {
 // Job is a job as it is now.
 type Job struct {
 	Key        JobKey
-	UID        uint64 // never used again; serial of the command that created it
+	UID        uint64 // never used again, nor in another cluster: run ids are made of it
 	Version    uint64 // of the definition, from 1
 	Created    time.Time
 	Updated    time.Time

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -43,10 +44,22 @@ func preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.T
 		return change{done: &state.Result{Job: wouldBe(d, old, now)}}, nil
 	}
 	put := state.PutJob{Key: d.key, Definition: d.definition, Expected: req.ExpectedVersion, Effective: now}
+	if old == nil {
+		put.UID = newUID()
+	}
 	if old == nil || reflect.DeepEqual(old.Definition, d.definition) {
 		return change{commands: []state.Command{put}}, nil
 	}
 	return settled(st, d.key, now, put)
+}
+
+// newUID draws the uid of a job. It is random and not counted, so that run ids,
+// which are made of it, differ between clusters as well: jobs use them to tell
+// whether they have done a piece of work.
+func newUID() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // settled puts commands behind those that decide all that came due before them.

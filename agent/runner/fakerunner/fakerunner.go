@@ -151,7 +151,7 @@ func (f *Fake) Running() []string {
 // EndStrays kills what runs under the ID, for an agent's next life that doesn't
 // know its Process, and returns 1 if there was any. The real one fails when it
 // started the ID itself; the Fake can't tell whose life it is.
-func (f *Fake) EndStrays(id, _ string, _ int) (int, error) {
+func (f *Fake) EndStrays(id string, _ []string) (int, error) {
 	f.mu.Lock()
 	p := f.running[id]
 	f.mu.Unlock()

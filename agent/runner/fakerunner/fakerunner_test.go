@@ -141,10 +141,10 @@ func TestBooks(t *testing.T) {
 		}
 
 		// The agent's next life doesn't have the Process of the first.
-		if n, err := f.EndStrays("a/1", "a", 1); n != 1 || err != nil || a.Exit().Signal != "SIGKILL" {
+		if n, err := f.EndStrays("a/1", nil); n != 1 || err != nil || a.Exit().Signal != "SIGKILL" {
 			t.Errorf("ended %d, %v: %+v", n, err, a.Exit())
 		}
-		if n, _ := f.EndStrays("a/1", "a", 1); n != 0 {
+		if n, _ := f.EndStrays("a/1", nil); n != 0 {
 			t.Errorf("ended %d once more", n)
 		}
 		time.Sleep(2 * time.Hour)

@@ -510,7 +510,9 @@ type PutJob struct {
 	// The version that it replaces, 0: none; unset: any.
 	Expected *uint64 `protobuf:"varint,3,opt,name=expected,proto3,oneof" json:"expected,omitempty"`
 	// From when the definition counts.
-	Effective     int64 `protobuf:"fixed64,4,opt,name=effective,proto3" json:"effective,omitempty"`
+	Effective int64 `protobuf:"fixed64,4,opt,name=effective,proto3" json:"effective,omitempty"`
+	// Uid of the job if it is new; 0: a serial number.
+	Uid           uint64 `protobuf:"fixed64,5,opt,name=uid,proto3" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -569,6 +571,13 @@ func (x *PutJob) GetExpected() uint64 {
 func (x *PutJob) GetEffective() int64 {
 	if x != nil {
 		return x.Effective
+	}
+	return 0
+}
+
+func (x *PutJob) GetUid() uint64 {
+	if x != nil {
+		return x.Uid
 	}
 	return 0
 }
@@ -1982,14 +1991,15 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\acommand\",\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId\"\xb8\x01\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\"\xca\x01\n" +
 	"\x06PutJob\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.schedd.log.v1.JobKeyR\x03key\x129\n" +
 	"\n" +
 	"definition\x18\x02 \x01(\v2\x19.schedd.log.v1.DefinitionR\n" +
 	"definition\x12\x1f\n" +
 	"\bexpected\x18\x03 \x01(\x04H\x00R\bexpected\x88\x01\x01\x12\x1c\n" +
-	"\teffective\x18\x04 \x01(\x10R\teffectiveB\v\n" +
+	"\teffective\x18\x04 \x01(\x10R\teffective\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\x06R\x03uidB\v\n" +
 	"\t_expected\"\x80\x01\n" +
 	"\tDeleteJob\x12'\n" +
 	"\x03key\x18\x01 \x01(\v2\x15.schedd.log.v1.JobKeyR\x03key\x12\x1f\n" +
