@@ -64,7 +64,11 @@ func (h *hand) connect() {
 	h.tell()
 }
 
-func (h *hand) disconnect() { h.inbox.Detach(h.id, h.epoch) }
+func (h *hand) disconnect() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.inbox.Detach(h.id, h.epoch)
+}
 
 // tell reports what it knows.
 func (h *hand) tell() {
@@ -260,8 +264,25 @@ func (p *primary) verify(nominal int64) {
 	})
 }
 
+// counts returns how many attempts were started, killed and acknowledged, and
+// how many results are not.
+func (h *hand) counts() (starts, kills, acks, pending int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.starts), h.kills, len(h.acks), len(h.pending)
+}
+
+// set changes the hand.
+func (h *hand) set(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+}
+
 func (h *hand) startedOnce() {
 	h.t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for k, n := range h.starts {
 		if n != 1 {
 			h.t.Errorf("attempt %s was started %d times", k, n)
@@ -290,7 +311,7 @@ func TestAnHourWithKills(t *testing.T) {
 				t.Errorf("run of %v: %v because %q", r.Nominal, r.Phase, r.Reason)
 			}
 		}
-		if n := len(p.hand.starts); n != 60 {
+		if n, _, _, _ := p.hand.counts(); n != 60 {
 			t.Errorf("%d attempts were started, want 60", n)
 		}
 		p.hand.startedOnce()
@@ -304,16 +325,12 @@ func TestLaunchIsSentAgain(t *testing.T) {
 		p := newPrimary(t, time.Second)
 		p.hand.connect()
 		p.define(nil)
-		p.hand.mu.Lock()
-		p.hand.deaf = true
-		p.hand.mu.Unlock()
+		p.hand.set(func() { p.hand.deaf = true })
 		time.Sleep(61 * time.Second)
 		if r := p.runs()[0]; r.Phase != state.Assigned {
 			t.Fatalf("run is %v, want assigned", r.Phase)
 		}
-		p.hand.mu.Lock()
-		p.hand.deaf = false
-		p.hand.mu.Unlock()
+		p.hand.set(func() { p.hand.deaf = false })
 		time.Sleep(15 * time.Second)
 		if r := p.runs()[0]; r.Phase != state.Succeeded {
 			t.Errorf("run is %v, want succeeded", r.Phase)
@@ -358,7 +375,7 @@ func TestSilentWorker(t *testing.T) {
 				if r.Phase != tt.want || r.Attempts[0].Late != tt.late {
 					t.Errorf("run is %v with late result %v, want %v with %v", r.Phase, r.Attempts[0].Late, tt.want, tt.late)
 				}
-				if len(p.hand.pending) > 0 {
+				if _, _, _, n := p.hand.counts(); n > 0 {
 					t.Error("the result was not acknowledged")
 				}
 				p.close()
@@ -389,7 +406,7 @@ func TestLostAttemptIsReplaced(t *testing.T) {
 		if len(r.Attempts) != 2 || r.Attempts[1].Fence <= r.Attempts[0].Fence || r.Phase != state.Running {
 			t.Fatalf("run is %v with attempts %+v", r.Phase, r.Attempts)
 		}
-		if r.Attempts[0].Late != state.OutcomeCancelled && p.hand.kills == 0 {
+		if _, kills, _, _ := p.hand.counts(); r.Attempts[0].Late != state.OutcomeCancelled && kills == 0 {
 			t.Error("the first attempt still runs beside the second")
 		}
 		p.hand.startedOnce()
@@ -408,7 +425,7 @@ func TestResultSurvivesKillBeforeCommit(t *testing.T) {
 		time.Sleep(time.Until(began.Add(69 * time.Second))) // runs, and is about to end
 		p.disk.BeforeWrite(func() { time.Sleep(3 * time.Second) })
 		time.Sleep(2 * time.Second) // the result is being written
-		if n := len(p.hand.acks); n != 0 {
+		if _, _, n, _ := p.hand.counts(); n != 0 {
 			t.Fatalf("%d results acknowledged before they were written", n)
 		}
 		p.kill()
@@ -418,8 +435,8 @@ func TestResultSurvivesKillBeforeCommit(t *testing.T) {
 		if r := p.runs()[0]; r.Phase != state.Succeeded {
 			t.Errorf("run is %v because %q, want succeeded", r.Phase, r.Reason)
 		}
-		if len(p.hand.acks) != 1 {
-			t.Errorf("%d results acknowledged, want 1", len(p.hand.acks))
+		if _, _, n, _ := p.hand.counts(); n != 1 {
+			t.Errorf("%d results acknowledged, want 1", n)
 		}
 		p.hand.startedOnce()
 		p.close()
@@ -441,9 +458,7 @@ func TestCancelAndForgotten(t *testing.T) {
 			t.Errorf("run is %v because %q, want cancelled", r.Phase, r.Reason)
 		}
 		p.hand.disconnect()
-		p.hand.mu.Lock()
-		clear(p.hand.known)
-		p.hand.mu.Unlock()
+		p.hand.set(func() { clear(p.hand.known) })
 		p.hand.connect()
 		time.Sleep(time.Second)
 		if r := p.runs()[1]; r.Phase != state.Lost {
