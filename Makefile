@@ -40,7 +40,7 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(generated)
 	@echo "== tests"
 	@rm -f $(COUNTS)
-	@$(race); go test -v $$race -timeout 10m ./... 2>&1 | $(summary)
+	@$(race); go test -v $$race -timeout 20m ./... 2>&1 | $(summary)
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
 	@echo "== all of it is fine"
