@@ -1,0 +1,332 @@
+package systest
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+)
+
+// check ends a story: it pauses all jobs, lets what is active come to its end,
+// and holds the promises against what happened.
+func (w *world) check() {
+	w.Helper()
+	w.settle(3 * time.Hour)
+	w.checkAll()
+}
+
+// settle pauses all jobs and waits until nothing is active and nothing is left
+// to tell on workers that live.
+func (w *world) settle(limit time.Duration) {
+	w.Helper()
+	for _, j := range w.jobs() {
+		if j.GetPause() == nil {
+			must[*schedv1.PauseJobResponse](w)(w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: j.GetName()}))
+		}
+	}
+	w.await("an end of all runs", limit, func() bool { return len(w.runs("active=true")) == 0 })
+	for _, k := range w.workers {
+		if k.life != nil {
+			w.wait(time.Second)
+			for deadline := time.Now().Add(5 * time.Minute); len(k.spooled()) > 0 && time.Now().Before(deadline); {
+				w.wait(time.Second)
+			}
+			if left := k.spooled(); len(left) > 0 {
+				w.Errorf("%s keeps what it should no longer need: %q", k.name, left)
+			}
+		}
+	}
+}
+
+// checkAll holds the promises against what happened. Nothing may be active.
+func (w *world) checkAll() {
+	w.Helper()
+	runs := w.runs("")
+	byJob := map[string][]*schedv1.Run{}
+	for _, r := range runs {
+		byJob[r.GetJobUid()] = append(byJob[r.GetJobUid()], r)
+	}
+	for _, j := range w.jobs() {
+		w.checkLedger(j, byJob[j.GetUid()])
+		w.checkConcurrency(j, byJob[j.GetUid()])
+	}
+	w.checkStarts(runs)
+	w.checkFences(runs)
+	for _, r := range runs {
+		w.checkRun(w.get(r.GetId())) // lists say less about logs
+	}
+}
+
+// verdicts returns the ledger of a job as the primary judges it, and complains
+// when it is not in order.
+func (w *world) verdicts(name string) []*schedv1.TriggerVerdict {
+	w.Helper()
+	r := must[*schedv1.VerifyLedgerResponse](w)(w.primary.jobs.VerifyLedger(w.Context(), &schedv1.VerifyLedgerRequest{Name: name}))
+	for _, v := range r.GetTriggers() {
+		if len(v.GetDifferences()) > 0 || !r.GetOk() {
+			w.Errorf("%s: the ledger of %s is not in order (ok=%v): %v", name, v.GetTriggerId(), r.GetOk(), v.GetDifferences())
+		}
+		if v.GetRan()+v.GetSkipped()+v.GetMissed() != v.GetNominal() {
+			w.Errorf("%s: the ledger of %s does not add up: %v", name, v.GetTriggerId(), v)
+		}
+	}
+	return r.GetTriggers()
+}
+
+// occurrence names an occurrence of a job.
+type occurrence struct {
+	trigger string
+	nominal time.Time
+}
+
+// checkLedger holds a job's ledger against the oracle, instant by instant, and
+// its runs against the ledger.
+func (w *world) checkLedger(j *schedv1.Job, runs []*schedv1.Run) {
+	w.Helper()
+	ran := map[occurrence]int{}
+	standsFor := map[occurrence]int64{}
+	for _, r := range runs {
+		standsFor[occurrence{r.GetTriggerId(), r.GetNominalTime().AsTime()}] = r.GetMissedCount()
+		if p := r.GetPhase(); r.GetRetryOf() == "" && r.GetTriggerId() != "" && p != schedv1.Phase_PHASE_SKIPPED && p != schedv1.Phase_PHASE_MISSED {
+			ran[occurrence{r.GetTriggerId(), r.GetNominalTime().AsTime()}]++
+		}
+	}
+	for _, v := range w.verdicts(j.GetName()) {
+		due := instants(w.definition(j.GetName(), v), v.GetStartTime().AsTime(), v.GetDecidedUntil().AsTime())
+		if int64(len(due)) != v.GetNominal() {
+			w.Errorf("%s: %s has %d occurrences from %v to %v, the ledger says %d", j.GetName(), v.GetTriggerId(),
+				len(due), v.GetStartTime().AsTime(), v.GetDecidedUntil().AsTime(), v.GetNominal())
+			continue
+		}
+		missed := int64(0) // without a break before the next instant
+		for _, span := range v.GetSpans() {
+			n := int(span.GetCount())
+			if n > len(due) || !due[0].Equal(span.GetFirstTime().AsTime()) || !due[n-1].Equal(span.GetLastTime().AsTime()) {
+				w.Errorf("%s: %s: the ledger has %v where %d instants are left from %v", j.GetName(), v.GetTriggerId(), span, len(due), due[:min(1, len(due))])
+				break
+			}
+			w.checkSpan(j.GetName(), v.GetTriggerId(), span, due[:n], ran)
+			for i, at := range due[:n] {
+				if span.GetDecision() != schedv1.Decision_DECISION_RUN {
+					break
+				}
+				if m := standsFor[occurrence{v.GetTriggerId(), at}]; m > 0 && (i > 0 || m > missed) {
+					w.Errorf("%s: the run at %v stands for %d that were missed, and there were %d", j.GetName(), at, m, missed)
+				}
+			}
+			if missed += span.GetCount(); span.GetDecision() != schedv1.Decision_DECISION_MISSED {
+				missed = 0
+			}
+			due = due[n:]
+		}
+	}
+	for o, n := range ran {
+		w.Errorf("%s: %d runs of %s at %v that the ledger does not have", j.GetName(), n, o.trigger, o.nominal)
+	}
+}
+
+// checkSpan takes the runs that a span decided out of ran.
+func (w *world) checkSpan(name, id string, span *schedv1.LedgerSpan, due []time.Time, ran map[occurrence]int) {
+	w.Helper()
+	decision := span.GetDecision()
+	if (span.GetReason() == "") != (decision == schedv1.Decision_DECISION_RUN) {
+		w.Errorf("%s: %s: %v with the reason %q", name, id, decision, span.GetReason())
+	}
+	if decision != schedv1.Decision_DECISION_RUN {
+		return // a run that is there all the same is left over
+	}
+	for _, at := range due {
+		o := occurrence{id, at}
+		if ran[o] != 1 {
+			w.Errorf("%s: %s at %v was decided to run, and there are %d runs", name, id, at, ran[o])
+		}
+		delete(ran, o)
+	}
+}
+
+// definition returns what a verdict is about: the trigger as it was defined
+// last before the ledger began.
+func (w *world) definition(name string, v *schedv1.TriggerVerdict) *schedv1.Trigger {
+	w.Helper()
+	for _, p := range slices.Backward(w.put[name]) {
+		if p.at.After(v.GetStartTime().AsTime()) {
+			continue
+		}
+		for _, t := range p.triggers {
+			if t.GetId() == v.GetTriggerId() {
+				return t
+			}
+		}
+	}
+	w.Fatalf("%s: nobody defined a trigger %s before %v", name, v.GetTriggerId(), v.GetStartTime().AsTime())
+	return nil
+}
+
+func attemptID(r *schedv1.Run, a *schedv1.Attempt) string {
+	return r.GetId() + "/" + strconv.Itoa(int(a.GetNumber()))
+}
+
+// checkStarts: no process was started twice, none for nobody, and none of what
+// is said to have run was not.
+func (w *world) checkStarts(runs []*schedv1.Run) {
+	w.Helper()
+	known := map[string]*schedv1.Attempt{}
+	for _, r := range runs {
+		for _, a := range r.GetAttempts() {
+			known[attemptID(r, a)] = a
+		}
+	}
+	for _, id := range w.book.attempts() {
+		starts := w.book.of(id)
+		if len(starts) > 1 {
+			w.Errorf("attempt %s was started %d times: at %v and %v", id, len(starts), starts[0].at, starts[1].at)
+		}
+		a := known[id]
+		switch {
+		case a == nil:
+			w.Errorf("attempt %s of %s was started, and nobody knows of it", id, starts[0].env("SCHEDD_JOB"))
+		case starts[0].env("SCHEDD_FENCE") != fmt.Sprint(a.GetFence()):
+			w.Errorf("attempt %s was started with the fence %s, and has %d", id, starts[0].env("SCHEDD_FENCE"), a.GetFence())
+		case a.GetOutcome() == schedv1.Outcome_OUTCOME_NOT_STARTED && starts[0].does.StartError == nil:
+			w.Errorf("attempt %s was started, and is said not to have been", id)
+		}
+	}
+	for id, a := range known {
+		ran := []schedv1.Outcome{schedv1.Outcome_OUTCOME_SUCCEEDED, schedv1.Outcome_OUTCOME_FAILED, schedv1.Outcome_OUTCOME_TIMED_OUT}
+		if slices.Contains(ran, a.GetOutcome()) && len(w.book.of(id)) == 0 {
+			w.Errorf("attempt %s has %v, and was never started", id, a.GetOutcome())
+		}
+	}
+}
+
+// checkFences: who was assigned later has a greater fence.
+func (w *world) checkFences(runs []*schedv1.Run) {
+	w.Helper()
+	var all []*schedv1.Attempt
+	seen := map[uint64]bool{}
+	for _, r := range runs {
+		last := uint64(0)
+		for _, a := range r.GetAttempts() {
+			if a.GetFence() <= last || seen[a.GetFence()] {
+				w.Errorf("attempt %s has the fence %d, which is not greater than those before", attemptID(r, a), a.GetFence())
+			}
+			last, seen[a.GetFence()] = a.GetFence(), true
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, func(a, b *schedv1.Attempt) int { return cmp.Compare(a.GetFence(), b.GetFence()) })
+	for i := 1; i < len(all); i++ {
+		if all[i].GetAssignedTime().AsTime().Before(all[i-1].GetAssignedTime().AsTime()) {
+			w.Errorf("fence %d was given before fence %d", all[i].GetFence(), all[i-1].GetFence())
+		}
+	}
+}
+
+// checkConcurrency: no more processes of a job ran at the same time than its
+// policy allows. Those that were lost may have.
+func (w *world) checkConcurrency(j *schedv1.Job, runs []*schedv1.Run) {
+	w.Helper()
+	if j.GetPolicy().GetOverlap() == schedv1.Overlap_OVERLAP_ALLOW || j.GetVersion() > 1 {
+		return
+	}
+	type edge struct {
+		at time.Time
+		by int
+	}
+	var edges []edge
+	for _, r := range runs {
+		for _, a := range r.GetAttempts() {
+			if a.GetStartedTime() != nil && a.GetOutcome() != schedv1.Outcome_OUTCOME_LOST {
+				edges = append(edges, edge{a.GetStartedTime().AsTime(), 1}, edge{a.GetFinishedTime().AsTime(), -1})
+			}
+		}
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.by, b.by)) })
+	running := 0
+	for _, e := range edges {
+		if running += e.by; running > int(j.GetPolicy().GetMaxConcurrent()) {
+			w.Errorf("%s: %d ran at %v, and its policy allows %d", j.GetName(), running, e.at, j.GetPolicy().GetMaxConcurrent())
+		}
+	}
+}
+
+// checkRun: a run says what happened, and its log is what was printed.
+func (w *world) checkRun(r *schedv1.Run) {
+	w.Helper()
+	who := fmt.Sprintf("run %s of %s at %v", r.GetId(), r.GetJob(), r.GetNominalTime().AsTime())
+	if !final(r.GetPhase()) {
+		w.Errorf("%s is %v (%s)", who, r.GetPhase(), r.GetReason())
+		return
+	}
+	if r.GetPhase() != schedv1.Phase_PHASE_SUCCEEDED && r.GetReason() == "" {
+		w.Errorf("%s is %v without a reason", who, r.GetPhase())
+	}
+	attempts := r.GetAttempts()
+	if r.GetPhase() == schedv1.Phase_PHASE_SUCCEEDED {
+		last := attempts[len(attempts)-1]
+		if last.GetOutcome() != schedv1.Outcome_OUTCOME_SUCCEEDED || last.GetExitCode() != 0 {
+			w.Errorf("%s succeeded with %v and exit code %d", who, last.GetOutcome(), last.GetExitCode())
+		}
+	}
+	for i, a := range attempts {
+		if int(a.GetNumber()) != i+1 {
+			w.Errorf("%s has attempt %d in place %d", who, a.GetNumber(), i+1)
+		}
+		w.checkLog(who, r, a)
+	}
+}
+
+// checkLog reads a log from the beginning and from its middle.
+func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt) {
+	w.Helper()
+	starts := w.book.of(attemptID(r, a))
+	if len(starts) == 0 {
+		return
+	}
+	printed := starts[0].printed()
+	whole, complete := w.readLog(&schedv1.ReadLogRequest{RunId: r.GetId(), Attempt: a.GetNumber()})
+	switch limit := w.logLimit; {
+	case a.GetLogDroppedBytes() > 0:
+		if half := limit / 2; !bytes.HasPrefix(whole, printed[:half]) || !bytes.HasSuffix(whole, printed[len(printed)-half:]) {
+			w.Errorf("%s: the log of attempt %d is not the beginning and the end of what was printed", who, a.GetNumber())
+		}
+		if n := int64(len(printed)) - a.GetLogDroppedBytes(); n != int64(limit) {
+			w.Errorf("%s: %d bytes were kept of attempt %d, want %d", who, n, a.GetNumber(), limit)
+		}
+	case a.GetOutcome() == schedv1.Outcome_OUTCOME_SUCCEEDED && !bytes.Equal(whole, printed):
+		w.Errorf("%s printed %d bytes, the log of attempt %d has %d (same beginning: %v)", who, len(printed), a.GetNumber(), len(whole), bytes.HasPrefix(printed, whole))
+	case !bytes.HasPrefix(printed, whole):
+		w.Errorf("%s: the log of attempt %d is not what was printed", who, a.GetNumber())
+	}
+	lost := a.GetOutcome() == schedv1.Outcome_OUTCOME_LOST && a.GetLateResult() == schedv1.Outcome_OUTCOME_UNSPECIFIED
+	if !lost && (!complete || a.GetLogBytes() != int64(len(whole)) || a.GetLogDurableBytes() != int64(len(whole))) {
+		w.Errorf("%s: the log of attempt %d has %d bytes (complete: %v), %d are said to be and %d durable", who, a.GetNumber(), len(whole), complete, a.GetLogBytes(), a.GetLogDurableBytes())
+	}
+	middle := len(whole) / 2
+	rest, _ := w.readLog(&schedv1.ReadLogRequest{RunId: r.GetId(), Attempt: a.GetNumber(), Offset: int64(middle)})
+	if !bytes.Equal(rest, whole[middle:]) {
+		w.Errorf("%s: the log of attempt %d from its middle has %d bytes, want %d", who, a.GetNumber(), len(rest), len(whole)-middle)
+	}
+}
+
+// count counts runs by phase.
+func count(runs []*schedv1.Run) map[schedv1.Phase]int {
+	n := map[schedv1.Phase]int{}
+	for _, r := range runs {
+		n[r.GetPhase()]++
+	}
+	return n
+}
+
+// all checks that all runs are in one phase.
+func (w *world) all(runs []*schedv1.Run, want schedv1.Phase) {
+	w.Helper()
+	if n := count(runs); n[want] != len(runs) {
+		w.Errorf("the runs are %v, want all %v", slices.Collect(maps.Keys(n)), want)
+	}
+}

@@ -1,0 +1,246 @@
+package systest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+)
+
+// put is one definition of a job.
+type put struct {
+	at       time.Time // when it was asked for
+	triggers []*schedv1.Trigger
+}
+
+// job returns the definition of a job, with parts added.
+func job(name string, parts ...func(*schedv1.Job)) *schedv1.Job {
+	j := &schedv1.Job{
+		Name: name, Policy: &schedv1.Policy{},
+		Task: &schedv1.Task{Do: &schedv1.Task_Exec{Exec: &schedv1.Exec{Argv: []string{name}}}},
+	}
+	for _, part := range parts {
+		part(j)
+	}
+	return j
+}
+
+// trigger adds a trigger, named by its kind and number.
+func trigger(j *schedv1.Job, t *schedv1.Trigger) {
+	t.Id = fmt.Sprintf("t%d", len(j.GetTriggers())+1)
+	j.Triggers = append(j.Triggers, t)
+}
+
+func cron(expression, zone string) func(*schedv1.Job) {
+	return func(j *schedv1.Job) {
+		trigger(j, &schedv1.Trigger{When: &schedv1.Trigger_Cron{Cron: &schedv1.Cron{Expression: expression, TimeZone: zone}}})
+	}
+}
+
+func every(interval time.Duration) func(*schedv1.Job) {
+	return func(j *schedv1.Job) {
+		trigger(j, &schedv1.Trigger{When: &schedv1.Trigger_Every{Every: &schedv1.Every{Interval: durationpb.New(interval)}}})
+	}
+}
+
+func at(instant time.Time) func(*schedv1.Job) {
+	return func(j *schedv1.Job) {
+		trigger(j, &schedv1.Trigger{When: &schedv1.Trigger_At{At: &schedv1.At{Time: timestamppb.New(instant)}}})
+	}
+}
+
+// policy sets fields of the policy.
+func policy(p *schedv1.Policy) func(*schedv1.Job) {
+	return func(j *schedv1.Job) { proto.Merge(j.GetPolicy(), p) }
+}
+
+func selector(s string) func(*schedv1.Job) {
+	return func(j *schedv1.Job) { j.Target = &schedv1.Target{Selector: s} }
+}
+
+func seconds(n float64) *durationpb.Duration {
+	return durationpb.New(time.Duration(n * float64(time.Second)))
+}
+
+// must ends the story when a call fails.
+func must[T any](w *world) func(T, error) T {
+	return func(answer T, err error) T {
+		w.Helper()
+		if err != nil {
+			w.Fatalf("the API refused: %v", err)
+		}
+		return answer
+	}
+}
+
+// refused checks that a call fails with a code, and returns what it said.
+func (w *world) refused(err error, want codes.Code) string {
+	w.Helper()
+	if status.Code(err) != want {
+		w.Errorf("the API answered %v, want %v", err, want)
+	}
+	return status.Convert(err).Message()
+}
+
+// define puts a job.
+func (w *world) define(j *schedv1.Job) *schedv1.Job {
+	w.Helper()
+	asked := time.Now()
+	r := must[*schedv1.PutJobResponse](w)(w.primary.jobs.PutJob(w.Context(), &schedv1.PutJobRequest{Job: j}))
+	w.put[j.GetName()] = append(w.put[j.GetName()], put{asked, r.GetJob().GetTriggers()})
+	return r.GetJob()
+}
+
+// deleteJob deletes a job.
+func (w *world) deleteJob(name string) {
+	w.Helper()
+	must[*schedv1.DeleteJobResponse](w)(w.primary.jobs.DeleteJob(w.Context(), &schedv1.DeleteJobRequest{Name: name}))
+}
+
+// run runs a job by hand.
+func (w *world) run(name string) *schedv1.Run {
+	w.Helper()
+	return must[*schedv1.RunJobResponse](w)(w.primary.jobs.RunJob(w.Context(), &schedv1.RunJobRequest{Name: name})).GetRun()
+}
+
+// get returns a run as it is now.
+func (w *world) get(id string) *schedv1.Run {
+	w.Helper()
+	return must[*schedv1.GetRunResponse](w)(w.primary.runs.GetRun(w.Context(), &schedv1.GetRunRequest{Id: id})).GetRun()
+}
+
+func (w *world) cancel(id string) {
+	w.Helper()
+	must[*schedv1.CancelRunResponse](w)(w.primary.runs.CancelRun(w.Context(), &schedv1.CancelRunRequest{Id: id}))
+}
+
+// runs returns the runs that match a filter, the oldest first.
+func (w *world) runs(filter string) []*schedv1.Run {
+	w.Helper()
+	var all []*schedv1.Run
+	for req := (&schedv1.ListRunsRequest{PageSize: 1000, Filter: filter}); ; {
+		r := must[*schedv1.ListRunsResponse](w)(w.primary.runs.ListRuns(w.Context(), req))
+		all = append(all, r.GetRuns()...)
+		if req.PageToken = r.GetNextPageToken(); req.PageToken == "" {
+			slices.Reverse(all)
+			return all
+		}
+	}
+}
+
+// runsOf returns the runs of a job, the oldest first.
+func (w *world) runsOf(name string) []*schedv1.Run {
+	w.Helper()
+	return w.runs("job=" + name)
+}
+
+// only returns the one run of a job.
+func (w *world) only(name string) *schedv1.Run {
+	w.Helper()
+	all := w.runsOf(name)
+	if len(all) != 1 {
+		w.Fatalf("%s has %d runs, want 1: %v", name, len(all), phases(all))
+	}
+	return all[0]
+}
+
+// jobs returns all jobs by name.
+func (w *world) jobs() []*schedv1.Job {
+	w.Helper()
+	var all []*schedv1.Job
+	for req := (&schedv1.ListJobsRequest{PageSize: 1000}); ; {
+		r := must[*schedv1.ListJobsResponse](w)(w.primary.jobs.ListJobs(w.Context(), req))
+		all = append(all, r.GetJobs()...)
+		if req.PageToken = r.GetNextPageToken(); req.PageToken == "" {
+			return all
+		}
+	}
+}
+
+// known returns what the primary knows of a worker; nil when it knows none of
+// that name.
+func (w *world) known(name string) *schedv1.Worker {
+	w.Helper()
+	r := must[*schedv1.ListWorkersResponse](w)(w.primary.workers.ListWorkers(w.Context(), &schedv1.ListWorkersRequest{Filter: "name=" + name}))
+	if len(r.GetWorkers()) == 0 {
+		return nil
+	}
+	return r.GetWorkers()[0]
+}
+
+// awaitOnline waits until all workers that live can be given runs.
+func (w *world) awaitOnline() {
+	w.Helper()
+	for _, k := range w.workers {
+		if k.life != nil {
+			w.await(k.name+" is online", 2*time.Minute, func() bool {
+				is := w.known(k.name)
+				return is.GetPhase() == schedv1.WorkerPhase_WORKER_PHASE_ONLINE && is.GetConnectedTime() != nil
+			})
+		}
+	}
+	w.wait(time.Second) // for what they have to tell
+}
+
+// awaitPhase waits until a run is in one of the phases, and returns it.
+func (w *world) awaitPhase(id string, limit time.Duration, want ...schedv1.Phase) *schedv1.Run {
+	w.Helper()
+	var r *schedv1.Run
+	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+		if r = w.get(id); slices.Contains(want, r.GetPhase()) {
+			return r
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("run %s is %v (%s) after %v, want %v", id, r.GetPhase(), r.GetReason(), limit, want)
+		}
+	}
+}
+
+// readLog reads an attempt's log from an offset to its present end, and tells
+// whether that is all.
+func (w *world) readLog(req *schedv1.ReadLogRequest) (data []byte, complete bool) {
+	w.Helper()
+	stream := must[logStream](w)(w.primary.runs.ReadLog(w.Context(), req))
+	at := req.GetOffset()
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return data, complete
+		}
+		if err != nil {
+			w.Fatalf("reading the log of %s: %v", req.GetRunId(), err)
+		}
+		if at >= 0 && m.GetOffset() != at {
+			w.Errorf("the log of %s goes on at offset %d, want %d", req.GetRunId(), m.GetOffset(), at)
+		}
+		at = m.GetOffset() + int64(len(m.GetData()))
+		data, complete = append(data, m.GetData()...), m.GetComplete()
+	}
+}
+
+type logStream = interface {
+	Recv() (*schedv1.ReadLogResponse, error)
+}
+
+func final(p schedv1.Phase) bool { return p >= schedv1.Phase_PHASE_SUCCEEDED }
+
+// phases tells runs in a line.
+func phases(runs []*schedv1.Run) string {
+	var s []string
+	for _, r := range runs {
+		s = append(s, fmt.Sprintf("%s %s", r.GetNominalTime().AsTime().Format("15:04:05"), strings.TrimPrefix(r.GetPhase().String(), "PHASE_")))
+	}
+	return strings.Join(s, ", ")
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

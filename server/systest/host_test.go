@@ -1,0 +1,147 @@
+package systest
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/fakerunner"
+)
+
+// book keeps every start of a process, on any host.
+type book struct {
+	mu     sync.Mutex
+	starts map[string][]start // by attempt, "run/number"
+}
+
+// start is one start of a process.
+type start struct {
+	at     time.Time
+	worker string
+	spec   runner.Spec
+	does   fakerunner.Behaviour
+}
+
+func (b *book) enter(s start) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.starts[s.spec.ID] = append(b.starts[s.spec.ID], s)
+}
+
+// of returns the starts of an attempt.
+func (b *book) of(id string) []start {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.starts[id]
+}
+
+// attempts returns the names of all attempts that were started.
+func (b *book) attempts() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []string
+	for id := range b.starts {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// printed is all that the process writes when it is left alone.
+func (s start) printed() []byte {
+	var all []byte
+	for _, c := range s.does.Output {
+		all = append(all, c.Data...)
+	}
+	return all
+}
+
+// env returns a variable of the process's environment.
+func (s start) env(name string) string { return env(s.spec, name) }
+
+func env(s runner.Spec, name string) string {
+	for _, e := range s.Env {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// life is what one life of an agent has of its host's processes. They outlive
+// it: when it is dead it can't start, end or see them any more.
+type life struct {
+	*fakerunner.Fake
+	hold   func(runner.Spec) // called before each start
+	dead   chan struct{}     // closed: the agent was killed
+	buried chan struct{}     // closed: what is left of it may end
+}
+
+var errDead = errors.New("the agent was killed before it could start this")
+
+func newLife(f *fakerunner.Fake, hold func(runner.Spec)) *life {
+	return &life{Fake: f, hold: hold, dead: make(chan struct{}), buried: make(chan struct{})}
+}
+
+func (l *life) over() bool {
+	select {
+	case <-l.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// Start implements runner.Runner.
+func (l *life) Start(s runner.Spec) (runner.Process, error) {
+	l.hold(s)
+	if l.over() {
+		<-l.buried
+		return nil, errDead
+	}
+	p, err := l.Fake.Start(s)
+	if err != nil {
+		return nil, err
+	}
+	v := &view{Process: p, life: l, done: make(chan struct{})}
+	go v.wait()
+	return v, nil
+}
+
+// EndStrays is what agents look for beyond runner.Runner.
+func (l *life) EndStrays(id string, env []string) (int, error) {
+	if l.over() {
+		return 0, errDead
+	}
+	return l.Fake.EndStrays(id, env)
+}
+
+// view is one life's view of a process.
+type view struct {
+	runner.Process
+	life *life
+	done chan struct{}
+}
+
+func (v *view) wait() {
+	select {
+	case <-v.Process.Done():
+		if v.life.over() {
+			<-v.life.buried
+		}
+	case <-v.life.dead:
+		<-v.life.buried
+	}
+	close(v.done)
+}
+
+func (v *view) Done() <-chan struct{} { return v.done }
+
+func (v *view) Kill(grace time.Duration) {
+	if !v.life.over() {
+		v.Process.Kill(grace)
+	}
+}

@@ -1,0 +1,131 @@
+package systest
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing/synctest"
+
+	"github.com/schedd/schedd/agent"
+	"github.com/schedd/schedd/agent/runner/fakerunner"
+)
+
+// worker is a host with an agent, over all the lives of the agent.
+type worker struct {
+	w    *world
+	name string
+	dir  string // of its data; another one after each crash
+	link *link
+	host *fakerunner.Fake
+
+	config agent.Config
+	lives  int
+	life   *life // nil: no agent
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	err    error // of the last life; when wg is done
+}
+
+// startWorker adds a host and starts its agent.
+func (w *world) startWorker(name string, labels map[string]string, slots int) *worker {
+	w.Helper()
+	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink()}
+	k.host = fakerunner.New(w.scripted(name))
+	k.config = agent.DefaultConfig()
+	k.config.Name, k.config.Labels, k.config.Slots = name, labels, slots
+	w.workers = append(w.workers, k)
+	k.start()
+	return k
+}
+
+// start starts the agent in its data directory.
+func (k *worker) start() {
+	k.w.Helper()
+	if k.life != nil {
+		k.w.Fatalf("the agent of %s runs already", k.name)
+	}
+	ctx, stop := context.WithCancel(k.w.Context())
+	k.life, k.stop = newLife(k.host, k.w.held), stop
+	k.lives++
+	c := k.config
+	c.DataDir = k.dir
+	seams := agent.Seams{Log: k.w.log.With("on", fmt.Sprintf("%s.%d", k.name, k.lives)), Runner: k.life, Dialer: k.link.dial, BootID: "boot-1"}
+	k.wg.Go(func() { k.err = agent.Run(ctx, c, seams) })
+}
+
+// end stops the agent gracefully.
+func (k *worker) end() {
+	k.w.Helper()
+	k.stop()
+	k.wg.Wait()
+	if k.err != nil {
+		k.w.Errorf("the agent of %s ended with %v", k.name, k.err)
+	}
+	k.life = nil
+}
+
+// crash ends the agent as SIGKILL does, at this very instant. Its processes live
+// on. What is on its disk is what the next life finds; what the dead one still
+// does is done to a copy that nobody looks at.
+func (k *worker) crash() {
+	k.w.Helper()
+	close(k.life.dead)
+	k.link.cut()
+	synctest.Wait()
+	k.image()
+	close(k.life.buried)
+	k.stop()
+	k.wg.Wait()
+	k.life = nil
+	k.link.mend()
+}
+
+// image moves on to a copy of the data directory. Logs are linked, not copied:
+// the processes that write them live on.
+func (k *worker) image() {
+	k.w.Helper()
+	next := fmt.Sprintf("%s/worker-%s-%d", k.w.dir, k.name, k.lives)
+	err := filepath.WalkDir(k.dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(next, strings.TrimPrefix(name, k.dir))
+		switch {
+		case d.IsDir():
+			return os.MkdirAll(to, 0o711)
+		case strings.HasSuffix(name, ".log"):
+			return os.Link(name, to)
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, data, 0o600)
+	})
+	if err != nil {
+		k.w.Fatalf("copying the disk of %s: %v", k.name, err)
+	}
+	k.dir = next
+}
+
+// spooled returns the names of what is in the spool.
+func (k *worker) spooled() []string {
+	names, _ := filepath.Glob(filepath.Join(k.dir, "spool", "*"))
+	return names
+}
+
+// close ends everything on the host, for the end of the world.
+func (k *worker) close() {
+	if k.life != nil {
+		close(k.life.dead)
+		close(k.life.buried)
+		k.link.cut()
+		k.stop()
+		k.wg.Wait()
+	}
+	k.host.Close()
+}
