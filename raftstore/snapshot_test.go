@@ -258,7 +258,7 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 		{"two headers", []*logv1.Record{worker, {Record: &logv1.Record_Header{Header: &logv1.Header{Format: 1}}}}, "record 2 is a *logv1.Record_Header"},
 		{"a job twice", []*logv1.Record{job("a", 1), job("a", 2)}, "job /a is there twice"},
 		{"a uid twice", []*logv1.Record{job("a", 1), job("b", 1)}, "jobs /b and /a have the same uid 1"},
-		{"a uid of the future", []*logv1.Record{job("a", 101)}, "the serial number 101, and 100 was the last"},
+		{"a job without a uid", []*logv1.Record{job("a", 0)}, "job /a has no uid"},
 		{"a job without a definition", []*logv1.Record{{Record: &logv1.Record_Job{Job: &logv1.Job{Uid: 1}}}}, "has no definition"},
 		{"a trigger without a track", []*logv1.Record{job("a", 1, "t")}, "1 triggers have 0 tracks"},
 		{"a trigger twice", []*logv1.Record{job("a", 1, "t", "t"), track(1, "t", 0)}, "2 triggers have 1 tracks"},

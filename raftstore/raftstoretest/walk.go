@@ -5,6 +5,7 @@ package raftstoretest
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"pgregory.net/rapid"
@@ -93,6 +94,9 @@ func (w *Walk) putJob() []state.Command {
 		}
 	}
 	c := state.PutJob{Key: k, Definition: d, Effective: w.now}
+	if !w.seldom("counted uid") {
+		c.UID = uint64(w.number("uid", 1, math.MaxInt)) << 1 // of the whole range
+	}
 	if j := w.state.Job(k); j != nil && w.seldom("expect") {
 		expected := j.Version - uint64(w.number("behind", 0, 1))
 		c.Expected = &expected
