@@ -14,7 +14,7 @@
 //
 // When [Run] is asked to stop, what runs is asked to end and killed after its
 // job's grace; its outcome is INTERRUPTED, since neither the job nor the leader
-// wanted that. What did not start yet is NOT_STARTED. If there is a session the
+// wanted that. What did not start yet is REFUSED. If there is a session the
 // results get some seconds to arrive; if not they are in the journal, and the
 // next agent in this data directory tells them. Logs stay in the spool likewise.
 //

@@ -115,7 +115,7 @@ func (t *table) carryOut(a *attempt) {
 func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 	if a.refusal != "" {
 		a.volatile = true
-		return false, t.notStarted(a, a.refusal)
+		return false, t.declined(a, a.refusal)
 	}
 	err := t.journal.Append(t.acceptedRecord(a))
 	switch {
@@ -158,8 +158,8 @@ func (t *table) prevent(a *attempt) {
 // start starts the process if it still may, and returns the result when it has
 // ended.
 func (t *table) start(a *attempt) *agentv1.Result {
-	if why := t.obstacle(a, time.Now()); why != "" {
-		return t.notStarted(a, why)
+	if r := t.obstacle(a, time.Now()); r != nil {
+		return r
 	}
 	limit := a.launch.GetLogLimitBytes()
 	if limit <= 0 {
@@ -188,19 +188,21 @@ func (t *table) start(a *attempt) *agentv1.Result {
 	return t.ended(a, log, proc.Exit(), w.why)
 }
 
-// obstacle says why an accepted attempt must not start; empty when it may.
-func (t *table) obstacle(a *attempt, now time.Time) string {
+// obstacle returns the result of an accepted attempt that must not start; nil
+// when it may.
+func (t *table) obstacle(a *attempt, now time.Time) *agentv1.Result {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	killing, stopped := a.killing, t.stopped
+	t.mu.Unlock()
 	switch {
-	case a.killing != nil:
-		return joined("killed before it started", a.killing.GetReason())
-	case t.stopped:
-		return "the worker is being stopped"
+	case killing != nil:
+		return t.notStarted(a, joined("killed before it started", killing.GetReason()))
+	case stopped:
+		return t.declined(a, stoppingReason)
 	case !now.Before(a.deadline):
-		return fmt.Sprintf("it had to start within %v of the launch, which is over", a.launch.GetStartWithin().AsDuration())
+		return t.notStarted(a, fmt.Sprintf("it had to start within %v of the launch, which is over", a.launch.GetStartWithin().AsDuration()))
 	}
-	return ""
+	return nil
 }
 
 func (t *table) spec(a *attempt, output string) runner.Spec {

@@ -31,6 +31,10 @@ func (t *table) newResult(a *attempt, outcome agentv1.Outcome, reason string) *a
 	}
 }
 
+func (t *table) declined(a *attempt, reason string) *agentv1.Result {
+	return t.newResult(a, agentv1.Outcome_OUTCOME_REFUSED, reason)
+}
+
 func (t *table) notStarted(a *attempt, reason string) *agentv1.Result {
 	return t.newResult(a, agentv1.Outcome_OUTCOME_NOT_STARTED, reason)
 }

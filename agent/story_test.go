@@ -314,7 +314,7 @@ func TestGracefulStop(t *testing.T) {
 		one.wg.Wait()
 		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker was stopped")
 		w.outcomeOf("r2", agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker was stopped")
-		w.outcomeOf("r3", agentv1.Outcome_OUTCOME_NOT_STARTED, "being stopped")
+		w.outcomeOf("r3", agentv1.Outcome_OUTCOME_REFUSED, "being stopped")
 		if got := v.story(); got[len(got)-1] != "goodbye" {
 			t.Errorf("the last words were %q", got)
 		}

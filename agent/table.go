@@ -93,12 +93,15 @@ func (t *table) launch(l *agentv1.Launch, now time.Time) {
 	a.deadline = now.Add(l.GetStartWithin().AsDuration())
 	switch {
 	case t.stopped:
-		a.refusal = "the worker is being stopped"
+		a.refusal = stoppingReason
 	case t.open >= t.mostOpen():
 		a.refusal = "the worker has more attempts than it has slots for"
 	}
 	t.beginLocked(a, t.carryOut)
 }
+
+// stoppingReason is why an agent that stops takes no attempt.
+const stoppingReason = "the worker is being stopped"
 
 // mostOpen bounds the attempts that have not ended. It is above the number of
 // slots, which the leader keeps: attempts that it has given up still end here

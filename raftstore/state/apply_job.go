@@ -26,7 +26,7 @@ func (s *State) putJob(c PutJob) (*Job, error) {
 		if c.UID != 0 {
 			j.UID = c.UID
 		}
-		if s.taken(j.UID, c.Definition) {
+		if s.taken(j.UID) {
 			return nil, fmt.Errorf("job %v: the uid %d is another's: %w", c.Key, j.UID, ErrStale)
 		}
 	}
@@ -50,19 +50,16 @@ func (s *State) putJob(c PutJob) (*Job, error) {
 		s.tracks[k] = &Track{Trigger: t, Version: j.Version, Since: since, DecidedUntil: since}
 	}
 	s.jobs[c.Key] = j
+	s.uids[j.UID] = struct{}{}
 	s.changedJob(c.Key)
 	return j, nil
 }
 
 // taken tells whether another job has that uid. It is drawn at random, so this
 // is for who draws badly.
-func (s *State) taken(uid uint64, d *Definition) bool {
-	for i := range d.Triggers {
-		if s.tracks[TrackKey{uid, d.Triggers[i].ID}] != nil {
-			return true
-		}
-	}
-	return s.active[uid] != nil || s.past[uid] != nil
+func (s *State) taken(uid uint64) bool {
+	_, is := s.uids[uid]
+	return is || s.active[uid] != nil
 }
 
 // expect checks that the job is at the version that the caller expects.
@@ -132,6 +129,7 @@ func (s *State) deleteJob(c DeleteJob) (*Job, error) {
 	}
 	delete(s.past, j.UID)
 	delete(s.jobs, c.Key)
+	delete(s.uids, j.UID)
 	if a := s.active[j.UID]; a != nil && len(a.runs) == 0 {
 		delete(s.active, j.UID)
 	}

@@ -165,4 +165,5 @@ const (
 	OutcomeCancelled
 	OutcomeLost
 	OutcomeInterrupted
+	OutcomeRefused
 )

@@ -85,6 +85,7 @@ func (n *Snapshot) Restore() *State {
 	jobs := make(map[uint64]*Job, len(n.Jobs))
 	for _, j := range n.Jobs {
 		s.jobs[j.Key] = j
+		s.uids[j.UID] = struct{}{}
 		jobs[j.UID] = j
 	}
 	for _, k := range n.Tracks {

@@ -32,6 +32,7 @@ type State struct {
 	workers map[WorkerID]*Worker
 
 	// Derived from the above, but for Activity's sequence.
+	uids   map[uint64]struct{}             // of the jobs
 	active map[uint64]*activity            // of each job that has or had runs
 	load   map[WorkerID]map[RunID]struct{} // live attempts of each worker
 	born   []birth                         // by serial; pruned ones stay until they are many
@@ -69,6 +70,7 @@ func New() *State {
 		past:    map[uint64][]*Track{},
 		runs:    map[RunID]*Run{},
 		workers: map[WorkerID]*Worker{},
+		uids:    map[uint64]struct{}{},
 		active:  map[uint64]*activity{},
 		load:    map[WorkerID]map[RunID]struct{}{},
 	}

@@ -136,7 +136,7 @@ func TestEnumsAreWhole(t *testing.T) {
 	whole(t, catchUps, 3)
 	whole(t, onLosts, 3)
 	whole(t, phases, int(state.Missed)+1)
-	whole(t, outcomes, int(state.OutcomeInterrupted)+1)
+	whole(t, outcomes, int(state.OutcomeRefused)+1)
 	whole(t, decisions, 3)
 }
 

@@ -107,6 +107,7 @@ var outcomes = enum[state.Outcome, schedv1.Outcome]{
 	{state.OutcomeCancelled, schedv1.Outcome_OUTCOME_CANCELLED},
 	{state.OutcomeLost, schedv1.Outcome_OUTCOME_LOST},
 	{state.OutcomeInterrupted, schedv1.Outcome_OUTCOME_INTERRUPTED},
+	{state.OutcomeRefused, schedv1.Outcome_OUTCOME_REFUSED},
 }
 
 var decisions = enum[state.Decision, schedv1.Decision]{

@@ -105,6 +105,7 @@ var outcomes = map[agentv1.Outcome]state.Outcome{
 	agentv1.Outcome_OUTCOME_TIMED_OUT:   state.OutcomeTimedOut,
 	agentv1.Outcome_OUTCOME_KILLED:      state.OutcomeCancelled,
 	agentv1.Outcome_OUTCOME_INTERRUPTED: state.OutcomeInterrupted,
+	agentv1.Outcome_OUTCOME_REFUSED:     state.OutcomeRefused,
 }
 
 // outcome takes a word that a newer worker may have for a failure.

@@ -134,7 +134,7 @@ type term struct {
 	agenda  *plan.Agenda
 	queue   *plan.Queue
 	runs    *plan.Timers[state.RunID]    // when to look at a run again
-	workers *plan.Timers[state.WorkerID] // when to give a silent worker up
+	workers *plan.Timers[state.WorkerID] // when to give a silent worker up, or let one that rests go on
 	prune   time.Time                    // when to forget next
 
 	sessions map[state.WorkerID]*session
@@ -238,6 +238,8 @@ func (t *term) due(s *state.State, now time.Time) {
 	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
 		if t.sessions[w] == nil {
 			t.propose(state.SetOffline{ID: w}, nil)
+		} else {
+			t.send(w, inventoryRequest) // it has rested
 		}
 	}
 	if !now.Before(t.prune) {

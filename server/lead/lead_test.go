@@ -29,6 +29,7 @@ type hand struct {
 	epoch  uint64
 	takes  time.Duration // how long an attempt runs
 	deaf   bool          // what is sent does not arrive
+	leaves bool          // it is about to stop, and takes no attempts
 	ignore map[string]bool
 
 	mu      sync.Mutex
@@ -117,6 +118,11 @@ func (h *hand) Send(worker string, epoch uint64, m *agentv1.GatewayMessage) bool
 func (h *hand) launch(l *agentv1.Launch) {
 	k := name(l.GetKey())
 	if h.known[k] != nil || h.starts[k] > 0 {
+		return
+	}
+	if h.leaves {
+		h.known[k] = &agentv1.AttemptStatus{Key: l.GetKey(), Fence: l.GetFence(), Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_ACCEPTED}
+		h.end(l.GetKey(), l.GetFence(), agentv1.Outcome_OUTCOME_REFUSED)
 		return
 	}
 	h.starts[k]++
@@ -439,6 +445,32 @@ func TestResultSurvivesKillBeforeCommit(t *testing.T) {
 			t.Errorf("%d results acknowledged, want 1", n)
 		}
 		p.hand.startedOnce()
+		p.close()
+	})
+}
+
+// A worker that is about to stop refuses what it is given. The run goes back to
+// the queue, without having used up its one attempt, and is not thrown at that
+// worker again and again.
+func TestRefusedRunWaitsForAnotherTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		p.hand.connect()
+		p.define(nil)
+		p.hand.set(func() { p.hand.leaves = true })
+		time.Sleep(65 * time.Second)
+		r := p.runs()[0]
+		if r.Phase != state.Pending || len(r.Attempts) != 1 {
+			t.Fatalf("run is %v with %d attempts, want pending with 1", r.Phase, len(r.Attempts))
+		}
+		p.hand.disconnect()
+		time.Sleep(20 * time.Second)
+		p.hand.set(func() { p.hand.leaves = false })
+		p.hand.connect()
+		time.Sleep(5 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Succeeded || len(r.Attempts) != 2 {
+			t.Errorf("run is %v with %d attempts because %q, want succeeded with 2", r.Phase, len(r.Attempts), r.Reason)
+		}
 		p.close()
 	})
 }

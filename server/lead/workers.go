@@ -227,9 +227,21 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	if !t.owns(w, r, m.GetFence()) {
 		return
 	}
+	if m.GetOutcome() == agentv1.Outcome_OUTCOME_REFUSED {
+		t.rest(w, now)
+	}
 	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(state.Result) {
 		t.send(w, resultAck(m, false))
 	})
+}
+
+// restTime is how long a worker that refused an attempt is given none.
+const restTime = 10 * time.Second
+
+// rest gives a worker nothing for a while, after which it is asked what it has.
+func (t *term) rest(w state.WorkerID, now time.Time) {
+	t.queue.SetLive(w, false)
+	t.workers.Set(w, now.Add(restTime))
 }
 
 // reconcile compares what should run on a worker with what it says runs there.

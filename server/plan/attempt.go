@@ -17,12 +17,36 @@ func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) stat
 	if live := r.Live(); live == nil || live.Fence != fence || f.Phase == state.Succeeded || f.Phase == state.Cancelled {
 		return f
 	}
-	if n := len(r.Attempts); n < attemptsAllowed(r, result) {
+	refused := refusals(r)
+	switch n := len(r.Attempts) - refused; {
+	case result.Outcome == state.OutcomeRefused && refused < maxRefusals && r.CancelTime.IsZero():
+		f.NotBefore = now.Add(refusedPause)
+	case result.Outcome != state.OutcomeRefused && n < attemptsAllowed(r, result):
 		f.NotBefore = now.Add(backoff(r, n))
-		f.Reason = fmt.Sprintf("attempt %d: %s", n, f.Reason)
-		f.Phase = state.Pending
+	default:
+		return f
 	}
+	f.Reason = fmt.Sprintf("attempt %d: %s", len(r.Attempts), f.Reason)
+	f.Phase = state.Pending
 	return f
+}
+
+// A worker that refuses an attempt takes none at present: the run goes back to
+// the queue, where another worker may be found.
+const (
+	refusedPause = time.Second // before it may be given away again
+	maxRefusals  = 100         // of one run; by then something else is wrong
+)
+
+// refusals is how many attempts of a run were refused by their workers. They are
+// none that the job has made.
+func refusals(r *state.Run) (n int) {
+	for i := range r.Attempts {
+		if r.Attempts[i].Outcome == state.OutcomeRefused {
+			n++
+		}
+	}
+	return n
 }
 
 // verdict is the phase of a run that ends with this result.
@@ -40,7 +64,7 @@ func verdict(r *state.Run, a state.Attempt) (state.Phase, string) {
 			return state.Cancelled, reason(a, r.CancelNote)
 		}
 		return state.Lost, reason(a, "its worker was lost")
-	case state.OutcomeNotStarted:
+	case state.OutcomeNotStarted, state.OutcomeRefused:
 		if cancelled {
 			return state.Cancelled, reason(a, r.CancelNote)
 		}

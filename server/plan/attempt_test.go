@@ -53,6 +53,10 @@ func TestEnded(t *testing.T) {
 		{"cancelled, and failed before it was told", retry(5), true, failed, state.Cancelled, "because"},
 		{"cancelled, and done before it was told", nil, true, state.Attempt{Outcome: state.OutcomeSucceeded}, state.Succeeded, ""},
 
+		// Refused: not the run's fault, so it waits for another worker.
+		{"refused", nil, false, state.Attempt{Outcome: state.OutcomeRefused, Reason: "the worker is being stopped"}, state.Pending, "attempt 1: the worker is being stopped"},
+		{"refused, and cancelled", nil, true, state.Attempt{Outcome: state.OutcomeRefused}, state.Cancelled, "because"},
+
 		// Lost: the job's choice.
 		{"lost", nil, false, lost, state.Lost, "gone"},
 		{"lost, to be tried again", onLost(state.OnLostRetry), false, lost, state.Pending, "attempt 1: gone"},

@@ -128,6 +128,9 @@ const (
 	Outcome_OUTCOME_LOST Outcome = 6
 	// OUTCOME_INTERRUPTED ended with its host or its agent.
 	Outcome_OUTCOME_INTERRUPTED Outcome = 7
+	// OUTCOME_REFUSED never had a process, since its worker was about to stop, or
+	// had too much to do. It does not count as one of retry.max_attempts.
+	Outcome_OUTCOME_REFUSED Outcome = 8
 )
 
 // Enum value maps for Outcome.
@@ -141,6 +144,7 @@ var (
 		5: "OUTCOME_CANCELLED",
 		6: "OUTCOME_LOST",
 		7: "OUTCOME_INTERRUPTED",
+		8: "OUTCOME_REFUSED",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED": 0,
@@ -151,6 +155,7 @@ var (
 		"OUTCOME_CANCELLED":   5,
 		"OUTCOME_LOST":        6,
 		"OUTCOME_INTERRUPTED": 7,
+		"OUTCOME_REFUSED":     8,
 	}
 )
 
@@ -1348,7 +1353,7 @@ const file_schedd_v1_run_proto_rawDesc = "" +
 	"PHASE_LOST\x10\b\x12\x11\n" +
 	"\rPHASE_SKIPPED\x10\t\x12\x10\n" +
 	"\fPHASE_MISSED\x10\n" +
-	"*\xbf\x01\n" +
+	"*\xd4\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -1357,7 +1362,8 @@ const file_schedd_v1_run_proto_rawDesc = "" +
 	"\x11OUTCOME_TIMED_OUT\x10\x04\x12\x15\n" +
 	"\x11OUTCOME_CANCELLED\x10\x05\x12\x10\n" +
 	"\fOUTCOME_LOST\x10\x06\x12\x17\n" +
-	"\x13OUTCOME_INTERRUPTED\x10\a2\xab\x03\n" +
+	"\x13OUTCOME_INTERRUPTED\x10\a\x12\x13\n" +
+	"\x0fOUTCOME_REFUSED\x10\b2\xab\x03\n" +
 	"\n" +
 	"RunService\x12=\n" +
 	"\x06GetRun\x12\x18.schedd.v1.GetRunRequest\x1a\x19.schedd.v1.GetRunResponse\x12C\n" +

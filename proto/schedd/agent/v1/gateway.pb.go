@@ -117,6 +117,9 @@ const (
 	Outcome_OUTCOME_KILLED Outcome = 5
 	// OUTCOME_INTERRUPTED ended with its host or its agent.
 	Outcome_OUTCOME_INTERRUPTED Outcome = 6
+	// OUTCOME_REFUSED never had a process, for no reason of its own: the worker
+	// takes none at present. Another worker may, or this one later.
+	Outcome_OUTCOME_REFUSED Outcome = 7
 )
 
 // Enum value maps for Outcome.
@@ -129,6 +132,7 @@ var (
 		4: "OUTCOME_TIMED_OUT",
 		5: "OUTCOME_KILLED",
 		6: "OUTCOME_INTERRUPTED",
+		7: "OUTCOME_REFUSED",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED": 0,
@@ -138,6 +142,7 @@ var (
 		"OUTCOME_TIMED_OUT":   4,
 		"OUTCOME_KILLED":      5,
 		"OUTCOME_INTERRUPTED": 6,
+		"OUTCOME_REFUSED":     7,
 	}
 )
 
@@ -2419,7 +2424,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x19ATTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ATTEMPT_PHASE_ACCEPTED\x10\x01\x12\x19\n" +
 	"\x15ATTEMPT_PHASE_RUNNING\x10\x02\x12\x17\n" +
-	"\x13ATTEMPT_PHASE_ENDED\x10\x03*\xaa\x01\n" +
+	"\x13ATTEMPT_PHASE_ENDED\x10\x03*\xbf\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -2427,7 +2432,8 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x13OUTCOME_NOT_STARTED\x10\x03\x12\x15\n" +
 	"\x11OUTCOME_TIMED_OUT\x10\x04\x12\x12\n" +
 	"\x0eOUTCOME_KILLED\x10\x05\x12\x17\n" +
-	"\x13OUTCOME_INTERRUPTED\x10\x062]\n" +
+	"\x13OUTCOME_INTERRUPTED\x10\x06\x12\x13\n" +
+	"\x0fOUTCOME_REFUSED\x10\a2]\n" +
 	"\fAgentGateway\x12M\n" +
 	"\aConnect\x12\x1d.schedd.agent.v1.AgentMessage\x1a\x1f.schedd.agent.v1.GatewayMessage(\x010\x01B\xb9\x01\n" +
 	"\x13com.schedd.agent.v1B\fGatewayProtoP\x01Z6github.com/schedd/schedd/proto/schedd/agent/v1;agentv1\xa2\x02\x03SAX\xaa\x02\x0fSchedd.Agent.V1\xca\x02\x0fSchedd\\Agent\\V1\xe2\x02\x1bSchedd\\Agent\\V1\\GPBMetadata\xea\x02\x11Schedd::Agent::V1b\x06proto3"

@@ -128,6 +128,8 @@ const (
 	Outcome_OUTCOME_LOST Outcome = 7
 	// Its host was restarted.
 	Outcome_OUTCOME_INTERRUPTED Outcome = 8
+	// Its worker took none at that time.
+	Outcome_OUTCOME_REFUSED Outcome = 9
 )
 
 // Enum value maps for Outcome.
@@ -142,6 +144,7 @@ var (
 		6: "OUTCOME_CANCELLED",
 		7: "OUTCOME_LOST",
 		8: "OUTCOME_INTERRUPTED",
+		9: "OUTCOME_REFUSED",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED": 0,
@@ -153,6 +156,7 @@ var (
 		"OUTCOME_CANCELLED":   6,
 		"OUTCOME_LOST":        7,
 		"OUTCOME_INTERRUPTED": 8,
+		"OUTCOME_REFUSED":     9,
 	}
 )
 
@@ -627,7 +631,7 @@ const file_schedd_log_v1_run_proto_rawDesc = "" +
 	"PHASE_LOST\x10\b\x12\x11\n" +
 	"\rPHASE_SKIPPED\x10\t\x12\x10\n" +
 	"\fPHASE_MISSED\x10\n" +
-	"*\xd7\x01\n" +
+	"*\xec\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12OUTCOME_UNFINISHED\x10\x01\x12\x15\n" +
@@ -637,7 +641,8 @@ const file_schedd_log_v1_run_proto_rawDesc = "" +
 	"\x11OUTCOME_TIMED_OUT\x10\x05\x12\x15\n" +
 	"\x11OUTCOME_CANCELLED\x10\x06\x12\x10\n" +
 	"\fOUTCOME_LOST\x10\a\x12\x17\n" +
-	"\x13OUTCOME_INTERRUPTED\x10\bB\xa7\x01\n" +
+	"\x13OUTCOME_INTERRUPTED\x10\b\x12\x13\n" +
+	"\x0fOUTCOME_REFUSED\x10\tB\xa7\x01\n" +
 	"\x11com.schedd.log.v1B\bRunProtoP\x01Z2github.com/schedd/schedd/proto/schedd/log/v1;logv1\xa2\x02\x03SLX\xaa\x02\rSchedd.Log.V1\xca\x02\rSchedd\\Log\\V1\xe2\x02\x19Schedd\\Log\\V1\\GPBMetadata\xea\x02\x0fSchedd::Log::V1b\x06proto3"
 
 var (
