@@ -184,8 +184,13 @@ func (t *table) start(a *attempt) *agentv1.Result {
 	noted.Go(func() { t.noteStart(a) })
 	w := &watcher{table: t, attempt: a, log: log, proc: proc, pause: pollLeast}
 	w.watch()
+	w.lookAtDisk()
 	noted.Wait()
-	return t.ended(a, log, proc.Exit(), w.why)
+	r := t.ended(a, log, proc.Exit(), w.why)
+	if w.full {
+		r.Reason = joined(fullReason, r.GetReason())
+	}
+	return r
 }
 
 // obstacle returns the result of an accepted attempt that must not start; nil

@@ -25,6 +25,7 @@ type watcher struct {
 	why     cause         // why it had to be ended
 	pause   time.Duration // until the next look at its log
 	blind   bool          // the last look failed
+	full    bool          // the disk was full while it ran
 }
 
 // cause is why the agent ended a process: the first reason it had.
@@ -88,10 +89,26 @@ func (w *watcher) poll() {
 		w.why.set(agentv1.Outcome_OUTCOME_FAILED, "ended by the worker: its log is over the limit and would fill the disk")
 		w.proc.Kill(a.launch.GetKillGrace().AsDuration())
 	}
+	w.lookAtDisk()
 	w.pause = min(2*w.pause, pollMost)
 	if size > 0 && w.logGrew(a, size) {
 		w.pause = pollLeast
 	}
+}
+
+// fullReason is told beside how it ended: to its process the disk that is full
+// may have made no difference, while its output is not whole.
+const fullReason = "the worker's disk was full while it ran: output may be missing"
+
+// lookAtDisk takes note of a disk that is full, since what is written then is
+// lost and nobody but the process is told.
+func (w *watcher) lookAtDisk() {
+	if w.full || !w.spool.Full() {
+		return
+	}
+	w.full = true
+	a := w.attempt
+	w.table.log.Warn("disk is full: output of jobs is being lost", "run", a.key.Run, "attempt", a.key.Attempt, "job", a.job)
 }
 
 // logGrew takes note of a log's length, and reports whether it is news.

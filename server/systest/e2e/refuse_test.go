@@ -168,7 +168,18 @@ func TestFullDisk(t *testing.T) {
 			// What one job writes fills the disk: that job hears of it.
 			run := w.putAndRun(t, w.script("greedy", `head -c 64M /dev/zero`))
 			phase(t, run, schedv1.Phase_PHASE_FAILED)
+			if !strings.Contains(run.GetReason(), "disk was full") {
+				t.Errorf("the reason is %q, want that the disk was full", run.GetReason())
+			}
 			w.worker.emptied(t) // by shipping what did fit
+
+			// One that does not care what becomes of its output says so too.
+			run = w.putAndRun(t, w.script("careless", `head -c 64M /dev/zero || true`))
+			phase(t, run, schedv1.Phase_PHASE_SUCCEEDED)
+			if !strings.Contains(run.GetReason(), "disk was full") {
+				t.Errorf("the reason is %q, want that the disk was full", run.GetReason())
+			}
+			w.worker.emptied(t)
 			phase(t, w.putAndRun(t, w.script("modest", "echo fine")), schedv1.Phase_PHASE_SUCCEEDED)
 
 			// It is full before a job starts.
