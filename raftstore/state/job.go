@@ -14,6 +14,9 @@ type JobKey struct {
 // String returns "namespace/name".
 func (k JobKey) String() string { return k.Namespace + "/" + k.Name }
 
+// MarshalText returns what String does, for logs.
+func (k JobKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
 // Compare orders keys by namespace and name.
 func (k JobKey) Compare(l JobKey) int {
 	switch {

@@ -42,6 +42,9 @@ func hashID(uid uint64, kind, name string, instant int64) RunID {
 // [a-z2-7].
 func (id RunID) String() string { return runIDText.EncodeToString(id[:]) }
 
+// MarshalText returns what String does, for logs.
+func (id RunID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
 // ParseRunID reads what String wrote.
 func ParseRunID(s string) (RunID, error) {
 	b, err := runIDText.DecodeString(s)
@@ -82,6 +85,9 @@ func (p Phase) Final() bool { return p >= Succeeded }
 func (p Phase) String() string {
 	return [...]string{"pending", "assigned", "running", "succeeded", "failed", "timed out", "cancelled", "lost", "skipped", "missed"}[p]
 }
+
+// MarshalText returns what String does, for logs.
+func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // Run is one occurrence, or one request by hand, being carried out.
 type Run struct {

@@ -54,7 +54,7 @@ func verdict(r *state.Run, a state.Attempt) (state.Phase, string) {
 	cancelled := !r.CancelTime.IsZero()
 	switch a.Outcome {
 	case state.OutcomeSucceeded:
-		return state.Succeeded, ""
+		return state.Succeeded, a.Reason
 	case state.OutcomeTimedOut:
 		return state.TimedOut, reason(a, "its timeout ended it")
 	case state.OutcomeCancelled:
