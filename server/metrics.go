@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,8 +36,8 @@ type metrics struct {
 
 var _ lead.Observer = (*metrics)(nil)
 
-// fine are buckets from a tenth of a millisecond to seven seconds.
-var fine = prometheus.ExponentialBuckets(0.0001, 3, 11)
+// fine are buckets from a tenth of a millisecond to ten seconds.
+var fine = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 func newMetrics() *metrics {
 	m := &metrics{
@@ -66,7 +67,7 @@ func newMetrics() *metrics {
 		m.proposals.WithLabelValues(result)
 	}
 	for p := state.Succeeded; p <= state.Missed; p++ {
-		m.runsEnded.WithLabelValues(p.String())
+		m.runsEnded.WithLabelValues(label(p))
 	}
 	return m
 }
@@ -100,7 +101,10 @@ func (m *metrics) Decided(d state.Decided, late time.Duration) {
 }
 
 // Ended implements [lead.Observer].
-func (m *metrics) Ended(p state.Phase) { m.runsEnded.WithLabelValues(p.String()).Inc() }
+func (m *metrics) Ended(p state.Phase) { m.runsEnded.WithLabelValues(label(p)).Inc() }
+
+// label is a phase as the value of a label: one word.
+func label(p state.Phase) string { return strings.ReplaceAll(p.String(), " ", "_") }
 
 // Stepped implements [lead.Observer].
 func (m *metrics) Stepped(d time.Duration) { m.step.Observe(d.Seconds()) }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -88,11 +90,11 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 		Observer: s.metrics.store(), Log: s.log,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open the replicated state: %w", err)
+		return nil, fmt.Errorf("open the replicated state: %w%s", err, whatToDo(err))
 	}
 	s.logs, err = runlog.Open(filepath.Join(c.DataDir, "runlogs"), s.log)
 	if err != nil {
-		return nil, fmt.Errorf("open the run logs: %w", err)
+		return nil, fmt.Errorf("open the run logs: %w%s", err, whatToDo(err))
 	}
 	s.gateway = gateway.New(gateway.Config{PrimaryID: c.NodeID, Leader: s.inbox, Logs: s.logs, Owns: s.owns, Log: s.log})
 	s.api = api.New(api.Config{
@@ -102,6 +104,14 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	s.metrics.watch(s.store, s.gateway)
 	s.serve()
 	return s, nil
+}
+
+// whatToDo is what an operator may do about a data directory that can't be used.
+func whatToDo(err error) string {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EROFS) {
+		return "; create it for this user, or name another with --data-dir"
+	}
+	return ""
 }
 
 // listen opens the listeners first: a port that is in use is the most frequent

@@ -443,7 +443,8 @@ func (Decision) EnumDescriptor() ([]byte, []int) {
 	return file_schedd_v1_job_proto_rawDescGZIP(), []int{6}
 }
 
-// Job is what a user defines: when, what, where and how a run is made.
+// Job is what a user defines: when, what, where and how a run is made. A
+// definition has at most 512 KiB in all.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Namespace the name is unique in; [a-z0-9][a-z0-9._-]{0,62}. Empty means
@@ -855,7 +856,8 @@ type Cron struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Expression with 5 fields (minute hour day-of-month month day-of-week), 6
 	// (second first), or a descriptor such as "@daily"; "H" takes a value from a
-	// hash of the trigger's name. At most 256 bytes.
+	// hash of the namespace, the job's name and the trigger's id. At most 256
+	// bytes.
 	Expression string `protobuf:"bytes,1,opt,name=expression,proto3" json:"expression,omitempty"`
 	// TimeZone is an IANA name such as "Europe/Berlin"; empty means "UTC".
 	TimeZone string `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
@@ -932,7 +934,8 @@ type Every struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Interval between instants; whole milliseconds, 1 s to 10 years. Required.
 	Interval *durationpb.Duration `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
-	// Phase shifts them all; 0 up to the interval.
+	// Phase shifts them all; whole milliseconds, at least 0 and less than the
+	// interval.
 	Phase         *durationpb.Duration `protobuf:"bytes,2,opt,name=phase,proto3" json:"phase,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1637,10 +1640,10 @@ type Policy struct {
 	// KillGrace lies between TERM and KILL; 0 to 1 h, default 10 s.
 	KillGrace *durationpb.Duration `protobuf:"bytes,6,opt,name=kill_grace,json=killGrace,proto3" json:"kill_grace,omitempty"`
 	// QueueTimeout is how long a run may wait for its turn and for a worker before
-	// it is given up as TIMED_OUT; default 1 h.
+	// it is given up as TIMED_OUT; 1 s to 10 years, default 1 h.
 	QueueTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
 	// StartWithin is how long after it was assigned to a worker an attempt may
-	// still be started; default 5 min.
+	// still be started; 1 s to 10 years, default 5 min.
 	StartWithin *durationpb.Duration `protobuf:"bytes,8,opt,name=start_within,json=startWithin,proto3" json:"start_within,omitempty"`
 	// Retry says how failed attempts are tried again.
 	Retry *Retry `protobuf:"bytes,9,opt,name=retry,proto3" json:"retry,omitempty"`
@@ -1775,14 +1778,17 @@ type Retry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// MaxAttempts counts the first one too; 1 to 100, default 1.
 	MaxAttempts uint32 `protobuf:"varint,1,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// InitialDelay before the second attempt; default 1 s.
+	// InitialDelay before the second attempt, at most max_delay; default 1 s. Up to
+	// a tenth is added to each delay.
 	InitialDelay *durationpb.Duration `protobuf:"bytes,2,opt,name=initial_delay,json=initialDelay,proto3" json:"initial_delay,omitempty"`
 	// Multiplier of the delay from one attempt to the next; 1 to 10, default 2.
 	Multiplier float64 `protobuf:"fixed64,3,opt,name=multiplier,proto3" json:"multiplier,omitempty"`
 	// MaxDelay bounds the delay; default 300 s.
 	MaxDelay *durationpb.Duration `protobuf:"bytes,4,opt,name=max_delay,json=maxDelay,proto3" json:"max_delay,omitempty"`
-	// ExitCodes that are worth another try; empty means all but 0. An attempt
-	// that timed out counts as failed; one that was cancelled is never retried.
+	// ExitCodes that are worth another try, 1 to 255; empty means any, and any
+	// signal. When there are some, an attempt that a signal ended is not tried
+	// again. One that timed out or could not be started is, whatever stands here;
+	// one that was cancelled never is.
 	ExitCodes     []int32 `protobuf:"varint,5,rep,packed,name=exit_codes,json=exitCodes,proto3" json:"exit_codes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -23,7 +23,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Phase is where a run stands. It moves forward only.
+// Phase is where a run stands. One that is tried again goes back to PENDING; a
+// phase that ends it is final.
 type Phase int32
 
 const (
@@ -39,11 +40,13 @@ const (
 	Phase_PHASE_SUCCEEDED Phase = 4
 	// PHASE_FAILED exited otherwise, or could not be started.
 	Phase_PHASE_FAILED Phase = 5
-	// PHASE_TIMED_OUT was ended by its timeout.
+	// PHASE_TIMED_OUT was ended by its timeout, or waited longer than its
+	// queue_timeout.
 	Phase_PHASE_TIMED_OUT Phase = 6
 	// PHASE_CANCELLED was ended by request.
 	Phase_PHASE_CANCELLED Phase = 7
-	// PHASE_LOST is unknown: its worker was gone for too long.
+	// PHASE_LOST has an unknown end: its worker was gone for too long, or its host
+	// or agent ended with it.
 	Phase_PHASE_LOST Phase = 8
 	// PHASE_SKIPPED never ran: a policy forbade it.
 	Phase_PHASE_SKIPPED Phase = 9
@@ -379,7 +382,7 @@ type Attempt struct {
 	FinishedTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=finished_time,json=finishedTime,proto3" json:"finished_time,omitempty"`
 	// Outcome of the attempt; unspecified while it has none.
 	Outcome Outcome `protobuf:"varint,8,opt,name=outcome,proto3,enum=schedd.v1.Outcome" json:"outcome,omitempty"`
-	// ExitCode of the process, when it exited.
+	// ExitCode of the process; 128 plus the signal's number when a signal ended it.
 	ExitCode int32 `protobuf:"varint,9,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
 	// Signal that ended the process, such as "SIGKILL"; empty when none.
 	Signal string `protobuf:"bytes,10,opt,name=signal,proto3" json:"signal,omitempty"`
@@ -389,7 +392,8 @@ type Attempt struct {
 	LogDurableBytes int64 `protobuf:"varint,12,opt,name=log_durable_bytes,json=logDurableBytes,proto3" json:"log_durable_bytes,omitempty"`
 	// CpuTime that the process tree used.
 	CpuTime *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	// MaxRssBytes is the peak of its resident memory.
+	// MaxRssBytes is the peak of its resident memory; 0 when it could not be told,
+	// as of processes that live for less than a second.
 	MaxRssBytes int64 `protobuf:"varint,14,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
 	// Reason for its outcome: a sentence for people; empty when it exited by
 	// itself.

@@ -166,7 +166,8 @@ type Worker struct {
 	Arch string `protobuf:"bytes,13,opt,name=arch,proto3" json:"arch,omitempty"`
 	// ConnectedTime is when its session began; unset when offline.
 	ConnectedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=connected_time,json=connectedTime,proto3" json:"connected_time,omitempty"`
-	// LastSeenTime is when it was last heard of.
+	// LastSeenTime is when it was last heard of; for a worker that is offline,
+	// when it was given up.
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// Mode says who dials.
 	Mode Worker_Mode `protobuf:"varint,16,opt,name=mode,proto3,enum=schedd.v1.Worker_Mode" json:"mode,omitempty"`

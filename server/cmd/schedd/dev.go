@@ -36,7 +36,7 @@ func devFlags() (*devOptions, *flag.FlagSet) {
 	fs.StringVar(&o.apiAddr, "api-addr", c.APIAddr, "`address` of the gRPC API")
 	fs.StringVar(&o.webAddr, "web-addr", c.WebAddr, "`address` of /metrics, /healthz and /readyz")
 	fs.BoolVar(&o.demo, "demo", false, "define a few jobs worth looking at")
-	o.log.flags(fs, slog.LevelInfo)
+	o.log.flags(fs, slog.LevelWarn) // the greeting is to stay in sight
 	return o, fs
 }
 
@@ -120,18 +120,19 @@ schedd dev: one primary and one worker, all in %[1]s
   API       %[2]s  (gRPC, reflected)
   metrics   http://%[3]s/metrics
 
-Try next, in another terminal ("make tools" builds ./bin/grpcurl):
-  grpcurl -plaintext %[2]s list
+Try next, in another terminal (where there is no grpcurl, "make bin/grpcurl"
+builds it into ./bin):
+  %[4]s list
   %[4]s schedd.v1.WorkerService/ListWorkers
   %[4]s schedd.v1.JobService/ListJobs
   grpcurl -plaintext -d '{"name":"%[5]s"}' %[2]s schedd.v1.JobService/RunJob
   grpcurl -plaintext -d '{"filter":"job=%[5]s"}' %[2]s schedd.v1.RunService/ListRuns
   grpcurl -plaintext -d '{"run_id":"ID","follow":true}' %[2]s schedd.v1.RunService/ReadLog
   grpcurl -plaintext -d '{"name":"%[5]s"}' %[2]s schedd.v1.JobService/VerifyLedger
-Logs are bytes, which JSON shows as base64: pipe ReadLog into
+Output is bytes, which JSON shows as base64; with jq, pipe ReadLog into
   jq -r '.data // empty' | base64 -d
 
-Stop with Ctrl-C.
+--log-level info shows what happens here. Stop with Ctrl-C.
 
 `, where, s.APIAddr(), s.WebAddr(), call, job)
 	return err

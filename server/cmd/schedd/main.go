@@ -54,13 +54,22 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 	return settings.Errorf("unknown command %q: there are dev, serve, keygen and version; --help tells more", command)
 }
 
+// noArguments answers whoever gives arguments to a command that takes none.
+func noArguments(command string, args []string, out io.Writer) error {
+	if args[0] == "--help" || args[0] == "-h" {
+		_, err := io.WriteString(out, overview)
+		return err
+	}
+	return settings.Errorf("%s takes no arguments, got %q", command, args[0])
+}
+
 // keySize is the size of a cluster key in bytes.
 const keySize = 32
 
 // printKey is the command keygen.
 func printKey(args []string, out io.Writer) error {
 	if len(args) > 0 {
-		return settings.Errorf("keygen takes no arguments, got %q", args[0])
+		return noArguments("keygen", args, out)
 	}
 	key := make([]byte, keySize)
 	if _, err := rand.Read(key); err != nil {
@@ -73,7 +82,7 @@ func printKey(args []string, out io.Writer) error {
 // printVersion is the command version.
 func printVersion(args []string, out io.Writer) error {
 	if len(args) > 0 {
-		return settings.Errorf("version takes no arguments, got %q", args[0])
+		return noArguments("version", args, out)
 	}
 	_, err := fmt.Fprintln(out, "schedd", settings.Version())
 	return err

@@ -1759,7 +1759,7 @@ type Result struct {
 	Fence uint64 `protobuf:"varint,2,opt,name=fence,proto3" json:"fence,omitempty"`
 	// Outcome in a word.
 	Outcome Outcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=schedd.agent.v1.Outcome" json:"outcome,omitempty"`
-	// ExitCode of the process, when it exited.
+	// ExitCode of the process; 128 plus the signal's number when a signal ended it.
 	ExitCode int32 `protobuf:"varint,4,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
 	// Signal that ended the process, such as "SIGKILL".
 	Signal string `protobuf:"bytes,5,opt,name=signal,proto3" json:"signal,omitempty"`
