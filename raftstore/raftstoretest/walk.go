@@ -24,6 +24,7 @@ type Walk struct {
 	state *state.State
 	now   time.Time
 	count int
+	uids  uint64 // drawn for jobs
 }
 
 // NewWalk returns a walk that looks at s. Whoever walks applies each entry to s
@@ -95,7 +96,9 @@ func (w *Walk) putJob() []state.Command {
 	}
 	c := state.PutJob{Key: k, Definition: d, Effective: w.now}
 	if !w.seldom("counted uid") {
-		c.UID = uint64(w.number("uid", 1, math.MaxInt)) << 1 // of the whole range
+		// Of the whole range, and never twice, as far from what is counted.
+		w.uids++
+		c.UID = uint64(w.number("uid", 1<<20, math.MaxInt32))<<32 | w.uids
 	}
 	if j := w.state.Job(k); j != nil && w.seldom("expect") {
 		expected := j.Version - uint64(w.number("behind", 0, 1))

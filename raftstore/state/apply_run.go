@@ -259,13 +259,24 @@ func (s *State) prune(c Prune) error {
 		s.tracks[k] = t.trim(c.LedgerBefore)
 	}
 	for uid, p := range s.past {
-		kept := make([]*Track, 0, len(p))
-		for _, t := range p {
-			if !t.Ended.Before(c.LedgerBefore) {
-				kept = append(kept, t.trim(c.LedgerBefore))
-			}
-		}
-		s.past[uid] = kept
+		s.past[uid] = s.prunePast(uid, p, c.LedgerBefore)
 	}
 	return nil
+}
+
+// prunePast forgets the ended tracks before a horizon, save the latest of each
+// trigger that is not in force: it says from when a definition of that trigger
+// may count again, even by a clock that has gone back behind the horizon.
+func (s *State) prunePast(uid uint64, past []*Track, horizon time.Time) []*Track {
+	kept := make([]*Track, 0, len(past))
+	later := map[string]bool{} // triggers with a track after the one looked at
+	for _, t := range slices.Backward(past) {
+		id := t.Trigger.ID
+		if !t.Ended.Before(horizon) || !later[id] && s.tracks[TrackKey{uid, id}] == nil {
+			kept = append(kept, t.trim(horizon))
+		}
+		later[id] = true
+	}
+	slices.Reverse(kept)
+	return kept
 }
