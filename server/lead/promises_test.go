@@ -166,6 +166,32 @@ func TestForeignResultIsIgnored(t *testing.T) {
 	})
 }
 
+// Nor can another worker make an attempt look as if it ran.
+func TestForeignStartIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(nil)
+		p.hand.set(func() { p.hand.deaf = true }) // so that it is assigned, and does not start
+		time.Sleep(62 * time.Second)
+		r := p.runs()[0]
+		if r.Phase != state.Assigned {
+			t.Fatalf("run is %v, want assigned", r.Phase)
+		}
+		s := p.hand.session()
+		s.Worker, s.Epoch = "w-2", 1
+		p.inbox.Attach(s)
+		p.inbox.Report("w-2", 1, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{
+			Key: &agentv1.AttemptKey{RunId: r.ID.String(), Attempt: 1}, Fence: r.Live().Fence, Time: timestamppb.Now(),
+		}}})
+		time.Sleep(2 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Assigned {
+			t.Errorf("run on worker %s is %v by the word of w-2", r.Attempts[0].Worker, r.Phase)
+		}
+		p.close()
+	})
+}
+
 type counter struct {
 	blind
 	mu    sync.Mutex
