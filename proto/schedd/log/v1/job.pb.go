@@ -767,7 +767,7 @@ type Trigger struct {
 	End int64 `protobuf:"fixed64,7,opt,name=end,proto3" json:"end,omitempty"`
 	// Instants that are left out.
 	Exclude []*Exclusion `protobuf:"bytes,8,rep,name=exclude,proto3" json:"exclude,omitempty"`
-	// It names no instants for now.
+	// It is out of service: it names no instants.
 	Disabled      bool `protobuf:"varint,9,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
