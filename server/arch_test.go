@@ -22,6 +22,7 @@ var may = map[string][]string{
 	// What goes over a wire, and what both ends of it agree on. They know nothing.
 	"proto/schedd/v1":       {},
 	"proto/schedd/agent/v1": {},
+	"proto/schedd/peer/v1":  {"proto/schedd/agent/v1"},
 	"proto/schedd/log/v1":   {},
 	"proto/wire":            {},
 	"proto/settings":        {},
@@ -36,7 +37,7 @@ var may = map[string][]string{
 	// A primary: decide (schedule, plan), do (lead), talk (peer, gateway, api), keep (runlog).
 	"server/schedule": {},
 	"server/plan":     {"raftstore/state", "server/schedule"},
-	"server/peer":     {"proto/schedd/agent/v1"},
+	"server/peer":     {"proto/schedd/agent/v1", "proto/schedd/peer/v1"},
 	"server/lead":     {"raftstore", "raftstore/state", "server/plan", "server/peer", "proto/schedd/agent/v1"},
 	"server/runlog":   {},
 	"server/gateway":  {"server/peer", "server/runlog", "proto/schedd/agent/v1", "proto/wire"},
