@@ -1467,6 +1467,90 @@ func (x *JoinResponse) GetLeaderId() string {
 	return ""
 }
 
+// ReadIndexRequest asks for the index.
+type ReadIndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+}
+
+// ReadIndexResponse holds the index.
+type ReadIndexResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Index of the log entry. Whoever has applied it sees all that was
+	// acknowledged before the call.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexResponse) Reset() {
+	*x = ReadIndexResponse{}
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexResponse) ProtoMessage() {}
+
+func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReadIndexResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 // AskRequest asks about logs.
 type AskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1478,7 +1562,7 @@ type AskRequest struct {
 
 func (x *AskRequest) Reset() {
 	*x = AskRequest{}
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1574,7 @@ func (x *AskRequest) String() string {
 func (*AskRequest) ProtoMessage() {}
 
 func (x *AskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[20]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1587,7 @@ func (x *AskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskRequest.ProtoReflect.Descriptor instead.
 func (*AskRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AskRequest) GetKeys() []*v1.AttemptKey {
@@ -1524,7 +1608,7 @@ type AskResponse struct {
 
 func (x *AskResponse) Reset() {
 	*x = AskResponse{}
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1620,7 @@ func (x *AskResponse) String() string {
 func (*AskResponse) ProtoMessage() {}
 
 func (x *AskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[21]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1633,7 @@ func (x *AskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskResponse.ProtoReflect.Descriptor instead.
 func (*AskResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AskResponse) GetLogs() []*LogInfo {
@@ -1576,7 +1660,7 @@ type LogInfo struct {
 
 func (x *LogInfo) Reset() {
 	*x = LogInfo{}
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1672,7 @@ func (x *LogInfo) String() string {
 func (*LogInfo) ProtoMessage() {}
 
 func (x *LogInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[22]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1685,7 @@ func (x *LogInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogInfo.ProtoReflect.Descriptor instead.
 func (*LogInfo) Descriptor() ([]byte, []int) {
-	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogInfo) GetKnown() int64 {
@@ -1652,7 +1736,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[23]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1748,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[23]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1761,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AppendRequest) GetKey() *v1.AttemptKey {
@@ -1729,7 +1813,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[24]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1741,7 +1825,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[24]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1754,7 +1838,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AppendResponse) GetKnown() int64 {
@@ -1786,7 +1870,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[25]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1882,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[25]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1895,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadRequest) GetKey() *v1.AttemptKey {
@@ -1850,7 +1934,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[26]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +1946,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_peer_v1_peer_proto_msgTypes[26]
+	mi := &file_schedd_peer_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +1959,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_schedd_peer_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadResponse) GetOffset() int64 {
@@ -1989,7 +2073,10 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\"+\n" +
 	"\fJoinResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"=\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\x12\n" +
+	"\x10ReadIndexRequest\")\n" +
+	"\x11ReadIndexResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"=\n" +
 	"\n" +
 	"AskRequest\x12/\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1b.schedd.agent.v1.AttemptKeyR\x04keys\":\n" +
@@ -2018,10 +2105,11 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x16\n" +
 	"\x06crc32c\x18\x03 \x01(\rR\x06crc32c2T\n" +
 	"\vLinkService\x12E\n" +
-	"\x04Link\x12\x1b.schedd.peer.v1.LinkRequest\x1a\x1c.schedd.peer.v1.LinkResponse(\x010\x012\xa3\x01\n" +
+	"\x04Link\x12\x1b.schedd.peer.v1.LinkRequest\x1a\x1c.schedd.peer.v1.LinkResponse(\x010\x012\xf5\x01\n" +
 	"\fGroupService\x12P\n" +
 	"\tIntroduce\x12 .schedd.peer.v1.IntroduceRequest\x1a!.schedd.peer.v1.IntroduceResponse\x12A\n" +
-	"\x04Join\x12\x1b.schedd.peer.v1.JoinRequest\x1a\x1c.schedd.peer.v1.JoinResponse2\xda\x01\n" +
+	"\x04Join\x12\x1b.schedd.peer.v1.JoinRequest\x1a\x1c.schedd.peer.v1.JoinResponse\x12P\n" +
+	"\tReadIndex\x12 .schedd.peer.v1.ReadIndexRequest\x1a!.schedd.peer.v1.ReadIndexResponse2\xda\x01\n" +
 	"\n" +
 	"LogService\x12>\n" +
 	"\x03Ask\x12\x1a.schedd.peer.v1.AskRequest\x1a\x1b.schedd.peer.v1.AskResponse\x12G\n" +
@@ -2041,7 +2129,7 @@ func file_schedd_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_schedd_peer_v1_peer_proto_rawDescData
 }
 
-var file_schedd_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_schedd_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_schedd_peer_v1_peer_proto_goTypes = []any{
 	(*LinkRequest)(nil),           // 0: schedd.peer.v1.LinkRequest
 	(*LinkResponse)(nil),          // 1: schedd.peer.v1.LinkResponse
@@ -2063,18 +2151,20 @@ var file_schedd_peer_v1_peer_proto_goTypes = []any{
 	(*IntroduceResponse)(nil),     // 17: schedd.peer.v1.IntroduceResponse
 	(*JoinRequest)(nil),           // 18: schedd.peer.v1.JoinRequest
 	(*JoinResponse)(nil),          // 19: schedd.peer.v1.JoinResponse
-	(*AskRequest)(nil),            // 20: schedd.peer.v1.AskRequest
-	(*AskResponse)(nil),           // 21: schedd.peer.v1.AskResponse
-	(*LogInfo)(nil),               // 22: schedd.peer.v1.LogInfo
-	(*AppendRequest)(nil),         // 23: schedd.peer.v1.AppendRequest
-	(*AppendResponse)(nil),        // 24: schedd.peer.v1.AppendResponse
-	(*ReadRequest)(nil),           // 25: schedd.peer.v1.ReadRequest
-	(*ReadResponse)(nil),          // 26: schedd.peer.v1.ReadResponse
-	(*v1.Hello)(nil),              // 27: schedd.agent.v1.Hello
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*v1.AgentMessage)(nil),       // 29: schedd.agent.v1.AgentMessage
-	(*v1.GatewayMessage)(nil),     // 30: schedd.agent.v1.GatewayMessage
-	(*v1.AttemptKey)(nil),         // 31: schedd.agent.v1.AttemptKey
+	(*ReadIndexRequest)(nil),      // 20: schedd.peer.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),     // 21: schedd.peer.v1.ReadIndexResponse
+	(*AskRequest)(nil),            // 22: schedd.peer.v1.AskRequest
+	(*AskResponse)(nil),           // 23: schedd.peer.v1.AskResponse
+	(*LogInfo)(nil),               // 24: schedd.peer.v1.LogInfo
+	(*AppendRequest)(nil),         // 25: schedd.peer.v1.AppendRequest
+	(*AppendResponse)(nil),        // 26: schedd.peer.v1.AppendResponse
+	(*ReadRequest)(nil),           // 27: schedd.peer.v1.ReadRequest
+	(*ReadResponse)(nil),          // 28: schedd.peer.v1.ReadResponse
+	(*v1.Hello)(nil),              // 29: schedd.agent.v1.Hello
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*v1.AgentMessage)(nil),       // 31: schedd.agent.v1.AgentMessage
+	(*v1.GatewayMessage)(nil),     // 32: schedd.agent.v1.GatewayMessage
+	(*v1.AttemptKey)(nil),         // 33: schedd.agent.v1.AttemptKey
 }
 var file_schedd_peer_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: schedd.peer.v1.LinkRequest.hello:type_name -> schedd.peer.v1.LinkHello
@@ -2091,31 +2181,33 @@ var file_schedd_peer_v1_peer_proto_depIdxs = []int32{
 	14, // 11: schedd.peer.v1.LinkResponse.shed:type_name -> schedd.peer.v1.Shed
 	15, // 12: schedd.peer.v1.LinkResponse.dial:type_name -> schedd.peer.v1.Dial
 	10, // 13: schedd.peer.v1.LinkResponse.beat:type_name -> schedd.peer.v1.Beat
-	27, // 14: schedd.peer.v1.Attach.hello:type_name -> schedd.agent.v1.Hello
-	28, // 15: schedd.peer.v1.Attach.connected_time:type_name -> google.protobuf.Timestamp
-	29, // 16: schedd.peer.v1.Report.message:type_name -> schedd.agent.v1.AgentMessage
+	29, // 14: schedd.peer.v1.Attach.hello:type_name -> schedd.agent.v1.Hello
+	30, // 15: schedd.peer.v1.Attach.connected_time:type_name -> google.protobuf.Timestamp
+	31, // 16: schedd.peer.v1.Report.message:type_name -> schedd.agent.v1.AgentMessage
 	9,  // 17: schedd.peer.v1.Seen.workers:type_name -> schedd.peer.v1.Heard
-	28, // 18: schedd.peer.v1.Heard.time:type_name -> google.protobuf.Timestamp
-	28, // 19: schedd.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
-	30, // 20: schedd.peer.v1.Deliver.message:type_name -> schedd.agent.v1.GatewayMessage
-	31, // 21: schedd.peer.v1.AskRequest.keys:type_name -> schedd.agent.v1.AttemptKey
-	22, // 22: schedd.peer.v1.AskResponse.logs:type_name -> schedd.peer.v1.LogInfo
-	31, // 23: schedd.peer.v1.AppendRequest.key:type_name -> schedd.agent.v1.AttemptKey
-	31, // 24: schedd.peer.v1.ReadRequest.key:type_name -> schedd.agent.v1.AttemptKey
+	30, // 18: schedd.peer.v1.Heard.time:type_name -> google.protobuf.Timestamp
+	30, // 19: schedd.peer.v1.Beat.time:type_name -> google.protobuf.Timestamp
+	32, // 20: schedd.peer.v1.Deliver.message:type_name -> schedd.agent.v1.GatewayMessage
+	33, // 21: schedd.peer.v1.AskRequest.keys:type_name -> schedd.agent.v1.AttemptKey
+	24, // 22: schedd.peer.v1.AskResponse.logs:type_name -> schedd.peer.v1.LogInfo
+	33, // 23: schedd.peer.v1.AppendRequest.key:type_name -> schedd.agent.v1.AttemptKey
+	33, // 24: schedd.peer.v1.ReadRequest.key:type_name -> schedd.agent.v1.AttemptKey
 	0,  // 25: schedd.peer.v1.LinkService.Link:input_type -> schedd.peer.v1.LinkRequest
 	16, // 26: schedd.peer.v1.GroupService.Introduce:input_type -> schedd.peer.v1.IntroduceRequest
 	18, // 27: schedd.peer.v1.GroupService.Join:input_type -> schedd.peer.v1.JoinRequest
-	20, // 28: schedd.peer.v1.LogService.Ask:input_type -> schedd.peer.v1.AskRequest
-	23, // 29: schedd.peer.v1.LogService.Append:input_type -> schedd.peer.v1.AppendRequest
-	25, // 30: schedd.peer.v1.LogService.Read:input_type -> schedd.peer.v1.ReadRequest
-	1,  // 31: schedd.peer.v1.LinkService.Link:output_type -> schedd.peer.v1.LinkResponse
-	17, // 32: schedd.peer.v1.GroupService.Introduce:output_type -> schedd.peer.v1.IntroduceResponse
-	19, // 33: schedd.peer.v1.GroupService.Join:output_type -> schedd.peer.v1.JoinResponse
-	21, // 34: schedd.peer.v1.LogService.Ask:output_type -> schedd.peer.v1.AskResponse
-	24, // 35: schedd.peer.v1.LogService.Append:output_type -> schedd.peer.v1.AppendResponse
-	26, // 36: schedd.peer.v1.LogService.Read:output_type -> schedd.peer.v1.ReadResponse
-	31, // [31:37] is the sub-list for method output_type
-	25, // [25:31] is the sub-list for method input_type
+	20, // 28: schedd.peer.v1.GroupService.ReadIndex:input_type -> schedd.peer.v1.ReadIndexRequest
+	22, // 29: schedd.peer.v1.LogService.Ask:input_type -> schedd.peer.v1.AskRequest
+	25, // 30: schedd.peer.v1.LogService.Append:input_type -> schedd.peer.v1.AppendRequest
+	27, // 31: schedd.peer.v1.LogService.Read:input_type -> schedd.peer.v1.ReadRequest
+	1,  // 32: schedd.peer.v1.LinkService.Link:output_type -> schedd.peer.v1.LinkResponse
+	17, // 33: schedd.peer.v1.GroupService.Introduce:output_type -> schedd.peer.v1.IntroduceResponse
+	19, // 34: schedd.peer.v1.GroupService.Join:output_type -> schedd.peer.v1.JoinResponse
+	21, // 35: schedd.peer.v1.GroupService.ReadIndex:output_type -> schedd.peer.v1.ReadIndexResponse
+	23, // 36: schedd.peer.v1.LogService.Ask:output_type -> schedd.peer.v1.AskResponse
+	26, // 37: schedd.peer.v1.LogService.Append:output_type -> schedd.peer.v1.AppendResponse
+	28, // 38: schedd.peer.v1.LogService.Read:output_type -> schedd.peer.v1.ReadResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
 	25, // [25:25] is the sub-list for extension type_name
 	25, // [25:25] is the sub-list for extension extendee
 	0,  // [0:25] is the sub-list for field type_name
@@ -2150,7 +2242,7 @@ func file_schedd_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_peer_v1_peer_proto_rawDesc), len(file_schedd_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

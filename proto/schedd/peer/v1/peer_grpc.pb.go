@@ -140,6 +140,7 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 const (
 	GroupService_Introduce_FullMethodName = "/schedd.peer.v1.GroupService/Introduce"
 	GroupService_Join_FullMethodName      = "/schedd.peer.v1.GroupService/Join"
+	GroupService_ReadIndex_FullMethodName = "/schedd.peer.v1.GroupService/ReadIndex"
 )
 
 // GroupServiceClient is the client API for GroupService service.
@@ -153,6 +154,9 @@ type GroupServiceClient interface {
 	// Join asks the leader to take the caller into the group. Any primary of the
 	// group takes the call and hands it on.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// ReadIndex asks the leader for the index up to which a read that begins now
+	// must see. A primary that does not lead refuses with FAILED_PRECONDITION.
+	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 }
 
 type groupServiceClient struct {
@@ -183,6 +187,16 @@ func (c *groupServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...
 	return out, nil
 }
 
+func (c *groupServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadIndexResponse)
+	err := c.cc.Invoke(ctx, GroupService_ReadIndex_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // GroupServiceServer is the server API for GroupService service.
 // All implementations must embed UnimplementedGroupServiceServer
 // for forward compatibility.
@@ -194,6 +208,9 @@ type GroupServiceServer interface {
 	// Join asks the leader to take the caller into the group. Any primary of the
 	// group takes the call and hands it on.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// ReadIndex asks the leader for the index up to which a read that begins now
+	// must see. A primary that does not lead refuses with FAILED_PRECONDITION.
+	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	mustEmbedUnimplementedGroupServiceServer()
 }
 
@@ -209,6 +226,9 @@ func (UnimplementedGroupServiceServer) Introduce(context.Context, *IntroduceRequ
 }
 func (UnimplementedGroupServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedGroupServiceServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
 }
 func (UnimplementedGroupServiceServer) mustEmbedUnimplementedGroupServiceServer() {}
 func (UnimplementedGroupServiceServer) testEmbeddedByValue()                      {}
@@ -267,6 +287,24 @@ func _GroupService_Join_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GroupService_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadIndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GroupServiceServer).ReadIndex(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GroupService_ReadIndex_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GroupServiceServer).ReadIndex(ctx, req.(*ReadIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // GroupService_ServiceDesc is the grpc.ServiceDesc for GroupService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -281,6 +319,10 @@ var GroupService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _GroupService_Join_Handler,
+		},
+		{
+			MethodName: "ReadIndex",
+			Handler:    _GroupService_ReadIndex_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
