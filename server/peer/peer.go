@@ -19,6 +19,7 @@ type Session struct {
 	Gateway         string         // id of the primary that holds it
 	ObservedAddress string         // where the stream came from, as the gateway saw it
 	Connected       time.Time      // by the gateway's clock
+	Direct          bool           // the gateway dialled the worker, not the other way round
 }
 
 // Leader is what a gateway needs of the leader. None of its methods blocks:

@@ -2435,7 +2435,9 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x13OUTCOME_INTERRUPTED\x10\x06\x12\x13\n" +
 	"\x0fOUTCOME_REFUSED\x10\a2]\n" +
 	"\fAgentGateway\x12M\n" +
-	"\aConnect\x12\x1d.schedd.agent.v1.AgentMessage\x1a\x1f.schedd.agent.v1.GatewayMessage(\x010\x01B\xb9\x01\n" +
+	"\aConnect\x12\x1d.schedd.agent.v1.AgentMessage\x1a\x1f.schedd.agent.v1.GatewayMessage(\x010\x012[\n" +
+	"\vAgentDirect\x12L\n" +
+	"\x06Accept\x12\x1f.schedd.agent.v1.GatewayMessage\x1a\x1d.schedd.agent.v1.AgentMessage(\x010\x01B\xb9\x01\n" +
 	"\x13com.schedd.agent.v1B\fGatewayProtoP\x01Z6github.com/schedd/schedd/proto/schedd/agent/v1;agentv1\xa2\x02\x03SAX\xaa\x02\x0fSchedd.Agent.V1\xca\x02\x0fSchedd\\Agent\\V1\xe2\x02\x1bSchedd\\Agent\\V1\\GPBMetadata\xea\x02\x11Schedd::Agent::V1b\x06proto3"
 
 var (
@@ -2535,9 +2537,11 @@ var file_schedd_agent_v1_gateway_proto_depIdxs = []int32{
 	4,  // 47: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
 	28, // 48: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
 	2,  // 49: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
-	3,  // 50: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
-	50, // [50:51] is the sub-list for method output_type
-	49, // [49:50] is the sub-list for method input_type
+	3,  // 50: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
+	3,  // 51: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
+	2,  // 52: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
+	51, // [51:53] is the sub-list for method output_type
+	49, // [49:51] is the sub-list for method input_type
 	49, // [49:49] is the sub-list for extension type_name
 	49, // [49:49] is the sub-list for extension extendee
 	0,  // [0:49] is the sub-list for field type_name
@@ -2581,7 +2585,7 @@ func file_schedd_agent_v1_gateway_proto_init() {
 			NumEnums:      2,
 			NumMessages:   26,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_schedd_agent_v1_gateway_proto_goTypes,
 		DependencyIndexes: file_schedd_agent_v1_gateway_proto_depIdxs,

@@ -140,3 +140,111 @@ var AgentGateway_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "schedd/agent/v1/gateway.proto",
 }
+
+const (
+	AgentDirect_Accept_FullMethodName = "/schedd.agent.v1.AgentDirect/Accept"
+)
+
+// AgentDirectClient is the client API for AgentDirect service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// AgentDirect is served by a worker that can be reached and can't dial out. It is
+// a session like any other, opened by a primary: in it the worker still speaks
+// first, and proves its key.
+type AgentDirectClient interface {
+	// Accept is one session, as AgentGateway.Connect is. The newest one that the
+	// worker has accepted is the one that counts; those before it are left.
+	Accept(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GatewayMessage, AgentMessage], error)
+}
+
+type agentDirectClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewAgentDirectClient(cc grpc.ClientConnInterface) AgentDirectClient {
+	return &agentDirectClient{cc}
+}
+
+func (c *agentDirectClient) Accept(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[GatewayMessage, AgentMessage], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentDirect_ServiceDesc.Streams[0], AgentDirect_Accept_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GatewayMessage, AgentMessage]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentDirect_AcceptClient = grpc.BidiStreamingClient[GatewayMessage, AgentMessage]
+
+// AgentDirectServer is the server API for AgentDirect service.
+// All implementations must embed UnimplementedAgentDirectServer
+// for forward compatibility.
+//
+// AgentDirect is served by a worker that can be reached and can't dial out. It is
+// a session like any other, opened by a primary: in it the worker still speaks
+// first, and proves its key.
+type AgentDirectServer interface {
+	// Accept is one session, as AgentGateway.Connect is. The newest one that the
+	// worker has accepted is the one that counts; those before it are left.
+	Accept(grpc.BidiStreamingServer[GatewayMessage, AgentMessage]) error
+	mustEmbedUnimplementedAgentDirectServer()
+}
+
+// UnimplementedAgentDirectServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedAgentDirectServer struct{}
+
+func (UnimplementedAgentDirectServer) Accept(grpc.BidiStreamingServer[GatewayMessage, AgentMessage]) error {
+	return status.Error(codes.Unimplemented, "method Accept not implemented")
+}
+func (UnimplementedAgentDirectServer) mustEmbedUnimplementedAgentDirectServer() {}
+func (UnimplementedAgentDirectServer) testEmbeddedByValue()                     {}
+
+// UnsafeAgentDirectServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to AgentDirectServer will
+// result in compilation errors.
+type UnsafeAgentDirectServer interface {
+	mustEmbedUnimplementedAgentDirectServer()
+}
+
+func RegisterAgentDirectServer(s grpc.ServiceRegistrar, srv AgentDirectServer) {
+	// If the following call panics, it indicates UnimplementedAgentDirectServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&AgentDirect_ServiceDesc, srv)
+}
+
+func _AgentDirect_Accept_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentDirectServer).Accept(&grpc.GenericServerStream[GatewayMessage, AgentMessage]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentDirect_AcceptServer = grpc.BidiStreamingServer[GatewayMessage, AgentMessage]
+
+// AgentDirect_ServiceDesc is the grpc.ServiceDesc for AgentDirect service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var AgentDirect_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "schedd.agent.v1.AgentDirect",
+	HandlerType: (*AgentDirectServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Accept",
+			Handler:       _AgentDirect_Accept_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
+	Metadata: "schedd/agent/v1/gateway.proto",
+}
