@@ -50,9 +50,11 @@ var may = map[string][]string{
 		"server/api", "server/gateway", "server/lead", "server/peer", "server/plan", "server/runlog", "server/schedule",
 		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/schedd/log/v1", "proto/settings", "proto/wire",
 	},
-	"server/systest":     {}, // test files only
-	"server/systest/e2e": {}, // likewise, with real processes
-	"server/cmd/schedd":  {"server", "agent", "proto/schedd/v1", "proto/settings", "proto/wire"},
+	"server/systest":                 {}, // test files only
+	"server/systest/e2e":             {}, // likewise, with real processes
+	"server/systest/natlab":          {}, // likewise, with real networks
+	"server/systest/natlab/faultnet": {}, // linked into no program
+	"server/cmd/schedd":              {"server", "agent", "proto/schedd/v1", "proto/settings", "proto/wire"},
 
 	// A worker. It never knows a primary's code.
 	"agent/journal":           {},
