@@ -1,8 +1,15 @@
 // Package peer is the link between the gateways, which hold the workers'
-// streams, and the leader, which decides what runs on them. It says what the
-// two tell each other, and never decides anything itself.
+// streams, and the leader, which decides what runs on them: the PeerLink.
 //
-// On one primary both ends are in one process and call each other directly.
+// Each primary keeps one link to whoever leads, its own included: the [Uplink]
+// is the gateway's end of it, the [Hub] the leader's. A link carries soft state
+// only. Whenever it is made, the gateway tells all its sessions from the
+// beginning, and asks its workers what they have; so nothing that was lost with
+// the link before has to be found again, and a new leader learns all in the same
+// way as an old one that was cut off for a while.
+//
+// It decides nothing about runs, keeps nothing on disk, and carries no output of
+// jobs.
 package peer
 
 import (
@@ -23,9 +30,9 @@ type Session struct {
 }
 
 // Leader is what a gateway needs of the leader. None of its methods blocks:
-// they put what they are told in the leader's inbox. While nobody leads, the
-// inbox keeps the sessions and drops the reports: workers say them again when
-// they are asked for their inventory.
+// they put what they are told in a queue. While nobody leads, or nobody can be
+// reached who does, the sessions are remembered and the reports are dropped:
+// workers say them again when they are asked for their inventory.
 type Leader interface {
 	// Attach tells of a new session. The worker's inventory follows as reports.
 	Attach(Session)
@@ -55,4 +62,35 @@ type Gateway interface {
 
 	// Cut ends all sessions of a worker, telling it why.
 	Cut(worker, reason string, permanent bool)
+}
+
+// Local is the gateway of this primary, as its [Uplink] needs it. None of its
+// methods blocks.
+type Local interface {
+	// Send and Cut are those of [Gateway].
+	Send(worker string, epoch uint64, m *agentv1.GatewayMessage) bool
+	Cut(worker, reason string, permanent bool)
+
+	// Supersede ends a session, since the worker has a newer one on another
+	// primary. duplicate tells that another agent has that one, with the same
+	// key.
+	Supersede(worker string, epoch uint64, reason string, duplicate bool)
+
+	// Shed asks n workers to come back through another connection, spread over
+	// a minute. Their sessions go on until then.
+	Shed(n int)
+
+	// Dial keeps a session with the workers that listen at the addresses, and
+	// with no others that do.
+	Dial(addresses []string)
+}
+
+// Primary is what the leader has heard of a primary over its link.
+type Primary struct {
+	Version      string
+	LastContact  time.Time     // by the leader's clock
+	AppliedIndex uint64        // the last log entry that it has applied
+	Sessions     int           // of workers that it holds
+	ClockOffset  time.Duration // of its clock from the leader's; half the round trip is its error
+	RTT          time.Duration // of the last beat
 }

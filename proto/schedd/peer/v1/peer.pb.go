@@ -1227,7 +1227,10 @@ type IntroduceRequest struct {
 	ClusterAddress string `protobuf:"bytes,2,opt,name=cluster_address,json=clusterAddress,proto3" json:"cluster_address,omitempty"`
 	// Expect is how many primaries shall form the group; 0 when it wants to join
 	// one.
-	Expect        uint32 `protobuf:"varint,3,opt,name=expect,proto3" json:"expect,omitempty"`
+	Expect uint32 `protobuf:"varint,3,opt,name=expect,proto3" json:"expect,omitempty"`
+	// Instance is drawn anew by each process, so that a primary that finds itself
+	// in a list of addresses knows itself from a namesake.
+	Instance      string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1283,6 +1286,13 @@ func (x *IntroduceRequest) GetExpect() uint32 {
 	return 0
 }
 
+func (x *IntroduceRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 // IntroduceResponse says who answers.
 type IntroduceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1295,7 +1305,11 @@ type IntroduceResponse struct {
 	// Formed tells that it is, or was, in a group.
 	Formed bool `protobuf:"varint,4,opt,name=formed,proto3" json:"formed,omitempty"`
 	// Version of schedd.
-	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// LeaderId of who leads, as far as it knows; empty when it knows of nobody.
+	LeaderId string `protobuf:"bytes,6,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
+	// Instance as in IntroduceRequest.
+	Instance      string `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1365,7 +1379,22 @@ func (x *IntroduceResponse) GetVersion() string {
 	return ""
 }
 
-// JoinRequest says who wants to join. It must have no data.
+func (x *IntroduceResponse) GetLeaderId() string {
+	if x != nil {
+		return x.LeaderId
+	}
+	return ""
+}
+
+func (x *IntroduceResponse) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+// JoinRequest says who wants to join, or who is in the group and has another
+// address now.
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PrimaryId, the node id.
@@ -2055,19 +2084,22 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x04Shed\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\"$\n" +
 	"\x04Dial\x12\x1c\n" +
-	"\taddresses\x18\x01 \x03(\tR\taddresses\"r\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\"\x8e\x01\n" +
 	"\x10IntroduceRequest\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12\x16\n" +
-	"\x06expect\x18\x03 \x01(\rR\x06expect\"\xa5\x01\n" +
+	"\x06expect\x18\x03 \x01(\rR\x06expect\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\"\xde\x01\n" +
 	"\x11IntroduceResponse\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12\x16\n" +
 	"\x06expect\x18\x03 \x01(\rR\x06expect\x12\x16\n" +
 	"\x06formed\x18\x04 \x01(\bR\x06formed\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"U\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1b\n" +
+	"\tleader_id\x18\x06 \x01(\tR\bleaderId\x12\x1a\n" +
+	"\binstance\x18\a \x01(\tR\binstance\"U\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
