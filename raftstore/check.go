@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/schedd/schedd/raftstore/state"
@@ -10,7 +11,7 @@ import (
 // there twice.
 func check(n *state.Snapshot) error {
 	c := checker{n: n, jobs: make(map[uint64]*state.Job, len(n.Jobs)), workers: make(map[state.WorkerID]struct{}, len(n.Workers))}
-	for _, step := range []func() error{c.checkJobs, c.checkTracks, c.checkWorkers, c.checkRuns, c.checkActivity} {
+	for _, step := range []func() error{c.checkJobs, c.checkTracks, c.checkWorkers, c.checkRuns, c.checkActivity, c.checkGroup} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -155,6 +156,25 @@ func (c *checker) checkActivity() error {
 		if !has(uids, uid) {
 			return fmt.Errorf("no activity of uid %d, which has active runs", uid)
 		}
+	}
+	return nil
+}
+
+// checkGroup sees that the small tables hold what their commands let in.
+func (c *checker) checkGroup() error {
+	standbys, directs := map[string]struct{}{}, map[string]struct{}{}
+	for _, id := range c.n.Standbys {
+		if err := errors.Join(once(standbys, "standby", id), state.ValidStandby(id)); err != nil {
+			return err
+		}
+	}
+	for _, address := range c.n.Directs {
+		if err := errors.Join(once(directs, "direct worker", address), state.ValidDirect(address)); err != nil {
+			return err
+		}
+	}
+	if len(standbys) > state.MaxTable || len(directs) > state.MaxTable {
+		return fmt.Errorf("%d standbys and %d direct workers, of %d allowed", len(standbys), len(directs), state.MaxTable)
 	}
 	return nil
 }

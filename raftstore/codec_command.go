@@ -40,6 +40,9 @@ func (e *encoder) command(c state.Command) *logv1.Command {
 	if p := e.workerCommand(c); p != nil {
 		return p
 	}
+	if p := e.groupCommand(c); p != nil {
+		return p
+	}
 	e.failf("there is no such command")
 	return nil
 }
@@ -87,6 +90,16 @@ func (e *encoder) workerCommand(c state.Command) *logv1.Command {
 		}}}
 	case state.RemoveWorker:
 		return &logv1.Command{Command: &logv1.Command_RemoveWorker{RemoveWorker: &logv1.RemoveWorker{Id: string(c.ID)}}}
+	}
+	return nil
+}
+
+func (e *encoder) groupCommand(c state.Command) *logv1.Command {
+	switch c := c.(type) {
+	case state.SetStandby:
+		return &logv1.Command{Command: &logv1.Command_SetStandby{SetStandby: &logv1.SetStandby{Id: c.ID, Standby: c.Standby}}}
+	case state.SetDirect:
+		return &logv1.Command{Command: &logv1.Command_SetDirect{SetDirect: &logv1.SetDirect{Address: c.Address, Remove: c.Remove}}}
 	}
 	return nil
 }
@@ -153,6 +166,9 @@ func (d *decoder) command(p *logv1.Command) state.Command {
 	if c := d.workerCommand(p); c != nil {
 		return c
 	}
+	if c := d.groupCommand(p); c != nil {
+		return c
+	}
 	d.failf("a command %w", errNewer)
 	return nil
 }
@@ -195,6 +211,16 @@ func (d *decoder) workerCommand(p *logv1.Command) state.Command {
 		return state.DrainWorker{ID: state.WorkerID(c.GetId()), Undo: c.GetUndo(), Note: c.GetNote()}
 	case *logv1.Command_RemoveWorker:
 		return state.RemoveWorker{ID: state.WorkerID(p.RemoveWorker.GetId())}
+	}
+	return nil
+}
+
+func (d *decoder) groupCommand(p *logv1.Command) state.Command {
+	switch p := p.GetCommand().(type) {
+	case *logv1.Command_SetStandby:
+		return state.SetStandby{ID: p.SetStandby.GetId(), Standby: p.SetStandby.GetStandby()}
+	case *logv1.Command_SetDirect:
+		return state.SetDirect{Address: p.SetDirect.GetAddress(), Remove: p.SetDirect.GetRemove()}
 	}
 	return nil
 }

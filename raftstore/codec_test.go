@@ -42,6 +42,8 @@ var commands = []state.Command{
 	state.DrainWorker{},
 	state.RemoveWorker{},
 	state.Prune{},
+	state.SetStandby{},
+	state.SetDirect{},
 }
 
 // records is one of each that a snapshot holds, with the way there and back.

@@ -23,11 +23,14 @@ const (
 	lockFile   = "lock"
 	aboutFile  = "about.json"
 	raftDBFile = "raft.db"
+
+	scratchFile = "scratch.*" // what is written only to be read once
 )
 
 // disk is where Raft keeps the log, its own few values, and the snapshots.
 type disk struct {
 	name      string // for errors
+	dir       string // "": it is in memory
 	logs      raft.LogStore
 	stable    raft.StableStore
 	snapshots raft.SnapshotStore
@@ -46,7 +49,7 @@ func openDisk(c Config) (*disk, error) {
 	if c.Memory != nil {
 		return c.Memory.open()
 	}
-	d := &disk{name: c.Dir}
+	d := &disk{name: c.Dir, dir: c.Dir}
 	if err := d.open(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the store in %s: %w", c.Dir, err), d.close())
 	}

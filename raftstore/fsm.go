@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,12 +29,11 @@ type fsm struct {
 	onFail   func(error) // called once, by the goroutine that applies
 	failed   chan struct{}
 
-	mu    sync.RWMutex // guards what follows
-	state *state.State
-	fault error
-	// Of follow.
-	target    uint64
-	onReached func()
+	mu      sync.RWMutex // guards what follows
+	state   *state.State
+	fault   error
+	waiting map[*waiter]struct{} // calls of await
+	goal    goal
 
 	subMu sync.Mutex // guards subs
 	subs  []*subscriber
@@ -41,9 +41,21 @@ type fsm struct {
 	// restoreErr is why the last Restore failed; for Open, which Raft does not
 	// tell.
 	restoreErr error
+
+	// mustRestore is set while Raft would panic if Restore failed: when the leader
+	// restores what it was given. It has been read before, so what fails now is the
+	// disk; this primary fails instead.
+	mustRestore atomic.Bool
 }
 
 type subscriber struct{ f func([]state.Change) }
+
+// waiter waits for the state to come to an index. One that has been told is no
+// longer waiting.
+type waiter struct {
+	index   uint64
+	reached chan struct{}
+}
 
 // response is what Raft carries from apply to Propose.
 type response struct {
@@ -54,7 +66,7 @@ type response struct {
 func (r response) get() ([]state.Result, error) { return r.results, r.err }
 
 func newFSM(c Config, onFail func(error)) *fsm {
-	return &fsm{observer: c.Observer, log: c.Log, onFail: onFail, failed: make(chan struct{}), state: state.New()}
+	return &fsm{observer: c.Observer, log: c.Log, onFail: onFail, failed: make(chan struct{}), state: state.New(), waiting: map[*waiter]struct{}{}}
 }
 
 func (f *fsm) err() error {
@@ -110,28 +122,54 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	if len(changes) > 0 {
 		f.publish(changes)
 	}
-	if reached := f.reached(logs[len(logs)-1].Index); reached != nil {
-		reached()
+	last := logs[len(logs)-1]
+	if fault != nil {
+		return answers
 	}
+	f.tell(func(g *goal) bool { return g.applied(last.Index, last.Term) })
 	return answers
 }
 
-// follow has reached called once an entry at or after index is applied.
-func (f *fsm) follow(index uint64, reached func()) {
+// tell tells those who wait that the state has come further, and that the goal is
+// reached if it is.
+func (f *fsm) tell(isReached func(*goal) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.target, f.onReached = index, reached
+	for w := range f.waiting {
+		if w.index <= f.state.Index() {
+			delete(f.waiting, w)
+			close(w.reached)
+		}
+	}
+	if isReached(&f.goal) && f.goal.reached != nil {
+		f.goal.reached()
+		f.goal.reached = nil
+	}
 }
 
-// reached returns what to call when index is far enough, the first time.
-func (f *fsm) reached(index uint64) (call func()) {
+// index returns that of the last entry that the state was given.
+func (f *fsm) index() uint64 {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.state.Index()
+}
+
+// await returns a channel that is closed once the state has come to index. Who
+// asked has to cancel.
+func (f *fsm) await(index uint64) (reached <-chan struct{}, cancel func()) {
+	w := &waiter{index: index, reached: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if index < f.target {
-		return nil
+	if index <= f.state.Index() {
+		close(w.reached)
+		return w.reached, func() {}
 	}
-	call, f.onReached = f.onReached, nil
-	return call
+	f.waiting[w] = struct{}{}
+	return w.reached, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.waiting, w)
+	}
 }
 
 // apply applies the entries, of which there may be fewer than logs. Should the
@@ -198,8 +236,12 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	n, err := readSnapshot(r)
 	f.restoreErr = err
 	if err != nil {
-		if errors.Is(err, errNewer) && f.err() == nil {
+		must := f.mustRestore.Load()
+		if (must || errors.Is(err, errNewer)) && f.err() == nil {
 			f.fail(fmt.Errorf("restoring: %w", err))
+		}
+		if must {
+			return nil
 		}
 		return err
 	}
@@ -208,6 +250,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.state = s
 	f.mu.Unlock()
 	f.publish(nil)
+	f.tell((*goal).restored)
 	return nil
 }
 

@@ -98,13 +98,25 @@ func (s *Store) handingOver(ctx context.Context) (again, over bool) {
 	return again, true
 }
 
-// barrier waits until all that came before it in the log is applied.
+// barrier waits until all that came before it in the log is applied, here and,
+// before long, everywhere. It is an entry without commands, not Raft's own barrier:
+// that is not given to the state, so that the others could not tell when they have
+// come that far.
 func (s *Store) barrier() error {
 	if !s.enter() {
 		return ErrStopped
 	}
 	defer s.leave()
-	return s.raft.Barrier(0).Error()
+	entry, err := joinEntry(time.Now(), nil)
+	if err != nil {
+		return err
+	}
+	future := s.raft.Apply(entry, 0)
+	if err := future.Error(); err != nil {
+		return err
+	}
+	_, err = future.Response().(response).get()
+	return err
 }
 
 // ask has Raft do something, and waits for it no longer than ctx lasts. It may
@@ -122,12 +134,22 @@ func (s *Store) ask(ctx context.Context, what string, f func() error) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	case err := <-done:
-		switch {
-		case errors.Is(err, raft.ErrNotLeader):
-			return fmt.Errorf("%s: %w", what, ErrNotLeader)
-		case err != nil:
-			return fmt.Errorf("%s: %w", what, err)
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, ours(err))
 		}
 		return nil
 	}
+}
+
+// ours returns the error of this package that says what Raft's says.
+func ours(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return ErrNotLeader
+	case errors.Is(err, raft.ErrLeadershipLost):
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return ErrStopped
+	}
+	return err
 }

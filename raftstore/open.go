@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -28,14 +29,18 @@ const (
 // has a leader. Whoever opens a store has to Close it.
 func Open(c Config) (*Store, error) {
 	if c.NodeID == "" || c.Log == nil || c.Dir == "" && c.Memory == nil {
-		return nil, errors.New("opening a store: it needs a NodeID, a Log, and a Dir or a Memory")
+		return nil, errors.Join(errors.New("opening a store: it needs a NodeID, a Log, and a Dir or a Memory"), c.closeWays())
+	}
+	if c.Streams != nil && c.Transport != nil {
+		return nil, errors.Join(errors.New("opening a store: it has Streams and a Transport, and can use only one"), c.closeWays())
 	}
 	d, err := openDisk(c)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.closeWays())
 	}
 	s := &Store{
 		id: c.NodeID, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
+		turn: make(chan struct{}, 1), watchers: newWatchers(),
 		stopping: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{}),
 	}
 	s.fsm = newFSM(c, func(err error) { s.queue.close(fmt.Errorf("%w: %w", ErrStopped, err)) })
@@ -47,26 +52,49 @@ func Open(c Config) (*Store, error) {
 
 // start starts Raft and what serves it.
 func (s *Store) start(c Config) error {
-	t := c.Transport
-	if t == nil {
-		_, t = raft.NewInmemTransport(raft.ServerAddress(cmp.Or(c.Address, c.NodeID)))
-	}
+	t := c.transport()
 	conf := c.raft()
 	if err := s.bootstrap(c, conf, t); err != nil {
 		return errors.Join(err, closeTransport(t))
 	}
+	goal, err := findGoal(s.disk)
+	if err != nil {
+		return errors.Join(err, closeTransport(t))
+	}
+	goal.reached = s.catchUp
+	s.fsm.goal = goal
 	r, err := startRaft(conf, s.fsm, s.disk, t)
 	if err != nil {
 		return errors.Join(err, s.fsm.restoreErr, closeTransport(t))
 	}
-	s.raft = r
+	s.raft, s.transport = r, t
 	if err := s.Err(); err != nil { // an older snapshot was taken in place of it
 		return errors.Join(err, r.Shutdown().Error())
 	}
-	s.fsm.follow(r.LastIndex(), s.catchUp)
 	s.running.Go(s.commit)
 	s.running.Go(s.watchLeader)
 	return nil
+}
+
+// transport returns how this primary reaches the others.
+func (c Config) transport() raft.Transport {
+	switch {
+	case c.Transport != nil:
+		return c.Transport
+	case c.Streams != nil:
+		return newStreams(c.Streams, c.Log)
+	}
+	_, t := raft.NewInmemTransport(raft.ServerAddress(cmp.Or(c.Address, c.NodeID)))
+	return t
+}
+
+// closeWays closes the ways to the others when the store can't be opened.
+func (c Config) closeWays() error {
+	var err error
+	if c.Streams != nil {
+		err = c.Streams.Close()
+	}
+	return errors.Join(err, closeTransport(c.Transport))
 }
 
 // startRaft starts Raft, which panics when its log is not as it left it.
@@ -106,7 +134,7 @@ func (c Config) raft() *raft.Config {
 		conf.TrailingLogs = c.TrailingLogs
 	}
 	t := c.HeartbeatTimeout
-	if t == 0 && c.Transport == nil {
+	if t == 0 && c.Transport == nil && c.Streams == nil {
 		t = aloneTimeout
 	}
 	if t != 0 {
@@ -124,19 +152,33 @@ func (s *Store) bootstrap(c Config, conf *raft.Config, t raft.Transport) error {
 	if servers == nil {
 		servers = []Server{{ID: c.NodeID, Address: string(t.LocalAddr()), Voter: true}}
 	}
-	var group raft.Configuration
+	err := raft.BootstrapCluster(conf, s.disk.logs, s.disk.stable, s.disk.snapshots, t, toRaft(servers))
+	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+		return fmt.Errorf("forming a group of %d: %w", len(servers), err)
+	}
+	return nil
+}
+
+// toRaft returns the group as Raft has it.
+func toRaft(servers []Server) (c raft.Configuration) {
 	for _, v := range servers {
 		w := raft.Server{ID: raft.ServerID(v.ID), Address: raft.ServerAddress(v.Address), Suffrage: raft.Nonvoter}
 		if v.Voter {
 			w.Suffrage = raft.Voter
 		}
-		group.Servers = append(group.Servers, w)
+		c.Servers = append(c.Servers, w)
 	}
-	err := raft.BootstrapCluster(conf, s.disk.logs, s.disk.stable, s.disk.snapshots, t, group)
-	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
-		return fmt.Errorf("forming a group of %d: %w", len(servers), err)
+	return c
+}
+
+// fromRaft is the inverse of toRaft, in the order of ids.
+func fromRaft(c raft.Configuration) []Server {
+	servers := make([]Server, 0, len(c.Servers))
+	for _, v := range c.Servers {
+		servers = append(servers, Server{ID: string(v.ID), Address: string(v.Address), Voter: v.Suffrage == raft.Voter})
 	}
-	return nil
+	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
+	return servers
 }
 
 func closeTransport(t raft.Transport) error {
@@ -144,28 +186,4 @@ func closeTransport(t raft.Transport) error {
 		return c.Close()
 	}
 	return nil
-}
-
-// watchLeader tells the operator who leads, one line for each change.
-func (s *Store) watchLeader() {
-	news := make(chan raft.Observation, 16)
-	o := raft.NewObserver(news, false, func(o *raft.Observation) bool {
-		_, ok := o.Data.(raft.LeaderObservation)
-		return ok
-	})
-	s.raft.RegisterObserver(o)
-	defer s.raft.DeregisterObserver(o)
-	for told := ""; ; {
-		// The latest is what counts: the channel may have dropped some.
-		_, id := s.raft.LeaderWithID()
-		if leader := string(id); leader != "" && leader != told {
-			told = leader
-			s.log.Info("new leader", "leader", leader, "term", s.raft.CurrentTerm())
-		}
-		select {
-		case <-s.stopping:
-			return
-		case <-news:
-		}
-	}
 }

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/schedd/schedd/raftstore/state"
 )
 
@@ -50,19 +48,25 @@ func (s *Store) Propose(ctx context.Context, commands ...state.Command) (results
 	if p.size > MaxProposal {
 		return nil, fmt.Errorf("proposing %d commands of %d bytes, of %d allowed: %w", len(commands), p.size, MaxProposal, ErrTooLarge)
 	}
+	a, err := s.propose(ctx, p)
+	return a.results, err
+}
+
+// propose has p put in the log, and waits for the answer.
+func (s *Store) propose(ctx context.Context, p *proposal) (answer, error) {
 	if err := s.queue.put(p); err != nil {
-		return nil, fmt.Errorf("proposing: %w", err)
+		return answer{}, fmt.Errorf("proposing: %w", err)
 	}
 	s.stats.proposals.Add(1)
 	select {
 	case a := <-p.answer:
-		return a.results, a.err
+		return a, a.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("proposing: %w", ctx.Err())
+		return answer{}, fmt.Errorf("proposing: %w", ctx.Err())
 	}
 }
 
-// proposal is what one call of Propose wants.
+// proposal is what one call of Propose wants; without commands, of ReadIndex.
 type proposal struct {
 	commands  [][]byte
 	size      int             // of all commands
@@ -72,6 +76,7 @@ type proposal struct {
 
 type answer struct {
 	results []state.Result
+	index   uint64 // of the entry
 	err     error
 }
 
@@ -164,7 +169,8 @@ func (q *queue) close(err error) {
 }
 
 // commit makes entries of what is proposed, one at a time, until the queue is
-// closed. It never waits in the hope of more.
+// closed. It never waits in the hope of more. The turn may be taken from it:
+// whoever has that knows that nothing is proposed.
 func (s *Store) commit() {
 	for {
 		batch := s.queue.take()
@@ -175,28 +181,29 @@ func (s *Store) commit() {
 		for _, p := range batch {
 			commands = append(commands, p.commands...)
 		}
-		results, err := s.apply(commands)
+		s.turn <- struct{}{}
+		results, index, err := s.apply(commands)
+		<-s.turn
 		for _, p := range batch {
 			if err != nil {
 				p.answer <- answer{err: err}
 				continue
 			}
 			n := len(p.commands)
-			p.answer <- answer{results: results[:n:n]}
+			p.answer <- answer{results: results[:n:n], index: index}
 			results = results[n:]
 		}
 	}
 }
 
 // apply puts one entry in the log and waits until it is applied.
-func (s *Store) apply(commands [][]byte) ([]state.Result, error) {
+func (s *Store) apply(commands [][]byte) (results []state.Result, index uint64, err error) {
 	begin := time.Now()
 	entry, err := joinEntry(begin, commands)
 	if err != nil {
-		return nil, fmt.Errorf("proposing: %w", err)
+		return nil, 0, fmt.Errorf("proposing: %w", err)
 	}
 	future := s.raft.Apply(entry, 0)
-	var results []state.Result
 	if err = future.Error(); err == nil {
 		results, err = future.Response().(response).get()
 	}
@@ -204,15 +211,14 @@ func (s *Store) apply(commands [][]byte) ([]state.Result, error) {
 	if f := s.observer.Proposed; f != nil {
 		f(len(commands), len(entry), time.Since(begin), err)
 	}
-	switch {
+	switch err := ours(err); {
 	case err == nil:
-		return results, nil
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return nil, fmt.Errorf("proposing: %w", ErrNotLeader)
-	case errors.Is(err, raft.ErrRaftShutdown):
-		return nil, fmt.Errorf("proposing: %w", ErrStopped)
+		return results, future.Index(), nil
+	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknown):
+		return nil, 0, fmt.Errorf("proposing: %w", err)
+	default:
+		return nil, 0, fmt.Errorf("proposing: %w: %w", ErrUnknown, err)
 	}
-	return nil, fmt.Errorf("proposing: %w: %w", ErrUnknown, err)
 }
 
 func (c *counters) count(commands, bytes int, err error) {

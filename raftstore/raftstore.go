@@ -57,11 +57,17 @@ type Config struct {
 	Memory *Memory
 
 	// Address is where the others will reach this primary, for the record of a
-	// group that it forms alone; "": NodeID. With a Transport, that one's counts.
+	// group that it forms alone; "": NodeID. With Streams or a Transport, theirs
+	// counts.
 	Address string
 
-	// Transport is how this primary reaches the others; nil: it reaches none,
-	// and has to be the only one. The store closes it.
+	// Streams is how this primary reaches the others; nil, with no Transport
+	// either: it reaches none, and has to be the only one. The store closes it,
+	// also when it can't be opened.
+	Streams StreamLayer
+
+	// Transport is in place of Streams, for tests in this package. The store closes
+	// it.
 	Transport raft.Transport
 
 	// Bootstrap is the group that this primary forms when it has no data yet;
@@ -70,7 +76,7 @@ type Config struct {
 	Bootstrap []Server
 
 	// Join makes a primary that has no data yet wait until the leader of a group
-	// adds it, instead of forming one.
+	// adds it, or until it is told to form one, see [Store.Form].
 	Join bool
 
 	// Tuning, each with a good default for 0.
@@ -109,14 +115,17 @@ type Server struct {
 // Store is one primary's copy of the state. Its methods may be called from any
 // goroutine.
 type Store struct {
-	id       string
-	log      *slog.Logger
-	observer Observer
-	raft     *raft.Raft
-	fsm      *fsm
-	disk     *disk
-	queue    *queue
-	stats    counters
+	id        string
+	log       *slog.Logger
+	observer  Observer
+	raft      *raft.Raft
+	transport raft.Transport
+	fsm       *fsm
+	disk      *disk
+	queue     *queue
+	turn      chan struct{} // holds one while somebody puts something in the log
+	watchers  *watchers
+	stats     counters
 
 	stopping chan struct{} // closed when Close begins
 	stopped  chan struct{} // closed when Close has ended
@@ -159,7 +168,9 @@ func (s *Store) Subscribe(f func([]state.Change)) (cancel func()) {
 // CaughtUp is closed once this primary has applied all that its log held when it
 // was opened. Raft learns only from a leader how much of its log is agreed, so
 // until then View shows the last snapshot, and what was acknowledged after it
-// seems never to have been: whoever answers people waits for it.
+// seems never to have been: whoever answers people waits for it. One that was
+// opened without data comes to it with the first that it gets from a leader, and
+// that is not all: it waits for [Store.WaitApplied] too, with the leader's index.
 func (s *Store) CaughtUp() <-chan struct{} { return s.caughtUp }
 
 func (s *Store) catchUp() { s.once.Do(func() { close(s.caughtUp) }) }
@@ -190,7 +201,10 @@ func (s *Store) Close() error {
 	// shut down (hashicorp/raft#498), so let it answer first.
 	s.running.Wait()
 	s.inflight.Wait()
-	s.closeErr = errors.Join(s.raft.Shutdown().Error(), s.disk.close())
+	down := s.raft.Shutdown()
+	// Raft would wait for the answers of others that are gone, each for so long as
+	// it may take, before it closes what they come by.
+	s.closeErr = errors.Join(closeTransport(s.transport), down.Error(), s.disk.close())
 	close(s.stopped)
 	return s.closeErr
 }

@@ -78,6 +78,12 @@ func writeSnapshot(w io.Writer, n *state.Snapshot) (int64, error) {
 	for _, a := range n.Activity {
 		sw.put(&logv1.Record{Record: &logv1.Record_Activity{Activity: &logv1.Activity{Uid: a.UID, Seq: a.Seq}}})
 	}
+	for _, id := range n.Standbys {
+		sw.put(&logv1.Record{Record: &logv1.Record_Standby{Standby: &logv1.Standby{Id: id}}})
+	}
+	for _, address := range n.Directs {
+		sw.put(&logv1.Record{Record: &logv1.Record_Direct{Direct: &logv1.Direct{Address: address}}})
+	}
 	err := sw.close()
 	return sw.size, err
 }
@@ -275,6 +281,10 @@ func (r *snapshotReader) add(d *decoder, p *logv1.Record) {
 		n.Workers = append(n.Workers, d.worker(p.Worker))
 	case *logv1.Record_Activity:
 		n.Activity = append(n.Activity, state.Activity{UID: p.Activity.GetUid(), Seq: p.Activity.GetSeq()})
+	case *logv1.Record_Standby:
+		n.Standbys = append(n.Standbys, p.Standby.GetId())
+	case *logv1.Record_Direct:
+		n.Directs = append(n.Directs, p.Direct.GetAddress())
 	case *logv1.Record_Footer:
 	default:
 		d.failf("a record %w", errNewer)

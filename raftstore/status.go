@@ -1,7 +1,6 @@
 package raftstore
 
 import (
-	"context"
 	"strings"
 	"time"
 
@@ -25,25 +24,23 @@ type Status struct {
 	// this primary leads.
 	LastContact time.Time
 
-	Servers []Server // the group
+	Servers []Server // the group, in the order of ids
 }
 
 // Status returns how this primary sees the group.
 func (s *Store) Status() Status {
-	_, leader := s.raft.LeaderWithID()
+	leader, _ := s.Leader()
 	st := Status{
 		ID:           s.id,
 		Role:         strings.ToLower(s.raft.State().String()),
-		LeaderID:     string(leader),
+		LeaderID:     leader,
 		Term:         s.raft.CurrentTerm(),
 		CommitIndex:  s.raft.CommitIndex(),
 		AppliedIndex: s.raft.AppliedIndex(),
+		Servers:      s.servers(),
 	}
 	if s.raft.State() != raft.Leader {
 		st.LastContact = s.raft.LastContact()
-	}
-	for _, v := range s.raft.GetConfiguration().Configuration().Servers {
-		st.Servers = append(st.Servers, Server{ID: string(v.ID), Address: string(v.Address), Voter: v.Suffrage == raft.Voter})
 	}
 	return st
 }
@@ -64,11 +61,4 @@ func (s *Store) Stats() Stats {
 		Proposals: c.proposals.Load(), Entries: c.entries.Load(), Commands: c.commands.Load(),
 		Bytes: c.bytes.Load(), Failures: c.failures.Load(),
 	}
-}
-
-// Transfer hands the leadership over to another primary that is up to date. It
-// fails with [ErrNotLeader] on any other primary than the leader, and otherwise
-// when there is none to take over: then this one goes on leading.
-func (s *Store) Transfer(ctx context.Context) error {
-	return s.ask(ctx, "hand over the leadership", func() error { return s.raft.LeadershipTransfer().Error() })
 }

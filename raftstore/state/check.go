@@ -27,6 +27,10 @@ func check(c Command) error {
 		if !c.Phase.Final() {
 			return fmt.Errorf("give up run %v: it would be %v: %w", c.Run, c.Phase, ErrInvalid)
 		}
+	case SetStandby:
+		return ValidStandby(c.ID)
+	case SetDirect:
+		return ValidDirect(c.Address)
 	}
 	return nil
 }

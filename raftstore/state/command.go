@@ -28,6 +28,9 @@ var (
 
 	// ErrActive is returned when a run has not ended, or a worker is in use.
 	ErrActive = errors.New("still active")
+
+	// ErrFull is returned when a table has as many entries as it may have.
+	ErrFull = errors.New("table full")
 )
 
 // Entry is one entry of the log: commands that became one by group commit,
@@ -195,6 +198,21 @@ type (
 		Runs         []RunID
 		LedgerBefore time.Time // zero: leave the ledger alone
 	}
+
+	// SetStandby says that a primary shall never vote, or that it may, whether or
+	// not it is in the group at the moment. At most [MaxTable] are said so; beyond
+	// that, [ErrFull].
+	SetStandby struct {
+		ID      string // its node id
+		Standby bool
+	}
+
+	// SetDirect says that primaries dial a worker, or that they no longer do. There
+	// are at most [MaxTable]; beyond that, [ErrFull].
+	SetDirect struct {
+		Address string // where it listens, as host:port
+		Remove  bool
+	}
 )
 
 // Decided is what becomes of one occurrence, or of several that are decided
@@ -243,3 +261,5 @@ func (UpdateWorker) command() {}
 func (DrainWorker) command()  {}
 func (RemoveWorker) command() {}
 func (Prune) command()        {}
+func (SetStandby) command()   {}
+func (SetDirect) command()    {}

@@ -19,6 +19,8 @@ type Snapshot struct {
 	Runs      []*Run       // oldest first
 	Workers   []*Worker
 	Activity  []Activity
+	Standbys  []string // in order
+	Directs   []string // in order
 }
 
 // KeyedTrack is a track and the trigger that it is of.
@@ -36,7 +38,10 @@ type Activity struct {
 // Snapshot returns the state as it is. Its lists are in no particular order
 // where none is named; see [Snapshot.Sort].
 func (s *State) Snapshot() *Snapshot {
-	n := &Snapshot{Index: s.index, Now: s.now, Serial: s.serial, ClusterID: s.clusterID}
+	n := &Snapshot{
+		Index: s.index, Now: s.now, Serial: s.serial, ClusterID: s.clusterID,
+		Standbys: s.Standbys(), Directs: s.Directs(),
+	}
 	n.Jobs = make([]*Job, 0, len(s.jobs))
 	for _, j := range s.jobs {
 		n.Jobs = append(n.Jobs, j)
@@ -76,6 +81,14 @@ func (n *Snapshot) Sort() {
 	slices.SortFunc(n.Activity, func(a, b Activity) int { return cmp.Compare(a.UID, b.UID) })
 }
 
+// GoOnFrom changes n so that it can take the place of s: it comes after all that s
+// has seen, and what is given out next is greater than all that s gave out. The
+// rest of n stays as it is.
+func (n *Snapshot) GoOnFrom(s *State) {
+	n.Index = max(n.Index, s.index+1)
+	n.Serial = max(n.Serial, s.serial)
+}
+
 // Restore returns the state that the snapshot is of. A track in force takes its
 // trigger from its job, and an active run without a definition its job's, so
 // that a snapshot need not hold them twice.
@@ -107,6 +120,12 @@ func (n *Snapshot) Restore() *State {
 		}
 		s.born = append(s.born, birth{r.ID, r.Serial})
 		s.store(nil, r)
+	}
+	for _, id := range n.Standbys {
+		s.standbys[id] = struct{}{}
+	}
+	for _, address := range n.Directs {
+		s.directs[address] = struct{}{}
 	}
 	for _, a := range n.Activity {
 		if s.active[a.UID] == nil {

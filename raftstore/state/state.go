@@ -31,6 +31,9 @@ type State struct {
 	runs    map[RunID]*Run
 	workers map[WorkerID]*Worker
 
+	standbys map[string]struct{} // node ids of primaries that shall never vote
+	directs  map[string]struct{} // addresses of workers that primaries dial
+
 	// Derived from the above, but for Activity's sequence.
 	uids   map[uint64]struct{}             // of the jobs
 	active map[uint64]*activity            // of each job that has or had runs
@@ -60,6 +63,7 @@ type Change struct {
 	Job    JobKey
 	Run    RunID
 	Worker WorkerID
+	Group  bool // which primaries shall never vote, or which workers are dialled
 }
 
 // New returns an empty state.
@@ -70,9 +74,13 @@ func New() *State {
 		past:    map[uint64][]*Track{},
 		runs:    map[RunID]*Run{},
 		workers: map[WorkerID]*Worker{},
-		uids:    map[uint64]struct{}{},
-		active:  map[uint64]*activity{},
-		load:    map[WorkerID]map[RunID]struct{}{},
+
+		standbys: map[string]struct{}{},
+		directs:  map[string]struct{}{},
+
+		uids:   map[uint64]struct{}{},
+		active: map[uint64]*activity{},
+		load:   map[WorkerID]map[RunID]struct{}{},
 	}
 }
 
@@ -133,6 +141,10 @@ func (s *State) apply(c Command) Result {
 		return ofRun(s.giveUp(c))
 	case Prune:
 		return Result{Err: s.prune(c)}
+	case SetStandby:
+		return Result{Err: s.setStandby(c)}
+	case SetDirect:
+		return Result{Err: s.setDirect(c)}
 	default:
 		return ofWorker(s.applyWorker(c))
 	}

@@ -58,6 +58,8 @@ func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 			t.workers.Remove(c.Worker)
 			delete(t.silent, c.Worker)
 		}
+	case c.Group:
+		// Of no concern here: whoever keeps the group, or dials, looks for itself.
 	default:
 		t.followRun(s, c.Run, now)
 	}

@@ -104,6 +104,8 @@ type Command struct {
 	//	*Command_DrainWorker
 	//	*Command_RemoveWorker
 	//	*Command_Prune
+	//	*Command_SetStandby
+	//	*Command_SetDirect
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -317,6 +319,24 @@ func (x *Command) GetPrune() *Prune {
 	return nil
 }
 
+func (x *Command) GetSetStandby() *SetStandby {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetStandby); ok {
+			return x.SetStandby
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetDirect() *SetDirect {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetDirect); ok {
+			return x.SetDirect
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -416,6 +436,16 @@ type Command_Prune struct {
 	Prune *Prune `protobuf:"bytes,19,opt,name=prune,proto3,oneof"`
 }
 
+type Command_SetStandby struct {
+	// Says that a primary shall never vote, or that it may.
+	SetStandby *SetStandby `protobuf:"bytes,20,opt,name=set_standby,json=setStandby,proto3,oneof"`
+}
+
+type Command_SetDirect struct {
+	// Says that primaries dial a worker, or that they no longer do.
+	SetDirect *SetDirect `protobuf:"bytes,21,opt,name=set_direct,json=setDirect,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Command() {}
 
 func (*Command_PutJob) isCommand_Command() {}
@@ -453,6 +483,10 @@ func (*Command_DrainWorker) isCommand_Command() {}
 func (*Command_RemoveWorker) isCommand_Command() {}
 
 func (*Command_Prune) isCommand_Command() {}
+
+func (*Command_SetStandby) isCommand_Command() {}
+
+func (*Command_SetDirect) isCommand_Command() {}
 
 // InitCluster gives the cluster its id. The first one counts.
 type InitCluster struct {
@@ -1953,6 +1987,116 @@ func (x *Prune) GetLedgerBefore() int64 {
 	return 0
 }
 
+// SetStandby says that a primary shall never vote, or that it may.
+type SetStandby struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the primary.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// It shall never vote.
+	Standby       bool `protobuf:"varint,2,opt,name=standby,proto3" json:"standby,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetStandby) Reset() {
+	*x = SetStandby{}
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetStandby) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetStandby) ProtoMessage() {}
+
+func (x *SetStandby) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetStandby.ProtoReflect.Descriptor instead.
+func (*SetStandby) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetStandby) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetStandby) GetStandby() bool {
+	if x != nil {
+		return x.Standby
+	}
+	return false
+}
+
+// SetDirect says that primaries dial a worker, or that they no longer do.
+type SetDirect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the worker listens, as host:port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// They no longer do.
+	Remove        bool `protobuf:"varint,2,opt,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDirect) Reset() {
+	*x = SetDirect{}
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDirect) ProtoMessage() {}
+
+func (x *SetDirect) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDirect.ProtoReflect.Descriptor instead.
+func (*SetDirect) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SetDirect) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *SetDirect) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
 var File_schedd_log_v1_entry_proto protoreflect.FileDescriptor
 
 const file_schedd_log_v1_entry_proto_rawDesc = "" +
@@ -1960,7 +2104,7 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\x19schedd/log/v1/entry.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\x1a\x1aschedd/log/v1/ledger.proto\x1a\x17schedd/log/v1/run.proto\x1a\x1aschedd/log/v1/worker.proto\"M\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x10R\x03now\x122\n" +
-	"\bcommands\x18\x02 \x03(\v2\x16.schedd.log.v1.CommandR\bcommands\"\xba\b\n" +
+	"\bcommands\x18\x02 \x03(\v2\x16.schedd.log.v1.CommandR\bcommands\"\xb3\t\n" +
 	"\aCommand\x12?\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1a.schedd.log.v1.InitClusterH\x00R\vinitCluster\x120\n" +
 	"\aput_job\x18\x02 \x01(\v2\x15.schedd.log.v1.PutJobH\x00R\x06putJob\x129\n" +
@@ -1987,7 +2131,11 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\rupdate_worker\x18\x10 \x01(\v2\x1b.schedd.log.v1.UpdateWorkerH\x00R\fupdateWorker\x12?\n" +
 	"\fdrain_worker\x18\x11 \x01(\v2\x1a.schedd.log.v1.DrainWorkerH\x00R\vdrainWorker\x12B\n" +
 	"\rremove_worker\x18\x12 \x01(\v2\x1b.schedd.log.v1.RemoveWorkerH\x00R\fremoveWorker\x12,\n" +
-	"\x05prune\x18\x13 \x01(\v2\x14.schedd.log.v1.PruneH\x00R\x05pruneB\t\n" +
+	"\x05prune\x18\x13 \x01(\v2\x14.schedd.log.v1.PruneH\x00R\x05prune\x12<\n" +
+	"\vset_standby\x18\x14 \x01(\v2\x19.schedd.log.v1.SetStandbyH\x00R\n" +
+	"setStandby\x129\n" +
+	"\n" +
+	"set_direct\x18\x15 \x01(\v2\x18.schedd.log.v1.SetDirectH\x00R\tsetDirectB\t\n" +
 	"\acommand\",\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -2101,7 +2249,14 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"@\n" +
 	"\x05Prune\x12\x12\n" +
 	"\x04runs\x18\x01 \x03(\fR\x04runs\x12#\n" +
-	"\rledger_before\x18\x02 \x01(\x10R\fledgerBeforeB\xa9\x01\n" +
+	"\rledger_before\x18\x02 \x01(\x10R\fledgerBefore\"6\n" +
+	"\n" +
+	"SetStandby\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\astandby\x18\x02 \x01(\bR\astandby\"=\n" +
+	"\tSetDirect\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06remove\x18\x02 \x01(\bR\x06removeB\xa9\x01\n" +
 	"\x11com.schedd.log.v1B\n" +
 	"EntryProtoP\x01Z2github.com/schedd/schedd/proto/schedd/log/v1;logv1\xa2\x02\x03SLX\xaa\x02\rSchedd.Log.V1\xca\x02\rSchedd\\Log\\V1\xe2\x02\x19Schedd\\Log\\V1\\GPBMetadata\xea\x02\x0fSchedd::Log::V1b\x06proto3"
 
@@ -2117,7 +2272,7 @@ func file_schedd_log_v1_entry_proto_rawDescGZIP() []byte {
 	return file_schedd_log_v1_entry_proto_rawDescData
 }
 
-var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_schedd_log_v1_entry_proto_goTypes = []any{
 	(*Entry)(nil),        // 0: schedd.log.v1.Entry
 	(*Command)(nil),      // 1: schedd.log.v1.Command
@@ -2142,13 +2297,15 @@ var file_schedd_log_v1_entry_proto_goTypes = []any{
 	(*DrainWorker)(nil),  // 20: schedd.log.v1.DrainWorker
 	(*RemoveWorker)(nil), // 21: schedd.log.v1.RemoveWorker
 	(*Prune)(nil),        // 22: schedd.log.v1.Prune
-	(*JobKey)(nil),       // 23: schedd.log.v1.JobKey
-	(*Definition)(nil),   // 24: schedd.log.v1.Definition
-	(Decision)(0),        // 25: schedd.log.v1.Decision
-	(Phase)(0),           // 26: schedd.log.v1.Phase
-	(*Attempt)(nil),      // 27: schedd.log.v1.Attempt
-	(*WorkerInfo)(nil),   // 28: schedd.log.v1.WorkerInfo
-	(*Label)(nil),        // 29: schedd.log.v1.Label
+	(*SetStandby)(nil),   // 23: schedd.log.v1.SetStandby
+	(*SetDirect)(nil),    // 24: schedd.log.v1.SetDirect
+	(*JobKey)(nil),       // 25: schedd.log.v1.JobKey
+	(*Definition)(nil),   // 26: schedd.log.v1.Definition
+	(Decision)(0),        // 27: schedd.log.v1.Decision
+	(Phase)(0),           // 28: schedd.log.v1.Phase
+	(*Attempt)(nil),      // 29: schedd.log.v1.Attempt
+	(*WorkerInfo)(nil),   // 30: schedd.log.v1.WorkerInfo
+	(*Label)(nil),        // 31: schedd.log.v1.Label
 }
 var file_schedd_log_v1_entry_proto_depIdxs = []int32{
 	1,  // 0: schedd.log.v1.Entry.commands:type_name -> schedd.log.v1.Command
@@ -2171,29 +2328,31 @@ var file_schedd_log_v1_entry_proto_depIdxs = []int32{
 	20, // 17: schedd.log.v1.Command.drain_worker:type_name -> schedd.log.v1.DrainWorker
 	21, // 18: schedd.log.v1.Command.remove_worker:type_name -> schedd.log.v1.RemoveWorker
 	22, // 19: schedd.log.v1.Command.prune:type_name -> schedd.log.v1.Prune
-	23, // 20: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
-	24, // 21: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
-	23, // 22: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
-	23, // 23: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
-	23, // 24: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
-	23, // 25: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
-	23, // 26: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
-	9,  // 27: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
-	25, // 28: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
-	10, // 29: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
-	26, // 30: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
-	23, // 31: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
-	10, // 32: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
-	27, // 33: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
-	26, // 34: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
-	26, // 35: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
-	28, // 36: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
-	29, // 37: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	23, // 20: schedd.log.v1.Command.set_standby:type_name -> schedd.log.v1.SetStandby
+	24, // 21: schedd.log.v1.Command.set_direct:type_name -> schedd.log.v1.SetDirect
+	25, // 22: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
+	26, // 23: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
+	25, // 24: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
+	25, // 25: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
+	25, // 26: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
+	25, // 27: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
+	25, // 28: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
+	9,  // 29: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
+	27, // 30: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
+	10, // 31: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
+	28, // 32: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
+	25, // 33: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
+	10, // 34: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
+	29, // 35: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
+	28, // 36: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
+	28, // 37: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
+	30, // 38: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
+	31, // 39: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_entry_proto_init() }
@@ -2225,6 +2384,8 @@ func file_schedd_log_v1_entry_proto_init() {
 		(*Command_DrainWorker)(nil),
 		(*Command_RemoveWorker)(nil),
 		(*Command_Prune)(nil),
+		(*Command_SetStandby)(nil),
+		(*Command_SetDirect)(nil),
 	}
 	file_schedd_log_v1_entry_proto_msgTypes[3].OneofWrappers = []any{}
 	file_schedd_log_v1_entry_proto_msgTypes[4].OneofWrappers = []any{}
@@ -2235,7 +2396,7 @@ func file_schedd_log_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_entry_proto_rawDesc), len(file_schedd_log_v1_entry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -38,6 +38,8 @@ type Record struct {
 	//	*Record_Worker
 	//	*Record_Activity
 	//	*Record_Footer
+	//	*Record_Standby
+	//	*Record_Direct
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -161,6 +163,24 @@ func (x *Record) GetFooter() *Footer {
 	return nil
 }
 
+func (x *Record) GetStandby() *Standby {
+	if x != nil {
+		if x, ok := x.Record.(*Record_Standby); ok {
+			return x.Standby
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetDirect() *Direct {
+	if x != nil {
+		if x, ok := x.Record.(*Record_Direct); ok {
+			return x.Direct
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -211,6 +231,16 @@ type Record_Footer struct {
 	Footer *Footer `protobuf:"bytes,9,opt,name=footer,proto3,oneof"`
 }
 
+type Record_Standby struct {
+	// A primary that shall never vote.
+	Standby *Standby `protobuf:"bytes,10,opt,name=standby,proto3,oneof"`
+}
+
+type Record_Direct struct {
+	// A worker that primaries dial.
+	Direct *Direct `protobuf:"bytes,11,opt,name=direct,proto3,oneof"`
+}
+
 func (*Record_Header) isRecord_Record() {}
 
 func (*Record_Job) isRecord_Record() {}
@@ -228,6 +258,10 @@ func (*Record_Worker) isRecord_Record() {}
 func (*Record_Activity) isRecord_Record() {}
 
 func (*Record_Footer) isRecord_Record() {}
+
+func (*Record_Standby) isRecord_Record() {}
+
+func (*Record_Direct) isRecord_Record() {}
 
 // Header says what the snapshot is of.
 type Header struct {
@@ -412,6 +446,98 @@ func (x *Activity) GetSeq() uint64 {
 	return 0
 }
 
+// Standby is a primary that shall never vote.
+type Standby struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the primary.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Standby) Reset() {
+	*x = Standby{}
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Standby) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Standby) ProtoMessage() {}
+
+func (x *Standby) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Standby.ProtoReflect.Descriptor instead.
+func (*Standby) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_snapshot_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Standby) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// Direct is a worker that primaries dial.
+type Direct struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it listens, as host:port.
+	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Direct) Reset() {
+	*x = Direct{}
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Direct) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Direct) ProtoMessage() {}
+
+func (x *Direct) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Direct.ProtoReflect.Descriptor instead.
+func (*Direct) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_snapshot_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Direct) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Footer tells that the snapshot is whole.
 type Footer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -425,7 +551,7 @@ type Footer struct {
 
 func (x *Footer) Reset() {
 	*x = Footer{}
-	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[4]
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +563,7 @@ func (x *Footer) String() string {
 func (*Footer) ProtoMessage() {}
 
 func (x *Footer) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[4]
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +576,7 @@ func (x *Footer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Footer.ProtoReflect.Descriptor instead.
 func (*Footer) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_snapshot_proto_rawDescGZIP(), []int{4}
+	return file_schedd_log_v1_snapshot_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Footer) GetRecords() uint64 {
@@ -471,7 +597,7 @@ var File_schedd_log_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_schedd_log_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1cschedd/log/v1/snapshot.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\x1a\x1aschedd/log/v1/ledger.proto\x1a\x17schedd/log/v1/run.proto\x1a\x1aschedd/log/v1/worker.proto\"\xb4\x03\n" +
+	"\x1cschedd/log/v1/snapshot.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\x1a\x1aschedd/log/v1/ledger.proto\x1a\x17schedd/log/v1/run.proto\x1a\x1aschedd/log/v1/worker.proto\"\x99\x04\n" +
 	"\x06Record\x12/\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.schedd.log.v1.HeaderH\x00R\x06header\x12&\n" +
 	"\x03job\x18\x02 \x01(\v2\x12.schedd.log.v1.JobH\x00R\x03job\x12,\n" +
@@ -481,7 +607,10 @@ const file_schedd_log_v1_snapshot_proto_rawDesc = "" +
 	"\x03run\x18\x06 \x01(\v2\x12.schedd.log.v1.RunH\x00R\x03run\x12/\n" +
 	"\x06worker\x18\a \x01(\v2\x15.schedd.log.v1.WorkerH\x00R\x06worker\x125\n" +
 	"\bactivity\x18\b \x01(\v2\x17.schedd.log.v1.ActivityH\x00R\bactivity\x12/\n" +
-	"\x06footer\x18\t \x01(\v2\x15.schedd.log.v1.FooterH\x00R\x06footerB\b\n" +
+	"\x06footer\x18\t \x01(\v2\x15.schedd.log.v1.FooterH\x00R\x06footer\x122\n" +
+	"\astandby\x18\n" +
+	" \x01(\v2\x16.schedd.log.v1.StandbyH\x00R\astandby\x12/\n" +
+	"\x06direct\x18\v \x01(\v2\x15.schedd.log.v1.DirectH\x00R\x06directB\b\n" +
 	"\x06record\"\x7f\n" +
 	"\x06Header\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
@@ -494,7 +623,11 @@ const file_schedd_log_v1_snapshot_proto_rawDesc = "" +
 	"\x05spans\x18\x01 \x03(\v2\x13.schedd.log.v1.SpanR\x05spans\".\n" +
 	"\bActivity\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\x04R\x03uid\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq\"4\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\x19\n" +
+	"\aStandby\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\"\n" +
+	"\x06Direct\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"4\n" +
 	"\x06Footer\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x10\n" +
 	"\x03crc\x18\x02 \x01(\aR\x03crcB\xac\x01\n" +
@@ -512,35 +645,39 @@ func file_schedd_log_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_schedd_log_v1_snapshot_proto_rawDescData
 }
 
-var file_schedd_log_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_schedd_log_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_schedd_log_v1_snapshot_proto_goTypes = []any{
 	(*Record)(nil),   // 0: schedd.log.v1.Record
 	(*Header)(nil),   // 1: schedd.log.v1.Header
 	(*Spans)(nil),    // 2: schedd.log.v1.Spans
 	(*Activity)(nil), // 3: schedd.log.v1.Activity
-	(*Footer)(nil),   // 4: schedd.log.v1.Footer
-	(*Job)(nil),      // 5: schedd.log.v1.Job
-	(*Track)(nil),    // 6: schedd.log.v1.Track
-	(*Run)(nil),      // 7: schedd.log.v1.Run
-	(*Worker)(nil),   // 8: schedd.log.v1.Worker
-	(*Span)(nil),     // 9: schedd.log.v1.Span
+	(*Standby)(nil),  // 4: schedd.log.v1.Standby
+	(*Direct)(nil),   // 5: schedd.log.v1.Direct
+	(*Footer)(nil),   // 6: schedd.log.v1.Footer
+	(*Job)(nil),      // 7: schedd.log.v1.Job
+	(*Track)(nil),    // 8: schedd.log.v1.Track
+	(*Run)(nil),      // 9: schedd.log.v1.Run
+	(*Worker)(nil),   // 10: schedd.log.v1.Worker
+	(*Span)(nil),     // 11: schedd.log.v1.Span
 }
 var file_schedd_log_v1_snapshot_proto_depIdxs = []int32{
 	1,  // 0: schedd.log.v1.Record.header:type_name -> schedd.log.v1.Header
-	5,  // 1: schedd.log.v1.Record.job:type_name -> schedd.log.v1.Job
-	6,  // 2: schedd.log.v1.Record.track:type_name -> schedd.log.v1.Track
-	6,  // 3: schedd.log.v1.Record.past:type_name -> schedd.log.v1.Track
+	7,  // 1: schedd.log.v1.Record.job:type_name -> schedd.log.v1.Job
+	8,  // 2: schedd.log.v1.Record.track:type_name -> schedd.log.v1.Track
+	8,  // 3: schedd.log.v1.Record.past:type_name -> schedd.log.v1.Track
 	2,  // 4: schedd.log.v1.Record.spans:type_name -> schedd.log.v1.Spans
-	7,  // 5: schedd.log.v1.Record.run:type_name -> schedd.log.v1.Run
-	8,  // 6: schedd.log.v1.Record.worker:type_name -> schedd.log.v1.Worker
+	9,  // 5: schedd.log.v1.Record.run:type_name -> schedd.log.v1.Run
+	10, // 6: schedd.log.v1.Record.worker:type_name -> schedd.log.v1.Worker
 	3,  // 7: schedd.log.v1.Record.activity:type_name -> schedd.log.v1.Activity
-	4,  // 8: schedd.log.v1.Record.footer:type_name -> schedd.log.v1.Footer
-	9,  // 9: schedd.log.v1.Spans.spans:type_name -> schedd.log.v1.Span
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 8: schedd.log.v1.Record.footer:type_name -> schedd.log.v1.Footer
+	4,  // 9: schedd.log.v1.Record.standby:type_name -> schedd.log.v1.Standby
+	5,  // 10: schedd.log.v1.Record.direct:type_name -> schedd.log.v1.Direct
+	11, // 11: schedd.log.v1.Spans.spans:type_name -> schedd.log.v1.Span
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_snapshot_proto_init() }
@@ -562,6 +699,8 @@ func file_schedd_log_v1_snapshot_proto_init() {
 		(*Record_Worker)(nil),
 		(*Record_Activity)(nil),
 		(*Record_Footer)(nil),
+		(*Record_Standby)(nil),
+		(*Record_Direct)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -569,7 +708,7 @@ func file_schedd_log_v1_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_snapshot_proto_rawDesc), len(file_schedd_log_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

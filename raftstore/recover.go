@@ -1,0 +1,59 @@
+package raftstore
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+)
+
+// Recover makes the data of this primary that of a group of these, after most of
+// the group that it was in are lost for ever. nil: itself alone, at c.Address. It is
+// called while the primary is stopped, and locks its directory.
+//
+// It is the last resort. What the others had agreed on and this one had not yet
+// learned of is lost; what this one had in its log and nobody had agreed on counts
+// as agreed. When several survive, take the one whose log is longest, and start the
+// others anew with empty data; one of the old group that came back would disagree.
+func Recover(c Config, group []Server) error {
+	if c.NodeID == "" || c.Log == nil || c.Dir == "" && c.Memory == nil {
+		return errors.New("recovering a primary: it needs a NodeID, a Log, and a Dir or a Memory")
+	}
+	if group == nil {
+		group = []Server{{ID: c.NodeID, Address: cmp.Or(c.Address, c.NodeID), Voter: true}}
+	}
+	if find(group, c.NodeID) == nil {
+		return fmt.Errorf("recovering primary %q: it has to be in the group itself", c.NodeID)
+	}
+	if c.Memory == nil {
+		// Opening would make a directory that is missing.
+		if _, err := os.Stat(filepath.Join(c.Dir, raftDBFile)); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("recovering primary %q: %s holds no data of a primary", c.NodeID, c.Dir)
+		}
+	}
+	d, err := openDisk(c)
+	if err != nil {
+		return fmt.Errorf("recovering primary %q: %w", c.NodeID, err)
+	}
+	if err := errors.Join(d.recover(c, group), d.close()); err != nil {
+		return fmt.Errorf("recovering primary %q: %w", c.NodeID, err)
+	}
+	return nil
+}
+
+// recover has Raft do it, which panics when the log is not as it left it.
+func (d *disk) recover(c Config, group []Server) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the log is damaged: %v", p)
+		}
+	}()
+	f := newFSM(c, func(error) {})
+	_, t := raft.NewInmemTransport(raft.ServerAddress(c.NodeID))
+	err = raft.RecoverCluster(c.raft(), f, d.logs, d.stable, d.snapshots, t, toRaft(group))
+	return errors.Join(err, f.restoreErr)
+}
