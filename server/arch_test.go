@@ -38,6 +38,7 @@ var may = map[string][]string{
 	"server/schedule": {},
 	"server/plan":     {"raftstore/state", "server/schedule"},
 	"server/peer":     {"proto/schedd/agent/v1", "proto/schedd/peer/v1"},
+	"server/group":    {"raftstore", "server/peer", "proto/schedd/peer/v1"},
 	"server/lead":     {"raftstore", "raftstore/state", "server/plan", "server/peer", "proto/schedd/agent/v1"},
 	"server/runlog":   {},
 	"server/gateway":  {"server/peer", "server/runlog", "proto/schedd/agent/v1", "proto/wire"},

@@ -1309,7 +1309,9 @@ type IntroduceResponse struct {
 	// LeaderId of who leads, as far as it knows; empty when it knows of nobody.
 	LeaderId string `protobuf:"bytes,6,opt,name=leader_id,json=leaderId,proto3" json:"leader_id,omitempty"`
 	// Instance as in IntroduceRequest.
-	Instance      string `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
+	Instance string `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Found tells that who answers has found who asks through its own list.
+	Found         bool `protobuf:"varint,8,opt,name=found,proto3" json:"found,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1391,6 +1393,13 @@ func (x *IntroduceResponse) GetInstance() string {
 		return x.Instance
 	}
 	return ""
+}
+
+func (x *IntroduceResponse) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
 }
 
 // JoinRequest says who wants to join, or who is in the group and has another
@@ -2090,7 +2099,7 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12\x16\n" +
 	"\x06expect\x18\x03 \x01(\rR\x06expect\x12\x1a\n" +
-	"\binstance\x18\x04 \x01(\tR\binstance\"\xde\x01\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\"\xf4\x01\n" +
 	"\x11IntroduceResponse\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
@@ -2099,7 +2108,8 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x06formed\x18\x04 \x01(\bR\x06formed\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1b\n" +
 	"\tleader_id\x18\x06 \x01(\tR\bleaderId\x12\x1a\n" +
-	"\binstance\x18\a \x01(\tR\binstance\"U\n" +
+	"\binstance\x18\a \x01(\tR\binstance\x12\x14\n" +
+	"\x05found\x18\b \x01(\bR\x05found\"U\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +

@@ -1,0 +1,302 @@
+// Package group is how primaries come to be a group, and stay one: they form it
+// together, join one that there is, tell the leader when their address has
+// changed, and are let vote when they have caught up.
+//
+// It never removes a primary: whether one that is silent is gone for good,
+// people have to say.
+//
+// # Forming
+//
+// Those that form a group are told each other's addresses, all of them, and how
+// many they are. Each asks all others who they are, and the one with the least
+// id forms the group when all have answered, none has data, and all expect the
+// same number; the others get the group from it by Raft. Each also says whether
+// it has found the other through its own list, and must have, so that no two
+// sets that share a primary can both be complete. One that finds others in a
+// group, when it has no data, joins that.
+package group
+
+import (
+	"context"
+	cryptorand "crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
+	"github.com/schedd/schedd/raftstore"
+)
+
+const (
+	// askEvery is how often a primary that is in no group yet asks around.
+	askEvery = time.Second
+	// askWithin bounds one question.
+	askWithin = 3 * time.Second
+	// lookEvery is how often a primary looks whether the group has its address.
+	lookEvery = 10 * time.Second
+	// tellEvery is how often the operator is told what forming waits for.
+	tellEvery = 10 * time.Second
+)
+
+// Store is what the group is on record in; [raftstore.Store] is one.
+type Store interface {
+	Formed() bool
+	Form(ctx context.Context, group []raftstore.Server) error
+	Status() raftstore.Status
+	Leader() (id, address string)
+	Leads() bool
+	AppliedIndex() uint64
+	AddServer(ctx context.Context, v raftstore.Server) error
+	ReadIndex(ctx context.Context) (uint64, error)
+}
+
+// Config is what a member is made of. All of it but Others is required.
+type Config struct {
+	// Self is this primary: its id, and the address that the others dial.
+	Self raftstore.Server
+	// Expect is how many primaries form the first group; 1 with a list in Others
+	// means to join one that there is.
+	Expect int
+	// Others lists the addresses of the other primaries. This one's own may be among
+	// them.
+	Others []string
+	// Store holds the group.
+	Store Store
+	// Conn returns a connection to the cluster port at an address.
+	Conn func(address string) (grpc.ClientConnInterface, error)
+	// Version of schedd, for the others to see.
+	Version string
+	// Log is told how the group comes to be.
+	Log *slog.Logger
+}
+
+// Member is this primary's part in the group. It serves the others as
+// [peerv1.GroupServiceServer].
+type Member struct {
+	peerv1.UnimplementedGroupServiceServer
+	Config
+	instance string // drawn anew in each life
+
+	mu    sync.Mutex
+	found map[string]bool // ids of primaries that answered from our own list
+}
+
+// NewMember returns a member that does nothing before it is run.
+func NewMember(c Config) *Member {
+	return &Member{Config: c, instance: cryptorand.Text(), found: map[string]bool{}}
+}
+
+// Run forms or joins the group if this primary is in none, and then keeps its
+// address right, until ctx is done.
+func (m *Member) Run(ctx context.Context) {
+	m.enter(ctx)
+	for m.pause(ctx, lookEvery) {
+		if !m.placed() {
+			if err := m.join(ctx, m.addresses()); err != nil && ctx.Err() == nil {
+				m.Log.Warn("the group does not have this primary's address yet; trying again", "address", m.Self.Address, "err", err)
+			}
+		}
+	}
+}
+
+// pause waits for about d, and reports whether to go on.
+func (m *Member) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d*3/4 + rand.N(d/2))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// enter returns when this primary is in a group.
+func (m *Member) enter(ctx context.Context) {
+	var told time.Time
+	for !m.Store.Formed() && ctx.Err() == nil {
+		err := m.tryEnter(ctx)
+		if err != nil && ctx.Err() == nil && time.Since(told) >= tellEvery {
+			told = time.Now()
+			m.Log.Info("not in a group yet; trying again", "expect", m.Expect, "join", strings.Join(m.Others, ","), "err", err)
+		}
+		m.pause(ctx, askEvery)
+	}
+}
+
+// tryEnter tries once to form a group or to join one.
+func (m *Member) tryEnter(ctx context.Context) error {
+	others, err := m.askAll(ctx)
+	if i := slices.IndexFunc(others, func(o other) bool { return o.GetFormed() }); i >= 0 {
+		if m.Expect > 1 && others[i].GetLeaderId() == "" {
+			return errors.Join(errors.New("there is a group, which has no leader yet"), err)
+		}
+		return m.join(ctx, []string{others[i].address})
+	}
+	if m.Expect == 1 {
+		return errors.Join(errors.New("none of the others is in a group; start one of them with --bootstrap-expect"), err)
+	}
+	if err != nil {
+		return err
+	}
+	group, err := complete(m.Self, m.Expect, others)
+	if err != nil {
+		return err
+	}
+	if group[0].ID != m.Self.ID {
+		return nil // it forms the group, and Raft tells
+	}
+	m.Log.Info("forming a group", "primaries", names(group))
+	return m.Store.Form(ctx, group)
+}
+
+// other is what another primary answered.
+type other struct {
+	*peerv1.IntroduceResponse
+	address string // at which it was asked
+}
+
+// askAll asks all others who they are.
+func (m *Member) askAll(ctx context.Context) ([]other, error) {
+	answers, errs := make([]other, len(m.Others)), make([]error, len(m.Others))
+	var wg sync.WaitGroup
+	for i, address := range m.Others {
+		wg.Go(func() {
+			r, err := m.ask(ctx, address)
+			answers[i], errs[i] = other{r, address}, err
+		})
+	}
+	wg.Wait()
+	answers = slices.DeleteFunc(answers, func(o other) bool {
+		return o.IntroduceResponse == nil || o.GetInstance() == m.instance
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range answers {
+		m.found[o.GetPrimaryId()] = true
+	}
+	return answers, errors.Join(errs...)
+}
+
+func (m *Member) ask(ctx context.Context, address string) (*peerv1.IntroduceResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	conn, err := m.Conn(address)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s who it is: %w", address, err)
+	}
+	r, err := peerv1.NewGroupServiceClient(conn).Introduce(ctx, m.introduction())
+	if err != nil {
+		return nil, fmt.Errorf("ask %s who it is: %w", address, err)
+	}
+	return r, nil
+}
+
+func (m *Member) introduction() *peerv1.IntroduceRequest {
+	return &peerv1.IntroduceRequest{
+		PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address, Expect: uint32(m.Expect), Instance: m.instance,
+	}
+}
+
+// complete returns the group that self forms with others, by id, or what is
+// wrong or missing. It is pure.
+func complete(self raftstore.Server, expect int, others []other) ([]raftstore.Server, error) {
+	group := []raftstore.Server{{ID: self.ID, Address: self.Address, Voter: true}}
+	for _, o := range others {
+		if int(o.GetExpect()) != expect {
+			return nil, fmt.Errorf("%s at %s has --bootstrap-expect %d, and this primary %d: give all the same", o.GetPrimaryId(), o.address, o.GetExpect(), expect)
+		}
+		if i := slices.IndexFunc(group, func(v raftstore.Server) bool { return v.ID == o.GetPrimaryId() }); i >= 0 {
+			return nil, fmt.Errorf("two primaries are called %s, at %s and %s: give each a --node-id of its own", o.GetPrimaryId(), group[i].Address, o.address)
+		}
+		if !o.GetFound() {
+			return nil, fmt.Errorf("%s has not found %s through its own --join yet: name %s there, or wait a second", o.GetPrimaryId(), self.ID, self.Address)
+		}
+		group = append(group, raftstore.Server{ID: o.GetPrimaryId(), Address: o.GetClusterAddress(), Voter: true})
+	}
+	if len(group) != expect {
+		return nil, fmt.Errorf("--join names %d other primaries, and --bootstrap-expect %d needs %d: name each of them once", len(others), expect, expect-1)
+	}
+	slices.SortFunc(group, func(a, b raftstore.Server) int { return strings.Compare(a.ID, b.ID) })
+	return group, nil
+}
+
+func names(group []raftstore.Server) string {
+	var list []string
+	for _, v := range group {
+		list = append(list, v.ID)
+	}
+	return strings.Join(list, ",")
+}
+
+// placed tells whether the group has this primary at its address, as far as it
+// knows.
+func (m *Member) placed() bool {
+	return slices.ContainsFunc(m.Store.Status().Servers, func(v raftstore.Server) bool {
+		return v.ID == m.Self.ID && v.Address == m.Self.Address
+	})
+}
+
+// addresses returns where other primaries may be: those of the group, and those
+// that this one was told of.
+func (m *Member) addresses() []string {
+	var list []string
+	for _, v := range m.Store.Status().Servers {
+		if v.ID != m.Self.ID {
+			list = append(list, v.Address)
+		}
+	}
+	return append(list, m.Others...)
+}
+
+// join asks the first of the addresses that answers to have this primary in the
+// group, at its address.
+func (m *Member) join(ctx context.Context, addresses []string) error {
+	if m.Store.Leads() {
+		_, err := m.take(ctx, &peerv1.JoinRequest{PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address})
+		return err
+	}
+	var errs []error
+	for _, address := range addresses {
+		err := m.joinAt(ctx, address)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Member) joinAt(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*askWithin)
+	defer cancel()
+	conn, err := m.Conn(address)
+	if err != nil {
+		return fmt.Errorf("join the group at %s: %w", address, err)
+	}
+	r, err := peerv1.NewGroupServiceClient(conn).Join(ctx, &peerv1.JoinRequest{PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address})
+	if err != nil {
+		return fmt.Errorf("join the group at %s: %w", address, err)
+	}
+	m.Log.Info("in the group", "leader", r.GetLeaderId(), "address", m.Self.Address)
+	return nil
+}
+
+// LeaderElsewhere asks the other primaries of the group, and reports whether one
+// of them knows of a leader.
+func (m *Member) LeaderElsewhere(ctx context.Context) bool {
+	for _, address := range m.addresses() {
+		r, err := m.ask(ctx, address)
+		if err == nil && r.GetInstance() != m.instance && r.GetLeaderId() != "" && r.GetLeaderId() != m.Self.ID {
+			return true
+		}
+	}
+	return false
+}

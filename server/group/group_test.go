@@ -1,0 +1,367 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
+)
+
+// world is primaries that may become a group.
+type world struct {
+	*testing.T
+	net   *raftstore.Network
+	mu    sync.Mutex
+	ports map[string]*bufconn.Listener // by address
+	nodes map[string]*node
+}
+
+// node is one primary, as far as the group goes.
+type node struct {
+	w       *world
+	id      string
+	memory  *raftstore.Memory
+	address string
+	log     *strings.Builder
+
+	store  *raftstore.Store // nil: it is down
+	member *Member
+	server *grpc.Server
+	conns  []*grpc.ClientConn
+	stop   context.CancelFunc
+	tasks  sync.WaitGroup
+}
+
+func story(t *testing.T, tell func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, net: raftstore.NewNetwork(), ports: map[string]*bufconn.Listener{}, nodes: map[string]*node{}}
+		defer func() {
+			for _, n := range w.nodes {
+				if n.store != nil {
+					n.down()
+				}
+			}
+		}()
+		tell(w)
+	})
+}
+
+// start starts a primary, whose address is its id in Raft's network.
+func (w *world) start(id string, expect int, join ...string) *node {
+	w.Helper()
+	n := w.nodes[id]
+	if n == nil {
+		n = &node{w: w, id: id, memory: raftstore.NewMemory(), address: id, log: &strings.Builder{}}
+		w.nodes[id] = n
+	}
+	n.up(expect, join...)
+	return n
+}
+
+func (n *node) up(expect int, join ...string) {
+	n.w.Helper()
+	log := slog.New(slog.NewTextHandler(n.log, nil))
+	var err error
+	n.store, err = raftstore.Open(raftstore.Config{
+		NodeID: n.id, Memory: n.memory, Transport: n.w.net.Transport(n.id), Join: expect > 1 || len(join) > 0, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		n.w.Fatal(err)
+	}
+	n.member = NewMember(Config{
+		Self: raftstore.Server{ID: n.id, Address: n.address}, Expect: expect, Others: join, Store: n.store, Conn: n.dial, Version: "v", Log: log,
+	})
+	port := bufconn.Listen(1 << 16)
+	n.w.mu.Lock()
+	n.w.ports[n.address] = port
+	n.w.mu.Unlock()
+	n.server = grpc.NewServer()
+	peerv1.RegisterGroupServiceServer(n.server, n.member)
+	ctx, stop := context.WithCancel(n.w.Context())
+	n.stop = stop
+	n.tasks.Go(func() { _ = n.server.Serve(port) })
+	n.tasks.Go(func() { n.member.Run(ctx) })
+	n.tasks.Go(func() {
+		_ = n.store.Lead(ctx, func(ctx context.Context) error {
+			n.member.Steward(ctx, n.w.heard, func(id string) (is bool) {
+				n.store.View(func(s *state.State) { is = s.Standby(id) })
+				return is
+			})
+			return nil
+		})
+	})
+}
+
+// heard is what a leader hears of the primaries that are up.
+func (w *world) heard() map[string]peer.Primary {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := map[string]peer.Primary{}
+	for id, n := range w.nodes {
+		if n.store != nil {
+			all[id] = peer.Primary{LastContact: time.Now(), AppliedIndex: n.store.AppliedIndex()}
+		}
+	}
+	return all
+}
+
+func (n *node) dial(address string) (grpc.ClientConnInterface, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			n.w.mu.Lock()
+			port := n.w.ports[address]
+			n.w.mu.Unlock()
+			if port == nil {
+				return nil, errors.New("connection refused")
+			}
+			return port.DialContext(ctx)
+		}))
+	if err == nil {
+		n.w.mu.Lock()
+		n.conns = append(n.conns, conn)
+		n.w.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (n *node) down() {
+	n.w.Helper()
+	n.stop()
+	n.server.Stop()
+	n.tasks.Wait()
+	n.w.mu.Lock()
+	store, conns := n.store, n.conns
+	n.store, n.conns = nil, nil
+	delete(n.w.ports, n.address)
+	n.w.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	if err := store.Close(); err != nil {
+		n.w.Error(err)
+	}
+}
+
+func (w *world) wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// group returns the group as n sees it: "a b -c" for voters a and b and c without
+// a vote.
+func (n *node) group() string {
+	var list []string
+	for _, v := range n.store.Status().Servers {
+		mark := ""
+		if !v.Voter {
+			mark = "-"
+		}
+		list = append(list, mark+v.ID)
+	}
+	slices.SortFunc(list, func(a, b string) int { return strings.Compare(strings.TrimPrefix(a, "-"), strings.TrimPrefix(b, "-")) })
+	return strings.Join(list, " ")
+}
+
+func (w *world) all(want string) {
+	w.Helper()
+	leaders := map[string]bool{}
+	for id, n := range w.nodes {
+		if n.store == nil {
+			continue
+		}
+		if is := n.group(); is != want {
+			w.Errorf("%s sees the group %q, want %q; its log:\n%s", id, is, want, n.log)
+		}
+		leader, _ := n.store.Leader()
+		leaders[leader] = true
+	}
+	if len(leaders) != 1 || leaders[""] {
+		w.Errorf("the leaders are %v", leaders)
+	}
+}
+
+// Three primaries with the same list form one group, whenever each of them
+// starts.
+func TestForm(t *testing.T) {
+	story(t, func(w *world) {
+		list := []string{"a", "b", "c"}
+		w.start("c", 3, list...)
+		w.wait(time.Minute)
+		w.start("b", 3, list...)
+		w.wait(time.Minute)
+		if w.nodes["c"].store.Formed() || w.nodes["b"].store.Formed() {
+			w.Fatal("a group was formed by two of three")
+		}
+		if log := w.nodes["c"].log.String(); !strings.Contains(log, "not in a group yet") || strings.Count(log, "\n") > 15 {
+			w.Errorf("the operator is told:\n%s", log)
+		}
+		w.start("a", 3, list...)
+		w.wait(20 * time.Second)
+		w.all("a b c")
+
+		// They are what they are when they start again, whatever they are told.
+		for _, id := range list {
+			w.nodes[id].down()
+			w.nodes[id].up(3, list...)
+			w.wait(10 * time.Second)
+		}
+		w.all("a b c")
+	})
+}
+
+// A primary joins a group, catches up and votes. Another one never does.
+func TestJoin(t *testing.T) {
+	story(t, func(w *world) {
+		a := w.start("a", 1)
+		w.wait(5 * time.Second)
+		if _, err := a.store.Propose(w.Context(), state.SetStandby{ID: "c", Standby: true}); err != nil {
+			w.Fatal(err)
+		}
+		w.start("b", 1, "a")
+		w.wait(5 * time.Second)
+		w.all("a -b")
+		w.wait(10 * time.Second)
+		w.all("a b")
+		w.start("c", 1, "b", "a") // through one that may not lead
+		w.wait(time.Minute)
+		w.all("a b -c")
+		if _, err := a.store.Propose(w.Context(), state.SetStandby{ID: "c"}); err != nil {
+			w.Fatal(err)
+		}
+		w.wait(time.Minute)
+		w.all("a b c")
+	})
+}
+
+// Whoever waits for a group says what for.
+func TestWrongLists(t *testing.T) {
+	for name, test := range map[string]struct {
+		start func(w *world)
+		want  string
+	}{
+		"another number": {func(w *world) {
+			w.start("a", 2, "b")
+			w.start("b", 3, "a", "c")
+		}, "b at b has --bootstrap-expect 3, and this primary 2: give all the same"},
+		"nobody there":   {func(w *world) { w.start("a", 2, "b") }, "connection refused"},
+		"nobody to join": {func(w *world) { w.start("a", 1, "b"); w.start("b", 1, "a") }, "start one of them with --bootstrap-expect"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				test.start(w)
+				w.wait(30 * time.Second)
+				if a := w.nodes["a"]; a.store.Formed() || !strings.Contains(a.log.String(), test.want) {
+					w.Errorf("formed: %v; it says:\n%s", a.store.Formed(), a.log)
+				}
+			})
+		})
+	}
+}
+
+// One names another that does not name it. Those that name each other form a
+// group, and the third one joins it: there are never two.
+func TestOneSidedList(t *testing.T) {
+	story(t, func(w *world) {
+		w.start("a", 2, "b")
+		w.wait(10 * time.Second)
+		w.start("b", 2, "c")
+		w.wait(10 * time.Second)
+		if log := w.nodes["a"].log.String(); w.nodes["a"].store.Formed() || !strings.Contains(log, "b has not found a through its own --join yet: name a there") {
+			w.Errorf("a says:\n%s", log)
+		}
+		w.start("c", 2, "b")
+		w.wait(time.Minute)
+		w.all("a b c")
+	})
+}
+
+// Two primaries have the same name. The second one says so, and no group is formed.
+func TestNamesakes(t *testing.T) {
+	story(t, func(w *world) {
+		a := w.start("a", 2, "x")
+		other := &node{w: w, id: "a", memory: raftstore.NewMemory(), address: "x", log: &strings.Builder{}}
+		w.nodes["x"] = other
+		w.net = raftstore.NewNetwork()
+		other.up(2, "a")
+		w.wait(30 * time.Second)
+		if a.store.Formed() || other.store.Formed() || !strings.Contains(a.log.String(), "two primaries are called a") {
+			w.Errorf("formed: %v, %v; a says:\n%s", a.store.Formed(), other.store.Formed(), a.log)
+		}
+	})
+}
+
+// A follower, or the leader, comes back at another address. The group learns it
+// from that one.
+func TestAddressChange(t *testing.T) {
+	for name, lead := range map[string]bool{"of a follower": false, "of the leader": true} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				list := []string{"a", "b", "c"}
+				for _, id := range list {
+					w.start(id, 3, list...)
+				}
+				w.wait(20 * time.Second)
+				w.all("a b c")
+				var n *node
+				for _, m := range w.nodes {
+					if m.store.Leads() == lead {
+						n = m
+					}
+				}
+				n.down()
+				w.wait(10 * time.Second)
+				n.address = n.id + "-new"
+				n.up(3, list...)
+				w.wait(time.Minute)
+				for _, m := range w.nodes {
+					want := raftstore.Server{ID: n.id, Address: n.address, Voter: true}
+					if m.store.Leads() && !slices.Contains(m.store.Status().Servers, want) {
+						w.Errorf("%s leads and sees %v, want %v", m.id, m.store.Status().Servers, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Any primary tells whether others know of a leader.
+func TestLeaderElsewhere(t *testing.T) {
+	story(t, func(w *world) {
+		list := []string{"a", "b", "c"}
+		for _, id := range list {
+			w.start(id, 3, list...)
+		}
+		w.wait(20 * time.Second)
+		n := w.nodes["a"]
+		if n.store.Leads() {
+			n = w.nodes["b"]
+		}
+		if !n.member.LeaderElsewhere(w.Context()) {
+			w.Error("the others know of no leader")
+		}
+		for _, m := range w.nodes {
+			if m != n {
+				m.down()
+			}
+		}
+		if n.member.LeaderElsewhere(w.Context()) {
+			w.Error("somebody who is down knows of a leader")
+		}
+	})
+}
