@@ -192,7 +192,7 @@ func (w *world) start(ctx context.Context, id string) *node {
 	n.conns.listener = bufconn.Listen(64 << 10)
 	n.tasks.Go(func() { _ = n.server.Serve(&n.conns) })
 	n.up = NewUplink(UplinkConfig{
-		PrimaryID: id, Version: "v-" + id, Gateway: n.hand, Log: log, Applied: func() uint64 { return 90 },
+		PrimaryID: id, Version: "v-" + id, Log: log, Applied: func() uint64 { return 90 },
 		Leader: w.leads, Watch: w.watch,
 		Open: func(ctx context.Context, leader string) (Stream, error) {
 			if leader == id {
@@ -201,7 +201,7 @@ func (w *world) start(ctx context.Context, id string) *node {
 			return w.nodes[leader].dial(ctx)
 		},
 	})
-	n.tasks.Go(func() { n.up.Run(ctx) })
+	n.tasks.Go(func() { n.up.Run(ctx, n.hand) })
 	return n
 }
 

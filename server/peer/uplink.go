@@ -29,8 +29,6 @@ const (
 type UplinkConfig struct {
 	// PrimaryID and Version are what the leader is told of this primary.
 	PrimaryID, Version string
-	// Gateway is the one of this primary.
-	Gateway Local
 	// Leader returns the id of who leads, "" when that is not known.
 	Leader func() string
 	// Watch returns a channel that receives when somebody else may lead.
@@ -47,6 +45,7 @@ type UplinkConfig struct {
 // the gateway talks to.
 type Uplink struct {
 	UplinkConfig
+	gateway Local // of this primary; set by Run
 
 	mu       sync.Mutex // guards the following
 	sessions map[string]Session
@@ -129,8 +128,10 @@ func (u *Uplink) Linked() (linked bool, since time.Duration) {
 	return u.out != nil, time.Since(u.since)
 }
 
-// Run keeps a link to whoever leads until ctx is done.
-func (u *Uplink) Run(ctx context.Context) {
+// Run keeps a link to whoever leads until ctx is done. What the leader says is
+// for gateway, the one of this primary. It may be called once.
+func (u *Uplink) Run(ctx context.Context, gateway Local) {
+	u.gateway = gateway
 	news, cancel := u.Watch()
 	defer cancel()
 	rest := time.NewTimer(0)
@@ -223,7 +224,7 @@ func (u *Uplink) begin(out *queue[*peerv1.LinkRequest]) []Session {
 	}
 	u.mu.Unlock()
 	for _, s := range all {
-		u.Gateway.Send(s.Worker, s.Epoch, inventoryRequest)
+		u.gateway.Send(s.Worker, s.Epoch, inventoryRequest)
 	}
 	return all
 }
@@ -297,15 +298,15 @@ func (u *Uplink) handle(m *peerv1.LinkResponse, out *queue[*peerv1.LinkRequest])
 	switch b := m.GetBody().(type) {
 	case *peerv1.LinkResponse_Deliver:
 		// A session that is gone has been, or will be, told of as such.
-		u.Gateway.Send(b.Deliver.GetWorkerId(), b.Deliver.GetEpoch(), b.Deliver.GetMessage())
+		u.gateway.Send(b.Deliver.GetWorkerId(), b.Deliver.GetEpoch(), b.Deliver.GetMessage())
 	case *peerv1.LinkResponse_Cut:
-		u.Gateway.Cut(b.Cut.GetWorkerId(), b.Cut.GetReason(), b.Cut.GetPermanent())
+		u.gateway.Cut(b.Cut.GetWorkerId(), b.Cut.GetReason(), b.Cut.GetPermanent())
 	case *peerv1.LinkResponse_Supersede:
-		u.Gateway.Supersede(b.Supersede.GetWorkerId(), b.Supersede.GetEpoch(), b.Supersede.GetReason(), b.Supersede.GetDuplicate())
+		u.gateway.Supersede(b.Supersede.GetWorkerId(), b.Supersede.GetEpoch(), b.Supersede.GetReason(), b.Supersede.GetDuplicate())
 	case *peerv1.LinkResponse_Shed:
-		u.Gateway.Shed(int(b.Shed.GetCount()))
+		u.gateway.Shed(int(b.Shed.GetCount()))
 	case *peerv1.LinkResponse_Dial:
-		u.Gateway.Dial(b.Dial.GetAddresses())
+		u.gateway.Dial(b.Dial.GetAddresses())
 	case *peerv1.LinkResponse_Beat:
 		out.put(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Beat{Beat: &peerv1.Beat{
 			Seq: b.Beat.GetSeq(), Time: timestamppb.Now(), AppliedIndex: u.Applied(), Sessions: uint32(u.Len()),
