@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,30 +16,59 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// cluster is three primaries on a network and disks that can fail.
+// cluster is primaries on a network and disks that can fail.
 type cluster struct {
 	t      *testing.T
 	net    *Network
 	disks  map[string]*Memory
 	stores map[string]*Store
+	wait   bool // they wait until somebody tells them of a group
 }
 
 var three = []string{"a", "b", "c"}
 
-func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, net: NewNetwork(), disks: map[string]*Memory{}, stores: map[string]*Store{}}
-	for _, id := range three {
-		c.disks[id] = NewMemory()
-		c.start(id)
+// newCluster returns three primaries that form a group.
+func newCluster(t *testing.T) *cluster { return startCluster(t, false, three...) }
+
+// newWaiting returns primaries that wait.
+func newWaiting(t *testing.T, ids ...string) *cluster { return startCluster(t, true, ids...) }
+
+// newFormed returns a group of primaries that have waited, and its leader.
+func newFormed(t *testing.T, ids ...string) (*cluster, *Store) {
+	t.Helper()
+	c := newWaiting(t, ids...)
+	if err := c.stores[ids[0]].Form(t.Context(), c.net.Group(ids...)); err != nil {
+		t.Fatal(err)
+	}
+	return c, c.leader()
+}
+
+func startCluster(t *testing.T, wait bool, ids ...string) *cluster {
+	c := &cluster{t: t, net: NewNetwork(), disks: map[string]*Memory{}, stores: map[string]*Store{}, wait: wait}
+	for _, id := range ids {
+		c.fresh(id)
 	}
 	return c
 }
 
-func (c *cluster) start(id string) {
-	c.stores[id] = open(c.t, Config{
-		NodeID: id, Memory: c.disks[id], Transport: c.net.Transport(id), Bootstrap: c.net.Group(three...),
+// fresh starts a primary with an empty disk.
+func (c *cluster) fresh(id string) *Store {
+	c.disks[id] = NewMemory()
+	return c.start(id)
+}
+
+func (c *cluster) start(id string) *Store { return c.startAt(id, id) }
+
+func (c *cluster) startAt(id, address string) *Store {
+	conf := Config{
+		NodeID: id, Memory: c.disks[id], Transport: c.net.TransportAt(id, address),
 		SnapshotThreshold: 20, SnapshotInterval: 5 * time.Second, TrailingLogs: 5,
-	})
+	}
+	if conf.Join = c.wait; !c.wait {
+		conf.Bootstrap = c.net.Group(three...)
+	}
+	c.stores[id] = open(c.t, conf)
+	return c.stores[id]
 }
 
 // kill ends a primary as SIGKILL does.
@@ -55,7 +86,19 @@ func (c *cluster) restart(id string) {
 }
 
 func (c *cluster) leader() *Store {
-	return awaitLeader(c.t, c.stores["a"], c.stores["b"], c.stores["c"])
+	c.t.Helper()
+	return awaitLeader(c.t, slices.Collect(maps.Values(c.stores))...)
+}
+
+// other returns one of the primaries that is none of these.
+func (c *cluster) other(not ...*Store) *Store {
+	for _, id := range slices.Sorted(maps.Keys(c.stores)) {
+		if !slices.Contains(not, c.stores[id]) {
+			return c.stores[id]
+		}
+	}
+	c.t.Fatal("there is no other")
+	return nil
 }
 
 // agree waits until all have applied the same, and compares.
@@ -300,7 +343,7 @@ func TestJoin(t *testing.T) {
 		if st := b.Status(); st.Role != "follower" || st.LeaderID != "" || len(st.Servers) != 0 {
 			t.Errorf("before it is added: %+v", st)
 		}
-		if err := a.raft.AddVoter("b", "b", 0, 0).Error(); err != nil {
+		if err := a.AddServer(t.Context(), Server{ID: "b", Address: "b", Voter: true}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

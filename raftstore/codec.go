@@ -67,11 +67,31 @@ func joinEntry(now time.Time, commands [][]byte) ([]byte, error) {
 	return b, nil
 }
 
-// decodeEntry reads what joinEntry wrote, on this version or another.
-func decodeEntry(data []byte) (state.Entry, error) {
+// encodePart makes the bytes of an Entry of a part of a snapshot.
+func encodePart(now time.Time, part *logv1.Restore) ([]byte, error) {
+	var e encoder
+	p := &logv1.Entry{Now: e.time(now), Restore: part}
+	if e.err != nil {
+		return nil, fmt.Errorf("encoding the time of an entry: %w", e.err)
+	}
+	b, err := marshal.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encoding part of a snapshot: %w", err)
+	}
+	return b, nil
+}
+
+// entry is one entry of the log: commands, or part of a snapshot.
+type entry struct {
+	state.Entry
+	part *logv1.Restore // nil: commands
+}
+
+// decodeEntry reads what joinEntry or encodePart wrote, on this version or another.
+func decodeEntry(data []byte) (entry, error) {
 	var p logv1.Entry
 	if err := proto.Unmarshal(data, &p); err != nil {
-		return state.Entry{}, fmt.Errorf("is damaged: %w", err)
+		return entry{}, fmt.Errorf("is damaged: %w", err)
 	}
 	var d decoder
 	for _, c := range p.GetCommands() {
@@ -80,14 +100,17 @@ func decodeEntry(data []byte) (state.Entry, error) {
 		}
 	}
 	d.known(&p)
-	e := state.Entry{Now: d.time(p.GetNow()), Commands: make([]state.Command, 0, len(p.GetCommands()))}
+	if p.GetRestore() != nil && len(p.GetCommands()) > 0 {
+		d.failf("commands beside part of a snapshot")
+	}
+	e := entry{part: p.GetRestore(), Entry: state.Entry{Now: d.time(p.GetNow()), Commands: make([]state.Command, 0, len(p.GetCommands()))}}
 	for _, c := range p.GetCommands() {
 		if d.err == nil {
 			e.Commands = append(e.Commands, d.command(c))
 		}
 	}
 	if d.err != nil {
-		return state.Entry{}, fmt.Errorf("holds %w", d.err)
+		return entry{}, fmt.Errorf("holds %w", d.err)
 	}
 	return e, nil
 }

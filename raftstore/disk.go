@@ -30,7 +30,7 @@ const (
 // disk is where Raft keeps the log, its own few values, and the snapshots.
 type disk struct {
 	name      string // for errors
-	dir       string // "": it is in memory
+	dir       string // "": in memory, and files are where the system has temporary ones
 	logs      raft.LogStore
 	stable    raft.StableStore
 	snapshots raft.SnapshotStore

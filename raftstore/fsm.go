@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -27,13 +26,15 @@ type fsm struct {
 	observer Observer
 	log      *slog.Logger
 	onFail   func(error) // called once, by the goroutine that applies
+	onGroup  func()      // called by it when the group has changed
 	failed   chan struct{}
 
-	mu      sync.RWMutex // guards what follows
-	state   *state.State
-	fault   error
-	waiting map[*waiter]struct{} // calls of await
-	goal    goal
+	mu       sync.RWMutex // guards what follows
+	state    *state.State
+	fault    error
+	incoming *incoming            // the parts of a snapshot that came last; nil: none
+	waiting  map[*waiter]struct{} // calls of await
+	goal     goal
 
 	subMu sync.Mutex // guards subs
 	subs  []*subscriber
@@ -41,11 +42,6 @@ type fsm struct {
 	// restoreErr is why the last Restore failed; for Open, which Raft does not
 	// tell.
 	restoreErr error
-
-	// mustRestore is set while Raft would panic if Restore failed: when the leader
-	// restores what it was given. It has been read before, so what fails now is the
-	// disk; this primary fails instead.
-	mustRestore atomic.Bool
 }
 
 type subscriber struct{ f func([]state.Change) }
@@ -66,7 +62,7 @@ type response struct {
 func (r response) get() ([]state.Result, error) { return r.results, r.err }
 
 func newFSM(c Config, onFail func(error)) *fsm {
-	return &fsm{observer: c.Observer, log: c.Log, onFail: onFail, failed: make(chan struct{}), state: state.New(), waiting: map[*waiter]struct{}{}}
+	return &fsm{observer: c.Observer, log: c.Log, onFail: onFail, onGroup: func() {}, failed: make(chan struct{}), state: state.New(), waiting: map[*waiter]struct{}{}}
 }
 
 func (f *fsm) err() error {
@@ -91,11 +87,11 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // are applied under one lock.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	answers := make([]any, len(logs))
-	entries := make([]state.Entry, 0, len(logs))
+	entries := make([]entry, 0, len(logs))
 	fault := f.err()
 	had := fault != nil
 	for _, l := range logs {
-		var e state.Entry
+		var e entry
 		if l.Type == raft.LogCommand && fault == nil {
 			var err error
 			if e, err = decodeEntry(l.Data); err != nil {
@@ -107,7 +103,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		entries = append(entries, e)
 	}
-	changes, panicked := f.apply(logs, entries, answers)
+	changes, replaced, panicked := f.apply(logs, entries, answers)
 	if panicked != nil {
 		fault = panicked
 	}
@@ -119,7 +115,12 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			answers[i] = response{err: fault}
 		}
 	}
-	if len(changes) > 0 {
+	if slices.ContainsFunc(logs, func(l *raft.Log) bool { return l.Type == raft.LogConfiguration }) {
+		f.onGroup()
+	}
+	if replaced {
+		f.publish(nil)
+	} else if len(changes) > 0 {
 		f.publish(changes)
 	}
 	last := logs[len(logs)-1]
@@ -173,8 +174,9 @@ func (f *fsm) await(index uint64) (reached <-chan struct{}, cancel func()) {
 }
 
 // apply applies the entries, of which there may be fewer than logs. Should the
-// state panic, then on every primary, at the same entry.
-func (f *fsm) apply(logs []*raft.Log, entries []state.Entry, answers []any) (changes []state.Change, fault error) {
+// state panic, then on every primary, at the same entry. replaced tells that a
+// snapshot took the place of the state.
+func (f *fsm) apply(logs []*raft.Log, entries []entry, answers []any) (changes []state.Change, replaced bool, fault error) {
 	begin, commands := time.Now(), 0
 	f.mu.Lock()
 	i := 0
@@ -194,10 +196,38 @@ func (f *fsm) apply(logs []*raft.Log, entries []state.Entry, answers []any) (cha
 			answers[i] = response{} // the group has changed; Raft keeps that itself
 			continue
 		}
-		answers[i] = response{results: f.state.Apply(logs[i].Index, entries[i])}
+		if entries[i].part != nil {
+			was := f.state
+			answers[i], fault = f.takePart(logs[i].Index, entries[i])
+			if replaced = replaced || f.state != was; fault != nil {
+				break
+			}
+			continue
+		}
+		f.incoming = nil
+		answers[i] = response{results: f.state.Apply(logs[i].Index, entries[i].Entry)}
 		commands += len(entries[i].Commands)
 	}
-	return nil, nil
+	return nil, replaced, fault
+}
+
+// takePart takes a part of a snapshot; with the last one, the state that it is of
+// takes the place of this one. The caller holds the lock.
+func (f *fsm) takePart(index uint64, e entry) (any, error) {
+	if f.incoming == nil || e.part.GetFirst() == 0 {
+		f.incoming = newIncoming()
+	}
+	n, err := f.incoming.take(e.part)
+	if n != nil || err != nil {
+		f.incoming = nil
+	}
+	switch {
+	case errors.Is(err, errNewer):
+		return nil, fmt.Errorf("log entry %d is part of a snapshot: %w", index, err)
+	case n != nil:
+		f.state = n.Replace(f.state, index, e.Now)
+	}
+	return response{results: []state.Result{{Err: err}}}, nil
 }
 
 func (f *fsm) subscribe(g func([]state.Change)) (cancel func()) {
@@ -228,6 +258,9 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if f.fault != nil {
 		return nil, fmt.Errorf("taking a snapshot: %w", f.fault)
 	}
+	if f.incoming != nil {
+		return nil, errors.New("taking a snapshot: one is being restored; try again later")
+	}
 	return &snapshot{content: f.state.Snapshot(), observer: f.observer}, nil
 }
 
@@ -236,18 +269,14 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	n, err := readSnapshot(r)
 	f.restoreErr = err
 	if err != nil {
-		must := f.mustRestore.Load()
-		if (must || errors.Is(err, errNewer)) && f.err() == nil {
+		if errors.Is(err, errNewer) && f.err() == nil {
 			f.fail(fmt.Errorf("restoring: %w", err))
-		}
-		if must {
-			return nil
 		}
 		return err
 	}
 	s := n.Restore()
 	f.mu.Lock()
-	f.state = s
+	f.state, f.incoming = s, nil
 	f.mu.Unlock()
 	f.publish(nil)
 	f.tell((*goal).restored)

@@ -28,6 +28,9 @@ func (s *Store) Formed() bool { return len(s.servers()) > 0 }
 // primary that is or was in a group.
 func (s *Store) Form(ctx context.Context, group []Server) error {
 	err := s.ask(ctx, fmt.Sprintf("form a group of %d", len(group)), func() error {
+		if v := find(group, s.id); v == nil || !v.Voter {
+			return errors.New("this primary has to be one of them, with a vote")
+		}
 		err := s.raft.BootstrapCluster(toRaft(group)).Error()
 		if errors.Is(err, raft.ErrCantBootstrap) {
 			return ErrFormed

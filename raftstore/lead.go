@@ -107,6 +107,14 @@ func (s *Store) barrier() error {
 		return ErrStopped
 	}
 	defer s.leave()
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	return s.mark()
+}
+
+// mark puts an entry without commands in the log, and waits until it is applied.
+// The caller has the turn.
+func (s *Store) mark() error {
 	entry, err := joinEntry(time.Now(), nil)
 	if err != nil {
 		return err

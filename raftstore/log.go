@@ -7,6 +7,8 @@ import (
 	"log"
 	"log/slog"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -14,18 +16,54 @@ import (
 // raftLog hands what Raft says to slog. Raft tells an operator more than one
 // wants to know of each election and each peer that does not answer, so all but
 // its errors is for debugging; what matters the store says itself. And its errors
-// are mostly of the kind that heals, so they are warnings.
+// are mostly of the kind that heals, so they are warnings. Those that it repeats
+// many times a second, for as long as a primary is down, are told once a minute.
 type raftLog struct {
 	log  *slog.Logger
 	name string
 	args []any // what With has added
+	told *told
 }
 
-func newRaftLog(l *slog.Logger) hclog.Logger { return &raftLog{log: l.With("part", "raft")} }
+func newRaftLog(l *slog.Logger) hclog.Logger {
+	return &raftLog{log: l.With("part", "raft"), told: &told{at: map[string]time.Time{}}}
+}
+
+// tellAgain is how soon the same warning about the same primary is told again.
+const tellAgain = time.Minute
+
+// told remembers what was told when.
+type told struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// lately tells whether a warning was told within the last [tellAgain], and notes
+// that it is told now otherwise.
+func (t *told) lately(msg string, args []any, now time.Time) bool {
+	for i := 0; i+1 < len(args); i += 2 {
+		if k := args[i]; k == "peer" || k == "target" {
+			msg += fmt.Sprint(args[i+1])
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if at, ok := t.at[msg]; ok && now.Sub(at) < tellAgain {
+		return true
+	}
+	if len(t.at) >= maxTold {
+		clear(t.at)
+	}
+	t.at[msg] = now
+	return false
+}
+
+// maxTold bounds what is remembered: some kinds of warnings, about some primaries.
+const maxTold = 1000
 
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
-	if level >= hclog.Error {
+	if level >= hclog.Error && !l.told.lately(msg, args, time.Now()) {
 		to = slog.LevelWarn
 	}
 	if !l.log.Enabled(context.Background(), to) {
@@ -62,12 +100,12 @@ func (l *raftLog) IsError() bool { return l.log.Enabled(context.Background(), sl
 func (l *raftLog) ImpliedArgs() []any { return l.args }
 
 func (l *raftLog) With(args ...any) hclog.Logger {
-	return &raftLog{log: l.log, name: l.name, args: append(slices.Clip(l.args), args...)}
+	return &raftLog{log: l.log, name: l.name, args: append(slices.Clip(l.args), args...), told: l.told}
 }
 
 func (l *raftLog) Name() string                        { return l.name }
 func (l *raftLog) Named(name string) hclog.Logger      { return l.ResetNamed(l.name + "." + name) }
-func (l *raftLog) ResetNamed(name string) hclog.Logger { return &raftLog{l.log, name, l.args} }
+func (l *raftLog) ResetNamed(name string) hclog.Logger { return &raftLog{l.log, name, l.args, l.told} }
 
 func (l *raftLog) SetLevel(hclog.Level)  {} // slog has its own
 func (l *raftLog) GetLevel() hclog.Level { return hclog.Debug }

@@ -11,7 +11,7 @@ import (
 const rpcTimeout = 500 * time.Millisecond
 
 // Network joins primaries in one process, for tests. Links between them can be
-// cut. A primary's address is its NodeID.
+// cut. A primary's address is its NodeID, if it has no other.
 type Network struct {
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*raft.InmemTransport
@@ -30,8 +30,11 @@ func NewNetwork() *Network {
 
 // Transport returns a new transport for the primary of that id, for one Open. It
 // takes the place of the one before.
-func (n *Network) Transport(id string) raft.Transport {
-	_, t := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), rpcTimeout)
+func (n *Network) Transport(id string) raft.Transport { return n.TransportAt(id, id) }
+
+// TransportAt is as Transport, for a primary that has another address.
+func (n *Network) TransportAt(id, address string) raft.Transport {
+	_, t := raft.NewInmemTransportWithTimeout(raft.ServerAddress(address), rpcTimeout)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.nodes[id] = t

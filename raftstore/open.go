@@ -44,6 +44,7 @@ func Open(c Config) (*Store, error) {
 		stopping: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{}),
 	}
 	s.fsm = newFSM(c, func(err error) { s.queue.close(fmt.Errorf("%w: %w", ErrStopped, err)) })
+	s.fsm.onGroup = s.watchers.wake
 	if err := s.start(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the store in %s: %w", d.name, err), d.close())
 	}

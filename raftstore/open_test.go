@@ -53,7 +53,7 @@ func TestRestartOnDisk(t *testing.T) {
 		}
 		if i > 0 {
 			s.View(func(st *state.State) {
-				if contentOf(t, st) != was {
+				if hashOf(t, st) != was {
 					t.Errorf("start %d: the state is another", i)
 				}
 			})
@@ -69,7 +69,7 @@ func TestRestartOnDisk(t *testing.T) {
 				t.Errorf("a snapshot with nothing new: %v", err)
 			}
 		}
-		s.View(func(st *state.State) { was = contentOf(t, st) })
+		s.View(func(st *state.State) { was = hashOf(t, st) })
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -1,109 +1,168 @@
 package raftstore
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
-	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
 
+	logv1 "github.com/schedd/schedd/proto/schedd/log/v1"
 	"github.com/schedd/schedd/raftstore/state"
 )
 
 // RestoreSnapshot puts the state that [Store.SaveSnapshot] wrote in the place of
-// what is there, on all primaries, and returns when a majority has it. The group
-// stays as it is. What r holds is checked wholly before anything changes, and a
-// damaged or truncated one is refused. Nothing is proposed meanwhile: it waits, and
-// comes to the restored state.
+// what is there, on all primaries at the same point of the log. The group stays as
+// it is. What r holds is checked wholly before anything changes, and a damaged or
+// truncated one is refused. Nothing is proposed meanwhile: it waits, and comes to
+// the restored state.
 //
-// The state comes back as it was, but for what counts on from the greater of what
-// it had and what there was here: its index, and the numbers that fences are taken
-// from. So no fence is given out twice, however old the snapshot.
+// The state comes back as it was, but for three things that never go back: its
+// index, its time, and the numbers that fences are taken from. So no fence is given
+// out twice, however old the snapshot is.
 //
-// Only the leader can: the others return [ErrNotLeader]. After any other error but
-// that of a refused snapshot it may have been restored, or yet be.
+// It goes through the log, in many entries, of which only the last one changes
+// anything. Raft has a way to restore, too: it puts the snapshot in place on the
+// leader first, and one that is killed or replaced before it has told the others
+// goes on with a state that nobody agreed on.
+//
+// Only the leader can: the others return [ErrNotLeader], as does one that is
+// replaced before it has come to the end. With [ErrUnknown], look whether it was
+// restored. With any other error it was not.
 func (s *Store) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 	if !s.Leads() {
 		return fmt.Errorf("restoring a snapshot: %w", ErrNotLeader)
 	}
-	info, n, err := readSaved(r)
+	info, err := s.restore(ctx, r)
 	if err != nil {
-		return fmt.Errorf("restoring a snapshot, of which nothing was taken over: %w", err)
+		return fmt.Errorf("restoring a snapshot: %w", err)
 	}
-	return s.ask(ctx, "restoring a snapshot", func() error {
-		select {
-		case s.turn <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		defer func() { <-s.turn }()
-		if err := s.restore(n); err != nil {
+	s.log.Info("snapshot restored", "cluster", info.ClusterID, "taken", info.Taken, "jobs", info.Jobs, "runs", info.Runs, "workers", info.Workers)
+	return nil
+}
+
+func (s *Store) restore(ctx context.Context, r io.Reader) (info SnapshotInfo, err error) {
+	file, err := s.disk.scratch()
+	if err != nil {
+		return info, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if info, _, err = readSaved(io.TeeReader(r, file)); err != nil {
+		return info, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return info, fmt.Errorf("reading it again: %w", err)
+	}
+	if !s.enter() { // not before: r may come slowly
+		return info, ErrStopped
+	}
+	defer s.leave()
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return info, ctx.Err()
+	}
+	defer func() { <-s.turn }()
+	if err := s.proposeParts(ctx, file); err != nil {
+		_ = s.mark() // any other entry lets all forget the parts that they have
+		return info, err
+	}
+	return info, nil
+}
+
+// proposeParts puts a saved snapshot in the log. The caller has the turn.
+func (s *Store) proposeParts(ctx context.Context, file io.Reader) error {
+	return eachPart(file, func(p *logv1.Restore, last bool) error {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s.log.Info("snapshot restored", "cluster", info.ClusterID, "taken", info.Taken, "jobs", info.Jobs, "runs", info.Runs, "workers", info.Workers)
-		return nil
+		data, err := encodePart(time.Now(), p)
+		if err != nil {
+			return err
+		}
+		future := s.raft.Apply(data, 0)
+		switch err := ours(future.Error()); {
+		case err == nil:
+		case errors.Is(err, ErrUnknown) && !last: // without the last it is nothing
+			return fmt.Errorf("%w: %w", ErrNotLeader, future.Error())
+		case errors.Is(err, ErrNotLeader), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknown), !last:
+			return err
+		default:
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+		results, err := future.Response().(response).get()
+		if err != nil {
+			return err
+		}
+		return results[0].Err
 	})
 }
 
-// restore has Raft restore n. The caller has the turn.
-func (s *Store) restore(n *state.Snapshot) error {
-	term := s.raft.CurrentTerm()
-	if err := s.barrier(); err != nil {
+// eachPart calls f with the parts of a saved snapshot, each of about as much as an
+// entry may hold.
+func eachPart(file io.Reader, f func(p *logv1.Restore, last bool) error) error {
+	r := &snapshotReader{r: bufio.NewReaderSize(file, maxSavedHeader)}
+	if _, err := readSavedHeader(r.r); err != nil {
 		return err
 	}
-	// All that will ever be applied before n is applied, if this primary leads on
-	// without a break, since nobody else has the turn.
-	s.View(func(st *state.State) { n.GoOnFrom(st) })
-	file, size, err := s.disk.scratch(func(w io.Writer) (int64, error) { return writeSnapshot(w, n) })
-	if err != nil {
-		return err
-	}
-	s.fsm.mustRestore.Store(true)
-	defer s.fsm.mustRestore.Store(false)
-	replaced := false
-	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: n.Index, Size: size}
-	err = s.raft.Restore(meta, readerFunc(func(p []byte) (int, error) {
-		// Raft reads it from the goroutine in which it would learn of another leader.
-		if replaced = s.raft.CurrentTerm() != term; replaced {
-			return 0, errors.New("another primary led in between")
+	part, size := &logv1.Restore{}, 0
+	for last := false; !last; {
+		record, err := r.next()
+		if err != nil {
+			return err
 		}
-		return file.Read(p)
-	}), 0)
-	if replaced {
-		err = fmt.Errorf("%w: %w", ErrNotLeader, err)
+		n := proto.Size(record)
+		if size += n; size > batchBytes && len(part.GetRecords()) > 0 {
+			if err := f(part, false); err != nil {
+				return err
+			}
+			part, size = &logv1.Restore{First: r.records - 1}, n
+		}
+		part.Records = append(part.Records, record)
+		last = record.GetFooter() != nil
 	}
-	return errors.Join(err, file.Close(), s.Err())
+	return f(part, true)
 }
 
-type readerFunc func(p []byte) (int, error)
+// incoming is a snapshot that comes through the log.
+type incoming struct{ snapshotReader }
 
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+func newIncoming() *incoming { return &incoming{snapshotReader{n: &state.Snapshot{}}} }
 
-// scratch calls write, and returns what was written, from its beginning, and how
-// much that is. It is gone once it is closed.
-func (d *disk) scratch(write func(io.Writer) (int64, error)) (r io.ReadCloser, size int64, err error) {
-	if d.dir == "" {
-		var b bytes.Buffer
-		size, err = write(&b)
-		return io.NopCloser(&b), size, err
+// errInterrupted is told to whoever goes on with a snapshot that was forgotten.
+var errInterrupted = errors.New("another primary led in between, and nothing was restored: try again")
+
+// take adds a part, and returns the snapshot when it is whole.
+func (i *incoming) take(p *logv1.Restore) (*state.Snapshot, error) {
+	if p.GetFirst() != i.records {
+		return nil, errInterrupted
 	}
+	for _, record := range p.GetRecords() {
+		// Who proposed it has checked the sum, and the log has its own.
+		if err := i.snapshotReader.take(record, i.records, record.GetFooter().GetCrc()); err != nil {
+			return nil, err
+		}
+		i.records++
+	}
+	if !i.whole {
+		return nil, nil
+	}
+	return i.result()
+}
+
+// scratch returns an empty file for what is written only to be read once.
+func (d *disk) scratch() (*os.File, error) {
 	f, err := os.CreateTemp(d.dir, scratchFile)
 	if err != nil {
-		return nil, 0, fmt.Errorf("making a file for it: %w", err)
+		return nil, fmt.Errorf("making a file for it: %w", err)
 	}
-	// Nobody else needs its name, so it is gone however this process ends.
-	err = os.Remove(f.Name())
-	if err == nil {
-		size, err = write(f)
+	// Nobody needs its name, so it is gone however this process ends.
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("hiding the file for it: %w", err), f.Close())
 	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return nil, 0, errors.Join(fmt.Errorf("writing it to a file: %w", err), f.Close())
-	}
-	return f, size, nil
+	return f, nil
 }

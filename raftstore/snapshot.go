@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -32,12 +33,15 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Hash returns a digest of the whole state: the same on two primaries exactly
-// when they agree, if both are of the same version and have applied the same
-// entries.
+// Hash returns a digest of all that the state holds, but for how far it has come:
+// its index and its time. It is the same on two primaries exactly when they agree,
+// if both are of the same version, and on one that restored a saved snapshot as it
+// was where that was saved.
 func Hash(s *state.State) ([sha256.Size]byte, error) {
+	n := s.Snapshot()
+	n.Index, n.Now = 0, time.Time{}
 	h := sha256.New()
-	if _, err := writeSnapshot(h, s.Snapshot()); err != nil {
+	if _, err := writeSnapshot(h, n); err != nil {
 		return [sha256.Size]byte{}, fmt.Errorf("hashing the state at index %d: %w", s.Index(), err)
 	}
 	return [sha256.Size]byte(h.Sum(nil)), nil
@@ -162,13 +166,18 @@ func readSnapshot(r io.Reader) (*state.Snapshot, error) {
 	if _, err := sr.r.ReadByte(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%w: something comes after its end", errDamaged)
 	}
-	if sr.fault != nil {
-		return nil, sr.fault
+	return sr.result()
+}
+
+// result returns what was read, when it is whole and a state can be made of it.
+func (r *snapshotReader) result() (*state.Snapshot, error) {
+	if r.fault != nil {
+		return nil, r.fault
 	}
-	if err := check(sr.n); err != nil {
+	if err := check(r.n); err != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	return sr.n, nil
+	return r.n, nil
 }
 
 // snapshotReader puts a snapshot together.

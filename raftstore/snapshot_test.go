@@ -3,7 +3,6 @@ package raftstore
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"strings"
@@ -64,18 +63,6 @@ func hashOf(t rapid.TB, s *state.State) [32]byte {
 		t.Fatal(err)
 	}
 	return h
-}
-
-// contentOf is a digest of what the state holds, without how far it has come: a
-// term begins with an entry that moves only that.
-func contentOf(t rapid.TB, s *state.State) [32]byte {
-	n := s.Snapshot()
-	n.Index, n.Now = 0, time.Time{}
-	h := sha256.New()
-	if _, err := writeSnapshot(h, n); err != nil {
-		t.Fatal(err)
-	}
-	return [32]byte(h.Sum(nil))
 }
 
 func written(t rapid.TB, s *state.State) []byte {

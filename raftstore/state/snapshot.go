@@ -81,12 +81,18 @@ func (n *Snapshot) Sort() {
 	slices.SortFunc(n.Activity, func(a, b Activity) int { return cmp.Compare(a.UID, b.UID) })
 }
 
-// GoOnFrom changes n so that it can take the place of s: it comes after all that s
-// has seen, and what is given out next is greater than all that s gave out. The
-// rest of n stays as it is.
-func (n *Snapshot) GoOnFrom(s *State) {
-	n.Index = max(n.Index, s.index+1)
-	n.Serial = max(n.Serial, s.serial)
+// Replace returns the state that n is of, to take the place of s by log entry index,
+// which was proposed at now. Time does not go back, and what is given out next is
+// greater than all that either gave out.
+func (n *Snapshot) Replace(s *State, index uint64, now time.Time) *State {
+	r := n.Restore()
+	r.index, r.serial = index, max(n.Serial, s.serial)
+	for _, t := range []time.Time{s.now, now} {
+		if t.After(r.now) {
+			r.now = t
+		}
+	}
+	return r
 }
 
 // Restore returns the state that the snapshot is of. A track in force takes its

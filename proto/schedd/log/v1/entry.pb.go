@@ -27,7 +27,10 @@ type Entry struct {
 	// The leader's clock when it proposed.
 	Now int64 `protobuf:"fixed64,1,opt,name=now,proto3" json:"now,omitempty"`
 	// Applied in this order.
-	Commands      []*Command `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
+	Commands []*Command `protobuf:"bytes,2,rep,name=commands,proto3" json:"commands,omitempty"`
+	// Set, without commands, when it is part of a snapshot that is to take the place
+	// of the state.
+	Restore       *Restore `protobuf:"bytes,3,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -76,6 +79,71 @@ func (x *Entry) GetCommands() []*Command {
 	return nil
 }
 
+func (x *Entry) GetRestore() *Restore {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
+// Restore is a part of a snapshot that is to take the place of the state. The
+// parts are entries of their own, in order and with no others between them: any
+// other one means that nobody goes on with it, and it is forgotten. The state is
+// replaced with the part that has the footer.
+type Restore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many records the parts before it have; 0: it begins.
+	First uint64 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// The records.
+	Records       []*Record `protobuf:"bytes,2,rep,name=records,proto3" json:"records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restore) Reset() {
+	*x = Restore{}
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restore) ProtoMessage() {}
+
+func (x *Restore) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restore.ProtoReflect.Descriptor instead.
+func (*Restore) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Restore) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Restore) GetRecords() []*Record {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
 // Command asks the state for one change. A program that does not know a command,
 // or a field of one, stops: going on would make it disagree with the others. So
 // a new one may be proposed only once every primary knows it.
@@ -113,7 +181,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[1]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -125,7 +193,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[1]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -138,7 +206,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{1}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Command) GetCommand() isCommand_Command {
@@ -499,7 +567,7 @@ type InitCluster struct {
 
 func (x *InitCluster) Reset() {
 	*x = InitCluster{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[2]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +579,7 @@ func (x *InitCluster) String() string {
 func (*InitCluster) ProtoMessage() {}
 
 func (x *InitCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[2]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +592,7 @@ func (x *InitCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitCluster.ProtoReflect.Descriptor instead.
 func (*InitCluster) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{2}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *InitCluster) GetClusterId() string {
@@ -553,7 +621,7 @@ type PutJob struct {
 
 func (x *PutJob) Reset() {
 	*x = PutJob{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[3]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +633,7 @@ func (x *PutJob) String() string {
 func (*PutJob) ProtoMessage() {}
 
 func (x *PutJob) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[3]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +646,7 @@ func (x *PutJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutJob.ProtoReflect.Descriptor instead.
 func (*PutJob) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{3}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PutJob) GetKey() *JobKey {
@@ -631,7 +699,7 @@ type DeleteJob struct {
 
 func (x *DeleteJob) Reset() {
 	*x = DeleteJob{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[4]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +711,7 @@ func (x *DeleteJob) String() string {
 func (*DeleteJob) ProtoMessage() {}
 
 func (x *DeleteJob) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[4]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +724,7 @@ func (x *DeleteJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJob.ProtoReflect.Descriptor instead.
 func (*DeleteJob) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{4}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DeleteJob) GetKey() *JobKey {
@@ -697,7 +765,7 @@ type PauseJob struct {
 
 func (x *PauseJob) Reset() {
 	*x = PauseJob{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[5]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +777,7 @@ func (x *PauseJob) String() string {
 func (*PauseJob) ProtoMessage() {}
 
 func (x *PauseJob) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[5]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +790,7 @@ func (x *PauseJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJob.ProtoReflect.Descriptor instead.
 func (*PauseJob) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{5}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PauseJob) GetKey() *JobKey {
@@ -768,7 +836,7 @@ type ResumeJob struct {
 
 func (x *ResumeJob) Reset() {
 	*x = ResumeJob{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[6]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +848,7 @@ func (x *ResumeJob) String() string {
 func (*ResumeJob) ProtoMessage() {}
 
 func (x *ResumeJob) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[6]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +861,7 @@ func (x *ResumeJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJob.ProtoReflect.Descriptor instead.
 func (*ResumeJob) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{6}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ResumeJob) GetKey() *JobKey {
@@ -834,7 +902,7 @@ type Quarantine struct {
 
 func (x *Quarantine) Reset() {
 	*x = Quarantine{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[7]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +914,7 @@ func (x *Quarantine) String() string {
 func (*Quarantine) ProtoMessage() {}
 
 func (x *Quarantine) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[7]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +927,7 @@ func (x *Quarantine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Quarantine.ProtoReflect.Descriptor instead.
 func (*Quarantine) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{7}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Quarantine) GetKey() *JobKey {
@@ -916,7 +984,7 @@ type Decide struct {
 
 func (x *Decide) Reset() {
 	*x = Decide{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[8]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +996,7 @@ func (x *Decide) String() string {
 func (*Decide) ProtoMessage() {}
 
 func (x *Decide) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[8]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1009,7 @@ func (x *Decide) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decide.ProtoReflect.Descriptor instead.
 func (*Decide) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{8}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Decide) GetKey() *JobKey {
@@ -1024,7 +1092,7 @@ type Decided struct {
 
 func (x *Decided) Reset() {
 	*x = Decided{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[9]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1104,7 @@ func (x *Decided) String() string {
 func (*Decided) ProtoMessage() {}
 
 func (x *Decided) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[9]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1117,7 @@ func (x *Decided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decided.ProtoReflect.Descriptor instead.
 func (*Decided) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{9}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Decided) GetDecision() Decision {
@@ -1122,7 +1190,7 @@ type Birth struct {
 
 func (x *Birth) Reset() {
 	*x = Birth{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[10]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1202,7 @@ func (x *Birth) String() string {
 func (*Birth) ProtoMessage() {}
 
 func (x *Birth) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[10]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1215,7 @@ func (x *Birth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Birth.ProtoReflect.Descriptor instead.
 func (*Birth) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{10}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Birth) GetPhase() Phase {
@@ -1217,7 +1285,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[11]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1297,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[11]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1310,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{11}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Request) GetKey() *JobKey {
@@ -1316,7 +1384,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[12]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1396,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[12]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1409,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{12}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Assign) GetRun() []byte {
@@ -1380,7 +1448,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[13]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1460,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[13]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1473,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{13}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Start) GetRun() []byte {
@@ -1450,7 +1518,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[14]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1530,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[14]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1543,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{14}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Finish) GetRun() []byte {
@@ -1533,7 +1601,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[15]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1613,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[15]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1626,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{15}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Cancel) GetRun() []byte {
@@ -1590,7 +1658,7 @@ type GiveUp struct {
 
 func (x *GiveUp) Reset() {
 	*x = GiveUp{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[16]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1670,7 @@ func (x *GiveUp) String() string {
 func (*GiveUp) ProtoMessage() {}
 
 func (x *GiveUp) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[16]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1683,7 @@ func (x *GiveUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GiveUp.ProtoReflect.Descriptor instead.
 func (*GiveUp) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{16}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GiveUp) GetRun() []byte {
@@ -1654,7 +1722,7 @@ type PutWorker struct {
 
 func (x *PutWorker) Reset() {
 	*x = PutWorker{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[17]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1734,7 @@ func (x *PutWorker) String() string {
 func (*PutWorker) ProtoMessage() {}
 
 func (x *PutWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[17]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1747,7 @@ func (x *PutWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutWorker.ProtoReflect.Descriptor instead.
 func (*PutWorker) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{17}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PutWorker) GetId() string {
@@ -1714,7 +1782,7 @@ type SetOffline struct {
 
 func (x *SetOffline) Reset() {
 	*x = SetOffline{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[18]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1794,7 @@ func (x *SetOffline) String() string {
 func (*SetOffline) ProtoMessage() {}
 
 func (x *SetOffline) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[18]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1807,7 @@ func (x *SetOffline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOffline.ProtoReflect.Descriptor instead.
 func (*SetOffline) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{18}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetOffline) GetId() string {
@@ -1766,7 +1834,7 @@ type UpdateWorker struct {
 
 func (x *UpdateWorker) Reset() {
 	*x = UpdateWorker{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[19]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1846,7 @@ func (x *UpdateWorker) String() string {
 func (*UpdateWorker) ProtoMessage() {}
 
 func (x *UpdateWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[19]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1859,7 @@ func (x *UpdateWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateWorker.ProtoReflect.Descriptor instead.
 func (*UpdateWorker) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{19}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateWorker) GetId() string {
@@ -1837,7 +1905,7 @@ type DrainWorker struct {
 
 func (x *DrainWorker) Reset() {
 	*x = DrainWorker{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[20]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +1917,7 @@ func (x *DrainWorker) String() string {
 func (*DrainWorker) ProtoMessage() {}
 
 func (x *DrainWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[20]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +1930,7 @@ func (x *DrainWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorker.ProtoReflect.Descriptor instead.
 func (*DrainWorker) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{20}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DrainWorker) GetId() string {
@@ -1897,7 +1965,7 @@ type RemoveWorker struct {
 
 func (x *RemoveWorker) Reset() {
 	*x = RemoveWorker{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[21]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +1977,7 @@ func (x *RemoveWorker) String() string {
 func (*RemoveWorker) ProtoMessage() {}
 
 func (x *RemoveWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[21]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +1990,7 @@ func (x *RemoveWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveWorker.ProtoReflect.Descriptor instead.
 func (*RemoveWorker) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{21}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveWorker) GetId() string {
@@ -1945,7 +2013,7 @@ type Prune struct {
 
 func (x *Prune) Reset() {
 	*x = Prune{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[22]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2025,7 @@ func (x *Prune) String() string {
 func (*Prune) ProtoMessage() {}
 
 func (x *Prune) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[22]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2038,7 @@ func (x *Prune) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prune.ProtoReflect.Descriptor instead.
 func (*Prune) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{22}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Prune) GetRuns() [][]byte {
@@ -2000,7 +2068,7 @@ type SetStandby struct {
 
 func (x *SetStandby) Reset() {
 	*x = SetStandby{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[23]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2080,7 @@ func (x *SetStandby) String() string {
 func (*SetStandby) ProtoMessage() {}
 
 func (x *SetStandby) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[23]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2093,7 @@ func (x *SetStandby) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetStandby.ProtoReflect.Descriptor instead.
 func (*SetStandby) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{23}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetStandby) GetId() string {
@@ -2055,7 +2123,7 @@ type SetDirect struct {
 
 func (x *SetDirect) Reset() {
 	*x = SetDirect{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[24]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2135,7 @@ func (x *SetDirect) String() string {
 func (*SetDirect) ProtoMessage() {}
 
 func (x *SetDirect) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[24]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2148,7 @@ func (x *SetDirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDirect.ProtoReflect.Descriptor instead.
 func (*SetDirect) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{24}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetDirect) GetAddress() string {
@@ -2101,10 +2169,14 @@ var File_schedd_log_v1_entry_proto protoreflect.FileDescriptor
 
 const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\n" +
-	"\x19schedd/log/v1/entry.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\x1a\x1aschedd/log/v1/ledger.proto\x1a\x17schedd/log/v1/run.proto\x1a\x1aschedd/log/v1/worker.proto\"M\n" +
+	"\x19schedd/log/v1/entry.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\x1a\x1aschedd/log/v1/ledger.proto\x1a\x17schedd/log/v1/run.proto\x1a\x1cschedd/log/v1/snapshot.proto\x1a\x1aschedd/log/v1/worker.proto\"\x7f\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x10R\x03now\x122\n" +
-	"\bcommands\x18\x02 \x03(\v2\x16.schedd.log.v1.CommandR\bcommands\"\xb3\t\n" +
+	"\bcommands\x18\x02 \x03(\v2\x16.schedd.log.v1.CommandR\bcommands\x120\n" +
+	"\arestore\x18\x03 \x01(\v2\x16.schedd.log.v1.RestoreR\arestore\"P\n" +
+	"\aRestore\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12/\n" +
+	"\arecords\x18\x02 \x03(\v2\x15.schedd.log.v1.RecordR\arecords\"\xb3\t\n" +
 	"\aCommand\x12?\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1a.schedd.log.v1.InitClusterH\x00R\vinitCluster\x120\n" +
 	"\aput_job\x18\x02 \x01(\v2\x15.schedd.log.v1.PutJobH\x00R\x06putJob\x129\n" +
@@ -2272,87 +2344,91 @@ func file_schedd_log_v1_entry_proto_rawDescGZIP() []byte {
 	return file_schedd_log_v1_entry_proto_rawDescData
 }
 
-var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_schedd_log_v1_entry_proto_goTypes = []any{
 	(*Entry)(nil),        // 0: schedd.log.v1.Entry
-	(*Command)(nil),      // 1: schedd.log.v1.Command
-	(*InitCluster)(nil),  // 2: schedd.log.v1.InitCluster
-	(*PutJob)(nil),       // 3: schedd.log.v1.PutJob
-	(*DeleteJob)(nil),    // 4: schedd.log.v1.DeleteJob
-	(*PauseJob)(nil),     // 5: schedd.log.v1.PauseJob
-	(*ResumeJob)(nil),    // 6: schedd.log.v1.ResumeJob
-	(*Quarantine)(nil),   // 7: schedd.log.v1.Quarantine
-	(*Decide)(nil),       // 8: schedd.log.v1.Decide
-	(*Decided)(nil),      // 9: schedd.log.v1.Decided
-	(*Birth)(nil),        // 10: schedd.log.v1.Birth
-	(*Request)(nil),      // 11: schedd.log.v1.Request
-	(*Assign)(nil),       // 12: schedd.log.v1.Assign
-	(*Start)(nil),        // 13: schedd.log.v1.Start
-	(*Finish)(nil),       // 14: schedd.log.v1.Finish
-	(*Cancel)(nil),       // 15: schedd.log.v1.Cancel
-	(*GiveUp)(nil),       // 16: schedd.log.v1.GiveUp
-	(*PutWorker)(nil),    // 17: schedd.log.v1.PutWorker
-	(*SetOffline)(nil),   // 18: schedd.log.v1.SetOffline
-	(*UpdateWorker)(nil), // 19: schedd.log.v1.UpdateWorker
-	(*DrainWorker)(nil),  // 20: schedd.log.v1.DrainWorker
-	(*RemoveWorker)(nil), // 21: schedd.log.v1.RemoveWorker
-	(*Prune)(nil),        // 22: schedd.log.v1.Prune
-	(*SetStandby)(nil),   // 23: schedd.log.v1.SetStandby
-	(*SetDirect)(nil),    // 24: schedd.log.v1.SetDirect
-	(*JobKey)(nil),       // 25: schedd.log.v1.JobKey
-	(*Definition)(nil),   // 26: schedd.log.v1.Definition
-	(Decision)(0),        // 27: schedd.log.v1.Decision
-	(Phase)(0),           // 28: schedd.log.v1.Phase
-	(*Attempt)(nil),      // 29: schedd.log.v1.Attempt
-	(*WorkerInfo)(nil),   // 30: schedd.log.v1.WorkerInfo
-	(*Label)(nil),        // 31: schedd.log.v1.Label
+	(*Restore)(nil),      // 1: schedd.log.v1.Restore
+	(*Command)(nil),      // 2: schedd.log.v1.Command
+	(*InitCluster)(nil),  // 3: schedd.log.v1.InitCluster
+	(*PutJob)(nil),       // 4: schedd.log.v1.PutJob
+	(*DeleteJob)(nil),    // 5: schedd.log.v1.DeleteJob
+	(*PauseJob)(nil),     // 6: schedd.log.v1.PauseJob
+	(*ResumeJob)(nil),    // 7: schedd.log.v1.ResumeJob
+	(*Quarantine)(nil),   // 8: schedd.log.v1.Quarantine
+	(*Decide)(nil),       // 9: schedd.log.v1.Decide
+	(*Decided)(nil),      // 10: schedd.log.v1.Decided
+	(*Birth)(nil),        // 11: schedd.log.v1.Birth
+	(*Request)(nil),      // 12: schedd.log.v1.Request
+	(*Assign)(nil),       // 13: schedd.log.v1.Assign
+	(*Start)(nil),        // 14: schedd.log.v1.Start
+	(*Finish)(nil),       // 15: schedd.log.v1.Finish
+	(*Cancel)(nil),       // 16: schedd.log.v1.Cancel
+	(*GiveUp)(nil),       // 17: schedd.log.v1.GiveUp
+	(*PutWorker)(nil),    // 18: schedd.log.v1.PutWorker
+	(*SetOffline)(nil),   // 19: schedd.log.v1.SetOffline
+	(*UpdateWorker)(nil), // 20: schedd.log.v1.UpdateWorker
+	(*DrainWorker)(nil),  // 21: schedd.log.v1.DrainWorker
+	(*RemoveWorker)(nil), // 22: schedd.log.v1.RemoveWorker
+	(*Prune)(nil),        // 23: schedd.log.v1.Prune
+	(*SetStandby)(nil),   // 24: schedd.log.v1.SetStandby
+	(*SetDirect)(nil),    // 25: schedd.log.v1.SetDirect
+	(*Record)(nil),       // 26: schedd.log.v1.Record
+	(*JobKey)(nil),       // 27: schedd.log.v1.JobKey
+	(*Definition)(nil),   // 28: schedd.log.v1.Definition
+	(Decision)(0),        // 29: schedd.log.v1.Decision
+	(Phase)(0),           // 30: schedd.log.v1.Phase
+	(*Attempt)(nil),      // 31: schedd.log.v1.Attempt
+	(*WorkerInfo)(nil),   // 32: schedd.log.v1.WorkerInfo
+	(*Label)(nil),        // 33: schedd.log.v1.Label
 }
 var file_schedd_log_v1_entry_proto_depIdxs = []int32{
-	1,  // 0: schedd.log.v1.Entry.commands:type_name -> schedd.log.v1.Command
-	2,  // 1: schedd.log.v1.Command.init_cluster:type_name -> schedd.log.v1.InitCluster
-	3,  // 2: schedd.log.v1.Command.put_job:type_name -> schedd.log.v1.PutJob
-	4,  // 3: schedd.log.v1.Command.delete_job:type_name -> schedd.log.v1.DeleteJob
-	5,  // 4: schedd.log.v1.Command.pause_job:type_name -> schedd.log.v1.PauseJob
-	6,  // 5: schedd.log.v1.Command.resume_job:type_name -> schedd.log.v1.ResumeJob
-	7,  // 6: schedd.log.v1.Command.quarantine:type_name -> schedd.log.v1.Quarantine
-	8,  // 7: schedd.log.v1.Command.decide:type_name -> schedd.log.v1.Decide
-	11, // 8: schedd.log.v1.Command.request:type_name -> schedd.log.v1.Request
-	12, // 9: schedd.log.v1.Command.assign:type_name -> schedd.log.v1.Assign
-	13, // 10: schedd.log.v1.Command.start:type_name -> schedd.log.v1.Start
-	14, // 11: schedd.log.v1.Command.finish:type_name -> schedd.log.v1.Finish
-	15, // 12: schedd.log.v1.Command.cancel:type_name -> schedd.log.v1.Cancel
-	16, // 13: schedd.log.v1.Command.give_up:type_name -> schedd.log.v1.GiveUp
-	17, // 14: schedd.log.v1.Command.put_worker:type_name -> schedd.log.v1.PutWorker
-	18, // 15: schedd.log.v1.Command.set_offline:type_name -> schedd.log.v1.SetOffline
-	19, // 16: schedd.log.v1.Command.update_worker:type_name -> schedd.log.v1.UpdateWorker
-	20, // 17: schedd.log.v1.Command.drain_worker:type_name -> schedd.log.v1.DrainWorker
-	21, // 18: schedd.log.v1.Command.remove_worker:type_name -> schedd.log.v1.RemoveWorker
-	22, // 19: schedd.log.v1.Command.prune:type_name -> schedd.log.v1.Prune
-	23, // 20: schedd.log.v1.Command.set_standby:type_name -> schedd.log.v1.SetStandby
-	24, // 21: schedd.log.v1.Command.set_direct:type_name -> schedd.log.v1.SetDirect
-	25, // 22: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
-	26, // 23: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
-	25, // 24: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
-	25, // 25: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
-	25, // 26: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
-	25, // 27: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
-	25, // 28: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
-	9,  // 29: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
-	27, // 30: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
-	10, // 31: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
-	28, // 32: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
-	25, // 33: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
-	10, // 34: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
-	29, // 35: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
-	28, // 36: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
-	28, // 37: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
-	30, // 38: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
-	31, // 39: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	2,  // 0: schedd.log.v1.Entry.commands:type_name -> schedd.log.v1.Command
+	1,  // 1: schedd.log.v1.Entry.restore:type_name -> schedd.log.v1.Restore
+	26, // 2: schedd.log.v1.Restore.records:type_name -> schedd.log.v1.Record
+	3,  // 3: schedd.log.v1.Command.init_cluster:type_name -> schedd.log.v1.InitCluster
+	4,  // 4: schedd.log.v1.Command.put_job:type_name -> schedd.log.v1.PutJob
+	5,  // 5: schedd.log.v1.Command.delete_job:type_name -> schedd.log.v1.DeleteJob
+	6,  // 6: schedd.log.v1.Command.pause_job:type_name -> schedd.log.v1.PauseJob
+	7,  // 7: schedd.log.v1.Command.resume_job:type_name -> schedd.log.v1.ResumeJob
+	8,  // 8: schedd.log.v1.Command.quarantine:type_name -> schedd.log.v1.Quarantine
+	9,  // 9: schedd.log.v1.Command.decide:type_name -> schedd.log.v1.Decide
+	12, // 10: schedd.log.v1.Command.request:type_name -> schedd.log.v1.Request
+	13, // 11: schedd.log.v1.Command.assign:type_name -> schedd.log.v1.Assign
+	14, // 12: schedd.log.v1.Command.start:type_name -> schedd.log.v1.Start
+	15, // 13: schedd.log.v1.Command.finish:type_name -> schedd.log.v1.Finish
+	16, // 14: schedd.log.v1.Command.cancel:type_name -> schedd.log.v1.Cancel
+	17, // 15: schedd.log.v1.Command.give_up:type_name -> schedd.log.v1.GiveUp
+	18, // 16: schedd.log.v1.Command.put_worker:type_name -> schedd.log.v1.PutWorker
+	19, // 17: schedd.log.v1.Command.set_offline:type_name -> schedd.log.v1.SetOffline
+	20, // 18: schedd.log.v1.Command.update_worker:type_name -> schedd.log.v1.UpdateWorker
+	21, // 19: schedd.log.v1.Command.drain_worker:type_name -> schedd.log.v1.DrainWorker
+	22, // 20: schedd.log.v1.Command.remove_worker:type_name -> schedd.log.v1.RemoveWorker
+	23, // 21: schedd.log.v1.Command.prune:type_name -> schedd.log.v1.Prune
+	24, // 22: schedd.log.v1.Command.set_standby:type_name -> schedd.log.v1.SetStandby
+	25, // 23: schedd.log.v1.Command.set_direct:type_name -> schedd.log.v1.SetDirect
+	27, // 24: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
+	28, // 25: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
+	27, // 26: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
+	27, // 27: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
+	27, // 28: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
+	27, // 29: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
+	27, // 30: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
+	10, // 31: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
+	29, // 32: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
+	11, // 33: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
+	30, // 34: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
+	27, // 35: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
+	11, // 36: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
+	31, // 37: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
+	30, // 38: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
+	30, // 39: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
+	32, // 40: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
+	33, // 41: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_entry_proto_init() }
@@ -2363,8 +2439,9 @@ func file_schedd_log_v1_entry_proto_init() {
 	file_schedd_log_v1_job_proto_init()
 	file_schedd_log_v1_ledger_proto_init()
 	file_schedd_log_v1_run_proto_init()
+	file_schedd_log_v1_snapshot_proto_init()
 	file_schedd_log_v1_worker_proto_init()
-	file_schedd_log_v1_entry_proto_msgTypes[1].OneofWrappers = []any{
+	file_schedd_log_v1_entry_proto_msgTypes[2].OneofWrappers = []any{
 		(*Command_InitCluster)(nil),
 		(*Command_PutJob)(nil),
 		(*Command_DeleteJob)(nil),
@@ -2387,16 +2464,16 @@ func file_schedd_log_v1_entry_proto_init() {
 		(*Command_SetStandby)(nil),
 		(*Command_SetDirect)(nil),
 	}
-	file_schedd_log_v1_entry_proto_msgTypes[3].OneofWrappers = []any{}
 	file_schedd_log_v1_entry_proto_msgTypes[4].OneofWrappers = []any{}
-	file_schedd_log_v1_entry_proto_msgTypes[19].OneofWrappers = []any{}
+	file_schedd_log_v1_entry_proto_msgTypes[5].OneofWrappers = []any{}
+	file_schedd_log_v1_entry_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_entry_proto_rawDesc), len(file_schedd_log_v1_entry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
