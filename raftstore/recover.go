@@ -52,8 +52,20 @@ func (d *disk) recover(c Config, group []Server) (err error) {
 			err = fmt.Errorf("the log is damaged: %v", p)
 		}
 	}()
-	f := newFSM(c, func(error) {})
+	f := recovering{newFSM(c, func(error) {})}
 	_, t := raft.NewInmemTransport(raft.ServerAddress(c.NodeID))
 	err = raft.RecoverCluster(c.raft(), f, d.logs, d.stable, d.snapshots, t, toRaft(group))
 	return errors.Join(err, f.restoreErr)
+}
+
+// recovering is a state that was recovered to the end of the log.
+type recovering struct{ *fsm }
+
+// Snapshot implements [raft.FSM]. When the log ends with parts of a snapshot that
+// was being restored, nobody will go on with it.
+func (r recovering) Snapshot() (raft.FSMSnapshot, error) {
+	r.mu.Lock()
+	r.incoming = nil
+	r.mu.Unlock()
+	return r.fsm.Snapshot()
 }

@@ -16,9 +16,9 @@ import (
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // alone opens the only primary of a group and waits until it leads.
-func alone(t *testing.T, m *Memory) *Store {
+func alone(t *testing.T, m *Memory, id ...string) *Store {
 	t.Helper()
-	s := open(t, Config{NodeID: "a", Memory: m})
+	s := open(t, Config{NodeID: append(id, "a")[0], Memory: m})
 	awaitLeader(t, s)
 	return s
 }
