@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -243,6 +244,16 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 		return &logv1.Record{Record: &logv1.Record_Activity{Activity: &logv1.Activity{Uid: uid, Seq: 1}}}
 	}
 	worker := &logv1.Record{Record: &logv1.Record_Worker{Worker: &logv1.Worker{Id: "w"}}}
+	standby := func(id string) *logv1.Record {
+		return &logv1.Record{Record: &logv1.Record_Standby{Standby: &logv1.Standby{Id: id}}}
+	}
+	direct := func(address string) *logv1.Record {
+		return &logv1.Record{Record: &logv1.Record_Direct{Direct: &logv1.Direct{Address: address}}}
+	}
+	many := make([]*logv1.Record, state.MaxTable+1)
+	for i := range many {
+		many[i] = direct(fmt.Sprint(i))
+	}
 	spans := &logv1.Record{Record: &logv1.Record_Spans{Spans: &logv1.Spans{Spans: []*logv1.Span{{Count: 1, Decision: logv1.Decision_DECISION_RUN}}}}}
 
 	for _, tt := range []struct {
@@ -251,7 +262,7 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 		want    string // "": nothing is wrong
 	}{
 		{"nothing", nil, ""},
-		{"all of it", []*logv1.Record{job("a", 1, "t"), track(1, "t", 1), spans, run(1, 2, pending), worker, activity(1)}, ""},
+		{"all of it", []*logv1.Record{job("a", 1, "t"), track(1, "t", 1), spans, run(1, 2, pending), worker, activity(1), standby("p"), direct("h:1")}, ""},
 
 		{"a newer format", []*logv1.Record{newerHeader}, "a format (2) that this version does not know: upgrade this primary"},
 		{"a record of the future", []*logv1.Record{{}}, "a record that this version does not know: upgrade this primary"},
@@ -277,6 +288,11 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 		{"an active run without activity", []*logv1.Record{job("a", 1), run(1, 1, pending)}, "no activity of uid 1"},
 		{"activity of no job", []*logv1.Record{activity(7)}, "activity of uid 7, which is no job"},
 		{"activity twice", []*logv1.Record{job("a", 1), activity(1), activity(1)}, "is there twice"},
+		{"a standby twice", []*logv1.Record{standby("p"), standby("p")}, "standby p is there twice"},
+		{"a standby without an id", []*logv1.Record{standby("")}, "node id of a primary of 0 bytes"},
+		{"a direct worker twice", []*logv1.Record{direct("h:1"), direct("h:1")}, "direct worker h:1 is there twice"},
+		{"a direct worker nowhere", []*logv1.Record{direct("")}, "address of a worker of 0 bytes"},
+		{"too many direct workers", many, "1001 direct workers, of 1000 allowed"},
 		{"running without an attempt", []*logv1.Record{job("a", 1), activity(1), run(1, 1, func(r *state.Run) { r.Phase = state.Running })}, "is running without an attempt"},
 		{"on no worker", []*logv1.Record{job("a", 1), activity(1), run(1, 1, func(r *state.Run) {
 			r.Phase, r.Attempts = state.Running, []state.Attempt{{Worker: "x"}}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -221,4 +223,109 @@ func TestStreamsAreClosedWhenNotOpened(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// pipes is a switchboard of stream layers in memory.
+type pipes struct {
+	mu     sync.Mutex // guards what follows
+	layers map[string]*pipeLayer
+}
+
+// pipeLayer is the one of an address.
+type pipeLayer struct {
+	of      *pipes
+	address string
+	calls   chan net.Conn
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (p *pipes) listen(address string) *pipeLayer {
+	l := &pipeLayer{of: p, address: address, calls: make(chan net.Conn), closed: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.layers[address] = l
+	return l
+}
+
+func (l *pipeLayer) Network() string { return "pipe" }
+func (l *pipeLayer) String() string  { return l.address }
+func (l *pipeLayer) Addr() net.Addr  { return l }
+
+func (l *pipeLayer) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipeLayer) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.calls:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeLayer) Dial(address string, timeout time.Duration) (net.Conn, error) {
+	l.of.mu.Lock()
+	to := l.of.layers[address]
+	l.of.mu.Unlock()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	here, there := net.Pipe()
+	select {
+	case to.calls <- there:
+		return here, nil
+	case <-timer.C:
+	case <-to.closed:
+	case <-l.closed:
+	}
+	return nil, errors.Join(os.ErrDeadlineExceeded, here.Close(), there.Close())
+}
+
+// In a bubble, where nothing may be left running: a group over stream layers goes on
+// when one of them is closed, and ends when all are, within no time.
+func TestStreamsEndWithTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipes{layers: map[string]*pipeLayer{}}
+		stores := map[string]*Store{}
+		start := func(id string, m *Memory) {
+			stores[id] = open(t, Config{NodeID: id, Memory: m, Streams: p.listen(id), Join: true})
+		}
+		for _, id := range three {
+			start(id, NewMemory())
+		}
+		if err := stores["b"].Form(t.Context(), NewNetwork().Group(three...)); err != nil {
+			t.Fatal(err)
+		}
+		l := awaitLeader(t, stores["a"], stores["b"], stores["c"])
+		for i := range 100 {
+			propose(t, l, putWorker(i))
+		}
+		// One that is there and answers nobody must not hold up the end of others.
+		silent := p.listen("d")
+		go func() {
+			for range 10 {
+				conn, err := silent.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+			}
+		}()
+		if err := l.AddServer(t.Context(), Server{"d", "d", false}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		begin := time.Now()
+		for _, s := range stores {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("closing took %v", took)
+		}
+		_ = silent.Close()
+	})
 }

@@ -57,7 +57,7 @@ func pick[T any](w *Walk, label string, from []T) (T, bool) {
 }
 
 func (w *Walk) commands() []state.Command {
-	switch n := w.number("what", 0, 15); n {
+	switch n := w.number("what", 0, 16); n {
 	case 0, 1:
 		return w.putJob()
 	case 2, 3, 4, 5:
@@ -72,6 +72,8 @@ func (w *Walk) commands() []state.Command {
 		return []state.Command{w.worker()}
 	case 14:
 		return w.jobChange()
+	case 15:
+		return []state.Command{w.group()}
 	default:
 		return []state.Command{w.ending()}
 	}
@@ -248,6 +250,14 @@ func (w *Walk) worker() state.Command {
 	case 8:
 		return state.RemoveWorker{ID: id}
 	}
+}
+
+func (w *Walk) group() state.Command {
+	name := rapid.SampledFrom([]string{"", "p1", "p2"}).Draw(w.t, "primary or address")
+	if w.number("table", 0, 1) == 0 {
+		return state.SetStandby{ID: name, Standby: w.number("standby", 0, 2) > 0}
+	}
+	return state.SetDirect{Address: name, Remove: w.number("remove", 0, 2) == 0}
 }
 
 func (w *Walk) jobChange() []state.Command {
