@@ -46,6 +46,7 @@ var may = map[string][]string{
 		"raftstore", "raftstore/state", "server/plan", "server/schedule", "server/lead", "server/peer", "server/runlog",
 		"proto/schedd/v1", "proto/wire",
 	},
+	"server/clusternet": {"proto/wire"},
 	"server": {
 		"raftstore", "raftstore/state",
 		"server/api", "server/gateway", "server/lead", "server/peer", "server/plan", "server/runlog", "server/schedule",
