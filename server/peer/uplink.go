@@ -22,7 +22,7 @@ const (
 	openWithin = 3 * time.Second
 	// linkAgain is how long a gateway rests before it tries again to link to a
 	// leader that did not take it, or was not there.
-	linkAgain = 200 * time.Millisecond
+	linkAgain = 50 * time.Millisecond
 )
 
 // UplinkConfig is what an uplink is made of. All of it is required.
