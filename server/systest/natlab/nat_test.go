@@ -1,0 +1,333 @@
+//go:build e2e && linux
+
+package natlab_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+)
+
+// What is promised, and the slack that a busy machine gets before a test fails.
+const (
+	onlineWithin = 5 * time.Second // from the start of a worker
+	fireWithin   = 3 * time.Second // how late the next fire may be after the leader was killed
+	backWithin   = 5 * time.Second // from the kill of a gateway to the worker's next session
+	slack        = 2
+)
+
+// silence is how long nothing happens, to see whether sessions survive it.
+const silence = 3 * time.Minute
+
+// scenarios are the faults that each lab goes through, each from a healthy state
+// to a healthy state.
+var scenarios = []struct {
+	name string
+	run  func(*testing.T, *lab)
+}{
+	{"LeaderIsKilled", leaderIsKilled},
+	{"GatewayIsKilled", gatewayIsKilled},
+	{"BalancerRestarts", balancerRestarts},
+	{"Crowd", crowdReconnects},
+	{"LinksGoDead", linksGoDead},
+	{"PrimaryIsHalted", primaryIsHalted},
+	{"SlowLink", slowLink},
+	{"RollingRestart", rollingRestart},
+}
+
+// Behind every kind of load balancer, and whatever happens to it, to the
+// primaries and on the way, workers in private networks do what they should when
+// they should.
+func TestBehindBalancer(t *testing.T) {
+	needs(t, "ip", "iptables", "haproxy", "nginx")
+	for i, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, k, 3)
+			t.Run("Online", func(t *testing.T) { online(t, l) })
+			if t.Failed() {
+				t.FailNow() // nothing else makes sense
+			}
+			t.Run("Idle", func(t *testing.T) { staysOnline(t, l) })
+			// Each lab begins somewhere else, since some of this is hard work.
+			at := i * len(scenarios) / len(kinds)
+			for _, s := range append(slices.Clone(scenarios[at:]), scenarios[:at]...) {
+				t.Run(s.name, func(t *testing.T) {
+					l.heal(t)
+					s.run(t, l)
+				})
+			}
+		})
+	}
+}
+
+// heal waits until all is well, whatever the last scenario left.
+func (l *lab) heal(t *testing.T) {
+	t.Helper()
+	for _, p := range l.primaries {
+		l.revive(t, p)
+	}
+	l.online(t, l.a, 0)
+	l.online(t, l.b, 0)
+}
+
+// revive starts a primary that has ended, and waits until it takes calls.
+func (l *lab) revive(t *testing.T, p *primary) {
+	t.Helper()
+	if p.halted.Load() {
+		p.resume(t)
+	}
+	if !p.running() {
+		p.launch(t)
+	}
+	p.ready(t)
+}
+
+// both asserts that both workers are what they should be, and returns them by
+// name.
+func (l *lab) both(t *testing.T) (a, b *schedv1.Worker) {
+	t.Helper()
+	found := l.known(t, l.a.name, l.b.name)
+	return found[l.a.name], found[l.b.name]
+}
+
+// quiet is held by what needs the machine for itself, or all of it.
+var quiet sync.Mutex
+
+// Two workers that say the same of themselves, and that nobody could reach
+// there, are online at once.
+func online(t *testing.T, l *lab) {
+	start := time.Now()
+	for _, w := range []*worker{l.a, l.b} {
+		w.launch(t)
+	}
+	for _, w := range []*worker{l.a, l.b} {
+		l.online(t, w, 0)
+	}
+	took := time.Since(start)
+	measured(t, "both workers online after %v (promised: %v)", took.Round(time.Millisecond), onlineWithin)
+	if took > slack*onlineWithin {
+		t.Errorf("the workers are online after %v", took)
+	}
+	a, b := l.both(t)
+	for _, w := range []*schedv1.Worker{a, b} {
+		if ad := w.GetAdvertise(); ad.GetHostname() != hostname || ad.GetIp() != privateIP {
+			t.Errorf("worker %s advertises %v", w.GetName(), ad)
+		}
+		if l.primary(w.GetGateway()) == nil {
+			t.Errorf("worker %s has the gateway %q", w.GetName(), w.GetGateway())
+		}
+		measured(t, "worker %s at %s comes from %s", w.GetName(), w.GetGateway(), w.GetObservedAddress())
+	}
+	if a.GetId() == b.GetId() {
+		t.Errorf("both workers are %s", a.GetId())
+	}
+}
+
+// Nothing happens for many idle timeouts, and the workers are still there, and
+// start at once what is due.
+func staysOnline(t *testing.T, l *lab) {
+	end := time.Now().Add(silence)
+	sessions := map[string]map[uint64]bool{}
+	for time.Now().Before(end) {
+		for name, w := range l.known(t, l.a.name, l.b.name) {
+			if w.GetPhase() != schedv1.WorkerPhase_WORKER_PHASE_ONLINE {
+				t.Errorf("worker %s is %v while nothing happens: %v", name, w.GetPhase(), w)
+			}
+			if sessions[name] == nil {
+				sessions[name] = map[uint64]bool{}
+			}
+			sessions[name][w.GetSessionEpoch()] = true
+		}
+		pass(t, time.Second)
+	}
+	for name, seen := range sessions {
+		measured(t, "worker %s needed %d sessions for %v of silence, at an idle timeout of %v", name, len(seen), silence, idle)
+	}
+	start := time.Now()
+	a, b := l.ticking(t, func() { pass(t, 10*time.Second) })
+	for _, s := range []*story{a, b} {
+		decided, ran := s.late(start)
+		measured(t, "%s: %d ticks, decided at most %v late, running at most %v late", s.job, len(s.runs), decided, ran)
+	}
+}
+
+// The leader is killed. The next one goes on in time, and whoever is connected
+// somewhere else does not notice.
+func leaderIsKilled(t *testing.T, l *lab) {
+	before, after := map[string]uint64{}, map[string]uint64{}
+	var killed time.Time
+	a, b := l.ticking(t, func() {
+		leader := l.lonelyLeader(t)
+		for name, w := range l.known(t, l.a.name, l.b.name) {
+			before[name] = w.GetSessionEpoch()
+		}
+		killed = time.Now()
+		leader.kill()
+		pass(t, 4*fireWithin)
+		for name, w := range l.known(t, l.a.name, l.b.name) {
+			after[name] = w.GetSessionEpoch()
+		}
+		l.revive(t, leader)
+	})
+	for name := range before {
+		if before[name] != after[name] {
+			t.Errorf("worker %s was cut: it had session %x, and then %x", name, before[name], after[name])
+		}
+	}
+	for _, s := range []*story{a, b} {
+		decided, ran := s.late(killed)
+		measured(t, "leader killed: %s decided at most %v late, running at most %v late (promised: %v)", s.job, decided, ran, fireWithin)
+		if ran > slack*fireWithin {
+			t.Errorf("a tick ran %v late", ran)
+		}
+	}
+}
+
+// lonelyLeader makes a primary the leader that holds no session, if there is
+// one.
+func (l *lab) lonelyLeader(t *testing.T) *primary {
+	t.Helper()
+	a, b := l.both(t)
+	for _, p := range l.primaries {
+		if p.id != a.GetGateway() && p.id != b.GetGateway() {
+			l.lead(t, p)
+			return p
+		}
+	}
+	return l.leader(t)
+}
+
+// A primary is killed that holds a worker's session and does not lead. The worker
+// comes back through another one, and what it runs does not notice.
+func gatewayIsKilled(t *testing.T, l *lab) {
+	held, _ := l.both(t)
+	gateway := l.primary(held.GetGateway())
+	if l.leader(t) == gateway {
+		l.lead(t, l.others(gateway)[0])
+	}
+	long := l.count(t, l.a)
+	start := time.Now()
+	held, _ = l.both(t)
+	gateway = l.primary(held.GetGateway())
+	_, _ = l.ticking(t, func() {
+		killed := time.Now()
+		gateway.kill()
+		back := l.online(t, l.a, held.GetSessionEpoch())
+		took := time.Since(killed)
+		measured(t, "gateway %s killed: worker back at %s after %v (promised: %v)", gateway.id, back.GetGateway(), took.Round(time.Millisecond), backWithin)
+		if took > slack*backWithin {
+			t.Errorf("the worker is back after %v", took)
+		}
+		if back.GetGateway() == gateway.id {
+			t.Errorf("the worker is back at a primary that is dead: %v", back)
+		}
+	})
+	pass(t, time.Until(start.Add(time.Minute)))
+	l.whole(t, long, l.others(gateway)) // while it is down
+	l.revive(t, gateway)
+	l.whole(t, long, l.primaries)
+}
+
+// The load balancer takes over another configuration, and then it is gone for a
+// moment, and all connections with it.
+func balancerRestarts(t *testing.T, l *lab) {
+	longs := []*schedv1.Run{l.count(t, l.a), l.count(t, l.b)}
+	_, _ = l.ticking(t, func() {
+		l.balancer.reload(t)
+		pass(t, 12*time.Second) // until what was there before has been told to end
+		a, b := l.online(t, l.a, 0), l.online(t, l.b, 0)
+		start := time.Now()
+		l.balancer.stop(t)
+		l.balancer.start(t)
+		l.online(t, l.a, a.GetSessionEpoch())
+		l.online(t, l.b, b.GetSessionEpoch())
+		measured(t, "load balancer restarted: workers back after %v", time.Since(start).Round(time.Millisecond))
+	})
+	for _, r := range longs {
+		l.whole(t, r, l.primaries)
+	}
+}
+
+// The link of one worker is dead for a minute, and the router of the other one
+// forgets all flows: both have connections then of which nobody tells them that
+// they are no more.
+func linksGoDead(t *testing.T, l *lab) {
+	longs := []*schedv1.Run{l.count(t, l.a), l.count(t, l.b)}
+	_, _ = l.ticking(t, func() {
+		a, b := l.both(t)
+		start := time.Now()
+		l.a.net.cut(t)
+		l.b.net.router.forget(t)
+		l.online(t, l.b, b.GetSessionEpoch())
+		measured(t, "router forgot its flows: worker back after %v", time.Since(start).Round(time.Millisecond))
+		pass(t, time.Until(start.Add(time.Minute)))
+		mended := time.Now()
+		l.a.net.mend(t)
+		now := l.online(t, l.a, 0)
+		await(t, "the worker behind the dead link is heard of", func() (bool, any) {
+			now = l.known(t, l.a.name)[l.a.name]
+			return now.GetLastSeenTime().AsTime().After(mended) || now.GetConnectedTime().AsTime().After(mended), now
+		})
+		measured(t, "link dead for %v: worker back %v after it was mended, session %x after %x",
+			mended.Sub(start).Round(time.Second), time.Since(mended).Round(time.Millisecond), now.GetSessionEpoch(), a.GetSessionEpoch())
+	})
+	for _, r := range longs {
+		l.whole(t, r, l.primaries)
+	}
+}
+
+// A machine stands still for 20 s and then goes on as if nothing had happened:
+// first that of the leader, then that of a gateway.
+func primaryIsHalted(t *testing.T, l *lab) {
+	longs := []*schedv1.Run{l.count(t, l.a), l.count(t, l.b)}
+	_, _ = l.ticking(t, func() {
+		for _, which := range []string{"leader", "gateway"} {
+			p := l.leader(t)
+			if which == "gateway" {
+				a, _ := l.both(t)
+				p = l.primary(a.GetGateway())
+			}
+			p.halt(t)
+			pass(t, 20*time.Second)
+			p.resume(t)
+			start := time.Now()
+			p.ready(t)
+			l.online(t, l.a, 0)
+			l.online(t, l.b, 0)
+			measured(t, "%s halted for 20 s: all well %v after it went on", which, time.Since(start).Round(time.Millisecond))
+		}
+	})
+	for _, r := range longs {
+		l.whole(t, r, l.primaries)
+	}
+}
+
+// All primaries are restarted, one after the other, as in an upgrade. Nobody
+// notices.
+func rollingRestart(t *testing.T, l *lab) {
+	longs := []*schedv1.Run{l.count(t, l.a), l.count(t, l.b)}
+	start := time.Now()
+	a, b := l.ticking(t, func() {
+		for _, p := range l.primaries {
+			p.end()
+			if p.code != 0 {
+				t.Errorf("%s ended with exit code %d", p.id, p.code)
+			}
+			l.revive(t, p)
+			l.online(t, l.a, 0)
+			l.online(t, l.b, 0)
+		}
+		measured(t, "rolling restart of %d primaries took %v", len(l.primaries), time.Since(start).Round(time.Millisecond))
+	})
+	for _, s := range []*story{a, b} {
+		decided, ran := s.late(start)
+		measured(t, "rolling restart: %s decided at most %v late, running at most %v late", s.job, decided, ran)
+	}
+	for _, r := range longs {
+		l.whole(t, r, l.primaries)
+	}
+}
