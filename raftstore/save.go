@@ -29,6 +29,14 @@ const (
 	maxSavedHeader = 64 << 10
 )
 
+// Why a saved snapshot is refused.
+var (
+	// ErrDamaged is returned for what is not whole, or never was a snapshot.
+	ErrDamaged = errDamaged
+	// ErrNewer is returned for what a newer version wrote, and this one can't read.
+	ErrNewer = errNewer
+)
+
 // savedHeader is the first line.
 type savedHeader struct {
 	Format    string        `json:"format"`
