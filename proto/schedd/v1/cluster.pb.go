@@ -169,11 +169,13 @@ type Primary struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// ClusterAddress that the other primaries dial.
 	ClusterAddress string `protobuf:"bytes,2,opt,name=cluster_address,json=clusterAddress,proto3" json:"cluster_address,omitempty"`
-	// Role in the group.
+	// Role in the group; not known of one that the leader has no link with, as
+	// while it is down.
 	Role PrimaryRole `protobuf:"varint,3,opt,name=role,proto3,enum=schedd.v1.PrimaryRole" json:"role,omitempty"`
 	// Voter tells whether it votes.
 	Voter bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
-	// LastContact is when the leader last heard of it; unset for the leader.
+	// LastContact is when the leader last heard of it; unset for the leader, and
+	// for one that it has no link with.
 	LastContact *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
 	// AppliedIndex is the last log entry that it has applied, as far as known.
 	AppliedIndex uint64 `protobuf:"varint,6,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
@@ -181,7 +183,8 @@ type Primary struct {
 	Sessions uint32 `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// Version of schedd.
 	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
-	// ClockOffset of its clock from the leader's, as measured.
+	// ClockOffset of its clock from the leader's, as measured; unset for the
+	// leader.
 	ClockOffset   *durationpb.Duration `protobuf:"bytes,9,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -368,9 +371,10 @@ type AddPrimaryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id, its node id. Required.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// ClusterAddress that the others dial. Required.
+	// ClusterAddress that the others dial, as host:port. Required.
 	ClusterAddress string `protobuf:"bytes,2,opt,name=cluster_address,json=clusterAddress,proto3" json:"cluster_address,omitempty"`
-	// Voter makes it vote as soon as it has caught up.
+	// Voter makes it vote as soon as it has caught up. One that does not vote
+	// never leads and does not count for a majority, but has all that is agreed.
 	Voter         bool `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -568,7 +572,8 @@ func (x *RemovePrimaryResponse) GetStatus() *ClusterStatus {
 // TransferLeadershipRequest says who shall lead.
 type TransferLeadershipRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id of the primary that shall lead; empty means the one that is furthest.
+	// Id of the primary that shall lead; empty means the one that is furthest. The
+	// one that leads already is no error.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -697,7 +702,7 @@ func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
 // SaveSnapshotResponse is a piece of the snapshot.
 type SaveSnapshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Data, in order; at most 1 MiB.
+	// Data, in order; at most 256 KiB.
 	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -740,10 +745,11 @@ func (x *SaveSnapshotResponse) GetData() []byte {
 	return nil
 }
 
-// RestoreSnapshotRequest is a piece of a snapshot.
+// RestoreSnapshotRequest is a piece of a snapshot. The last one is followed by
+// the end of the stream.
 type RestoreSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Data, in order; at most 1 MiB.
+	// Data, in order; a little less than 1 MiB at most.
 	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

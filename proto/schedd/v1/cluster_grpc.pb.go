@@ -31,21 +31,31 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ClusterService shows and changes the group of primaries.
+// ClusterService shows and changes the group of primaries. A change needs a
+// majority of those that vote.
 type ClusterServiceClient interface {
-	// GetStatus tells who leads and how the primaries are.
+	// GetStatus tells who leads and how the primaries are: what the leader knows,
+	// or, when none can be reached, what the primary that is asked knows itself.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// AddPrimary takes a primary into the group. Not yet served: UNIMPLEMENTED.
+	// AddPrimary takes a primary into the group, or gives one that is in it
+	// another address or makes it vote or not. ALREADY_EXISTS when another one has
+	// that address.
 	AddPrimary(ctx context.Context, in *AddPrimaryRequest, opts ...grpc.CallOption) (*AddPrimaryResponse, error)
-	// RemovePrimary takes a primary out of the group. Not yet served:
-	// UNIMPLEMENTED.
+	// RemovePrimary takes a primary out of the group. The leader can be removed,
+	// too: it hands the leadership over first. FAILED_PRECONDITION when those that
+	// are left would be no majority. One that was removed stays without a leader;
+	// to come back it starts with an empty data directory.
 	RemovePrimary(ctx context.Context, in *RemovePrimaryRequest, opts ...grpc.CallOption) (*RemovePrimaryResponse, error)
-	// TransferLeadership lets another primary lead. Not yet served:
-	// UNIMPLEMENTED.
+	// TransferLeadership lets another primary lead. FAILED_PRECONDITION when that
+	// one can't: it has no vote, is silent, or has not caught up. ABORTED when it
+	// did not take over in time; then the same primary goes on leading.
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
-	// SaveSnapshot sends the whole state. Not yet served: UNIMPLEMENTED.
+	// SaveSnapshot sends the whole state as it is on the leader at that moment:
+	// jobs, runs, workers and the ledger, but no output of runs.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
-	// RestoreSnapshot replaces the whole state. Not yet served: UNIMPLEMENTED.
+	// RestoreSnapshot replaces the whole state on all primaries, and leaves the
+	// group as it is. It is checked wholly before anything changes:
+	// INVALID_ARGUMENT when it is not as it was saved.
 	RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error)
 }
 
@@ -133,21 +143,31 @@ type ClusterService_RestoreSnapshotClient = grpc.ClientStreamingClient[RestoreSn
 // All implementations must embed UnimplementedClusterServiceServer
 // for forward compatibility.
 //
-// ClusterService shows and changes the group of primaries.
+// ClusterService shows and changes the group of primaries. A change needs a
+// majority of those that vote.
 type ClusterServiceServer interface {
-	// GetStatus tells who leads and how the primaries are.
+	// GetStatus tells who leads and how the primaries are: what the leader knows,
+	// or, when none can be reached, what the primary that is asked knows itself.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// AddPrimary takes a primary into the group. Not yet served: UNIMPLEMENTED.
+	// AddPrimary takes a primary into the group, or gives one that is in it
+	// another address or makes it vote or not. ALREADY_EXISTS when another one has
+	// that address.
 	AddPrimary(context.Context, *AddPrimaryRequest) (*AddPrimaryResponse, error)
-	// RemovePrimary takes a primary out of the group. Not yet served:
-	// UNIMPLEMENTED.
+	// RemovePrimary takes a primary out of the group. The leader can be removed,
+	// too: it hands the leadership over first. FAILED_PRECONDITION when those that
+	// are left would be no majority. One that was removed stays without a leader;
+	// to come back it starts with an empty data directory.
 	RemovePrimary(context.Context, *RemovePrimaryRequest) (*RemovePrimaryResponse, error)
-	// TransferLeadership lets another primary lead. Not yet served:
-	// UNIMPLEMENTED.
+	// TransferLeadership lets another primary lead. FAILED_PRECONDITION when that
+	// one can't: it has no vote, is silent, or has not caught up. ABORTED when it
+	// did not take over in time; then the same primary goes on leading.
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
-	// SaveSnapshot sends the whole state. Not yet served: UNIMPLEMENTED.
+	// SaveSnapshot sends the whole state as it is on the leader at that moment:
+	// jobs, runs, workers and the ledger, but no output of runs.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
-	// RestoreSnapshot replaces the whole state. Not yet served: UNIMPLEMENTED.
+	// RestoreSnapshot replaces the whole state on all primaries, and leaves the
+	// group as it is. It is checked wholly before anything changes:
+	// INVALID_ARGUMENT when it is not as it was saved.
 	RestoreSnapshot(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error
 	mustEmbedUnimplementedClusterServiceServer()
 }

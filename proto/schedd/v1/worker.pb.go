@@ -452,8 +452,8 @@ type ListWorkersRequest struct {
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// PageToken of the page before; empty means the first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Filter in the syntax of label selectors over the fields id, name, phase and
-	// labels.KEY: "phase=WORKER_PHASE_ONLINE,labels.zone=eu".
+	// Filter in the syntax of label selectors over the fields id, name, phase,
+	// mode and labels.KEY: "phase=WORKER_PHASE_ONLINE,labels.zone=eu".
 	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -980,6 +980,274 @@ func (*RemoveWorkerResponse) Descriptor() ([]byte, []int) {
 	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
+// AddDirectWorkerRequest names a worker to dial.
+type AddDirectWorkerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address where it listens (schedagent's --direct-listen), as host:port, as
+	// the primaries reach it. Required. There are at most 1000.
+	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddDirectWorkerRequest) Reset() {
+	*x = AddDirectWorkerRequest{}
+	mi := &file_schedd_v1_worker_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddDirectWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddDirectWorkerRequest) ProtoMessage() {}
+
+func (x *AddDirectWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_worker_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddDirectWorkerRequest.ProtoReflect.Descriptor instead.
+func (*AddDirectWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AddDirectWorkerRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// AddDirectWorkerResponse holds the list.
+type AddDirectWorkerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses that the primaries dial, in order.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddDirectWorkerResponse) Reset() {
+	*x = AddDirectWorkerResponse{}
+	mi := &file_schedd_v1_worker_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddDirectWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddDirectWorkerResponse) ProtoMessage() {}
+
+func (x *AddDirectWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_worker_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddDirectWorkerResponse.ProtoReflect.Descriptor instead.
+func (*AddDirectWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AddDirectWorkerResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// RemoveDirectWorkerRequest names a worker to dial no longer.
+type RemoveDirectWorkerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address as it is on the list. Required.
+	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveDirectWorkerRequest) Reset() {
+	*x = RemoveDirectWorkerRequest{}
+	mi := &file_schedd_v1_worker_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveDirectWorkerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveDirectWorkerRequest) ProtoMessage() {}
+
+func (x *RemoveDirectWorkerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_worker_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveDirectWorkerRequest.ProtoReflect.Descriptor instead.
+func (*RemoveDirectWorkerRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RemoveDirectWorkerRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// RemoveDirectWorkerResponse holds the list.
+type RemoveDirectWorkerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses that the primaries dial, in order.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveDirectWorkerResponse) Reset() {
+	*x = RemoveDirectWorkerResponse{}
+	mi := &file_schedd_v1_worker_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveDirectWorkerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveDirectWorkerResponse) ProtoMessage() {}
+
+func (x *RemoveDirectWorkerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_worker_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveDirectWorkerResponse.ProtoReflect.Descriptor instead.
+func (*RemoveDirectWorkerResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RemoveDirectWorkerResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// ListDirectWorkersRequest asks for the list.
+type ListDirectWorkersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDirectWorkersRequest) Reset() {
+	*x = ListDirectWorkersRequest{}
+	mi := &file_schedd_v1_worker_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDirectWorkersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDirectWorkersRequest) ProtoMessage() {}
+
+func (x *ListDirectWorkersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_worker_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDirectWorkersRequest.ProtoReflect.Descriptor instead.
+func (*ListDirectWorkersRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{17}
+}
+
+// ListDirectWorkersResponse holds the list.
+type ListDirectWorkersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses that the primaries dial, in order.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDirectWorkersResponse) Reset() {
+	*x = ListDirectWorkersResponse{}
+	mi := &file_schedd_v1_worker_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDirectWorkersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDirectWorkersResponse) ProtoMessage() {}
+
+func (x *ListDirectWorkersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_worker_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDirectWorkersResponse.ProtoReflect.Descriptor instead.
+func (*ListDirectWorkersResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListDirectWorkersResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 var File_schedd_v1_worker_proto protoreflect.FileDescriptor
 
 const file_schedd_v1_worker_proto_rawDesc = "" +
@@ -1052,18 +1320,32 @@ const file_schedd_v1_worker_proto_rawDesc = "" +
 	"\x13RemoveWorkerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
-	"\x14RemoveWorkerResponse*y\n" +
+	"\x14RemoveWorkerResponse\"2\n" +
+	"\x16AddDirectWorkerRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"7\n" +
+	"\x17AddDirectWorkerResponse\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\"5\n" +
+	"\x19RemoveDirectWorkerRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\":\n" +
+	"\x1aRemoveDirectWorkerResponse\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\"\x1a\n" +
+	"\x18ListDirectWorkersRequest\"9\n" +
+	"\x19ListDirectWorkersResponse\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses*y\n" +
 	"\vWorkerPhase\x12\x1c\n" +
 	"\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13WORKER_PHASE_ONLINE\x10\x01\x12\x18\n" +
 	"\x14WORKER_PHASE_OFFLINE\x10\x02\x12\x19\n" +
-	"\x15WORKER_PHASE_DRAINING\x10\x032\x95\x03\n" +
+	"\x15WORKER_PHASE_DRAINING\x10\x032\xb2\x05\n" +
 	"\rWorkerService\x12L\n" +
 	"\vListWorkers\x12\x1d.schedd.v1.ListWorkersRequest\x1a\x1e.schedd.v1.ListWorkersResponse\x12F\n" +
 	"\tGetWorker\x12\x1b.schedd.v1.GetWorkerRequest\x1a\x1c.schedd.v1.GetWorkerResponse\x12O\n" +
 	"\fUpdateWorker\x12\x1e.schedd.v1.UpdateWorkerRequest\x1a\x1f.schedd.v1.UpdateWorkerResponse\x12L\n" +
 	"\vDrainWorker\x12\x1d.schedd.v1.DrainWorkerRequest\x1a\x1e.schedd.v1.DrainWorkerResponse\x12O\n" +
-	"\fRemoveWorker\x12\x1e.schedd.v1.RemoveWorkerRequest\x1a\x1f.schedd.v1.RemoveWorkerResponseB\x94\x01\n" +
+	"\fRemoveWorker\x12\x1e.schedd.v1.RemoveWorkerRequest\x1a\x1f.schedd.v1.RemoveWorkerResponse\x12X\n" +
+	"\x0fAddDirectWorker\x12!.schedd.v1.AddDirectWorkerRequest\x1a\".schedd.v1.AddDirectWorkerResponse\x12a\n" +
+	"\x12RemoveDirectWorker\x12$.schedd.v1.RemoveDirectWorkerRequest\x1a%.schedd.v1.RemoveDirectWorkerResponse\x12^\n" +
+	"\x11ListDirectWorkers\x12#.schedd.v1.ListDirectWorkersRequest\x1a$.schedd.v1.ListDirectWorkersResponseB\x94\x01\n" +
 	"\rcom.schedd.v1B\vWorkerProtoP\x01Z1github.com/schedd/schedd/proto/schedd/v1;scheddv1\xa2\x02\x03SXX\xaa\x02\tSchedd.V1\xca\x02\tSchedd\\V1\xe2\x02\x15Schedd\\V1\\GPBMetadata\xea\x02\n" +
 	"Schedd::V1b\x06proto3"
 
@@ -1080,40 +1362,46 @@ func file_schedd_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_schedd_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_schedd_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_schedd_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_schedd_v1_worker_proto_goTypes = []any{
-	(WorkerPhase)(0),              // 0: schedd.v1.WorkerPhase
-	(Worker_Mode)(0),              // 1: schedd.v1.Worker.Mode
-	(*Worker)(nil),                // 2: schedd.v1.Worker
-	(*Advertise)(nil),             // 3: schedd.v1.Advertise
-	(*Draining)(nil),              // 4: schedd.v1.Draining
-	(*ListWorkersRequest)(nil),    // 5: schedd.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 6: schedd.v1.ListWorkersResponse
-	(*GetWorkerRequest)(nil),      // 7: schedd.v1.GetWorkerRequest
-	(*GetWorkerResponse)(nil),     // 8: schedd.v1.GetWorkerResponse
-	(*UpdateWorkerRequest)(nil),   // 9: schedd.v1.UpdateWorkerRequest
-	(*UpdateWorkerResponse)(nil),  // 10: schedd.v1.UpdateWorkerResponse
-	(*DrainWorkerRequest)(nil),    // 11: schedd.v1.DrainWorkerRequest
-	(*DrainWorkerResponse)(nil),   // 12: schedd.v1.DrainWorkerResponse
-	(*RemoveWorkerRequest)(nil),   // 13: schedd.v1.RemoveWorkerRequest
-	(*RemoveWorkerResponse)(nil),  // 14: schedd.v1.RemoveWorkerResponse
-	nil,                           // 15: schedd.v1.Worker.LabelsEntry
-	nil,                           // 16: schedd.v1.UpdateWorkerRequest.SetLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(WorkerPhase)(0),                   // 0: schedd.v1.WorkerPhase
+	(Worker_Mode)(0),                   // 1: schedd.v1.Worker.Mode
+	(*Worker)(nil),                     // 2: schedd.v1.Worker
+	(*Advertise)(nil),                  // 3: schedd.v1.Advertise
+	(*Draining)(nil),                   // 4: schedd.v1.Draining
+	(*ListWorkersRequest)(nil),         // 5: schedd.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),        // 6: schedd.v1.ListWorkersResponse
+	(*GetWorkerRequest)(nil),           // 7: schedd.v1.GetWorkerRequest
+	(*GetWorkerResponse)(nil),          // 8: schedd.v1.GetWorkerResponse
+	(*UpdateWorkerRequest)(nil),        // 9: schedd.v1.UpdateWorkerRequest
+	(*UpdateWorkerResponse)(nil),       // 10: schedd.v1.UpdateWorkerResponse
+	(*DrainWorkerRequest)(nil),         // 11: schedd.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),        // 12: schedd.v1.DrainWorkerResponse
+	(*RemoveWorkerRequest)(nil),        // 13: schedd.v1.RemoveWorkerRequest
+	(*RemoveWorkerResponse)(nil),       // 14: schedd.v1.RemoveWorkerResponse
+	(*AddDirectWorkerRequest)(nil),     // 15: schedd.v1.AddDirectWorkerRequest
+	(*AddDirectWorkerResponse)(nil),    // 16: schedd.v1.AddDirectWorkerResponse
+	(*RemoveDirectWorkerRequest)(nil),  // 17: schedd.v1.RemoveDirectWorkerRequest
+	(*RemoveDirectWorkerResponse)(nil), // 18: schedd.v1.RemoveDirectWorkerResponse
+	(*ListDirectWorkersRequest)(nil),   // 19: schedd.v1.ListDirectWorkersRequest
+	(*ListDirectWorkersResponse)(nil),  // 20: schedd.v1.ListDirectWorkersResponse
+	nil,                                // 21: schedd.v1.Worker.LabelsEntry
+	nil,                                // 22: schedd.v1.UpdateWorkerRequest.SetLabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 23: google.protobuf.Timestamp
 }
 var file_schedd_v1_worker_proto_depIdxs = []int32{
-	15, // 0: schedd.v1.Worker.labels:type_name -> schedd.v1.Worker.LabelsEntry
+	21, // 0: schedd.v1.Worker.labels:type_name -> schedd.v1.Worker.LabelsEntry
 	0,  // 1: schedd.v1.Worker.phase:type_name -> schedd.v1.WorkerPhase
 	3,  // 2: schedd.v1.Worker.advertise:type_name -> schedd.v1.Advertise
-	17, // 3: schedd.v1.Worker.connected_time:type_name -> google.protobuf.Timestamp
-	17, // 4: schedd.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	23, // 3: schedd.v1.Worker.connected_time:type_name -> google.protobuf.Timestamp
+	23, // 4: schedd.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
 	1,  // 5: schedd.v1.Worker.mode:type_name -> schedd.v1.Worker.Mode
-	17, // 6: schedd.v1.Worker.first_seen_time:type_name -> google.protobuf.Timestamp
+	23, // 6: schedd.v1.Worker.first_seen_time:type_name -> google.protobuf.Timestamp
 	4,  // 7: schedd.v1.Worker.draining:type_name -> schedd.v1.Draining
-	17, // 8: schedd.v1.Draining.since:type_name -> google.protobuf.Timestamp
+	23, // 8: schedd.v1.Draining.since:type_name -> google.protobuf.Timestamp
 	2,  // 9: schedd.v1.ListWorkersResponse.workers:type_name -> schedd.v1.Worker
 	2,  // 10: schedd.v1.GetWorkerResponse.worker:type_name -> schedd.v1.Worker
-	16, // 11: schedd.v1.UpdateWorkerRequest.set_labels:type_name -> schedd.v1.UpdateWorkerRequest.SetLabelsEntry
+	22, // 11: schedd.v1.UpdateWorkerRequest.set_labels:type_name -> schedd.v1.UpdateWorkerRequest.SetLabelsEntry
 	2,  // 12: schedd.v1.UpdateWorkerResponse.worker:type_name -> schedd.v1.Worker
 	2,  // 13: schedd.v1.DrainWorkerResponse.worker:type_name -> schedd.v1.Worker
 	5,  // 14: schedd.v1.WorkerService.ListWorkers:input_type -> schedd.v1.ListWorkersRequest
@@ -1121,13 +1409,19 @@ var file_schedd_v1_worker_proto_depIdxs = []int32{
 	9,  // 16: schedd.v1.WorkerService.UpdateWorker:input_type -> schedd.v1.UpdateWorkerRequest
 	11, // 17: schedd.v1.WorkerService.DrainWorker:input_type -> schedd.v1.DrainWorkerRequest
 	13, // 18: schedd.v1.WorkerService.RemoveWorker:input_type -> schedd.v1.RemoveWorkerRequest
-	6,  // 19: schedd.v1.WorkerService.ListWorkers:output_type -> schedd.v1.ListWorkersResponse
-	8,  // 20: schedd.v1.WorkerService.GetWorker:output_type -> schedd.v1.GetWorkerResponse
-	10, // 21: schedd.v1.WorkerService.UpdateWorker:output_type -> schedd.v1.UpdateWorkerResponse
-	12, // 22: schedd.v1.WorkerService.DrainWorker:output_type -> schedd.v1.DrainWorkerResponse
-	14, // 23: schedd.v1.WorkerService.RemoveWorker:output_type -> schedd.v1.RemoveWorkerResponse
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
+	15, // 19: schedd.v1.WorkerService.AddDirectWorker:input_type -> schedd.v1.AddDirectWorkerRequest
+	17, // 20: schedd.v1.WorkerService.RemoveDirectWorker:input_type -> schedd.v1.RemoveDirectWorkerRequest
+	19, // 21: schedd.v1.WorkerService.ListDirectWorkers:input_type -> schedd.v1.ListDirectWorkersRequest
+	6,  // 22: schedd.v1.WorkerService.ListWorkers:output_type -> schedd.v1.ListWorkersResponse
+	8,  // 23: schedd.v1.WorkerService.GetWorker:output_type -> schedd.v1.GetWorkerResponse
+	10, // 24: schedd.v1.WorkerService.UpdateWorker:output_type -> schedd.v1.UpdateWorkerResponse
+	12, // 25: schedd.v1.WorkerService.DrainWorker:output_type -> schedd.v1.DrainWorkerResponse
+	14, // 26: schedd.v1.WorkerService.RemoveWorker:output_type -> schedd.v1.RemoveWorkerResponse
+	16, // 27: schedd.v1.WorkerService.AddDirectWorker:output_type -> schedd.v1.AddDirectWorkerResponse
+	18, // 28: schedd.v1.WorkerService.RemoveDirectWorker:output_type -> schedd.v1.RemoveDirectWorkerResponse
+	20, // 29: schedd.v1.WorkerService.ListDirectWorkers:output_type -> schedd.v1.ListDirectWorkersResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
 	14, // [14:14] is the sub-list for extension extendee
 	0,  // [0:14] is the sub-list for field type_name
@@ -1145,7 +1439,7 @@ func file_schedd_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_v1_worker_proto_rawDesc), len(file_schedd_v1_worker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

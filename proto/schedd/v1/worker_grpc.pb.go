@@ -19,11 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	WorkerService_ListWorkers_FullMethodName  = "/schedd.v1.WorkerService/ListWorkers"
-	WorkerService_GetWorker_FullMethodName    = "/schedd.v1.WorkerService/GetWorker"
-	WorkerService_UpdateWorker_FullMethodName = "/schedd.v1.WorkerService/UpdateWorker"
-	WorkerService_DrainWorker_FullMethodName  = "/schedd.v1.WorkerService/DrainWorker"
-	WorkerService_RemoveWorker_FullMethodName = "/schedd.v1.WorkerService/RemoveWorker"
+	WorkerService_ListWorkers_FullMethodName        = "/schedd.v1.WorkerService/ListWorkers"
+	WorkerService_GetWorker_FullMethodName          = "/schedd.v1.WorkerService/GetWorker"
+	WorkerService_UpdateWorker_FullMethodName       = "/schedd.v1.WorkerService/UpdateWorker"
+	WorkerService_DrainWorker_FullMethodName        = "/schedd.v1.WorkerService/DrainWorker"
+	WorkerService_RemoveWorker_FullMethodName       = "/schedd.v1.WorkerService/RemoveWorker"
+	WorkerService_AddDirectWorker_FullMethodName    = "/schedd.v1.WorkerService/AddDirectWorker"
+	WorkerService_RemoveDirectWorker_FullMethodName = "/schedd.v1.WorkerService/RemoveDirectWorker"
+	WorkerService_ListDirectWorkers_FullMethodName  = "/schedd.v1.WorkerService/ListDirectWorkers"
 )
 
 // WorkerServiceClient is the client API for WorkerService service.
@@ -45,6 +48,16 @@ type WorkerServiceClient interface {
 	// RemoveWorker forgets a worker. FAILED_PRECONDITION while it is connected or
 	// has active runs, unless forced. It is new when it connects again.
 	RemoveWorker(ctx context.Context, in *RemoveWorkerRequest, opts ...grpc.CallOption) (*RemoveWorkerResponse, error)
+	// AddDirectWorker has the primaries dial a worker that listens, since it can't
+	// dial out. One that is on the list already is no error. Whether it answers,
+	// ListWorkers tells: it is there with mode DIRECT.
+	AddDirectWorker(ctx context.Context, in *AddDirectWorkerRequest, opts ...grpc.CallOption) (*AddDirectWorkerResponse, error)
+	// RemoveDirectWorker has the primaries no longer dial an address, and ends the
+	// session that they have by it. The worker stays known. NOT_FOUND when the
+	// address is not on the list.
+	RemoveDirectWorker(ctx context.Context, in *RemoveDirectWorkerRequest, opts ...grpc.CallOption) (*RemoveDirectWorkerResponse, error)
+	// ListDirectWorkers returns the addresses that the primaries dial.
+	ListDirectWorkers(ctx context.Context, in *ListDirectWorkersRequest, opts ...grpc.CallOption) (*ListDirectWorkersResponse, error)
 }
 
 type workerServiceClient struct {
@@ -105,6 +118,36 @@ func (c *workerServiceClient) RemoveWorker(ctx context.Context, in *RemoveWorker
 	return out, nil
 }
 
+func (c *workerServiceClient) AddDirectWorker(ctx context.Context, in *AddDirectWorkerRequest, opts ...grpc.CallOption) (*AddDirectWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddDirectWorkerResponse)
+	err := c.cc.Invoke(ctx, WorkerService_AddDirectWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) RemoveDirectWorker(ctx context.Context, in *RemoveDirectWorkerRequest, opts ...grpc.CallOption) (*RemoveDirectWorkerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveDirectWorkerResponse)
+	err := c.cc.Invoke(ctx, WorkerService_RemoveDirectWorker_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) ListDirectWorkers(ctx context.Context, in *ListDirectWorkersRequest, opts ...grpc.CallOption) (*ListDirectWorkersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDirectWorkersResponse)
+	err := c.cc.Invoke(ctx, WorkerService_ListDirectWorkers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // WorkerServiceServer is the server API for WorkerService service.
 // All implementations must embed UnimplementedWorkerServiceServer
 // for forward compatibility.
@@ -124,6 +167,16 @@ type WorkerServiceServer interface {
 	// RemoveWorker forgets a worker. FAILED_PRECONDITION while it is connected or
 	// has active runs, unless forced. It is new when it connects again.
 	RemoveWorker(context.Context, *RemoveWorkerRequest) (*RemoveWorkerResponse, error)
+	// AddDirectWorker has the primaries dial a worker that listens, since it can't
+	// dial out. One that is on the list already is no error. Whether it answers,
+	// ListWorkers tells: it is there with mode DIRECT.
+	AddDirectWorker(context.Context, *AddDirectWorkerRequest) (*AddDirectWorkerResponse, error)
+	// RemoveDirectWorker has the primaries no longer dial an address, and ends the
+	// session that they have by it. The worker stays known. NOT_FOUND when the
+	// address is not on the list.
+	RemoveDirectWorker(context.Context, *RemoveDirectWorkerRequest) (*RemoveDirectWorkerResponse, error)
+	// ListDirectWorkers returns the addresses that the primaries dial.
+	ListDirectWorkers(context.Context, *ListDirectWorkersRequest) (*ListDirectWorkersResponse, error)
 	mustEmbedUnimplementedWorkerServiceServer()
 }
 
@@ -148,6 +201,15 @@ func (UnimplementedWorkerServiceServer) DrainWorker(context.Context, *DrainWorke
 }
 func (UnimplementedWorkerServiceServer) RemoveWorker(context.Context, *RemoveWorkerRequest) (*RemoveWorkerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveWorker not implemented")
+}
+func (UnimplementedWorkerServiceServer) AddDirectWorker(context.Context, *AddDirectWorkerRequest) (*AddDirectWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddDirectWorker not implemented")
+}
+func (UnimplementedWorkerServiceServer) RemoveDirectWorker(context.Context, *RemoveDirectWorkerRequest) (*RemoveDirectWorkerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveDirectWorker not implemented")
+}
+func (UnimplementedWorkerServiceServer) ListDirectWorkers(context.Context, *ListDirectWorkersRequest) (*ListDirectWorkersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDirectWorkers not implemented")
 }
 func (UnimplementedWorkerServiceServer) mustEmbedUnimplementedWorkerServiceServer() {}
 func (UnimplementedWorkerServiceServer) testEmbeddedByValue()                       {}
@@ -260,6 +322,60 @@ func _WorkerService_RemoveWorker_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkerService_AddDirectWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddDirectWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).AddDirectWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_AddDirectWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).AddDirectWorker(ctx, req.(*AddDirectWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_RemoveDirectWorker_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveDirectWorkerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).RemoveDirectWorker(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_RemoveDirectWorker_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).RemoveDirectWorker(ctx, req.(*RemoveDirectWorkerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_ListDirectWorkers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDirectWorkersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).ListDirectWorkers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_ListDirectWorkers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).ListDirectWorkers(ctx, req.(*ListDirectWorkersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // WorkerService_ServiceDesc is the grpc.ServiceDesc for WorkerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -286,6 +402,18 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveWorker",
 			Handler:    _WorkerService_RemoveWorker_Handler,
+		},
+		{
+			MethodName: "AddDirectWorker",
+			Handler:    _WorkerService_AddDirectWorker_Handler,
+		},
+		{
+			MethodName: "RemoveDirectWorker",
+			Handler:    _WorkerService_RemoveDirectWorker_Handler,
+		},
+		{
+			MethodName: "ListDirectWorkers",
+			Handler:    _WorkerService_ListDirectWorkers_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
