@@ -69,6 +69,9 @@ var may = map[string][]string{
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 	"agent/cmd/schedagent": {"agent", "proto/settings"},
+
+	// How both get onto machines. No code: test files only.
+	"deploy": {},
 }
 
 // only lists what others wrote and just one of our packages may know, by the
