@@ -43,6 +43,8 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(race); go test -v $$race -timeout 20m ./... 2>&1 | $(summary)
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
+	@echo "== deploy"
+	@COUNTS="$(CURDIR)/$(COUNTS)" deploy/check
 	@echo "== all of it is fine"
 	@cat $(COUNTS)
 
