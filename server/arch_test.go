@@ -41,10 +41,11 @@ var may = map[string][]string{
 	"server/group":    {"raftstore", "server/peer", "proto/schedd/peer/v1"},
 	"server/lead":     {"raftstore", "raftstore/state", "server/plan", "server/peer", "proto/schedd/agent/v1"},
 	"server/runlog":   {},
+	"server/replica":  {"server/runlog", "proto/schedd/agent/v1", "proto/schedd/peer/v1"},
 	"server/gateway":  {"server/peer", "server/runlog", "proto/schedd/agent/v1", "proto/wire"},
 	"server/api": {
 		"raftstore", "raftstore/state", "server/plan", "server/schedule", "server/lead", "server/peer", "server/runlog",
-		"proto/schedd/v1", "proto/wire",
+		"proto/schedd/v1", "proto/schedd/peer/v1", "proto/wire",
 	},
 	"server/clusternet": {"proto/wire"},
 	"server": {
@@ -56,7 +57,7 @@ var may = map[string][]string{
 	"server/systest/e2e":             {}, // likewise, with real processes
 	"server/systest/natlab":          {}, // likewise, with real networks
 	"server/systest/natlab/faultnet": {}, // linked into no program
-	"server/cmd/schedd":              {"server", "agent", "proto/schedd/v1", "proto/settings", "proto/wire"},
+	"server/cmd/schedd":              {"server", "agent", "raftstore", "proto/schedd/v1", "proto/settings", "proto/wire"},
 
 	// A worker. It never knows a primary's code.
 	"agent/journal":           {},

@@ -1844,7 +1844,12 @@ type AppendResponse struct {
 	// Known is how many bytes can be read.
 	Known int64 `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
 	// Durable is how many of them are on disk.
-	Durable       int64 `protobuf:"varint,2,opt,name=durable,proto3" json:"durable,omitempty"`
+	Durable int64 `protobuf:"varint,2,opt,name=durable,proto3" json:"durable,omitempty"`
+	// Length at which the log ends, if it is sealed. What was beyond it was not
+	// taken, and never will be.
+	Length int64 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	// Sealed tells that the length is known.
+	Sealed        bool `protobuf:"varint,4,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1891,6 +1896,20 @@ func (x *AppendResponse) GetDurable() int64 {
 		return x.Durable
 	}
 	return 0
+}
+
+func (x *AppendResponse) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *AppendResponse) GetSealed() bool {
+	if x != nil {
+		return x.Sealed
+	}
+	return false
 }
 
 // ReadRequest asks for a part of a log.
@@ -2134,10 +2153,12 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x16\n" +
 	"\x06crc32c\x18\x04 \x01(\rR\x06crc32c\x12\x12\n" +
-	"\x04safe\x18\x05 \x01(\x03R\x04safe\"@\n" +
+	"\x04safe\x18\x05 \x01(\x03R\x04safe\"p\n" +
 	"\x0eAppendResponse\x12\x14\n" +
 	"\x05known\x18\x01 \x01(\x03R\x05known\x12\x18\n" +
-	"\adurable\x18\x02 \x01(\x03R\adurable\"j\n" +
+	"\adurable\x18\x02 \x01(\x03R\adurable\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\x12\x16\n" +
+	"\x06sealed\x18\x04 \x01(\bR\x06sealed\"j\n" +
 	"\vReadRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x14\n" +

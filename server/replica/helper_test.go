@@ -1,0 +1,414 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
+	"github.com/schedd/schedd/proto/wire"
+	"github.com/schedd/schedd/server/runlog"
+)
+
+// TestMain puts the logs in memory where that is possible: the clock of a bubble
+// stands still during an fsync, so a slow disk only takes time.
+func TestMain(m *testing.M) {
+	const memory = "/dev/shm"
+	if probe, err := os.CreateTemp(memory, "replica"); err == nil && os.Getenv("TMPDIR") == "" {
+		_ = probe.Close()
+		_ = os.Remove(probe.Name())
+		_ = os.Setenv("TMPDIR", memory)
+	}
+	os.Exit(m.Run())
+}
+
+// try is what testing.T and rapid.T have in common.
+type try interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+}
+
+// world is a group of primaries and what lies between them.
+type world struct {
+	try
+	dir     string
+	tail    *bytes.Buffer
+
+	mu      sync.Mutex // guards all below, and node.up
+	nodes   map[string]*node
+	members []string
+	ended   map[runlog.Key]int64 // by the replicated state
+	walls   map[[2]string]bool   // from, to: can't be reached
+	frozen  map[string]bool      // takes calls and does not answer
+	losing  func() (request, answer bool)
+	calls   map[string]int // by method
+}
+
+// node is one primary.
+type node struct {
+	*Store
+	world  *world
+	id     string
+	disk   *runlog.Store
+	server *grpc.Server
+	port   *bufconn.Listener
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	up     bool
+	conns  map[string]*grpc.ClientConn
+}
+
+// story tells a story in a bubble about a group of primaries a, b, c, ...
+func story(t *testing.T, size int, tell func(t *testing.T, w *world)) {
+	t.Helper()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir, size)
+		defer func() {
+			w.close()
+			if t.Failed() {
+				t.Logf("the story so far:\n%s", w.tail)
+			}
+		}()
+		tell(t, w)
+	})
+}
+
+func newWorld(t try, dir string, size int) *world {
+	w := &world{
+		try: t, dir: dir, nodes: map[string]*node{}, ended: map[runlog.Key]int64{}, walls: map[[2]string]bool{},
+		frozen: map[string]bool{}, calls: map[string]int{}, tail: &bytes.Buffer{},
+	}
+	for i := range size {
+		w.members = append(w.members, string(rune('a'+i)))
+	}
+	for _, id := range w.members {
+		w.start(id)
+	}
+	return w
+}
+
+func (w *world) close() {
+	for _, id := range slices.Sorted(maps.Keys(w.nodes)) {
+		w.kill(id)
+	}
+}
+
+// start starts a primary on the disk that it left.
+func (w *world) start(id string) *node {
+	w.Helper()
+	log := slog.New(slog.NewTextHandler(&locked{w: w}, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", id)
+	disk, err := runlog.Open(filepath.Join(w.dir, id), log)
+	if err != nil {
+		w.Fatalf("opening the logs of %s: %v", id, err)
+	}
+	n := &node{world: w, id: id, disk: disk, port: bufconn.Listen(256 << 10), server: grpc.NewServer(), conns: map[string]*grpc.ClientConn{}}
+	n.Store = New(Config{Logs: disk, Peers: n, Ended: n.known, Log: log})
+	peerv1.RegisterLogServiceServer(n.server, n.Service())
+	ctx, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	n.wg.Go(func() { n.Run(ctx) })
+	n.wg.Go(func() { _ = n.server.Serve(n.port) })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.up = true
+	w.nodes[id] = n
+	return n
+}
+
+// locked is the log of all.
+type locked struct{ w *world }
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	return l.w.tail.Write(p)
+}
+
+// kill ends a primary as SIGKILL does: what was written stays on its disk.
+func (w *world) kill(id string) {
+	n := w.nodes[id]
+	w.mu.Lock()
+	was := n.up
+	n.up = false
+	conns := slices.Collect(maps.Values(n.conns))
+	w.mu.Unlock()
+	if !was {
+		return
+	}
+	_ = n.port.Close()
+	n.server.Stop()
+	n.stop()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	n.wg.Wait()
+	_ = n.disk.Close()
+}
+
+// replace starts a primary that is down with an empty disk.
+func (w *world) replace(id string) {
+	w.kill(id)
+	if err := os.RemoveAll(filepath.Join(w.dir, id)); err != nil {
+		w.Fatalf("%v", err)
+	}
+	w.start(id)
+}
+
+// regroup changes who is in the group.
+func (w *world) regroup(ids ...string) {
+	w.mu.Lock()
+	w.members = ids
+	var up []*node
+	for _, n := range w.nodes {
+		if n.up {
+			up = append(up, n)
+		}
+	}
+	w.mu.Unlock()
+	for _, n := range up {
+		n.MembersChanged()
+	}
+}
+
+// freeze stops a primary, as SIGSTOP does, or lets it go on.
+func (w *world) freeze(id string, on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.frozen[id] = on
+}
+
+// wall cuts, or mends, the way between two primaries.
+func (w *world) wall(a, b string, on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.walls[[2]string{a, b}], w.walls[[2]string{b, a}] = on, on
+}
+
+// end says that an attempt has ended, as all primaries hear.
+func (w *world) end(k runlog.Key, length int64) {
+	w.mu.Lock()
+	w.ended[k] = length
+	var up []*node
+	for _, n := range w.nodes {
+		if n.up {
+			up = append(up, n)
+		}
+	}
+	w.mu.Unlock()
+	for _, n := range up {
+		if err := n.Seal(k, length); err != nil && !errors.Is(err, runlog.ErrSealed) {
+			w.Fatalf("seal: %v", err)
+		}
+	}
+}
+
+func (w *world) count(method string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[method]
+}
+
+func (n *node) known(yield func(k runlog.Key, length int64) bool) {
+	n.world.mu.Lock()
+	ended := maps.Clone(n.world.ended)
+	n.world.mu.Unlock()
+	for k, length := range ended {
+		if !yield(k, length) {
+			return
+		}
+	}
+}
+
+func (n *node) Self() string { return n.id }
+
+func (n *node) Members() []string {
+	n.world.mu.Lock()
+	defer n.world.mu.Unlock()
+	return slices.Clone(n.world.members)
+}
+
+func (n *node) LogConn(id string) (grpc.ClientConnInterface, error) {
+	n.world.mu.Lock()
+	defer n.world.mu.Unlock()
+	if c := n.conns[id]; c != nil {
+		return c, nil
+	}
+	if !n.up {
+		return nil, net.ErrClosed
+	}
+	way := way{n.world, n.id, id}
+	options := append(wire.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(way.dial),
+		grpc.WithUnaryInterceptor(way.call), grpc.WithStreamInterceptor(way.stream))
+	c, err := grpc.NewClient("passthrough:///"+id, options...)
+	if err == nil {
+		n.conns[id] = c
+	}
+	return c, err
+}
+
+// way is from one primary to another.
+type way struct {
+	world    *world
+	from, to string
+}
+
+func (y way) dial(ctx context.Context, _ string) (net.Conn, error) {
+	y.world.mu.Lock()
+	n := y.world.nodes[y.to]
+	ok := n != nil && n.up && !y.world.walls[[2]string{y.from, y.to}]
+	y.world.mu.Unlock()
+	if !ok {
+		return nil, errors.New("connection refused")
+	}
+	return n.port.DialContext(ctx)
+}
+
+// meet is what happens to a call on its way.
+func (y way) meet(ctx context.Context, method string) (loseAnswer bool, err error) {
+	w := y.world
+	w.mu.Lock()
+	w.calls[method[strings.LastIndex(method, "/")+1:]]++
+	frozen, cut, losing := w.frozen[y.to], w.walls[[2]string{y.from, y.to}], w.losing
+	w.mu.Unlock()
+	if frozen {
+		<-ctx.Done()
+		return false, ctx.Err()
+	}
+	if cut {
+		return false, errors.New("no route to host")
+	}
+	if losing != nil {
+		lost, loseAnswer := losing()
+		if lost {
+			return false, errors.New("request was lost")
+		}
+		return loseAnswer, nil
+	}
+	return false, nil
+}
+
+func (y way) call(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	lost, err := y.meet(ctx, method)
+	if err != nil {
+		return err
+	}
+	err = invoke(ctx, method, req, resp, conn, opts...)
+	if lost && err == nil {
+		return errors.New("answer was lost")
+	}
+	return err
+}
+
+func (y way) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if _, err := y.meet(ctx, method); err != nil {
+		return nil, err
+	}
+	return streamer(ctx, desc, conn, method, opts...)
+}
+
+// output is what an attempt prints from one offset to another: the same at each
+// call, and different everywhere.
+func output(k runlog.Key, from, to int64) []byte {
+	b := make([]byte, to-from)
+	seed := uint64(runlog.Checksum([]byte(k.String())))
+	for i := range b {
+		at := uint64(from) + uint64(i)
+		x := (at>>3 + seed) * 0x9e3779b97f4a7c15
+		b[i] = byte(x >> (8 * (at & 7)))
+	}
+	return b
+}
+
+// send appends what an attempt printed, as its worker's session does.
+func (n *node) send(k runlog.Key, from, to int64) (known int64, err error) {
+	data := output(k, from, to)
+	return n.Append(k, from, data, runlog.Checksum(data))
+}
+
+// ask asks how much is known, as a session does first.
+func (n *node) ask(k runlog.Key) (int64, error) { return n.Append(k, 0, nil, 0) }
+
+// write appends and syncs what must be taken.
+func (w *world) write(id string, k runlog.Key, from, to int64) {
+	w.Helper()
+	n := w.nodes[id]
+	if known, err := n.send(k, from, to); err != nil || known < to {
+		w.Fatalf("%s: append %v [%d,%d): known %d, %v", id, k, from, to, known, err)
+	}
+	if durable, err := n.Sync(context.Background(), k); err != nil || durable < to {
+		w.Fatalf("%s: sync %v: %d, %v, want %d", id, k, durable, err, to)
+	}
+}
+
+// check reads a log on a primary, which fetches it, and expects so much of it.
+func (w *world) check(id string, k runlog.Key, want int64) {
+	w.Helper()
+	n := w.nodes[id]
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := n.Fetch(ctx, k); err != nil {
+		w.Fatalf("%s: %v", id, err)
+	}
+	w.holds(id, k, want)
+}
+
+// holds expects a primary to have so much of a log without asking anybody.
+func (w *world) holds(id string, k runlog.Key, want int64) {
+	w.Helper()
+	got := w.content(id, k)
+	if int64(len(got)) != want || !bytes.Equal(got, output(k, 0, want)) {
+		w.Fatalf("%s has %d bytes of %v, want %d; as printed: %v", id, len(got), k, want, bytes.Equal(got, output(k, 0, int64(len(got)))))
+	}
+}
+
+func (w *world) content(id string, k runlog.Key) []byte {
+	w.Helper()
+	got, err := io.ReadAll(io.NewSectionReader(at{w.nodes[id].Store, k}, 0, 1<<40))
+	if err != nil {
+		w.Fatalf("%s: read %v: %v", id, k, err)
+	}
+	return got
+}
+
+type at struct {
+	*Store
+	k runlog.Key
+}
+
+func (a at) ReadAt(p []byte, off int64) (int, error) { return a.Read(a.k, p, off) }
+
+// soon waits until something is so.
+func (w *world) soon(what string, limit time.Duration, is func() bool) {
+	w.Helper()
+	for end := time.Now().Add(limit); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.Fatalf("%s: not within %v", what, limit)
+		}
+	}
+}
+
+func (n *node) length(k runlog.Key) int64 {
+	info, _ := n.disk.Stat(k)
+	return info.Known
+}
+
+func key(i int) runlog.Key { return runlog.Key{Run: fmt.Sprintf("run-%d", i), Attempt: 1} }

@@ -1,0 +1,342 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/schedd/schedd/server/runlog"
+)
+
+const (
+	// compareAfter is how long after a log was sealed its holders compare what
+	// they have of it: by then it has been pushed, if all is well.
+	compareAfter = 3 * time.Second
+	// sweepEvery is how often they compare all of them, and sweepSoon how long
+	// after the start or a change of the group they do.
+	sweepEvery = 10 * time.Minute
+	sweepSoon  = 5 * time.Second
+	// repairs is how many logs are repaired at a time.
+	repairs = 4
+)
+
+// sealing is a log that was sealed.
+type sealing struct {
+	length int64
+	due    time.Time // when it is compared
+}
+
+// want is a log that this primary should have.
+type want struct {
+	key    runlog.Key
+	length int64 // where it ends; -1: not known
+}
+
+// compareSoon notes a log that was sealed, unless its holders are known to have
+// all of it.
+func (s *Store) compareSoon(k runlog.Key, length int64) {
+	g := s.group.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[k]; e != nil {
+		e.length = length
+		if e.safe >= length {
+			s.whole[k] = struct{}{}
+		}
+		if e.asked > 0 && s.pushedLocked(e, g) && e.known >= length {
+			return
+		}
+	}
+	_, whole := s.whole[k]
+	_, noted := s.sealed[k]
+	if !whole && !noted && slices.Contains(Holders(k, g.members), g.self) {
+		s.sealed[k] = sealing{length, time.Now().Add(compareAfter)}
+	}
+}
+
+// told takes note of what the gateway of a log says, which has pushed to it.
+func (s *Store) told(k runlog.Key, info runlog.Info, safe int64) {
+	if info.Complete && safe >= info.Length {
+		s.mu.Lock()
+		s.whole[k] = struct{}{}
+		s.mu.Unlock()
+		return
+	}
+	if safe > 0 {
+		e := s.use(k)
+		s.raise(e, safe)
+		s.leave(e)
+	}
+	if info.Complete {
+		s.compareSoon(k, info.Length)
+	}
+}
+
+// repair compares logs that were sealed soon after that, and all of them from
+// time to time. News are changes of the group.
+func (s *Store) repair(ctx context.Context, news <-chan struct{}) {
+	sealed := time.NewTicker(compareAfter / 2)
+	defer sealed.Stop()
+	sweep := time.NewTimer(sweepSoon)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+			sweep.Reset(sweepSoon)
+		case <-sealed.C:
+			s.compareAll(ctx, s.due(time.Now()))
+		case <-sweep.C:
+			s.sweep(ctx)
+			sweep.Reset(sweepEvery - time.Duration(rand.Int64N(int64(sweepEvery/5))))
+		}
+	}
+}
+
+// due takes out the sealed logs whose time has come.
+func (s *Store) due(now time.Time) []want {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ws []want
+	for k, at := range s.sealed {
+		if !now.Before(at.due) {
+			ws = append(ws, want{k, at.length})
+			delete(s.sealed, k)
+		}
+	}
+	return ws
+}
+
+// sweep compares all logs that this primary should have, and those that it has
+// and that have no known end.
+func (s *Store) sweep(ctx context.Context) {
+	if s.now().alone {
+		return
+	}
+	var some []want
+	add := func(w want) bool {
+		g := s.now()
+		if slices.Contains(Holders(w.key, g.members), g.self) {
+			some = append(some, w)
+		}
+		if len(some) == maxKeys {
+			s.compareAll(ctx, some)
+			some = some[:0]
+		}
+		return ctx.Err() == nil
+	}
+	for k, length := range s.ended {
+		if !add(want{k, length}) {
+			return
+		}
+	}
+	for k, err := range s.Keys() {
+		if err != nil {
+			s.log.Warn("logs can't be listed, so copies of some are not looked after", "err", err)
+			break
+		}
+		if _, ended := s.logs.Finished(k); ended {
+			continue
+		}
+		if info, _ := s.logs.Stat(k); info.Sealed {
+			continue // it was among those that have ended
+		}
+		if !add(want{k, -1}) {
+			return
+		}
+	}
+	s.compareAll(ctx, some)
+}
+
+// compareAll compares logs with what others have, and repairs what is to be
+// repaired: here, and there.
+func (s *Store) compareAll(ctx context.Context, ws []want) {
+	g := s.now()
+	for batch := range slices.Chunk(ws, maxKeys) {
+		if g.alone || ctx.Err() != nil {
+			return
+		}
+		keys := make([]runlog.Key, len(batch))
+		all := make([]map[string]have, len(batch))
+		for i, w := range batch {
+			keys[i] = w.key
+			all[i] = map[string]have{g.self: s.own(ctx, w)}
+		}
+		for id, has := range s.askMany(ctx, keys) {
+			for i, h := range has {
+				all[i][id] = h
+			}
+		}
+		s.repairAll(ctx, g, batch, all)
+	}
+}
+
+// own returns what this primary has of a log, which it seals and syncs if that
+// is still to be done.
+func (s *Store) own(ctx context.Context, w want) have {
+	h := s.has(w.key)
+	if h.whole() || w.length < 0 {
+		return h
+	}
+	if err := s.logs.Seal(w.key, w.length); err != nil && !errors.Is(err, runlog.ErrSealed) {
+		s.log.Warn("a log can't be sealed", "run", w.key.Run, "attempt", w.key.Attempt, "err", err)
+	}
+	if h = s.has(w.key); h.sealed && h.known >= h.length && !h.whole() {
+		if _, err := s.logs.Sync(ctx, w.key); err != nil {
+			s.log.Warn("a log can't be synced", "run", w.key.Run, "attempt", w.key.Attempt, "err", err)
+		}
+		h = s.has(w.key)
+	}
+	return h
+}
+
+// askMany asks all members that answer what they have of some logs.
+func (s *Store) askMany(ctx context.Context, keys []runlog.Key) map[string][]have {
+	s.mu.Lock()
+	var links []*link
+	for _, l := range s.links {
+		if l.err == nil {
+			links = append(links, l)
+		}
+	}
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards all
+	all := map[string][]have{}
+	for _, l := range links {
+		wg.Go(func() {
+			has, err := l.ask(ctx, keys)
+			if err != nil {
+				if ctx.Err() == nil {
+					l.fail(err)
+				}
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all[l.id] = has
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+// repairAll does what is to be done about logs, a few at a time.
+func (s *Store) repairAll(ctx context.Context, g *group, ws []want, all []map[string]have) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, repairs)
+	for i, w := range ws {
+		todo := plan(w, Holders(w.key, g.members), g.self, all[i])
+		if todo.safe {
+			s.mu.Lock()
+			s.whole[w.key] = struct{}{}
+			s.mu.Unlock()
+		}
+		if !todo.pull && len(todo.push) == 0 {
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		wg.Go(func() {
+			s.mend(ctx, g, w.key, all[i], todo)
+			<-slots
+		})
+	}
+}
+
+// todo is what this primary does about a log.
+type todo struct {
+	safe bool     // all of it is durable
+	pull bool     // others have more
+	push []string // who has less
+}
+
+// plan compares what primaries have of a log: those that were asked and have
+// answered, and this one. Each holder pulls what it lacks; only one pushes, so
+// that a primary which has lost all is not sent everything twice.
+func plan(w want, holders []string, self string, has map[string]have) todo {
+	var longest int64
+	for _, h := range has {
+		longest = max(longest, h.known)
+	}
+	own := has[self]
+	if own.sealed {
+		longest = min(longest, own.length)
+	}
+	if own.known < longest {
+		return todo{pull: true}
+	}
+	var amounts []int64
+	for _, id := range holders {
+		amounts = append(amounts, has[id].durable)
+	}
+	t := todo{safe: w.length >= 0 && own.whole() && durable(amounts) >= w.length}
+	for _, id := range holders {
+		h, answered := has[id]
+		if answered && h.known >= longest && id != self {
+			return t
+		}
+		if id == self {
+			break
+		}
+	}
+	for _, id := range holders {
+		if h, answered := has[id]; answered && id != self && h.lacks(longest) {
+			t.push = append(t.push, id)
+		}
+	}
+	return t
+}
+
+// mend does what is to be done about one log. What fails is done by the next
+// sweep.
+func (s *Store) mend(ctx context.Context, g *group, k runlog.Key, has map[string]have, t todo) {
+	e := s.use(k)
+	defer s.leave(e)
+	for id, h := range has {
+		if id != g.self {
+			s.learn(e, g, id, h)
+		}
+	}
+	if t.pull {
+		s.pullLater(ctx, e, g, has)
+	}
+	for _, id := range t.push {
+		s.mu.Lock()
+		l := s.links[id]
+		s.mu.Unlock()
+		for more := l != nil; more && ctx.Err() == nil; {
+			var err error
+			if more, err = l.ship(ctx, k); err != nil {
+				s.log.Debug("a copy of a log is not repaired yet", "primary", id, "run", k.Run, "attempt", k.Attempt, "err", err)
+				break
+			}
+		}
+	}
+}
+
+// pullLater pulls what a holder lacks, and syncs it.
+func (s *Store) pullLater(ctx context.Context, e *entry, g *group, has map[string]have) {
+	select {
+	case e.turn <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-e.turn }()
+	delete(has, g.self)
+	err := s.pull(ctx, e, has)
+	if err == nil {
+		_, err = s.logs.Sync(ctx, e.key)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("a log is not repaired yet", "run", e.key.Run, "attempt", e.key.Attempt, "err", err)
+	}
+}
