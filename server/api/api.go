@@ -2,6 +2,10 @@
 // what is asked for, proposes it or looks it up, and puts the answer in the
 // words of the API.
 //
+// Any primary takes any call. What only the leader can do is handed on to it, on
+// its cluster port, which takes calls but hands none on; the table homes says what
+// that is. The rest is answered from what is agreed, as far as it is known here.
+//
 // It never decides what runs when or where: package plan does, and the rules of
 // package state have the last word. It keeps nothing between two calls. The
 // .proto files beside the generated code of schedd.v1 say what each method
@@ -11,6 +15,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -44,7 +49,7 @@ type Logs interface {
 	Seal(k runlog.Key, length int64) error
 }
 
-// Presence knows which workers are connected.
+// Presence knows which workers are connected, on the leader.
 type Presence interface {
 	// Session returns a worker's live session and when it was last heard of.
 	Session(worker string) (s peer.Session, seen time.Time, ok bool)
@@ -56,9 +61,41 @@ type Gateway interface {
 	Cut(worker, reason string, permanent bool)
 }
 
-// Cluster tells about the group of primaries; [raftstore.Store] does.
+// Cluster is the group of primaries as it is on record, and the whole of what they
+// agree on; [raftstore.Store] knows both. All but the first and the last but one are
+// for the leader, and return [raftstore.ErrNotLeader] elsewhere.
 type Cluster interface {
 	Status() raftstore.Status
+	AddServer(ctx context.Context, v raftstore.Server) error
+	RemoveServer(ctx context.Context, id string) error
+	TransferTo(ctx context.Context, id string) error
+	SaveSnapshot(ctx context.Context, w io.Writer) error
+	RestoreSnapshot(ctx context.Context, r io.Reader) error
+}
+
+// Group is who leads, how to reach it, and how far this primary has come.
+type Group interface {
+	// Leads tells whether this primary does.
+	Leads() bool
+	// Leader returns who does, "" when that is not known, and a connection to its
+	// cluster port. The error says why there is none.
+	Leader() (id string, conn grpc.ClientConnInterface, err error)
+	// WatchLeader gives news when another may lead. It may be late or in vain, but
+	// the last one is never lost.
+	WatchLeader() (news <-chan struct{}, cancel func())
+	// AppliedIndex is the last log entry that the state here has seen.
+	AppliedIndex() uint64
+	// WaitApplied waits until it is index.
+	WaitApplied(ctx context.Context, index uint64) error
+	// ReadIndex returns how far the state has to have come for a read that begins
+	// now to see all. On a primary that does not lead it returns
+	// [raftstore.ErrNotLeader].
+	ReadIndex(ctx context.Context) (uint64, error)
+}
+
+// Primaries is what the leader has heard of the others, by id; [peer.Hub] knows.
+type Primaries interface {
+	Primaries() map[string]peer.Primary
 }
 
 // Config is what a [Server] works with. All of it is required.
@@ -67,7 +104,10 @@ type Config struct {
 	Logs     Logs
 	Presence Presence
 	Gateway  Gateway
-	Cluster  Cluster
+
+	Cluster   Cluster
+	Group     Group
+	Primaries Primaries
 	// NodeID is this primary's, and Version the schedd that it runs.
 	NodeID  string
 	Version string

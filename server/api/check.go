@@ -1,7 +1,10 @@
 package api
 
 import (
+	"net"
+	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +22,8 @@ const (
 	maxNote      = 1024
 	maxRequestID = 128
 	maxID        = 256 // of a worker
+	maxHost      = 253 // a name of the DNS
+	maxAddress   = maxHost + len(":65535")
 )
 
 // DefaultNamespace is the one of a job that names none.
@@ -65,6 +70,38 @@ func (c scope) workerID(s string) state.WorkerID {
 		c.failf("is required: the id of a worker")
 	}
 	return state.WorkerID(c.text(s, maxID))
+}
+
+var (
+	nodeIDSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
+	hostSyntax   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+)
+
+// nodeID checks the node id of a primary, which is required.
+func (c scope) nodeID(s string) string {
+	switch {
+	case s == "":
+		c.failf("is required: the node id of a primary")
+	case !nodeIDSyntax.MatchString(s):
+		c.failf("%s is not the node id of a primary: up to 253 letters, digits, dots, dashes and underscores", quote(s))
+	}
+	return s
+}
+
+// address checks a host and a port that others can dial, which is required.
+func (c scope) address(s string) string {
+	host, port, err := net.SplitHostPort(s)
+	number, noNumber := strconv.ParseUint(port, 10, 16)
+	ip, noIP := netip.ParseAddr(host)
+	switch {
+	case s == "":
+		c.failf("is required, as host:port")
+	case err != nil || noNumber != nil || number == 0 || noIP != nil && (!hostSyntax.MatchString(host) || len(host) > maxHost):
+		c.failf("%s is not an address: give it as host:port", quote(s))
+	case noIP == nil && ip.IsUnspecified():
+		c.failf("%s can't be dialled by others: name the address that they reach it at", quote(s))
+	}
+	return s
 }
 
 // text checks the length of a text, in bytes, and that it has no NUL.

@@ -37,7 +37,7 @@ func FuzzPutJob(f *testing.F) {
 		f.Add(b)
 	}
 	store := newMemory()
-	s := New(Config{Store: store})
+	s := New(Config{Store: store, Group: store})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var j schedv1.Job
 		if proto.Unmarshal(b, &j) != nil {

@@ -3,8 +3,10 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -37,12 +39,45 @@ type memory struct {
 	ahead  time.Duration // the leader's clock goes faster than ours by that
 	err    error         // of each Propose
 	before func()        // called once before the next Propose
+	moved  chan struct{} // closed when index has grown
 }
 
 func newMemory() *memory {
-	m := &memory{state: state.New(), subs: map[int]func([]state.Change){}}
+	m := &memory{state: state.New(), subs: map[int]func([]state.Change){}, moved: make(chan struct{})}
 	m.apply(state.InitCluster{ClusterID: "test"})
 	return m
+}
+
+// A store without a log is a group of one.
+func (m *memory) Leads() bool { return true }
+
+func (m *memory) Leader() (string, grpc.ClientConnInterface, error) {
+	return "p1", nil, errors.New("it is this primary")
+}
+func (m *memory) WatchLeader() (<-chan struct{}, func())    { return nil, func() {} }
+func (m *memory) ReadIndex(context.Context) (uint64, error) { return m.AppliedIndex(), nil }
+func (m *memory) Primaries() map[string]peer.Primary        { return nil }
+
+func (m *memory) AppliedIndex() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.index
+}
+
+func (m *memory) WaitApplied(ctx context.Context, index uint64) error {
+	for {
+		m.mu.RLock()
+		there, moved := m.index >= index, m.moved
+		m.mu.RUnlock()
+		if there {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-moved:
+		}
+	}
 }
 
 func (m *memory) Propose(ctx context.Context, commands ...state.Command) ([]state.Result, error) {
@@ -60,9 +95,19 @@ func (m *memory) Propose(ctx context.Context, commands ...state.Command) ([]stat
 }
 
 func (m *memory) apply(commands ...state.Command) []state.Result {
+	m.mu.RLock()
+	e := state.Entry{Now: time.Now().Add(m.ahead).UTC().Round(0), Commands: commands}
+	m.mu.RUnlock()
+	return m.enter(e)
+}
+
+// enter applies an entry.
+func (m *memory) enter(e state.Entry) []state.Result {
 	m.mu.Lock()
 	m.index++
-	results := m.state.Apply(m.index, state.Entry{Now: time.Now().Add(m.ahead).UTC().Round(0), Commands: commands})
+	results := m.state.Apply(m.index, e)
+	close(m.moved)
+	m.moved = make(chan struct{})
 	changes := m.state.TakeChanges()
 	var tell []func([]state.Change)
 	for _, f := range m.subs {
@@ -144,12 +189,13 @@ func (c *crew) connect(worker string) {
 	}
 }
 
-type cluster struct{}
+// cluster is a group of one, which nothing can be asked of.
+type cluster struct{ Cluster }
 
 func (cluster) Status() raftstore.Status {
 	return raftstore.Status{
-		ID: "p1", Role: "leader", LeaderID: "p1", Term: 3, AppliedIndex: 42,
-		Servers: []raftstore.Server{{ID: "p1", Address: "a:1", Voter: true}, {ID: "p2", Address: "b:1", Voter: true}},
+		ID: "p1", Role: "leader", LeaderID: "p1", Term: 3,
+		Servers: []raftstore.Server{{ID: "p1", Address: "a:1", Voter: true}},
 	}
 }
 
@@ -194,7 +240,7 @@ func story(t *testing.T, tell func(t *testing.T, p *primary)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPrimary(t, dir)
 		listener := bufconn.Listen(64 << 10)
-		g := grpc.NewServer(append(wire.ServerOptions(), ServerOptions(p.server.Log, p.observe)...)...)
+		g := grpc.NewServer(slices.Concat(wire.ServerOptions(), ServerOptions(p.server.Log, p.observe), p.server.Forwarding())...)
 		p.server.Register(g)
 		var serving sync.WaitGroup
 		serving.Go(func() {
@@ -232,7 +278,7 @@ func newPrimary(t *testing.T, dir string) *primary {
 		t.Fatal(err)
 	}
 	p.server = New(Config{
-		Store: p.store, Logs: p.logs, Presence: p.crew, Gateway: p.crew, Cluster: cluster{},
+		Store: p.store, Logs: p.logs, Presence: p.crew, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
 		NodeID: "p1", Version: "v1", Sessions: func() int { return 5 }, Log: log,
 	})
 	return p

@@ -148,6 +148,7 @@ var workerFields = map[string]field[*schedv1.Worker]{
 	"id":    one((*schedv1.Worker).GetId),
 	"name":  one((*schedv1.Worker).GetName),
 	"phase": one(func(w *schedv1.Worker) string { return w.GetPhase().String() }, allowedNames[schedv1.WorkerPhase]()...),
+	"mode":  one(func(w *schedv1.Worker) string { return w.GetMode().String() }, allowedNames[schedv1.Worker_Mode]()...),
 }
 
 func (s workerService) ListWorkers(_ context.Context, req *schedv1.ListWorkersRequest) (*schedv1.ListWorkersResponse, error) {

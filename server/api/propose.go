@@ -25,13 +25,23 @@ type prepare func(s *state.State, now time.Time) (change, error)
 
 // agree prepares a change and proposes it, again when it was stale. The answer is
 // one that was not rejected, and now is the time that it was prepared at.
-func (s *Server) agree(ctx context.Context, p prepare) (answer state.Result, now time.Time, err error) {
+//
+// When there is nothing to propose, the answer is as good as the state that it was
+// made from. That of a new leader may be a moment behind what another one has
+// acknowledged, and who led before may not know yet that it does no longer; so it
+// is confirmed first.
+func (s *Server) agree(ctx context.Context, p prepare) (state.Result, time.Time, error) {
+	confirmed := false
+	var answer state.Result
 	for range maxTries {
-		var c change
-		s.Store.View(func(st *state.State) {
-			now = nowOf(st)
-			c, err = p(st, now)
-		})
+		c, now, err := s.prepared(p)
+		if (err != nil || c.done != nil) && !confirmed {
+			if err := s.confirm(ctx); err != nil {
+				return state.Result{}, now, err
+			}
+			confirmed = true
+			c, now, err = s.prepared(p)
+		}
 		if err != nil {
 			return state.Result{}, now, err
 		}
@@ -47,7 +57,25 @@ func (s *Server) agree(ctx context.Context, p prepare) (answer state.Result, now
 			return answer, now, answer.Err
 		}
 	}
-	return state.Result{}, now, fmt.Errorf("it changed %d times while this was tried, try again: %w", maxTries, answer.Err)
+	return state.Result{}, wallClock(), fmt.Errorf("it changed %d times while this was tried, try again: %w", maxTries, answer.Err)
+}
+
+// prepared prepares a change now.
+func (s *Server) prepared(p prepare) (c change, now time.Time, err error) {
+	s.Store.View(func(st *state.State) {
+		now = nowOf(st)
+		c, err = p(st, now)
+	})
+	return c, now, err
+}
+
+// confirm returns when the state here has all that anybody was told to be agreed.
+func (s *Server) confirm(ctx context.Context) error {
+	index, err := s.Group.ReadIndex(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Group.WaitApplied(ctx, index)
 }
 
 // nowOf returns the time, and never one before that of the last entry: what was

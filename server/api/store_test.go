@@ -2,12 +2,14 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -45,7 +47,7 @@ func TestStoredAndAppliedAgain(t *testing.T) {
 			}
 		}()
 		<-leading
-		s := jobService{Server: New(Config{Store: store, Cluster: store})}
+		s := jobService{Server: New(Config{Store: store, Cluster: store, Group: lone{store}})}
 		drawn := rapid.Custom(definitions) // by number: rapid.Check is not for bubbles
 		for n := range 100 {
 			k := state.JobKey{Namespace: "default", Name: fmt.Sprint("j", n)}
@@ -66,4 +68,11 @@ func TestStoredAndAppliedAgain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// lone is a group of one.
+type lone struct{ *raftstore.Store }
+
+func (l lone) Leader() (string, grpc.ClientConnInterface, error) {
+	return "p1", nil, errors.New("it is this primary")
 }

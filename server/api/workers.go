@@ -23,7 +23,7 @@ type workerNow struct {
 }
 
 // showWorker returns a worker as the API has it. Whether it is connected is not
-// in the state: the one who holds its session knows.
+// in the state: the leader hears it from who holds its session.
 func (s *Server) showWorker(w workerNow) *schedv1.Worker {
 	p := &schedv1.Worker{
 		Id: string(w.ID), Name: w.Says.Name,
@@ -46,6 +46,9 @@ func (s *Server) showWorker(w workerNow) *schedv1.Worker {
 	p.Phase = schedv1.WorkerPhase_WORKER_PHASE_ONLINE
 	if w.Drain != nil {
 		p.Phase = schedv1.WorkerPhase_WORKER_PHASE_DRAINING
+	}
+	if session.Direct {
+		p.Mode = schedv1.Worker_DIRECT
 	}
 	p.Gateway, p.ObservedAddress, p.SessionEpoch = session.Gateway, session.ObservedAddress, session.Epoch
 	p.ConnectedTime, p.LastSeenTime = showTime(session.Connected), showTime(seen)

@@ -188,32 +188,3 @@ func TestListWorkers(t *testing.T) {
 		says(t, err, codes.InvalidArgument, "filter")
 	})
 }
-
-func TestCluster(t *testing.T) {
-	story(t, func(t *testing.T, p *primary) {
-		r, err := p.cluster.GetStatus(t.Context(), &schedv1.GetStatusRequest{})
-		want := &schedv1.ClusterStatus{}
-		unmarshal(t, want, `{"cluster_id":"test","leader_id":"p1","term":"3","applied_index":"42","primaries":[
-			{"id":"p1","cluster_address":"a:1","role":"PRIMARY_ROLE_LEADER","voter":true,"applied_index":"42","sessions":5,"version":"v1"},
-			{"id":"p2","cluster_address":"b:1","role":"PRIMARY_ROLE_FOLLOWER","voter":true}]}`)
-		if d := cmp.Diff(want, r.GetStatus(), protocmp.Transform()); err != nil || d != "" {
-			t.Error(err, d)
-		}
-		_, err = p.cluster.AddPrimary(t.Context(), &schedv1.AddPrimaryRequest{})
-		says(t, err, codes.Unimplemented)
-		_, err = p.cluster.RemovePrimary(t.Context(), &schedv1.RemovePrimaryRequest{})
-		says(t, err, codes.Unimplemented)
-		_, err = p.cluster.TransferLeadership(t.Context(), &schedv1.TransferLeadershipRequest{})
-		says(t, err, codes.Unimplemented)
-		save, err := p.cluster.SaveSnapshot(t.Context(), &schedv1.SaveSnapshotRequest{})
-		if err == nil {
-			_, err = save.Recv()
-		}
-		says(t, err, codes.Unimplemented)
-		restore, err := p.cluster.RestoreSnapshot(t.Context())
-		if err == nil {
-			_, err = restore.CloseAndRecv()
-		}
-		says(t, err, codes.Unimplemented)
-	})
-}
