@@ -42,25 +42,30 @@ func tune(conn net.Conn) {
 	}
 }
 
-// openRaft makes a connection for Raft. Its error names the address.
+// openRaft makes a connection for Raft.
 func (n *Network) openRaft(ctx context.Context, address string) (net.Conn, error) {
 	raw, err := n.dial(ctx, address)
 	if err != nil {
-		return nil, explain(address, err)
+		return nil, err
 	}
 	conn, err := n.greetRaft(ctx, raw)
 	if err != nil {
 		_ = raw.Close() // the other error says why
-		return nil, explain(address, err)
+		return nil, explain(err)
 	}
 	return conn, nil
 }
 
 // greetRaft does the dialler's part of the handshake of a connection for Raft.
 func (n *Network) greetRaft(ctx context.Context, raw net.Conn) (net.Conn, error) {
-	stop := context.AfterFunc(ctx, func() { _ = raw.Close() }) // what waits then ends
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = raw.Close() // what waits for it then ends
+		close(ended)
+	})
 	conn, err := n.greet(ctx, raw)
 	if !stop() {
+		<-ended
 		return nil, ctx.Err()
 	}
 	return conn, err

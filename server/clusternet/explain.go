@@ -19,22 +19,17 @@ var (
 	errRefusedUs     = errors.New("it refuses this primary's certificate: it uses another cluster key, or its clock is wrong; its own log says more")
 	errClock         = errors.New("its certificate is of another time: compare its clock with this one's")
 	errTheySpeakTLS  = errors.New("it speaks TLS, and this primary has no --cluster-key: give all primaries the same")
-	errTheyNeedTLS   = errTheySpeakTLS
 	errTheyHaveNoTLS = errors.New("it has no --cluster-key and speaks no TLS, and this primary has one: give all primaries the same")
-	errFull          = errors.New("it does not take what waits for Raft already")
+	errFull          = errors.New("too many connections wait there for Raft already")
 	errStopping      = errors.New("it is stopping")
-	errFullHere      = fmt.Errorf("%d connections wait for Raft already, and Raft takes none", maxWaiting)
+	errFullHere      = fmt.Errorf("%d connections wait here already, and Raft takes none", maxWaiting)
 	errStoppingHere  = errors.New("this primary is stopping")
 	errSlow          = errors.New("the handshake took too long")
 	errCrowd         = fmt.Errorf("%d others began a handshake before it had ended its own", maxHandshakes)
 )
 
 // explain says why a handshake failed, in words for people, where it can tell.
-func explain(who string, err error) error {
-	return fmt.Errorf("%s: %w", who, translate(err))
-}
-
-func translate(err error) error {
+func explain(err error) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return errOtherKey
 	}
@@ -47,13 +42,18 @@ func translate(err error) error {
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" { // an alert
 		return fmt.Errorf("%w (%w)", errRefusedUs, e.Err)
 	}
-	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+	if timedOut(err) {
 		return errSlow
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("it ended the connection in the handshake (%v)", err) //nolint:errorlint // as io.EOF it would be taken for a connection without a word
 	}
 	return err
+}
+
+func timedOut(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
 const (

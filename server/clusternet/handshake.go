@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -28,17 +29,20 @@ type authInfo struct {
 
 func newAuthInfo(s tls.ConnectionState) (authInfo, error) {
 	id, err := primaryOf(s.PeerCertificates[0])
+	if err != nil {
+		return authInfo{}, err
+	}
 	return authInfo{credentials.TLSInfo{
 		State:          s,
 		SPIFFEID:       s.PeerCertificates[0].URIs[0],
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
-	}, id}, err
+	}, id}, nil
 }
 
 // ClientHandshake implements [credentials.TransportCredentials]. All primaries
 // have one name in certificates, so the authority does not matter.
 func (c *creds) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	because := func(err error) error { return explain(c.address, err) }
+	because := func(err error) error { return fmt.Errorf("%s: %w", c.address, explain(err)) }
 	if c.network.tls == nil {
 		conn, info, err := insecure.NewCredentials().ClientHandshake(ctx, authority, raw)
 		return &greeting{Conn: conn, explain: because}, info, err
@@ -61,19 +65,22 @@ func (c *creds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 		return nil, nil, net.ErrClosed
 	}
 	a, err := n.receive(raw)
-	if n.handshakes.end(raw) && err != nil {
-		err = errCrowd
+	if cut := n.handshakes.end(raw); cut != nil && err != nil {
+		err = cut
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return a.conn, a.info, nil
-	case errors.Is(err, credentials.ErrConnDispatched), errors.Is(err, io.EOF): // EOF: somebody looked whether the port is open
-		return nil, nil, err
 	}
-	if n.complaints.due(from, time.Now()) {
+	if !expected(err) && n.complaints.due(from, time.Now()) {
 		n.log.Warn("refused a connection to the cluster port", "from", from, "err", err)
 	}
 	return nil, nil, err
+}
+
+// expected tells an end of a handshake that nobody has to hear of: it is Raft's,
+// somebody only looked whether the port is open, or this primary stops.
+func expected(err error) bool {
+	return errors.Is(err, credentials.ErrConnDispatched) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
 }
 
 // Info implements [credentials.TransportCredentials].

@@ -82,7 +82,8 @@ func (h *handshakes) begin(c net.Conn) bool {
 	h.running.Add(1)
 	var oldest net.Conn
 	if len(h.open) >= maxHandshakes {
-		oldest, h.open = h.open[0], slices.Delete(h.open, 0, 1)
+		oldest = h.open[0]
+		h.open = slices.Delete(h.open, 0, 1)
 	}
 	h.open = append(h.open, c)
 	h.mu.Unlock()
@@ -92,17 +93,21 @@ func (h *handshakes) begin(c net.Conn) bool {
 	return true
 }
 
-// end counts it out, and reports whether it was closed by begin or close.
-func (h *handshakes) end(c net.Conn) (closed bool) {
+// end counts it out. The error says why the connection was closed by begin or
+// close, if it was.
+func (h *handshakes) end(c net.Conn) error {
 	defer h.running.Done()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	i := slices.Index(h.open, c)
-	if i < 0 {
-		return true
+	switch i := slices.Index(h.open, c); {
+	case h.closed:
+		return net.ErrClosed
+	case i < 0:
+		return errCrowd
+	default:
+		h.open = slices.Delete(h.open, i, i+1)
+		return nil
 	}
-	h.open = slices.Delete(h.open, i, i+1)
-	return false
 }
 
 // close ends all, and lets none begin.

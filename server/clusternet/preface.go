@@ -96,7 +96,7 @@ func checkAnswer(line string) error {
 	case raftPreface:
 		return nil
 	case refuseTLS:
-		return errTheyNeedTLS
+		return errTheySpeakTLS
 	case refuseNoTLS:
 		return errTheyHaveNoTLS
 	case refuseFull:

@@ -45,11 +45,11 @@ func (n *Network) receive(raw net.Conn) (arrival, error) {
 // identify finds out what a connection is for, and, with TLS, whose it is.
 func (n *Network) identify(conn net.Conn) (arrival, error) {
 	begins, read, err := readBeginning(conn)
-	if err != nil {
-		if len(read) > 0 {
-			err = translate(err)
-		}
-		return arrival{}, err
+	switch {
+	case err != nil && len(read) == 0 && !timedOut(err):
+		return arrival{}, io.EOF // also when it ended harshly, as those end that look whether a port is open
+	case err != nil:
+		return arrival{}, explain(err)
 	}
 	again := &replayed{Conn: conn, again: read}
 	switch {
@@ -70,7 +70,7 @@ func (n *Network) identifyTLS(raw net.Conn) (arrival, error) {
 	conn := tls.Server(raw, n.tls.accept)
 	if err := conn.Handshake(); err != nil { //nolint:noctx // it has a deadline
 		drain(raw)
-		return arrival{}, translate(err)
+		return arrival{}, explain(err)
 	}
 	state := conn.ConnectionState()
 	info, err := newAuthInfo(state)
@@ -87,7 +87,7 @@ func (n *Network) giveToRaft(conn net.Conn) error {
 		return refuse(conn, refuseClosed, errStoppingHere)
 	}
 	if _, err := io.WriteString(conn, raftPreface); err != nil {
-		return translate(err)
+		return explain(err)
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return fmt.Errorf("clear the deadline: %w", err)

@@ -99,7 +99,7 @@ func (s *Streams) Dial(address string, timeout time.Duration) (net.Conn, error) 
 	defer s.endDial(&cancel)
 	conn, err := s.open(ctx, address)
 	if err != nil {
-		return nil, fmt.Errorf("connect for Raft: %w", err)
+		return nil, fmt.Errorf("connect to %s for Raft: %w", address, err)
 	}
 	return conn, nil
 }
