@@ -4,13 +4,13 @@ package natlab_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 	"sync"
 	"syscall"
 	"testing"
-	"text/template"
 	"time"
 
 	"github.com/schedd/schedd/server/systest/natlab/faultnet"
@@ -19,6 +19,14 @@ import (
 // idle is the idle timeout of all load balancers here. It is short, so that three
 // minutes of silence are many of them.
 const idle = 15 * time.Second
+
+const (
+	// drain is how long a load balancer that was reloaded keeps connections of
+	// before.
+	drain = 10 * time.Second
+	// connections is how many a load balancer has to take.
+	connections = 4000
+)
 
 // balancer is a load balancer on its host.
 type balancer interface {
@@ -38,102 +46,49 @@ type kind struct {
 
 // kinds are those that all has to work with.
 var kinds = []kind{
-	{"haproxy-tcp", haproxy(haproxyTCP)},
-	{"haproxy-h2", haproxy(haproxyH2)},
+	{"haproxy-tcp", haproxy("haproxy-tcp.cfg")},
+	{"haproxy-h2", haproxy("haproxy-h2.cfg")},
 	{"nginx-grpc", newNginx},
 	{"random-tcp", newPlain},
 }
 
-// The configurations are those of deploy/load-balancers, but for the timeouts.
-const (
-	haproxyTCP = `
-global
-  maxconn 8000
-  hard-stop-after 10s
-defaults
-  mode tcp
-  timeout connect 1s
-  timeout client {{.Idle}}
-  timeout server {{.Idle}}
-  timeout tunnel {{.Idle}}
-  retries 3
-  option redispatch
-listen schedd
-  bind {{.Addr}}
-  balance leastconn
-  default-server check inter 500ms fall 2 rise 1
-{{range $i, $addr := .Backends}}  server p{{$i}} {{$addr}}
-{{end}}`
-	haproxyH2 = `
-global
-  maxconn 8000
-  hard-stop-after 10s
-defaults
-  mode http
-  timeout connect 1s
-  timeout client {{.Idle}}
-  timeout server {{.Idle}}
-  timeout http-request 10s
-  retries 3
-  option redispatch
-listen schedd
-  bind {{.Addr}} proto h2
-  balance leastconn
-  default-server check inter 500ms fall 2 rise 1 proto h2
-{{range $i, $addr := .Backends}}  server p{{$i}} {{$addr}}
-{{end}}`
-	nginxGRPC = `
-daemon off;
-user root;
-worker_processes 2;
-worker_rlimit_nofile 16384;
-worker_shutdown_timeout 10s;
-pid {{.Dir}}/pid;
-error_log stderr warn;
-events { worker_connections 8000; }
-http {
-  access_log off;
-  client_body_temp_path {{.Dir}}/body;
-  proxy_temp_path {{.Dir}}/proxy;
-  fastcgi_temp_path {{.Dir}}/fastcgi;
-  uwsgi_temp_path {{.Dir}}/uwsgi;
-  scgi_temp_path {{.Dir}}/scgi;
-  upstream primaries {
-{{range .Backends}}    server {{.}} max_fails=1 fail_timeout=1s;
-{{end}}  }
-  server {
-    listen {{.Addr}} http2;
-    client_max_body_size 0;
-    client_body_timeout {{.Idle}};
-    send_timeout {{.Idle}};
-    keepalive_timeout {{.Idle}};
-    location / {
-      grpc_pass grpc://primaries;
-      grpc_connect_timeout 1s;
-      grpc_read_timeout {{.Idle}};
-      grpc_send_timeout {{.Idle}};
-      grpc_socket_keepalive on;
-    }
-  }
-}`
-)
+// shipped is where the configurations are that we ship.
+const shipped = "../../../deploy/load-balancers"
 
-// configure writes a configuration to a directory of its own.
-func configure(t *testing.T, text, addr string, backends []string) (file string) {
+// change is a change of a configuration: what matches becomes something else.
+type change struct{ pattern, to string }
+
+// configure writes a configuration that we ship to a directory of its own, with
+// the addresses of a lab, timeouts that are short, and what else is asked for.
+// Each change has to change something.
+func configure(t *testing.T, name, addr string, backends []string, changes ...change) (dir, file string) {
 	t.Helper()
-	dir := t.TempDir()
-	var b strings.Builder
-	err := template.Must(template.New("").Parse(text)).Execute(&b, map[string]any{
-		"Addr": addr, "Backends": backends, "Dir": dir, "Idle": idle.String(),
-	})
+	text, err := os.ReadFile(filepath.Join(shipped, name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	file = filepath.Join(dir, "conf")
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+	changes = append(changes, change{`((bind|listen) ):7421|(listen )7421`, "${1}${3}" + addr})
+	for n := range 3 {
+		name := fmt.Sprintf(`(?m)^( *server (p\d )?)p%d\.example:7421(.*)$`, n+1)
+		if n < len(backends) {
+			changes = append(changes, change{name, "${1}" + backends[n] + "${3}"})
+		} else {
+			changes = append(changes, change{name, ""})
+		}
+	}
+	for _, c := range changes {
+		pattern := regexp.MustCompile(c.pattern)
+		if !pattern.Match(text) {
+			t.Fatalf("%s/%s has nothing like %s, which should become %q", shipped, name, c.pattern, c.to)
+		}
+		text = pattern.ReplaceAll(text, []byte(c.to))
+	}
+	dir = t.TempDir()
+	file = filepath.Join(dir, name)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return file
+	return dir, file
 }
 
 // program is a load balancer that is somebody else's program.
@@ -146,17 +101,25 @@ type program struct {
 	*process
 }
 
-func haproxy(text string) func(*testing.T, *host, string, []string) balancer {
+func haproxy(name string) func(*testing.T, *host, string, []string) balancer {
 	return func(t *testing.T, h *host, addr string, backends []string) balancer {
-		file := configure(t, text, addr, backends)
-		return &program{owner: t, host: h, addr: addr, argv: []string{"haproxy", "-W", "-db", "-f", file}, again: syscall.SIGUSR2}
+		t.Helper()
+		_, file := configure(t, name, addr, backends,
+			change{`timeout (client|server) \S+`, "timeout $1 " + idle.String()},
+			change{`hard-stop-after \S+`, "hard-stop-after " + drain.String()},
+			change{` resolvers dns init-addr \S+`, ""}) // primaries are written as addresses
+		return &program{owner: t, host: h, addr: addr, argv: []string{"haproxy", "-W", "-db", "-n", fmt.Sprint(connections), "-f", file}, again: syscall.SIGUSR2}
 	}
 }
 
 func newNginx(t *testing.T, h *host, addr string, backends []string) balancer {
 	t.Helper()
-	file := configure(t, nginxGRPC, addr, backends)
-	return &program{owner: t, host: h, addr: addr, argv: []string{"nginx", "-e", "stderr", "-c", file}, again: syscall.SIGHUP}
+	dir, file := configure(t, "nginx.conf", addr, backends,
+		change{`(client_body|grpc_read|grpc_send)_timeout \S+;`, "${1}_timeout " + idle.String() + ";"},
+		change{`worker_shutdown_timeout \S+;`, "worker_shutdown_timeout " + drain.String() + ";"},
+		change{`worker_processes auto;`, "worker_processes 2;"})
+	global := fmt.Sprintf("daemon off; user root; pid %s/pid; worker_rlimit_nofile %d;", dir, 2*connections)
+	return &program{owner: t, host: h, addr: addr, argv: []string{"nginx", "-p", dir, "-e", "stderr", "-c", file, "-g", global}, again: syscall.SIGHUP}
 }
 
 func (b *program) start(t *testing.T) {

@@ -9,7 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -54,8 +57,9 @@ func newLab(t *testing.T, k kind, primaries int) *lab {
 	l.wire.ip(t, "addr add 203.0.113.1/24 dev br0")
 	l.wire.ip(t, "link set br0 up")
 	var backends []string
+	group := l.group(t, primaries)
 	for n := range primaries {
-		p := l.newPrimary(t, n+1)
+		p := l.newPrimary(t, n+1, group)
 		l.primaries = append(l.primaries, p)
 		backends = append(backends, p.api)
 	}
@@ -129,11 +133,11 @@ func (l *lab) unreachable(t *testing.T, p *primary) {
 
 // primary is a host where a schedd lives, and the one that lives there now.
 type primary struct {
-	owner        *testing.T
-	id, dir, api string
-	host         *host
-	flags        []string
-	*process     // nil before the first start
+	owner             *testing.T
+	id, dir, api, web string
+	host              *host
+	flags             []string
+	*process          // nil before the first start
 
 	jobs    schedv1.JobServiceClient
 	runs    schedv1.RunServiceClient
@@ -141,14 +145,38 @@ type primary struct {
 	cluster schedv1.ClusterServiceClient
 }
 
-// web is where a primary says how it is, to its own host alone.
-const web = "127.0.0.1:7480"
-
-func (l *lab) newPrimary(t *testing.T, n int) *primary {
+// group is how primaries are told that they belong together, in the words of
+// their command line.
+func (l *lab) group(t *testing.T, primaries int) []string {
 	t.Helper()
-	ip := fmt.Sprint("203.0.113.", 10+n)
-	p := &primary{owner: t, id: fmt.Sprint("p", n), dir: filepath.Join(t.TempDir(), "primary"), api: ip + ":7421"}
+	if primaries == 1 {
+		return nil
+	}
+	key, err := exec.CommandContext(t.Context(), built("schedd"), "keygen").Output()
+	if err != nil {
+		t.Fatalf("make a cluster key: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "cluster.key")
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var join []string
+	for n := range primaries {
+		join = append(join, primaryIP(n+1)+":7420")
+	}
+	return []string{"--bootstrap-expect", fmt.Sprint(primaries), "--join", strings.Join(join, ","), "--cluster-key", file}
+}
+
+func primaryIP(n int) string { return fmt.Sprint("203.0.113.", 10+n) }
+
+func (l *lab) newPrimary(t *testing.T, n int, group []string) *primary {
+	t.Helper()
+	ip := primaryIP(n)
+	p := &primary{owner: t, id: fmt.Sprint("p", n), dir: filepath.Join(t.TempDir(), "primary"), api: ip + ":7421", web: ip + ":7480"}
 	p.host = l.public(t, p.id, ip)
+	if group != nil {
+		p.flags = append([]string{"--cluster-addr", ip + ":7420"}, group...)
+	}
 	params := grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: look, Multiplier: 1.5, MaxDelay: 10 * look},
 		MinConnectTimeout: time.Second,
@@ -169,7 +197,7 @@ func (l *lab) newPrimary(t *testing.T, n int) *primary {
 func (p *primary) launch(t *testing.T) {
 	t.Helper()
 	p.process = p.host.start(p.owner, p.id, append([]string{
-		built("schedd"), "serve", "--node-id", p.id, "--data-dir", p.dir, "--api-addr", p.api, "--web-addr", web,
+		built("schedd"), "serve", "--node-id", p.id, "--data-dir", p.dir, "--api-addr", p.api, "--web-addr", p.web,
 		"--insecure", "--log-format", "json", "--log-level", "debug",
 	}, p.flags...)...)
 	if t.Failed() {
@@ -195,7 +223,7 @@ func (p *primary) ready(t *testing.T) {
 func (p *primary) get(ctx context.Context, path string) (code int, text string) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+web+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.web+path, nil)
 	if err != nil {
 		return 0, err.Error()
 	}
