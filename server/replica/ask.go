@@ -50,7 +50,7 @@ func (s *Store) settle(ctx context.Context, e *entry, g *group, anew bool) error
 	case failed == nil && !anew && asked == g.epoch:
 		return nil // somebody else has, meanwhile
 	}
-	err := s.gather(ctx, e, g)
+	err := s.gather(ctx, e, g, sureFor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.failed, e.since = err, time.Now()
@@ -61,18 +61,19 @@ func (s *Store) settle(ctx context.Context, e *entry, g *group, anew bool) error
 }
 
 // gather asks the others what they have of a log, and pulls what is missing
-// here. It is an error when too few holders answer to be sure that nothing
-// durable is missed, or not all could be pulled. The turn is held.
-func (s *Store) gather(ctx context.Context, e *entry, g *group) error {
-	answers := s.question(ctx, e.key, g)
+// here. It is an error when fewer holders answer than needFor their number, or
+// not all could be pulled. The turn is held.
+func (s *Store) gather(ctx context.Context, e *entry, g *group, needFor func(n int) int) error {
+	holders := Holders(e.key, g.members)
+	need := needFor(len(holders))
+	answers := s.question(ctx, e.key, g, holders, need)
 	for id, h := range answers {
 		s.learn(e, g, id, h)
 	}
 	if err := s.pull(ctx, e, answers); err != nil {
 		return err
 	}
-	holders := Holders(e.key, g.members)
-	if heard(g, holders, answers) < max(1, answersFor(len(holders))) {
+	if heard(g, holders, answers) < need {
 		return fmt.Errorf("%w%s", ErrUnreachable, s.silent(g, holders))
 	}
 	return nil
@@ -90,13 +91,13 @@ func heard(g *group, holders []string, answers map[string]have) int {
 }
 
 // question asks all members what they have of a log, and not only its holders:
-// others may have been that before, or its gateway. It waits for those that it
-// takes, and a little for the others, but at most for five seconds.
-func (s *Store) question(ctx context.Context, k runlog.Key, g *group) map[string]have {
+// others may have been that before, or its gateway. It waits until as many
+// holders have answered as it takes, and a little for the others, but at most for
+// five seconds.
+func (s *Store) question(ctx context.Context, k runlog.Key, g *group, holders []string, needed int) map[string]have {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	replies := make(chan reply, len(g.members))
-	holders := Holders(k, g.members)
 	answers, asked := map[string]have{}, map[string]bool{}
 	for _, id := range g.members {
 		if s.put(k, id, replies) {
@@ -107,8 +108,8 @@ func (s *Store) question(ctx context.Context, k runlog.Key, g *group) map[string
 	defer lingered.Stop()
 	for len(asked) > 0 {
 		var late <-chan time.Time
-		need := answersFor(len(holders)) - heard(g, holders, answers)
-		if need <= 0 {
+		short := needed - heard(g, holders, answers)
+		if short <= 0 {
 			if !s.healthy(asked) {
 				break
 			}
@@ -120,7 +121,7 @@ func (s *Store) question(ctx context.Context, k runlog.Key, g *group) map[string
 			case r.err == nil:
 				answers[r.id] = r.have
 				delete(asked, r.id)
-			case need <= 0 || !s.put(k, r.id, replies):
+			case short <= 0 || !s.put(k, r.id, replies):
 				delete(asked, r.id)
 			}
 		case <-late:
@@ -226,7 +227,7 @@ func (s *Store) read(ctx context.Context, id string, k runlog.Key, from, to int6
 			return err
 		case known >= to:
 			return nil
-		case known < m.GetOffset() || len(m.GetData()) == 0:
+		case known <= from:
 			return fmt.Errorf("it sent %d bytes at %d, and %d are known here", len(m.GetData()), m.GetOffset(), known)
 		}
 		from = known

@@ -49,8 +49,8 @@ type try interface {
 // world is a group of primaries and what lies between them.
 type world struct {
 	try
-	dir     string
-	tail    *bytes.Buffer
+	dir  string
+	tail *bytes.Buffer
 
 	mu      sync.Mutex // guards all below, and node.up
 	nodes   map[string]*node
@@ -120,7 +120,7 @@ func (w *world) start(id string) *node {
 	if err != nil {
 		w.Fatalf("opening the logs of %s: %v", id, err)
 	}
-	n := &node{world: w, id: id, disk: disk, port: bufconn.Listen(256 << 10), server: grpc.NewServer(), conns: map[string]*grpc.ClientConn{}}
+	n := &node{world: w, id: id, disk: disk, port: bufconn.Listen(256 << 10), server: grpc.NewServer(wire.ServerOptions()...), conns: map[string]*grpc.ClientConn{}}
 	n.Store = New(Config{Logs: disk, Peers: n, Ended: n.known, Log: log})
 	peerv1.RegisterLogServiceServer(n.server, n.Service())
 	ctx, stop := context.WithCancel(context.Background())

@@ -54,12 +54,10 @@ func durable(amounts []int64) int64 {
 }
 
 // answersFor returns how many of n holders must say what they have, so that
-// whatever was durable is seen. Of three, any two share one with any other two. Of
-// two, output may have been durable on one of them only, when it was alone or
-// before the third one went.
-func answersFor(n int) int {
-	if n <= enough {
-		return n
-	}
-	return n - enough + 1
-}
+// whatever is durable is seen: of three, any two share one with any other two.
+func answersFor(n int) int { return max(1, n-min(n, enough)+1) }
+
+// sureFor is answersFor for a gateway, which must not even miss what was durable
+// before another primary came or went: of two holders, one may have been alone,
+// and one may be what is left of three.
+func sureFor(n int) int { return max(answersFor(n), min(n, enough)) }

@@ -7,24 +7,16 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
 	"github.com/schedd/schedd/server/runlog"
 )
 
 const (
-	// pushes is how many logs are pushed to a primary at a time.
-	pushes = 16
-	// piece is the most that one call pushes, in bytes.
-	piece = 256 << 10
 	// maxKeys is the most that one question asks about.
 	maxKeys = 1000
-	// pushWithin and askWithin bound a call.
-	pushWithin = 10 * time.Second
-	askWithin  = 5 * time.Second
+	// askWithin is how long an answer may take.
+	askWithin = 5 * time.Second
 	// A primary that fails rests for restBase, twice as long each time, up to
 	// restMax.
 	restBase = 100 * time.Millisecond
@@ -47,6 +39,7 @@ type link struct {
 	err       error     // why the last call failed; nil: it did not
 	since     time.Time // when calls began to fail
 	failures  int       // in a row, of questions
+	said      time.Time // when it was last logged that a copy can't be pushed
 	ended     bool
 }
 
@@ -271,135 +264,4 @@ func (l *link) relearn(ctx context.Context) error {
 	signal(l.work)
 	s.log.Info("a primary takes copies of logs again", "primary", l.id)
 	return nil
-}
-
-// pushAll pushes what is in the queue, several logs at a time.
-func (l *link) pushAll(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	slots := make(chan struct{}, pushes)
-	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		k, ok := l.next(ctx)
-		if !ok {
-			return
-		}
-		wg.Go(func() {
-			l.push(ctx, k)
-			<-slots
-		})
-	}
-}
-
-// next waits for a log to push. While the primary fails there is none.
-func (l *link) next(ctx context.Context) (runlog.Key, bool) {
-	for ctx.Err() == nil {
-		l.store.mu.Lock()
-		k, ok := runlog.Key{}, false
-		if l.err == nil {
-			k, ok = l.queue.take()
-		}
-		l.store.mu.Unlock()
-		if ok {
-			return k, true
-		}
-		select {
-		case <-ctx.Done():
-		case <-l.work:
-		}
-	}
-	return runlog.Key{}, false
-}
-
-// push pushes one piece of a log, and puts it in the queue again if there is
-// more. A log that the primary can't take, for a reason of its own such as a full
-// disk, keeps its slot for a while: if it is so for all, the primary rests.
-func (l *link) push(ctx context.Context, k runlog.Key) {
-	more, err := l.ship(ctx, k)
-	switch code := status.Code(err); {
-	case err == nil || ctx.Err() != nil:
-	case code == codes.FailedPrecondition || code == codes.InvalidArgument || errors.Is(err, errLocal):
-		more = false
-		l.store.log.Warn("a copy of a log can't be pushed", "primary", l.id, "run", k.Run, "attempt", k.Attempt, "err", err)
-	case code == codes.Internal:
-		more = pause(ctx, restMax)
-		l.store.log.Warn("a primary can't keep a copy of a log at present; trying again", "primary", l.id, "run", k.Run, "attempt", k.Attempt, "err", err)
-	default:
-		more = true
-		l.fail(err)
-	}
-	l.store.mu.Lock()
-	defer l.store.mu.Unlock()
-	l.queue.done(k, more)
-	signal(l.work)
-}
-
-// errLocal marks what went wrong on this primary's disk.
-var errLocal = errors.New("it can't be read here")
-
-// ship pushes one piece of a log to the primary, and returns whether there is
-// more. With nothing to push it has the primary sync what it has, and say so.
-func (l *link) ship(ctx context.Context, k runlog.Key) (more bool, err error) {
-	s := l.store
-	s.mu.Lock()
-	e := s.entries[k]
-	if e == nil {
-		s.mu.Unlock()
-		return false, nil
-	}
-	h, sure := e.at[l.id]
-	safe := e.safe
-	s.mu.Unlock()
-
-	g := s.now()
-	info, _ := s.logs.Stat(k)
-	s.learnEnd(e, g, info)
-	if sure && !h.lacks(info.Known) {
-		return false, nil
-	}
-	req, err := s.cut(k, h, sure, info.Known)
-	if err != nil {
-		return false, err
-	}
-	req.Safe = safe
-	ctx, cancel := context.WithTimeout(ctx, pushWithin)
-	defer cancel()
-	client, err := l.client()
-	if err != nil {
-		return true, err
-	}
-	resp, err := client.Append(ctx, req)
-	if err != nil {
-		return true, err
-	}
-	got := have{known: resp.GetKnown(), durable: resp.GetDurable(), length: resp.GetLength(), sealed: resp.GetSealed()}
-	s.learn(e, g, l.id, got)
-	more = got.lacks(info.Known)
-	if more && sure && got == h {
-		return true, status.Error(codes.Internal, "it took nothing, and did not say why")
-	}
-	return more, nil
-}
-
-// cut makes the request that carries the next piece of a log for a primary that
-// has h of it; an empty one, if that is not sure or there is nothing.
-func (s *Store) cut(k runlog.Key, h have, sure bool, known int64) (*peerv1.AppendRequest, error) {
-	if h.sealed {
-		known = min(known, h.length)
-	}
-	req := &peerv1.AppendRequest{Key: wireKey(k), Offset: min(h.known, known)}
-	n := min(known-req.Offset, piece)
-	if !sure || n <= 0 {
-		return req, nil
-	}
-	req.Data = make([]byte, n)
-	if got, err := s.logs.Read(k, req.Data, req.Offset); got < len(req.Data) {
-		return nil, errors.Join(errLocal, err)
-	}
-	req.Crc32C = runlog.Checksum(req.Data)
-	return req, nil
 }

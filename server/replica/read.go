@@ -36,7 +36,7 @@ func (s *Store) Fetch(ctx context.Context, k runlog.Key) error {
 		return fmt.Errorf("fetch log %v: %w", k, ctx.Err())
 	}
 	defer func() { <-e.turn }()
-	if err := s.gather(ctx, e, g); err != nil {
+	if err := s.gather(ctx, e, g, answersFor); err != nil {
 		return fmt.Errorf("fetch log %v: %w", k, err)
 	}
 	return nil

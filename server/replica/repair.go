@@ -39,6 +39,7 @@ type want struct {
 // all of it.
 func (s *Store) compareSoon(k runlog.Key, length int64) {
 	g := s.group.Load()
+	info, _ := s.logs.Stat(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entries[k]; e != nil {
@@ -46,19 +47,23 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 		if e.safe >= length {
 			s.whole[k] = struct{}{}
 		}
-		if e.asked > 0 && s.pushedLocked(e, g) && e.known >= length {
+		if e.asked > 0 && e.known >= length && s.pushedLocked(e, g) {
+			if e.users == 0 {
+				s.forgetLocked(e)
+			}
 			return
 		}
 	}
 	_, whole := s.whole[k]
 	_, noted := s.sealed[k]
-	if !whole && !noted && slices.Contains(Holders(k, g.members), g.self) {
+	if !noted && !(whole && info.Complete) && slices.Contains(Holders(k, g.members), g.self) {
 		s.sealed[k] = sealing{length, time.Now().Add(compareAfter)}
 	}
 }
 
-// told takes note of what the gateway of a log says, which has pushed to it.
-func (s *Store) told(k runlog.Key, info runlog.Info, safe int64) {
+// heardOf takes note of what the gateway of a log, which has pushed a piece of it
+// here, says of all of it.
+func (s *Store) heardOf(k runlog.Key, info runlog.Info, safe int64) {
 	if info.Complete && safe >= info.Length {
 		s.mu.Lock()
 		s.whole[k] = struct{}{}
@@ -75,24 +80,34 @@ func (s *Store) told(k runlog.Key, info runlog.Info, safe int64) {
 	}
 }
 
-// repair compares logs that were sealed soon after that, and all of them from
-// time to time. News are changes of the group.
-func (s *Store) repair(ctx context.Context, news <-chan struct{}) {
-	sealed := time.NewTicker(compareAfter / 2)
-	defer sealed.Stop()
-	sweep := time.NewTimer(sweepSoon)
-	defer sweep.Stop()
+// compareSealed compares logs soon after they were sealed.
+func (s *Store) compareSealed(ctx context.Context) {
+	tick := time.NewTicker(compareAfter / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.compareAll(ctx, s.due(time.Now()))
+		}
+	}
+}
+
+// sweepAll compares all logs from time to time, and soon after there is news of
+// the group.
+func (s *Store) sweepAll(ctx context.Context, news <-chan struct{}) {
+	next := time.NewTimer(sweepSoon)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-news:
-			sweep.Reset(sweepSoon)
-		case <-sealed.C:
-			s.compareAll(ctx, s.due(time.Now()))
-		case <-sweep.C:
+			next.Reset(sweepSoon)
+		case <-next.C:
 			s.sweep(ctx)
-			sweep.Reset(sweepEvery - time.Duration(rand.Int64N(int64(sweepEvery/5))))
+			next.Reset(sweepEvery - time.Duration(rand.Int64N(int64(sweepEvery/5))))
 		}
 	}
 }
@@ -225,13 +240,13 @@ func (s *Store) askMany(ctx context.Context, keys []runlog.Key) map[string][]hav
 	return all
 }
 
-// repairAll does what is to be done about logs, a few at a time.
+// repairAll does what is to be done about logs, a few at a time of all that there
+// are.
 func (s *Store) repairAll(ctx context.Context, g *group, ws []want, all []map[string]have) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, repairs)
 	for i, w := range ws {
-		todo := plan(w, Holders(w.key, g.members), g.self, all[i])
+		todo := compare(w, Holders(w.key, g.members), g.self, all[i])
 		if todo.safe {
 			s.mu.Lock()
 			s.whole[w.key] = struct{}{}
@@ -241,13 +256,13 @@ func (s *Store) repairAll(ctx context.Context, g *group, ws []want, all []map[st
 			continue
 		}
 		select {
-		case slots <- struct{}{}:
+		case s.repairs <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
 		wg.Go(func() {
 			s.mend(ctx, g, w.key, all[i], todo)
-			<-slots
+			<-s.repairs
 		})
 	}
 }
@@ -259,10 +274,10 @@ type todo struct {
 	push []string // who has less
 }
 
-// plan compares what primaries have of a log: those that were asked and have
-// answered, and this one. Each holder pulls what it lacks; only one pushes, so
+// compare decides what this primary does about a log, by what those that have
+// answered have of it, and itself. Each holder pulls what it lacks; only one pushes, so
 // that a primary which has lost all is not sent everything twice.
-func plan(w want, holders []string, self string, has map[string]have) todo {
+func compare(w want, holders []string, self string, has map[string]have) todo {
 	var longest int64
 	for _, h := range has {
 		longest = max(longest, h.known)

@@ -74,6 +74,8 @@ type Store struct {
 	group  atomic.Pointer[group] // as last looked at
 	looked chan struct{}         // holds a token when the group has changed
 
+	repairs chan struct{} // holds a token for each log that is being repaired
+
 	looking sync.Mutex // held while the group is looked at, so that looks don't overtake each other
 
 	mu      sync.Mutex // guards all below, and all of entry and link as said there
@@ -96,6 +98,7 @@ func New(c Config) *Store {
 	s := &Store{
 		logs: c.Logs, peers: c.Peers, ended: c.Ended, log: c.Log,
 		looked:  make(chan struct{}, 1),
+		repairs: make(chan struct{}, repairs),
 		links:   map[string]*link{},
 		entries: map[runlog.Key]*entry{},
 		whole:   map[runlog.Key]struct{}{},
@@ -272,7 +275,8 @@ func (s *Store) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	news := make(chan struct{}, 1)
-	wg.Go(func() { s.repair(ctx, news) })
+	wg.Go(func() { s.compareSealed(ctx) })
+	wg.Go(func() { s.sweepAll(ctx, news) })
 
 	running := map[*link]context.CancelFunc{}
 	look, tidy := time.NewTicker(lookEvery), time.NewTicker(tidyEvery)

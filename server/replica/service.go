@@ -80,7 +80,7 @@ func (v service) Append(ctx context.Context, req *peerv1.AppendRequest) (*peerv1
 		return nil, refusal(err)
 	}
 	info, _ := s.logs.Stat(k)
-	s.told(k, info, req.GetSafe())
+	s.heardOf(k, info, req.GetSafe())
 	return &peerv1.AppendResponse{Known: max(known, info.Known), Durable: info.Durable, Length: info.Length, Sealed: info.Sealed}, nil
 }
 
@@ -149,6 +149,14 @@ func readKey(in *agentv1.AttemptKey) (runlog.Key, error) {
 	return k, nil
 }
 
-func haveOf(in *peerv1.LogInfo) have {
-	return have{known: in.GetKnown(), durable: in.GetDurable(), length: in.GetLength(), sealed: in.GetSealed()}
+// told is how another primary says what it has of a log.
+type told interface {
+	GetKnown() int64
+	GetDurable() int64
+	GetLength() int64
+	GetSealed() bool
+}
+
+func haveOf(t told) have {
+	return have{known: max(0, t.GetKnown()), durable: t.GetDurable(), length: t.GetLength(), sealed: t.GetSealed()}
 }
