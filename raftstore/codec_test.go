@@ -485,6 +485,10 @@ func FuzzDecodeEntry(f *testing.F) {
 		}
 		f.Add(entry)
 	}
+	for _, part := range split(f, savedOf(f, state.New())) {
+		f.Add(part)
+	}
+	f.Add(parts(f, savedOf(f, state.New()))[0])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, err := decodeEntry(data); err != nil {
 			return

@@ -45,9 +45,6 @@ func (s *Store) Form(ctx context.Context, group []Server) error {
 // reach it; "" when it knows of none.
 func (s *Store) Leader() (id, address string) {
 	a, i := s.raft.LeaderWithID()
-	if string(i) == s.id && !s.Leads() {
-		return "", "" // it is stepping down
-	}
 	return string(i), string(a)
 }
 

@@ -377,6 +377,11 @@ func TestRestoreBrokenOff(t *testing.T) {
 					t.Errorf("err = %v, want %v", err, tt.want)
 				}
 				c.disks[l.id].BeforeWrite(nil)
+				if l.Leads() {
+					if err := l.Snapshot(t.Context()); err != nil {
+						t.Errorf("half of it is left behind: %v", err)
+					}
+				}
 				time.Sleep(10 * time.Second)
 				c.net.Heal()
 				c.agree()
@@ -478,6 +483,80 @@ func TestRestoreAnywhereInTheLog(t *testing.T) {
 			t.Fatal("the primaries differ")
 		}
 	})
+}
+
+// Parts that don't go on where those before them ended are refused, and with them
+// all of it; so are parts that go on with what was forgotten.
+func TestPartsOutOfOrder(t *testing.T) {
+	s := state.New()
+	for i := range 4 {
+		s.Apply(uint64(i+1), state.Entry{Now: raftstoretest.Start, Commands: []state.Command{putWorker(i)}})
+	}
+	p := split(t, savedOf(t, s)) // the header, four workers, the footer
+	command := encoded(t, state.Entry{Now: raftstoretest.Start, Commands: []state.Command{state.InitCluster{ClusterID: "c"}}})
+	group := []byte("group") // stands for a change of the group
+	snap := []byte("snapshot")
+	for _, tt := range []struct {
+		name     string
+		log      [][]byte
+		restored bool
+	}{
+		{"in order", p, true},
+		{"after a beginning", append([][]byte{p[0], p[1], p[2]}, p...), true},
+		{"with a change of the group between", [][]byte{p[0], p[1], group, p[2], p[3], p[4], p[5]}, true},
+		{"one is missing", [][]byte{p[0], p[1], p[3], p[4], p[5]}, false},
+		{"one comes twice", [][]byte{p[0], p[1], p[1], p[2], p[3], p[4], p[5]}, false},
+		{"the first is missing", p[1:], false},
+		{"the last alone", p[5:], false},
+		{"with a command between", [][]byte{p[0], p[1], command, p[2], p[3], p[4], p[5]}, false},
+		{"with a snapshot between", [][]byte{p[0], p[1], snap, p[2], p[3], p[4], p[5]}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFSM(Config{Log: quiet()}, func(error) {})
+			var last any
+			for i, data := range tt.log {
+				switch {
+				case bytes.Equal(data, group):
+					f.Apply(&raft.Log{Index: uint64(i + 1), Type: raft.LogConfiguration})
+				case bytes.Equal(data, snap):
+					if err := f.Restore(io.NopCloser(bytes.NewReader(written(t, f.state)))); err != nil {
+						t.Fatal(err)
+					}
+				default:
+					last = f.Apply(&raft.Log{Index: uint64(i + 1), Data: data})
+				}
+			}
+			results, err := last.(response).get()
+			if err != nil || f.err() != nil {
+				t.Fatal(err, f.err())
+			}
+			if restored := hashOf(t, f.state) == hashOf(t, s); restored != tt.restored || (results[0].Err == nil) != tt.restored {
+				t.Errorf("restored: %v, and told %v", restored, results[0].Err)
+			}
+			if !tt.restored && !errors.Is(results[0].Err, errInterrupted) {
+				t.Errorf("err = %v, want that it was interrupted", results[0].Err)
+			}
+			if f.incoming != nil {
+				t.Error("something is left behind")
+			}
+		})
+	}
+}
+
+// A snapshot of which a record is of a newer version stops a primary, as a command
+// does: who proposed it knew more.
+func TestUnknownPartStops(t *testing.T) {
+	f := newFSM(Config{Log: quiet()}, func(error) {})
+	data, err := encodePart(raftstoretest.Start, &logv1.Restore{Records: []*logv1.Record{newerHeader}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Apply(&raft.Log{Index: 7, Data: data})
+	<-f.failed
+	want := "log entry 7 is part of a snapshot: the snapshot has a format (2) that this version does not know: upgrade this primary"
+	if err := f.err(); err == nil || err.Error() != want {
+		t.Errorf("err = %v, want %q", err, want)
+	}
 }
 
 // savedOf returns a state as SaveSnapshot writes it.
