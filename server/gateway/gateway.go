@@ -89,6 +89,7 @@ type Server struct {
 	handshakes int
 	open       map[*session]struct{} // from the first byte to the last
 	live       map[string]*session   // by worker, once they proved their key
+	left       chan struct{}         // closed, and made anew, when one leaves
 }
 
 var _ peer.Gateway = (*Server)(nil)
@@ -98,7 +99,7 @@ func New(c Config) *Server {
 	if c.MaxHandshakes == 0 {
 		c.MaxHandshakes = 2048
 	}
-	return &Server{config: c, open: make(map[*session]struct{}), live: make(map[string]*session)}
+	return &Server{config: c, open: make(map[*session]struct{}), live: make(map[string]*session), left: make(chan struct{})}
 }
 
 // Send puts a Launch, Kill, ResultAck or InventoryRequest in the session's
@@ -249,6 +250,8 @@ func (s *Server) leave(n *session) {
 	if s.live[n.Worker] == n {
 		delete(s.live, n.Worker)
 	}
+	close(s.left)
+	s.left = make(chan struct{})
 }
 
 var (

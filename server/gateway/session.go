@@ -44,6 +44,7 @@ type session struct {
 	flushed chan struct{} // closed when send has returned
 	ended   chan struct{} // closed by end
 
+	later  sync.Once // guards asking the worker to move
 	once   sync.Once
 	ending *ending // set before ended is closed
 }

@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
+)
+
+const (
+	// shedWithin is the time over which workers that are to go elsewhere are asked
+	// to.
+	shedWithin = time.Minute
+	// shedAfter is how old a session has to be to be asked: a worker that was sent
+	// here a moment ago would only go round.
+	shedAfter = time.Minute
+)
+
+// Supersede ends a session, since the worker has a newer one on another primary;
+// without effect when that session is gone. With duplicate, the newer one is of
+// another agent with the same key, which people have to know: the worker is
+// refused for a while, and the log says so.
+func (s *Server) Supersede(worker string, epoch uint64, reason string, duplicate bool) {
+	n := s.session(worker)
+	if n == nil || n.Epoch != epoch {
+		return
+	}
+	if !duplicate {
+		s.counts.superseded.Add(1)
+		n.end(move(codes.Aborted, reason))
+		return
+	}
+	s.counts.duplicates.Add(1)
+	n.log.Warn("duplicate identity: two agents have the same key; give one of them a data directory of its own", "reason", reason)
+	n.end(reject(codes.Aborted, false, wire.PingInterval, reason))
+}
+
+// Shed asks n workers, chosen at random, to come back through another connection,
+// one after the other over a minute. Their sessions go on until they have. It
+// returns at once.
+func (s *Server) Shed(n int) {
+	old := s.olderThan(shedAfter)
+	rand.Shuffle(len(old), func(i, j int) { old[i], old[j] = old[j], old[i] })
+	old = old[:min(n, len(old))]
+	for i, m := range old {
+		m.moveAfter(shedWithin * time.Duration(i) / time.Duration(len(old)))
+	}
+}
+
+// olderThan returns the live sessions that are at least so old.
+func (s *Server) olderThan(age time.Duration) []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var old []*session
+	for _, n := range s.live {
+		if !n.over() && time.Since(n.born) >= age {
+			old = append(old, n)
+		}
+	}
+	return old
+}
+
+// moveAfter asks the worker to come back through another connection, in a while.
+func (n *session) moveAfter(wait time.Duration) {
+	n.later.Do(func() {
+		asked := time.AfterFunc(wait, func() {
+			n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{
+				Move: &agentv1.Move{Reason: "another primary has room"},
+			}})
+		})
+		context.AfterFunc(n.stream.Context(), func() { asked.Stop() })
+	})
+}
+
+// AwaitEmpty returns when no session is left, or ctx is done.
+func (s *Server) AwaitEmpty(ctx context.Context) {
+	for {
+		s.mu.Lock()
+		left := s.left
+		empty := len(s.live) == 0
+		s.mu.Unlock()
+		if empty {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-left:
+		}
+	}
+}
