@@ -50,8 +50,9 @@ var may = map[string][]string{
 	"server/clusternet": {"proto/wire"},
 	"server": {
 		"raftstore", "raftstore/state",
-		"server/api", "server/gateway", "server/lead", "server/peer", "server/plan", "server/runlog", "server/schedule",
-		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/schedd/log/v1", "proto/settings", "proto/wire",
+		"server/api", "server/clusternet", "server/gateway", "server/group", "server/lead", "server/peer", "server/plan", "server/replica",
+		"server/runlog", "server/schedule",
+		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/schedd/log/v1", "proto/schedd/peer/v1", "proto/settings", "proto/wire",
 	},
 	"server/systest":                 {}, // test files only
 	"server/systest/e2e":             {}, // likewise, with real processes

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -33,20 +34,40 @@ type Config struct {
 	Cluster Cluster
 }
 
-// Cluster is how this primary forms a group with others. This version runs
-// alone; [Config.Validate] refuses anything else.
+// Cluster is how this primary forms a group with others, or joins one.
 type Cluster struct {
-	// Addr is where other primaries are listened to. Default 127.0.0.1:7420.
+	// Addr is where other primaries are listened to. Default 127.0.0.1:7420; ""
+	// listens to none, and the primary stays alone.
 	Addr string
 	// Advertise is what other primaries dial; "": Addr.
 	Advertise string
-	// BootstrapExpect is how many primaries form the first group. Default 1.
+	// BootstrapExpect is how many primaries form the first group. Default 1,
+	// which with others in Join means to join their group.
 	BootstrapExpect int
-	// Join lists cluster addresses of other primaries, separated by commas.
+	// Join lists cluster addresses of other primaries, separated by commas. This
+	// one's own may be among them, so that all can be given the same list.
 	Join string
-	// Key is the file of the cluster's key.
+	// Key is the file of the cluster's key. With it, primaries prove who they are
+	// and encrypt what they say to each other.
 	Key string
 }
+
+// advertised returns what other primaries dial.
+func (c Cluster) advertised() string { return cmp.Or(c.Advertise, c.Addr) }
+
+// others returns the items of Join without this primary's own address.
+func (c Cluster) others() []string {
+	var list []string
+	for a := range strings.SplitSeq(c.Join, ",") {
+		if a = strings.TrimSpace(a); a != "" && a != c.advertised() {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// alone tells whether this primary forms a group by itself when it has no data.
+func (c Cluster) alone() bool { return c.BootstrapExpect == 1 && len(c.others()) == 0 }
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
@@ -76,25 +97,69 @@ func (c *Config) Validate() error {
 	if c.DataDir == "" {
 		wrong("--data-dir: give a directory")
 	}
-	for _, a := range []struct{ flag, addr string }{{"--api-addr", c.APIAddr}, {"--web-addr", c.WebAddr}, {"--cluster-addr", c.Cluster.Addr}} {
+	for _, a := range []struct{ flag, addr string }{{"--api-addr", c.APIAddr}, {"--web-addr", c.WebAddr}} {
 		local, err := loopback(a.addr)
 		switch {
 		case err != nil:
 			wrong("%s: %w; give it as host:port", a.flag, err)
 		case !local && !c.Insecure:
-			wrong("%s: %s can be reached by others, and this version has no TLS yet: use an address such as 127.0.0.1, or accept the risk with --insecure", a.flag, a.addr)
+			wrong("%s: %s can be reached by others, and the API has no TLS yet: use an address such as 127.0.0.1, or accept the risk with --insecure", a.flag, a.addr)
 		}
 	}
-	if n := c.Cluster.BootstrapExpect; n != 1 {
-		wrong("--bootstrap-expect: %d primaries are not available yet; leave it at 1", n)
-	}
-	if c.Cluster.Join != "" {
-		wrong("--join: groups of several primaries are not available yet; leave it out")
-	}
-	if c.Cluster.Key != "" {
-		wrong("--cluster-key: TLS between primaries is not available yet; leave it out")
-	}
+	errs = append(errs, c.Cluster.check(c.Insecure)...)
 	return errors.Join(errs...)
+}
+
+// maxGroup is how many primaries a group may be formed of. More would only make
+// each write slower: seven survive the loss of three.
+const maxGroup = 7
+
+// check returns all that is wrong.
+func (c Cluster) check(insecure bool) (errs []error) {
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	local := true
+	if c.Addr != "" {
+		var err error
+		if local, err = loopback(c.Addr); err != nil {
+			wrong("--cluster-addr: %w; give it as host:port", err)
+		} else if err := dialable(c.advertised()); err != nil && !(c.Advertise == "" && local) {
+			wrong("--cluster-advertise: %w", err)
+		}
+	}
+	if !local && c.Key == "" && !insecure {
+		wrong("--cluster-key: %s can be reached by others: make a key with \"schedd keygen\", give its file to all primaries, or accept the risk with --insecure", c.Addr)
+	}
+	others := c.others()
+	for _, a := range others {
+		if err := dialable(a); err != nil {
+			wrong("--join: %w", err)
+		}
+	}
+	switch n := c.BootstrapExpect; {
+	case n < 1 || n > maxGroup:
+		wrong("--bootstrap-expect: %d is not between 1 and %d", n, maxGroup)
+	case n == 1 && len(others) == 0:
+	case c.Addr == "":
+		wrong("--cluster-addr: a group needs an address for the others")
+	case n > 1 && len(others) != n-1 && len(others) != n:
+		wrong("--join: names %d other primaries, and --bootstrap-expect %d needs all %d of them", len(others), n, n-1)
+	}
+	return errs
+}
+
+// dialable tells why nobody could dial an address.
+func dialable(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is no address: %s; give it as host:port", addr, strings.TrimPrefix(err.Error(), "address "))
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("%q has no port that can be dialled; give it as host:port", addr)
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		return fmt.Errorf("%q can't be dialled by others: name the address that they reach this primary at", addr)
+	}
+	return nil
 }
 
 // loopback reports whether an address can be reached from this host only.

@@ -22,17 +22,26 @@ func TestValidate(t *testing.T) {
 		{"all addresses", func(c *Config) { c.APIAddr = ":7421" }, "--api-addr: :7421 can be reached by others"},
 		{"all addresses, insecure", func(c *Config) { c.APIAddr, c.Insecure = ":7421", true }, ""},
 		{"a name", func(c *Config) { c.WebAddr = "web.example.com:80" }, "--web-addr: web.example.com:80 can be reached"},
-		{"a private address", func(c *Config) { c.Cluster.Addr = "10.0.0.1:7420" }, "--cluster-addr: 10.0.0.1:7420 can be reached"},
+		{"a private address", func(c *Config) { c.Cluster.Addr = "10.0.0.1:7420" }, "--cluster-key: 10.0.0.1:7420 can be reached"},
 
 		{"no port", func(c *Config) { c.APIAddr = "127.0.0.1" }, `--api-addr: "127.0.0.1" is no address`},
 		{"no such port", func(c *Config) { c.APIAddr = "127.0.0.1:70000" }, `"127.0.0.1:70000" has no valid port`},
 		{"no name", func(c *Config) { c.NodeID = "" }, "--node-id"},
 		{"no data", func(c *Config) { c.DataDir = "" }, "--data-dir"},
 
-		// What is not available yet is not taken for granted.
-		{"a group", func(c *Config) { c.Cluster.BootstrapExpect = 3 }, "--bootstrap-expect: 3 primaries are not available yet"},
-		{"join", func(c *Config) { c.Cluster.Join = "p2:7420" }, "--join"},
-		{"a key", func(c *Config) { c.Cluster.Key = "cluster.key" }, "--cluster-key"},
+		// A group.
+		{"three", func(c *Config) { c.Cluster.BootstrapExpect, c.Cluster.Join = 3, "p2:7420, p3:7420" }, ""},
+		{"three with itself", func(c *Config) { c.Cluster.BootstrapExpect, c.Cluster.Join = 3, "127.0.0.1:7420,p2:7420,p3:7420" }, ""},
+		{"three with itself by another name", func(c *Config) { c.Cluster.BootstrapExpect, c.Cluster.Join = 3, "p1:7420,p2:7420,p3:7420" }, ""},
+		{"join one", func(c *Config) { c.Cluster.Join = "p2:7420" }, ""},
+		{"with a key", func(c *Config) { c.Cluster.Addr, c.Cluster.Key = "10.0.0.1:7420", "cluster.key" }, ""},
+		{"no others", func(c *Config) { c.Cluster.BootstrapExpect = 3 }, "--join: names 0 other primaries, and --bootstrap-expect 3 needs all 2 of them"},
+		{"one too few", func(c *Config) { c.Cluster.BootstrapExpect, c.Cluster.Join = 3, "p2:7420" }, "--join: names 1 other primaries"},
+		{"none", func(c *Config) { c.Cluster.BootstrapExpect = 0 }, "--bootstrap-expect: 0 is not between 1 and 7"},
+		{"no address to join", func(c *Config) { c.Cluster.Join = "p2" }, `--join: "p2" is no address`},
+		{"nothing to dial", func(c *Config) { c.Cluster.Addr, c.Cluster.Key = ":7420", "k" }, `--cluster-advertise: ":7420" can't be dialled`},
+		{"alone, with others", func(c *Config) { c.Cluster.Addr, c.Cluster.Join = "", "p2:7420" }, "--cluster-addr: a group needs an address"},
+		{"alone for ever", func(c *Config) { c.Cluster.Addr = "" }, ""},
 
 		{"all at once", func(c *Config) { c.NodeID, c.DataDir, c.APIAddr = "", "", "x" }, "--data-dir"},
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/gateway"
 	"github.com/schedd/schedd/server/lead"
+	"github.com/schedd/schedd/server/peer"
 )
 
 // metrics is what Prometheus is told of one primary. Each primary has a
@@ -133,7 +134,7 @@ func (m *metrics) store() raftstore.Observer {
 }
 
 // watch adds what is read when Prometheus asks.
-func (m *metrics) watch(s *raftstore.Store, g *gateway.Server) {
+func (m *metrics) watch(s *raftstore.Store, g *gateway.Server, u *peer.Uplink, h *peer.Hub) {
 	of := func(f func(*state.State) int) func() float64 {
 		return func() (n float64) {
 			s.View(func(st *state.State) { n = float64(f(st)) })
@@ -148,6 +149,22 @@ func (m *metrics) watch(s *raftstore.Store, g *gateway.Server) {
 			return 1
 		}
 		return 0
+	})
+	m.gauge("linked", "1 while this primary has a link to the leader.", func() float64 {
+		if linked, _ := u.Linked(); linked {
+			return 1
+		}
+		return 0
+	})
+	m.gauge("primaries_linked", "Primaries that have a link to this one, itself included: all of the group while it leads, 0 otherwise.",
+		func() float64 { return float64(len(h.Primaries())) })
+	m.gauge("primaries", "Primaries in the group.", func() float64 { return float64(len(s.Status().Servers)) })
+	m.gauge("clock_offset_seconds", "The greatest difference of a primary's clock from this one's, as measured while it leads.", func() float64 {
+		var most time.Duration
+		for _, p := range h.Primaries() {
+			most = max(most, p.ClockOffset.Abs())
+		}
+		return most.Seconds()
 	})
 	m.gauge("sessions", "Workers connected to this primary.", func() float64 { return float64(g.Stats().Sessions) })
 	m.total("sessions_total", "Sessions of workers begun.", func() uint64 { return g.Stats().Welcomed })

@@ -4,7 +4,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,11 +27,14 @@ import (
 	"github.com/schedd/schedd/proto/settings"
 	"github.com/schedd/schedd/proto/wire"
 	"github.com/schedd/schedd/raftstore"
-	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/api"
+	"github.com/schedd/schedd/server/clusternet"
 	"github.com/schedd/schedd/server/gateway"
+	"github.com/schedd/schedd/server/group"
 	"github.com/schedd/schedd/server/lead"
+	"github.com/schedd/schedd/server/peer"
 	"github.com/schedd/schedd/server/plan"
+	"github.com/schedd/schedd/server/replica"
 	"github.com/schedd/schedd/server/runlog"
 )
 
@@ -42,9 +44,16 @@ type Seams struct {
 	Log *slog.Logger
 	// Memory is a disk for the replicated state, for tests. Default: DataDir.
 	Memory *raftstore.Memory
-	// Listen opens the API's listener, for tests. Default: TCP. Without it the
-	// web address is not served.
+	// Listen opens the API's listener, for tests. Default: TCP. With it the web
+	// address is not served, nor the cluster address without ListenCluster.
 	Listen func(addr string) (net.Listener, error)
+	// ListenCluster opens the cluster port, for tests, together with Listen.
+	ListenCluster func(addr string) (net.Listener, error)
+	// DialCluster connects to another primary, for tests. Default: TCP.
+	DialCluster func(ctx context.Context, addr string) (net.Conn, error)
+	// Heartbeat is how long the leader may be silent before another is elected,
+	// for tests. Default: the store's.
+	Heartbeat time.Duration
 }
 
 // Server is one primary.
@@ -52,18 +61,27 @@ type Server struct {
 	config Config
 	log    *slog.Logger
 
-	store   *raftstore.Store
-	logs    *runlog.Store
-	inbox   *lead.Inbox
-	gateway *gateway.Server
-	api     *api.Server
-	grpc    *grpc.Server
-	health  *health.Server
-	metrics *metrics
+	store     *raftstore.Store
+	logs      *runlog.Store
+	primaries *primaries
+	replica   *replica.Store
+	inbox     *lead.Inbox
+	hub       *peer.Hub
+	uplink    *peer.Uplink
+	member    *group.Member
+	gateway   *gateway.Server
+	api       *api.Server
+	health    *health.Server
+	metrics   *metrics
 
-	apiListener net.Listener
-	webListener net.Listener // nil: not served
-	stopping    atomic.Bool
+	net         *clusternet.Network // nil: no cluster port
+	grpc        *grpc.Server        // for people and workers
+	clusterGRPC *grpc.Server        // for other primaries; nil: no cluster port
+
+	apiListener     net.Listener
+	webListener     net.Listener // nil: not served
+	clusterListener net.Listener // nil: no cluster port
+	stopping        atomic.Bool
 }
 
 // Open builds a primary: everything is opened and listened to when it returns,
@@ -84,26 +102,43 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	if err := s.listen(seams); err != nil {
 		return nil, err
 	}
-	s.store, err = raftstore.Open(raftstore.Config{
-		NodeID: c.NodeID, Address: cmp.Or(c.Cluster.Advertise, c.Cluster.Addr),
-		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory,
-		Observer: s.metrics.store(), Log: s.log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the replicated state: %w%s", err, whatToDo(err))
+	if err := s.openNet(seams); err != nil {
+		return nil, err
 	}
-	s.logs, err = runlog.Open(filepath.Join(c.DataDir, "runlogs"), s.log)
-	if err != nil {
-		return nil, fmt.Errorf("open the run logs: %w%s", err, whatToDo(err))
+	if err := s.openStores(seams); err != nil {
+		return nil, err
 	}
-	s.gateway = gateway.New(gateway.Config{PrimaryID: c.NodeID, Leader: s.inbox, Logs: s.logs, Owns: s.owns, Log: s.log})
+	s.primaries = &primaries{Store: s.store, self: c.NodeID, net: s.net}
+	s.replica = replica.New(replica.Config{Logs: s.logs, Peers: s.primaries, Ended: s.endedLogs, Log: s.log})
+	s.openLinks()
+	s.gateway = gateway.New(gateway.Config{PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Log: s.log})
 	s.api = api.New(api.Config{
-		Store: s.store, Logs: s.logs, Presence: s.inbox, Gateway: s.gateway, Cluster: s.store,
-		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.inbox.Len, Log: s.log,
+		Store: s.store, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
+		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.uplink.Len, Log: s.log,
 	})
-	s.metrics.watch(s.store, s.gateway)
+	s.metrics.watch(s.store, s.gateway, s.uplink, s.hub)
 	s.serve()
+	s.serveCluster()
 	return s, nil
+}
+
+// openStores opens what is kept on disk.
+func (s *Server) openStores(seams Seams) (err error) {
+	c := s.config
+	sc := raftstore.Config{
+		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
+		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Observer: s.metrics.store(), Log: s.log,
+	}
+	if s.net != nil {
+		sc.Streams = s.net.Streams()
+	}
+	if s.store, err = raftstore.Open(sc); err != nil {
+		return fmt.Errorf("open the replicated state: %w%s", err, whatToDo(err))
+	}
+	if s.logs, err = runlog.Open(filepath.Join(c.DataDir, "runlogs"), s.log); err != nil {
+		return fmt.Errorf("open the run logs: %w%s", err, whatToDo(err))
+	}
+	return nil
 }
 
 // whatToDo is what an operator may do about a data directory that can't be used.
@@ -118,13 +153,19 @@ func whatToDo(err error) string {
 // reason why a primary can't start.
 func (s *Server) listen(seams Seams) (err error) {
 	if seams.Listen != nil {
-		s.apiListener, err = seams.Listen(s.config.APIAddr)
+		if s.apiListener, err = seams.Listen(s.config.APIAddr); err != nil || seams.ListenCluster == nil {
+			return err
+		}
+		s.clusterListener, err = seams.ListenCluster(s.config.Cluster.Addr)
 		return err
 	}
 	if s.apiListener, err = listenTCP("--api-addr", s.config.APIAddr); err != nil {
 		return err
 	}
-	s.webListener, err = listenTCP("--web-addr", s.config.WebAddr)
+	if s.webListener, err = listenTCP("--web-addr", s.config.WebAddr); err != nil || s.config.Cluster.Addr == "" {
+		return err
+	}
+	s.clusterListener, err = listenTCP("--cluster-addr", s.config.Cluster.Addr)
 	return err
 }
 
@@ -138,7 +179,7 @@ func listenTCP(flag, addr string) (net.Listener, error) {
 
 // serve puts the services on one gRPC server.
 func (s *Server) serve() {
-	options := slices.Concat(wire.ServerOptions(), api.ServerOptions(s.log, s.metrics.called), s.untilCaughtUp())
+	options := slices.Concat(wire.ServerOptions(), api.ServerOptions(s.log, s.metrics.called), s.untilCaughtUp(), s.api.Forwarding())
 	s.grpc = grpc.NewServer(options...)
 	s.health = health.NewServer()
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
@@ -147,19 +188,6 @@ func (s *Server) serve() {
 	reflection.Register(s.grpc)
 	agentv1.RegisterAgentGatewayServer(s.grpc, s.gateway)
 	s.api.Register(s.grpc)
-}
-
-// owns tells whether an attempt was given to a worker.
-func (s *Server) owns(worker string, k runlog.Key) (owns bool) {
-	id, err := state.ParseRunID(k.Run)
-	if err != nil {
-		return false
-	}
-	s.store.View(func(st *state.State) {
-		r, n := st.Run(id), int(k.Attempt)
-		owns = r != nil && n >= 1 && n <= len(r.Attempts) && r.Attempts[n-1].Worker == state.WorkerID(worker)
-	})
-	return owns
 }
 
 // APIAddr returns where the API is served.
@@ -194,6 +222,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	web := s.webServer()
 	run("serve the API", func() error { return s.grpc.Serve(s.apiListener) })
+	if s.net != nil {
+		run("serve other primaries", func() error { return s.clusterGRPC.Serve(s.net.Listener()) })
+	}
 	if s.webListener != nil {
 		run("serve "+s.WebAddr(), func() error {
 			if err := web.Serve(s.webListener); !errors.Is(err, http.ErrServerClosed) {
@@ -202,13 +233,11 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	run("lead", func() error {
-		return s.store.Lead(work, func(ctx context.Context) error {
-			lead.Run(ctx, s.leader())
-			return nil
-		})
-	})
-	wg.Go(func() { keepLogs(work, s.store, s.logs, s.log) })
+	run("lead", func() error { return s.store.Lead(work, s.lead) })
+	wg.Go(func() { s.uplink.Run(work, s.gateway) })
+	for _, f := range []func(context.Context){s.member.Run, s.replica.Run, s.watchGroup, s.watchHealth, s.keepLogs} {
+		wg.Go(func() { f(work) })
+	}
 
 	var err error
 	select {
@@ -219,6 +248,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.quiet(work, web)
 	stop()
+	if s.clusterGRPC != nil {
+		s.clusterGRPC.Stop()
+	}
 	wg.Wait()
 	err = errors.Join(err, s.release())
 	s.log.Info("primary stopped", "primary", s.config.NodeID)
@@ -227,25 +259,41 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) leader() lead.Config {
 	return lead.Config{
-		Store: s.store, Gateway: s.gateway, Inbox: s.inbox, Observer: s.metrics, Log: s.log,
+		Store: s.store, Gateway: s.hub, Inbox: s.inbox, Observer: s.metrics, Log: s.log,
 		Retention: plan.DefaultRetention, OfflineAfter: wire.OfflineAfter,
 	}
 }
 
-// callsTimeout is how long a primary that stops waits for calls that are being
-// answered.
-const callsTimeout = 5 * time.Second
+const (
+	// callsTimeout is how long a primary that stops waits for calls that are being
+	// answered.
+	callsTimeout = 5 * time.Second
+	// drainRate is how many workers a second are sent to the other primaries
+	// when this one stops, and drainMax how long that may take.
+	drainRate = 200
+	drainMax  = 20 * time.Second
+	// leaveWithin is how long a worker may take, beyond that, to find another
+	// primary before its session ends.
+	leaveWithin = 5 * time.Second
+)
 
-// quiet ends what comes in: new work first, then sessions, then calls. Workers
-// are told to come back at once rather than within a spread: there is no other
-// primary that they could come back to, and this one is likely to be restarted.
+// quiet ends what comes in: new work first, then sessions, then the leadership,
+// then calls.
 func (s *Server) quiet(ctx context.Context, web *http.Server) {
 	s.stopping.Store(true)
 	s.health.Shutdown()
+	if s.primaries.several() {
+		s.drain(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, callsTimeout)
 	defer cancel()
 	if err := s.gateway.Close(ctx); err != nil {
 		s.log.Warn("stopping without the end of all sessions", "err", err)
+	}
+	if s.primaries.several() && s.store.Leads() {
+		if err := s.store.TransferTo(ctx, ""); err != nil {
+			s.log.Warn("stopping without handing the leadership over: the others elect a leader", "err", err)
+		}
 	}
 	s.api.Close()
 	done := make(chan struct{})
@@ -264,16 +312,35 @@ func (s *Server) quiet(ctx context.Context, web *http.Server) {
 	}
 }
 
+// drain has workers come back through other primaries, not all at once, and
+// without a gap: each opens its next session before it closes this one. Without
+// other primaries there is nowhere to go, and nothing to wait for.
+func (s *Server) drain(ctx context.Context) {
+	n := s.uplink.Len()
+	if n == 0 {
+		return
+	}
+	spread := min(time.Duration(n)*time.Second/drainRate, drainMax)
+	s.log.Info("workers are asked to come back through other primaries", "sessions", n, "within", spread)
+	s.gateway.Drain(spread)
+	ctx, cancel := context.WithTimeout(ctx, spread+leaveWithin)
+	defer cancel()
+	s.gateway.AwaitEmpty(ctx)
+}
+
 // release closes what was opened, in reverse.
 func (s *Server) release() error {
 	var errs []error
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}
+	if s.net != nil {
+		errs = append(errs, s.net.Close())
+	}
 	if s.logs != nil {
 		errs = append(errs, s.logs.Close())
 	}
-	for _, l := range []net.Listener{s.webListener, s.apiListener} {
+	for _, l := range []net.Listener{s.webListener, s.apiListener, s.clusterListener} {
 		if l == nil {
 			continue
 		}

@@ -17,7 +17,7 @@ import (
 // localConfig is a primary on ports of its own.
 func localConfig(t *testing.T) Config {
 	c := DefaultConfig()
-	c.DataDir, c.APIAddr, c.WebAddr = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0"
+	c.DataDir, c.APIAddr, c.WebAddr, c.Cluster.Addr = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	return c
 }
 
@@ -95,9 +95,16 @@ func TestHealthAndMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	answer, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "schedd.agent.v1.AgentGateway"})
-	if err != nil || answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
-		t.Errorf("gRPC health: %v, %v", answer, err)
+	stream, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "schedd.agent.v1.AgentGateway"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for serving := false; !serving; {
+		answer, err := stream.Recv()
+		if err != nil {
+			t.Fatalf("gRPC health: %v", err)
+		}
+		serving = answer.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING
 	}
 }
 

@@ -33,16 +33,11 @@ func (s *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
 
 // serveReady tells whether this primary can take calls now.
 func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
-	switch {
-	case s.stopping.Load():
-		say(w, http.StatusServiceUnavailable, "stopping")
-	case !s.caughtUp():
-		say(w, http.StatusServiceUnavailable, "catching up with the log")
-	case s.store.Status().LeaderID == "":
-		say(w, http.StatusServiceUnavailable, "no leader is known")
-	default:
-		say(w, http.StatusOK, "ready")
+	if why := s.unready(); why != "" {
+		say(w, http.StatusServiceUnavailable, why)
+		return
 	}
+	say(w, http.StatusOK, "ready")
 }
 
 func say(w http.ResponseWriter, code int, text string) {

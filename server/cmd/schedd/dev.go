@@ -72,6 +72,7 @@ func runDev(ctx context.Context, args []string, out, logs io.Writer) (err error)
 func (o *devOptions) open(log *slog.Logger) (*server.Server, error) {
 	c := server.DefaultConfig()
 	c.NodeID, c.DataDir, c.APIAddr, c.WebAddr = "dev", filepath.Join(o.dataDir, "primary"), o.apiAddr, o.webAddr
+	c.Cluster.Addr = "" // alone for ever
 	if err := c.Validate(); err != nil {
 		return nil, settings.Errorf("%w", err)
 	}

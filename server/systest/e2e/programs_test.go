@@ -50,7 +50,7 @@ func TestWrongUsage(t *testing.T) {
 		"log format":              {[]string{schedd, "serve", "--log-format", "xml"}, nil, 2, "xml|json"},
 		"log level":               {[]string{schedd, "serve", "--log-level", "loud"}, nil, 2, "--log-level"},
 		"leftover":                {[]string{schedd, "keygen", "now"}, nil, 2, "now"},
-		"directory is a file":     {[]string{schedd, "serve", "--data-dir", noFile, "--api-addr", "127.0.0.1:0", "--web-addr", "127.0.0.1:0"}, nil, 1, noFile},
+		"directory is a file":     {[]string{schedd, "serve", "--data-dir", noFile, "--api-addr", "127.0.0.1:0", "--web-addr", "127.0.0.1:0", "--cluster-addr", "127.0.0.1:0"}, nil, 1, noFile},
 		"agent: no command":       {[]string{agent}, nil, 2, "run"},
 		"agent: unknown command":  {[]string{agent, "start"}, nil, 2, `"start"|run`},
 		"agent: unknown flag":     {[]string{agent, "run", "--slot", "3"}, nil, 2, "--slot|did you mean --slots"},
@@ -159,10 +159,11 @@ func TestOnlyOneOfEach(t *testing.T) {
 	w := newWorld(t)
 	other := newPrimary(t)
 	for name, test := range map[string]struct{ argv, words []string }{
-		"API port":   {replaced(w.args(), w.dir, other.dir, w.web, other.web), []string{w.api, "in use", "--api-addr"}},
-		"web port":   {replaced(w.args(), w.dir, other.dir, w.api, other.api), []string{w.web, "in use", "--web-addr"}},
-		"data":       {replaced(w.args(), w.api, other.api, w.web, other.web), []string{w.dir, "another process"}},
-		"agent data": {w.worker.args(), []string{w.worker.dir, "another schedagent", "--data-dir"}},
+		"API port":     {replaced(w.args(), w.dir, other.dir, w.web, other.web, w.others, other.others), []string{w.api, "in use", "--api-addr"}},
+		"web port":     {replaced(w.args(), w.dir, other.dir, w.api, other.api, w.others, other.others), []string{w.web, "in use", "--web-addr"}},
+		"cluster port": {replaced(w.args(), w.dir, other.dir, w.api, other.api, w.web, other.web), []string{w.others, "in use", "--cluster-addr"}},
+		"data":         {replaced(w.args(), w.api, other.api, w.web, other.web, w.others, other.others), []string{w.dir, "another process"}},
+		"agent data":   {w.worker.args(), []string{w.worker.dir, "another schedagent", "--data-dir"}},
 	} {
 		r := command(t, nil, test.argv...)
 		lines := strings.Split(strings.TrimSuffix(r.err, "\n"), "\n")
@@ -206,7 +207,7 @@ func TestSettingsFromEverywhere(t *testing.T) {
 	t.Parallel()
 	p := newPrimary(t)
 	file := filepath.Join(t.TempDir(), "schedd.yaml")
-	text := "node_id: from-file\napi_addr: " + freeAddr(t) + "\nweb_addr: " + p.web + "\ndata_dir: /nowhere\nlog_format: json\n"
+	text := "node_id: from-file\napi_addr: " + freeAddr(t) + "\nweb_addr: " + p.web + "\ncluster_addr: " + p.others + "\ndata_dir: /nowhere\nlog_format: json\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -29,8 +29,8 @@ import (
 
 // primary is a place where a schedd lives, and the one that lives there now.
 type primary struct {
-	dir, api, web string
-	*process      // nil before the first start
+	dir, api, web, others string
+	*process              // nil before the first start
 
 	jobs    schedv1.JobServiceClient
 	runs    schedv1.RunServiceClient
@@ -41,7 +41,7 @@ type primary struct {
 // newPrimary makes the place, and starts nothing.
 func newPrimary(t *testing.T) *primary {
 	t.Helper()
-	p := &primary{dir: filepath.Join(t.TempDir(), "primary"), api: freeAddr(t), web: freeAddr(t)}
+	p := &primary{dir: filepath.Join(t.TempDir(), "primary"), api: freeAddr(t), web: freeAddr(t), others: freeAddr(t)}
 	params := grpc.ConnectParams{
 		Backoff:           backoff.Config{BaseDelay: look, Multiplier: 1.5, MaxDelay: 10 * look},
 		MinConnectTimeout: patience,
@@ -61,7 +61,7 @@ func newPrimary(t *testing.T) *primary {
 // args is the command line of this primary.
 func (p *primary) args() []string {
 	return []string{
-		binary("schedd"), "serve", "--node-id", "p1", "--data-dir", p.dir, "--api-addr", p.api, "--web-addr", p.web,
+		binary("schedd"), "serve", "--node-id", "p1", "--data-dir", p.dir, "--api-addr", p.api, "--web-addr", p.web, "--cluster-addr", p.others,
 		"--log-format", "json", "--log-level", "debug",
 	}
 }
