@@ -13,15 +13,15 @@ const (
 // The timing of a session.
 const (
 	// PingInterval is the mean time between two pings in the stream, in each
-	// direction. It is well under the shortest idle timeout in common use in
-	// front of a server (60 s), and these pings, unlike those of HTTP/2, are
-	// traffic that a load balancer counts.
-	PingInterval = 15 * time.Second
+	// direction. With its spread it stays under the shortest idle timeout that
+	// is set in front of a server (15 s), and these pings, unlike those of
+	// HTTP/2, are traffic that a load balancer counts.
+	PingInterval = 10 * time.Second
 	// PingSpread is the part of PingInterval by which each ping is early or
 	// late, so that ten thousand workers that came at once do not ping at once.
 	PingSpread = 0.2
 	// DeadAfter is how long a session may be silent before either end gives it
-	// up: three intervals, so that one lost ping never ends a session.
+	// up: more than three intervals, so that a lost ping never ends a session.
 	DeadAfter = 45 * time.Second
 	// OfflineAfter is how long a worker without a session may take to come back
 	// before it is recorded as offline and gets no new runs. What it already
@@ -59,7 +59,7 @@ func Backoff(failures int, r float64) time.Duration {
 }
 
 // Spread returns d made longer or shorter by up to the given part of it, evenly
-// for r in [0, 1): Spread(PingInterval, PingSpread, r) is 12 s to 18 s.
+// for r in [0, 1): Spread(PingInterval, PingSpread, r) is 8 s to 12 s.
 func Spread(d time.Duration, part, r float64) time.Duration {
 	return d + time.Duration((2*r-1)*part*float64(d))
 }

@@ -51,7 +51,7 @@ func TestSpread(t *testing.T) {
 	for _, test := range []struct {
 		r    float64
 		want time.Duration
-	}{{0, 12 * time.Second}, {0.5, 15 * time.Second}, {1, 18 * time.Second}} {
+	}{{0, 8 * time.Second}, {0.5, 10 * time.Second}, {1, 12 * time.Second}} {
 		if got := wire.Spread(wire.PingInterval, wire.PingSpread, test.r); got != test.want {
 			t.Errorf("r = %v: %v, want %v", test.r, got, test.want)
 		}
@@ -61,8 +61,11 @@ func TestSpread(t *testing.T) {
 // The constants only make sense together.
 func TestTimingsFit(t *testing.T) {
 	slowest := wire.Spread(wire.PingInterval, wire.PingSpread, 1)
-	if 2*slowest >= wire.DeadAfter {
-		t.Errorf("two pings in a row may take %v, so one lost ping could end a session after %v", 2*slowest, wire.DeadAfter)
+	if 3*slowest >= wire.DeadAfter {
+		t.Errorf("three pings in a row may take %v, so two lost pings could end a session after %v", 3*slowest, wire.DeadAfter)
+	}
+	if shortest := 15 * time.Second; slowest > shortest-2*time.Second {
+		t.Errorf("two pings may be %v apart, so a load balancer with an idle timeout of %v could cut a session", slowest, shortest)
 	}
 	if wire.LogChunk > wire.LogCredit {
 		t.Errorf("a chunk of %d bytes never fits a credit of %d", wire.LogChunk, wire.LogCredit)

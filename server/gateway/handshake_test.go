@@ -26,7 +26,7 @@ func TestHandshake(t *testing.T) {
 		const id = "w-gr2q7gf5lh6pzfdn" // of the key made of ones; it must never change
 		want := &agentv1.Welcome{
 			Revision: 1, WorkerId: id, PrimaryId: "p1",
-			PingInterval: durationpb.New(15 * time.Second), StreamLife: durationpb.New(time.Hour), LogCredit: wire.LogCredit,
+			PingInterval: durationpb.New(10 * time.Second), StreamLife: durationpb.New(time.Hour), LogCredit: wire.LogCredit,
 		}
 		if diff := cmp.Diff(want, w.expect("Welcome").GetWelcome(), protocmp.Transform()); diff != "" {
 			t.Errorf("Welcome (-want +got):\n%s", diff)

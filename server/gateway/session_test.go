@@ -181,10 +181,10 @@ func TestPings(t *testing.T) {
 			}
 			wait := time.Since(last)
 			last = time.Now()
-			if wait < 12*time.Second || wait > 18*time.Second {
-				t.Errorf("a ping after %v, want 12 s to 18 s", wait)
+			if wait < 8*time.Second || wait > 12*time.Second {
+				t.Errorf("a ping after %v, want 8 s to 12 s", wait)
 			}
-			if wait < 15*time.Second {
+			if wait < 10*time.Second {
 				early++
 			} else {
 				late++
