@@ -7,8 +7,8 @@
 // crashes too, and each result is told until the leader has it on record.
 //
 // It never decides when, where or whether to run a job again: that is the
-// leader's work. It starts no process itself but through package runner, and
-// listens to nobody.
+// leader's work. It starts no process itself but through package runner. It
+// dials; only in direct mode, for hosts that can't, it listens.
 //
 // # The end of a worker
 //
@@ -60,6 +60,8 @@ type Seams struct {
 	// Dialer connects to a server, for tests. Default: gRPC's own, which honours
 	// HTTPS_PROXY.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
+	// Listen makes the listener of direct mode, for tests. Default: TCP.
+	Listen func(ctx context.Context, addr string) (net.Listener, error)
 	// BootID tells one boot of the host from another, for tests. Default: the
 	// kernel's.
 	BootID string
@@ -98,10 +100,14 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 	t.worker = wire.WorkerID(h.public())
 	t.boot = s.BootID
 	t.slots = c.Slots
-	k := newTalker(c, s, h, t)
-	s.Log.Info("worker starts", "worker", t.worker, "name", c.Name, "data_dir", c.DataDir, "version", settings.Version(), "attempts", len(entries))
+	ways, err := newWays(ctx, c, s, newSessions(c, s, h, t))
+	if err != nil {
+		return err
+	}
+	s.Log.Info("worker starts", "worker", t.worker, "name", c.Name, "data_dir", c.DataDir, "version", settings.Version(), "attempts", len(entries),
+		"server", c.Server, "direct_listen", ways.listens())
 	t.resume(entries)
-	live(ctx, t, k, s.Log)
+	live(ctx, t, ways, s.Log)
 	s.Log.Info("worker stopped", "worker", t.worker)
 	return nil
 }
@@ -113,14 +119,19 @@ func (s *Seams) fill() {
 	if s.BootID == "" {
 		s.BootID = bootID()
 	}
+	if s.Listen == nil {
+		s.Listen = func(ctx context.Context, addr string) (net.Listener, error) {
+			return new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		}
+	}
 }
 
 // live keeps sessions until ctx is done, and ends attempts before it ends the
 // last session.
-func live(ctx context.Context, t *table, k *talker, log *slog.Logger) {
+func live(ctx context.Context, t *table, w *ways, log *slog.Logger) {
 	talk, hangUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	wg.Go(func() { k.run(talk) })
+	wg.Go(func() { w.run(talk) })
 	<-ctx.Done()
 
 	log.Info("worker stops; waiting for attempts to end")
@@ -130,7 +141,7 @@ func live(ctx context.Context, t *table, k *talker, log *slog.Logger) {
 		log.Error("attempts did not end; stopping without them")
 	}
 	cancel()
-	if k.connected() {
+	if w.connected() {
 		wait, cancel = context.WithTimeout(talk, lastWords)
 		if !t.awaitAcks(wait) {
 			log.Warn("not all results are on record yet; the next start tells them again")

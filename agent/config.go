@@ -33,8 +33,13 @@ const slotsPerCPU = 4
 // [DefaultConfig].
 type Config struct {
 	// Server is where the gateways are: the load balancer, or a list of
-	// primaries separated by commas, host:port each. Default 127.0.0.1:7421.
+	// primaries separated by commas, host:port each. A worker that listens may
+	// do without. Default 127.0.0.1:7421.
 	Server string
+	// DirectListen is where the worker listens for primaries that dial it,
+	// host:port; for hosts that can be reached and can't dial out. Default: it
+	// listens nowhere.
+	DirectListen string
 	// DataDir holds the identity, the journal and the spool. Only one agent may
 	// use it at a time. It is made if it is not there. Default
 	// /var/lib/schedagent.
@@ -45,11 +50,11 @@ type Config struct {
 	Labels map[string]string
 	// Slots is how many attempts run at the same time. Default: 4 for each CPU.
 	Slots int
-	// AdvertiseHostname and AdvertiseIP are shown to people. Nobody dials them.
-	// Default: detected.
+	// AdvertiseHostname and AdvertiseIP are shown to people. Nobody dials them,
+	// but for a worker that listens. Default: detected.
 	AdvertiseHostname, AdvertiseIP string
 	// Insecure allows to talk to a gateway on another host without encryption
-	// and authentication of the gateway. Default false.
+	// and authentication of the gateway, and to listen for such. Default false.
 	Insecure bool
 }
 
@@ -74,6 +79,7 @@ func (c Config) Validate() error {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
 	faults = append(faults, c.checkServers()...)
+	faults = append(faults, c.checkDirect()...)
 	if c.DataDir == "" {
 		fault("data-dir: is empty; name a directory that outlives restarts")
 	} else if !filepath.IsAbs(c.DataDir) {
@@ -99,7 +105,7 @@ func (c Config) Validate() error {
 
 func (c Config) checkServers() (faults []error) {
 	servers := c.servers()
-	if len(servers) == 0 {
+	if len(servers) == 0 && (c.Server != "" || c.DirectListen == "") {
 		return []error{errors.New("server: is empty; name the load balancer or the primaries as host:port")}
 	}
 	for _, s := range servers {
@@ -114,6 +120,25 @@ func (c Config) checkServers() (faults []error) {
 		}
 	}
 	return faults
+}
+
+// checkDirect finds what is wrong with the address to listen on. Until there is
+// TLS, by which primary and worker prove themselves to each other, whoever can
+// reach that address can be this worker's primary and run programs here. So the
+// worker has to be told that this is wanted, as for all other addresses.
+func (c Config) checkDirect() []error {
+	if c.DirectListen == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(c.DirectListen)
+	if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
+		return []error{fmt.Errorf("direct-listen: %q is not host:port, such as 10.0.0.7:7422 or :7422", c.DirectListen)}
+	}
+	if !c.Insecure && !loopback(host) {
+		return []error{fmt.Errorf("direct-listen: %s can be reached from other hosts, and there is no TLS yet: whoever dials it could run programs here. "+
+			"Listen on 127.0.0.1, behind a tunnel (WireGuard, ssh), or, on a network that you trust, give --insecure", c.DirectListen)}
+	}
+	return nil
 }
 
 // servers returns the items of Server.

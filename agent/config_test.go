@@ -30,6 +30,11 @@ func TestValidate(t *testing.T) {
 	}{
 		{"several primaries", func(c *Config) { c.Server = "127.0.0.1:1, localhost:2,[::1]:3" }, nil},
 		{"no server", func(c *Config) { c.Server = " , " }, []string{"server: is empty"}},
+		{"listens only", func(c *Config) { c.Server, c.DirectListen = "", "127.0.0.1:7422" }, nil},
+		{"listens too", func(c *Config) { c.DirectListen = "localhost:7422" }, nil},
+		{"listens to all", func(c *Config) { c.DirectListen = ":7422" }, []string{"direct-listen: :7422 can be reached from other hosts"}},
+		{"listens to all, knowingly", func(c *Config) { c.DirectListen, c.Insecure = "0.0.0.0:7422", true }, nil},
+		{"listens nowhere", func(c *Config) { c.DirectListen = "7422" }, []string{"direct-listen: \"7422\" is not host:port"}},
 		{"no port", func(c *Config) { c.Server = "localhost" }, []string{"is not host:port"}},
 		{"port 0", func(c *Config) { c.Server = "localhost:0" }, []string{"is not host:port"}},
 		{"another host", func(c *Config) { c.Server = "localhost:1,lb.example.com:7421" }, []string{"lb.example.com:7421 is another host"}},

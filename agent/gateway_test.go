@@ -33,6 +33,7 @@ type gateway struct {
 
 	mu       sync.Mutex // guards all below
 	manners  manners
+	next     *gateway // takes the connections that come from now on
 	sessions []*visit
 	dials    int
 	tries    []time.Time // when somebody said hello
@@ -43,6 +44,7 @@ type gateway struct {
 type manners struct {
 	down       bool // can't be reached
 	mute       bool // answers nothing at all
+	deaf       bool // does not even shake hands
 	ackResults bool
 	unwanted   bool // of logs, in acks of results
 	ackLogs    bool
@@ -50,16 +52,23 @@ type manners struct {
 	logError   string // instead of keeping logs
 	credit     int64
 	reject     *agentv1.Reject
+	code       codes.Code // of all streams, without a word
 	streamLife time.Duration
 }
 
 // polite is how a gateway behaves when all is well.
 var polite = manners{ackResults: true, ackLogs: true}
 
+// talk is a gateway's end of a stream, whoever opened it.
+type talk interface {
+	Send(*agentv1.GatewayMessage) error
+	Recv() (*agentv1.AgentMessage, error)
+}
+
 // visit is one session.
 type visit struct {
 	gateway *gateway
-	stream  agentv1.AgentGateway_ConnectServer
+	stream  talk
 	hello   *agentv1.Hello
 	begun   time.Time
 	cut     chan error // ends the stream
@@ -94,8 +103,11 @@ func (g *gateway) close() {
 func (g *gateway) dial(ctx context.Context, _ string) (net.Conn, error) {
 	g.mu.Lock()
 	g.dials++
-	down := g.manners.down
+	down, next := g.manners.down, g.next
 	g.mu.Unlock()
+	if next != nil {
+		return next.dial(ctx, "")
+	}
 	if down {
 		return nil, errors.New("connection refused")
 	}
@@ -109,6 +121,13 @@ func (g *gateway) behave(f func(*manners)) {
 	f(&g.manners)
 }
 
+// handOver has another gateway take all new connections.
+func (g *gateway) handOver(to *gateway) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.next = to
+}
+
 func (g *gateway) how() manners {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -119,6 +138,20 @@ func (g *gateway) visits() []*visit {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return append([]*visit(nil), g.sessions...)
+}
+
+// dialled returns how many connections there were, tried how often somebody said
+// hello.
+func (g *gateway) dialled() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.dials
+}
+
+func (g *gateway) tried() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.tries)
 }
 
 // last returns the latest session.
@@ -138,7 +171,9 @@ func (g *gateway) log(run string) string {
 }
 
 // Connect is one session.
-func (g *gateway) Connect(stream agentv1.AgentGateway_ConnectServer) error {
+func (g *gateway) Connect(stream agentv1.AgentGateway_ConnectServer) error { return g.converse(stream) }
+
+func (g *gateway) converse(stream talk) error {
 	m, err := stream.Recv()
 	if err != nil {
 		return err
@@ -147,6 +182,13 @@ func (g *gateway) Connect(stream agentv1.AgentGateway_ConnectServer) error {
 	g.mu.Lock()
 	g.tries = append(g.tries, v.begun)
 	g.mu.Unlock()
+	if g.how().deaf {
+		_, err := stream.Recv()
+		return err
+	}
+	if code := g.how().code; code != codes.OK {
+		return status.Error(code, "made by a load balancer")
+	}
 	if r := g.how().reject; r != nil {
 		v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Reject{Reject: r}})
 		return status.Error(codes.PermissionDenied, "rejected")
@@ -276,6 +318,16 @@ func (v *visit) kill(l *agentv1.Launch, grace time.Duration) {
 
 // hangUp ends the stream as a load balancer does, without a word.
 func (v *visit) hangUp() { v.cut <- status.Error(codes.Internal, "stream reset") }
+
+// close ends the stream as other load balancers do: it looks as if all were well.
+func (v *visit) close() { v.cut <- nil }
+
+// over returns when the session ended; zero while it lasts.
+func (v *visit) over() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.ended
+}
 
 func (v *visit) words() []*agentv1.AgentMessage {
 	v.mu.Lock()

@@ -340,7 +340,7 @@ func TestAnHourAlone(t *testing.T) {
 		if got := w.gateway.log("r1"); got != string(output) {
 			t.Errorf("%d of %d bytes arrived", len(got), len(output))
 		}
-		if n := w.gateway.dials; n < 100 || n > 500 {
+		if n := w.gateway.dialled(); n < 100 || n > 500 {
 			t.Errorf("the worker dialed %d times in an hour, want some 240: a try each 15 s on average", n)
 		}
 		// A session that lasted makes the failures before it forgotten.
@@ -367,8 +367,16 @@ func TestFloodDoesNotHoldUpAKill(t *testing.T) {
 		v.launch(launchOf("r1"))
 		v.launch(launchOf("r2"))
 		w.wait(5 * time.Second)
-		for _, run := range []string{"r1", "r2"} { // answer the questions and nothing else
-			v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_LogAck{LogAck: &agentv1.LogAck{Key: launchOf(run).GetKey()}}})
+		// Answer the questions and nothing else. There is no credit to speak of
+		// before both are answered.
+		for _, answer := range []struct {
+			run    string
+			credit int64
+		}{{"r1", 1 << 10}, {"r2", 1 << 10}, {"none", 64 << 10}} {
+			v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_LogAck{LogAck: &agentv1.LogAck{
+				Key: launchOf(answer.run).GetKey(), Credit: answer.credit,
+			}}})
+			w.wait(time.Second)
 		}
 		w.wait(5 * time.Second)
 		sent := map[string]int{}

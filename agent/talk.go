@@ -3,87 +3,81 @@ package agent
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/schedd/schedd/agent/session"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
 )
 
-// refusedAgain is how often a worker asks that was told it is not wanted.
-// Somebody may change that, and should not have to restart it then.
-const refusedAgain = time.Hour
+// leaveWithin is how long a worker stays on a connection that takes no new
+// streams any more. A load balancer that is reloaded says so to all its workers
+// at once, and gives them some seconds before it cuts.
+const leaveWithin = 5 * time.Second
 
-// errReplaced is what the gateway is told of a stream that has a successor.
-var errReplaced = errors.New("replaced by a new session")
-
-// talker keeps a session with some gateway, one after the other. A new one is
-// opened before the old is closed, wherever there is a choice.
+// talker dials: it keeps a session with some gateway, one after the other. A new
+// one is opened before the old is ended, wherever there is a choice.
 type talker struct {
-	log     *slog.Logger
-	table   *table
-	home    *home
-	hello   *agentv1.Hello
-	servers []string
+	*sessions
+	servers []string // in the order of their turns
 	dialer  func(context.Context, string) (net.Conn, error)
 
-	wg   sync.WaitGroup // one for each conversation
-	live atomic.Int32   // conversations under way
+	wg sync.WaitGroup // two for each conversation
 
 	// For run alone.
-	server   int    // the one to try next
-	connects uint32 // sessions tried in this life
-	failures int    // in a row
+	server   int           // whose turn it is
+	failures int           // in a row, but for tries that took too long
+	refusals int           // the last of these, those with a status that may be meant
+	late     int           // tries in a row that took too long
+	took     time.Duration // to open the last session
+	rhythm   rhythm
 }
 
-func newTalker(c Config, s Seams, h *home, t *table) *talker {
+// newTalker returns a talker that tries the servers in an order of its own, so
+// that the workers of one that is away spread over all others.
+func newTalker(c Config, s Seams, all *sessions) *talker {
 	servers := c.servers()
-	return &talker{
-		log: s.Log, table: t, home: h, hello: newHello(c, s.BootID),
-		servers: servers, dialer: s.Dialer, server: rand.IntN(len(servers)),
-	}
+	rand.Shuffle(len(servers), func(i, j int) { servers[i], servers[j] = servers[j], servers[i] })
+	return &talker{sessions: all, servers: servers, dialer: s.Dialer}
 }
-
-// conversation is a session that is being run.
-type conversation struct {
-	*session.Session
-	server string
-	conn   *grpc.ClientConn
-	begun  time.Time
-	end    context.CancelCauseFunc
-	done   chan struct{}
-	err    error // why it ended; to be read after done is closed
-}
-
-// connected reports whether there is a session.
-func (k *talker) connected() bool { return k.live.Load() > 0 }
 
 // run keeps a session until ctx is done; the cause of that is what the last one
 // says goodbye with.
 func (k *talker) run(ctx context.Context) {
 	defer k.wg.Wait()
 	var current *conversation
-	for ctx.Err() == nil {
+	for k.awaitTurn(ctx) {
 		next, err := k.open(ctx)
 		if err != nil {
 			current = k.retry(ctx, current, err)
 			continue
 		}
-		k.begin(ctx, next)
-		if current != nil {
-			current.end(errReplaced)
-		}
-		current = k.attend(ctx, next)
+		leaving := k.begin(ctx, next)
+		current = k.attend(ctx, next, leaving)
 	}
+}
+
+// awaitTurn waits while a primary that has dialled this worker serves it: whoever
+// dials as well would only throw that one out. It returns false at the end.
+func (k *talker) awaitTurn(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		c := k.current()
+		if c == nil || !c.accepted {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+		case <-c.done:
+		}
+	}
+	return false
 }
 
 // open opens a session over a connection of its own, so that a load balancer may
@@ -91,26 +85,21 @@ func (k *talker) run(ctx context.Context) {
 func (k *talker) open(ctx context.Context) (*conversation, error) {
 	server := k.servers[k.server%len(k.servers)]
 	k.server++
-	k.connects++
 	conn, err := k.dial(server)
 	if err != nil {
 		return nil, err
 	}
-	hello := proto.CloneOf(k.hello)
-	hello.SessionEpoch = uint64(k.home.starts)<<32 | uint64(k.connects)
+	began := time.Now()
 	connect := func(ctx context.Context) (session.Stream, error) {
 		return agentv1.NewAgentGatewayClient(conn).Connect(ctx, wire.SessionOptions()...)
 	}
-	s, err := session.Open(ctx, connect, hello, k.home.key, k.log)
+	c, err := k.introduce(ctx, patience(k.late, k.took), server, connect)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	w := s.Welcome()
-	k.log.Info("connected", "worker", k.table.worker, "server", server, "primary", w.GetPrimaryId(), "epoch", hello.GetSessionEpoch())
-	if w.GetWorkerId() != k.table.worker {
-		k.log.Warn("the gateway knows this worker by another id", "worker", k.table.worker, "there", w.GetWorkerId())
-	}
-	return &conversation{Session: s, server: server, conn: conn, begun: time.Now(), done: make(chan struct{})}, nil
+	k.late, k.refusals, k.took = 0, 0, c.begun.Sub(began)
+	c.conn = conn
+	return c, nil
 }
 
 func (k *talker) dial(server string) (*grpc.ClientConn, error) {
@@ -122,42 +111,98 @@ func (k *talker) dial(server string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(server, options...)
 }
 
-// begin lets a conversation run.
-func (k *talker) begin(ctx context.Context, c *conversation) {
-	ctx, c.end = context.WithCancelCause(ctx)
-	k.live.Add(1)
+// begin lets a conversation run. What it returns is closed when it is time to
+// leave its connection, if that comes before its end.
+func (k *talker) begin(ctx context.Context, c *conversation) (leaving <-chan struct{}) {
+	left := make(chan struct{})
+	ctx, over := context.WithCancel(ctx)
 	k.wg.Go(func() {
-		defer close(c.done)
-		defer k.live.Add(-1)
-		defer c.end(nil)
-		err := c.Run(ctx, k.table, k.table)
-		c.err = errors.Join(err, c.conn.Close())
+		defer over()
+		k.converse(ctx, c)
 	})
+	k.wg.Go(func() {
+		if goesAway(ctx, c.conn) {
+			close(left)
+		}
+	})
+	return left
+}
+
+// goesAway reports whether a connection takes no new streams any more, which is
+// all that can be seen of an HTTP/2 GOAWAY: a load balancer or a primary at the
+// other end is about to stop. It waits until that is so and, since all workers
+// see it at once, for a part of [leaveWithin]. It is false when ctx is done
+// before, as it is when the connection broke and the session with it.
+func goesAway(ctx context.Context, conn *grpc.ClientConn) bool {
+	// A stream may be open a moment before its connection is said to be ready.
+	for conn.GetState() == connectivity.Connecting {
+		if !conn.WaitForStateChange(ctx, connectivity.Connecting) {
+			return false
+		}
+	}
+	if !conn.WaitForStateChange(ctx, connectivity.Ready) {
+		return false
+	}
+	moment := time.NewTimer(rand.N(leaveWithin))
+	defer moment.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-moment.C:
+		return true
+	}
 }
 
 // attend waits until there has to be another session. It returns c if that one
 // still serves.
-func (k *talker) attend(ctx context.Context, c *conversation) *conversation {
+func (k *talker) attend(ctx context.Context, c *conversation, leaving <-chan struct{}) *conversation {
+	rotation := time.NewTimer(k.rhythm.rotation(c.begun, rand.Float64()))
+	defer rotation.Stop()
 	select {
 	case <-ctx.Done():
 		return c
+	case <-rotation.C:
+		k.log.Info("replacing the session", "server", c.where, "reason", "it is about to be cut")
+		k.failures = 0 // it is as old as a session gets here
+		return c
 	case reason := <-c.Replace():
 		return k.succeed(ctx, c, reason)
+	case <-leaving:
+		return k.succeed(ctx, c, "its connection takes no new streams")
 	case <-c.done:
+	}
+	return k.lost(ctx, c)
+}
+
+// lost goes on after c has ended.
+func (k *talker) lost(ctx context.Context, c *conversation) *conversation {
+	if k.current() != nil {
+		return nil // a primary has dialled this worker
 	}
 	k.outlived(c)
 	select {
 	case reason := <-c.Replace(): // it was cut as soon as it was asked to move
 		return k.succeed(ctx, c, reason)
 	default:
-		return k.retry(ctx, nil, c.err)
+	}
+	if wasCut(c.err) {
+		k.noteCut(time.Since(c.begun))
+	}
+	return k.retry(ctx, nil, c.err)
+}
+
+// noteCut tells people of a load balancer that ends streams by the clock.
+func (k *talker) noteCut(age time.Duration) {
+	if limit, news := k.rhythm.cut(age, time.Now()); news {
+		k.log.Warn("the load balancer cuts every stream at the same age; replacing sessions before that. A longer timeout there would be better",
+			"age", limit.Round(time.Second))
 	}
 }
 
 // succeed makes way for the successor of c: at once, unless c is so young that
 // this could go round and round.
 func (k *talker) succeed(ctx context.Context, c *conversation, reason string) *conversation {
-	k.log.Info("replacing the session", "server", c.server, "reason", reason)
+	k.log.Info("replacing the session", "server", c.where, "reason", reason)
 	k.outlived(c)
 	if k.failures == 0 && time.Since(c.begun) >= wire.BackoffReset {
 		return c
@@ -179,8 +224,8 @@ func (k *talker) retry(ctx context.Context, current *conversation, err error) *c
 	if ctx.Err() != nil {
 		return current
 	}
-	k.failures++
-	wait := wire.Backoff(k.failures, rand.Float64())
+	k.count(err)
+	wait := pause(k.failures, k.refusals, rand.Float64())
 	if r, ok := errors.AsType[*session.Rejected](err); ok && r.Permanent {
 		wait = wire.Spread(refusedAgain, wire.StreamLifeSpread, rand.Float64())
 		k.log.Error("THE GATEWAY DOES NOT WANT THIS WORKER; have an administrator look at it",
@@ -189,9 +234,25 @@ func (k *talker) retry(ctx context.Context, current *conversation, err error) *c
 		if ok {
 			wait += r.RetryAfter
 		}
-		k.log.Warn("no session; trying again", "err", err, "again_in", wait, "tries", k.failures)
+		k.log.Warn("no session; trying again", "err", err, "again_in", wait, "tries", k.failures+k.late)
 	}
 	return k.rest(ctx, current, wait)
+}
+
+// count takes note of a failure. A try that took too long has cost time enough,
+// and the next one may take longer: the pauses do not grow as well.
+func (k *talker) count(err error) {
+	if errors.Is(err, session.ErrLate) {
+		k.late++
+		return
+	}
+	k.late = 0
+	k.failures++
+	if !mayBeMeant(err) {
+		k.refusals = 0
+		return
+	}
+	k.refusals++
 }
 
 // rest waits. The conversation that goes on meanwhile, if any, is returned
@@ -210,7 +271,7 @@ func (k *talker) rest(ctx context.Context, current *conversation, wait time.Dura
 		case <-timer.C:
 			return current
 		case <-done:
-			k.log.Warn("the session ended before its successor began", "server", current.server, "err", current.err)
+			k.log.Warn("the session ended before its successor began", "server", current.where, "err", current.err)
 			current, done = nil, nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,9 @@ type world struct {
 	host    *fakerunner.Fake
 	dir     string
 	boot    string
-	onStart func(run string) // called while an attempt is being started
+	dial    func(ctx context.Context, addr string) (net.Conn, error) // the gateway, unless it is changed
+	change  func(*agent.Config, *agent.Seams)                        // of workers that start from now on
+	onStart func(run string)                                         // called while an attempt is being started
 
 	workers []*worker
 }
@@ -67,6 +70,7 @@ func story(t *testing.T, m manners, script map[string]fakerunner.Behaviour, f fu
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, gateway: newGateway(t, m), dir: t.TempDir(), boot: "boot-1"}
+		w.dial, w.change = w.gateway.dial, func(*agent.Config, *agent.Seams) {}
 		w.host = fakerunner.New(func(s runner.Spec) fakerunner.Behaviour {
 			run, _, _ := strings.Cut(s.ID, "/")
 			if w.onStart != nil {
@@ -74,17 +78,25 @@ func story(t *testing.T, m manners, script map[string]fakerunner.Behaviour, f fu
 			}
 			return script[run]
 		})
+		defer w.close()
 		f(w)
-		for _, one := range w.workers {
-			one.stop()
-			one.wg.Wait()
-			if one.err != nil {
-				t.Errorf("a worker ended with %v", one.err)
-			}
-		}
-		w.host.Close()
-		w.gateway.close()
 	})
+}
+
+// close ends all that was started.
+func (w *world) close() {
+	for _, one := range w.workers {
+		one.stop()
+		one.wg.Wait()
+		if one.err != nil {
+			w.Errorf("a worker ended with %v", one.err)
+		}
+		if w.Failed() {
+			w.Logf("a worker's log:\n%s", one.log)
+		}
+	}
+	w.host.Close()
+	w.gateway.close()
 }
 
 func (w *world) config() agent.Config {
@@ -102,10 +114,12 @@ func (w *world) startIn(dir, boot string) *worker {
 	one := &worker{stop: stop, log: new(lockedBuffer)}
 	c := w.config()
 	c.DataDir = dir
-	log := slog.New(slog.NewTextHandler(one.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	one.wg.Go(func() {
-		one.err = agent.Run(ctx, c, agent.Seams{Log: log, Runner: w.host, Dialer: w.gateway.dial, BootID: boot})
-	})
+	seams := agent.Seams{
+		Log:    slog.New(slog.NewTextHandler(one.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Runner: w.host, Dialer: w.dial, BootID: boot,
+	}
+	w.change(&c, &seams)
+	one.wg.Go(func() { one.err = agent.Run(ctx, c, seams) })
 	w.workers = append(w.workers, one)
 	w.wait(time.Second)
 	return one

@@ -14,9 +14,8 @@ import (
 	"github.com/schedd/schedd/proto/wire"
 )
 
-// openTimeout bounds the way from the dial to the welcome. A connection may need
-// two tries of 20 s each.
-const openTimeout = 45 * time.Second
+// ErrLate says that a session was not opened in time.
+var ErrLate = errors.New("no welcome")
 
 // Rejected is the gateway's word that it does not want this session. Nothing but
 // this message has that authority: a status may come from a load balancer.
@@ -42,20 +41,21 @@ func rejected(r *agentv1.Reject) *Rejected {
 
 // Open opens a stream and introduces the worker on it. What it returns is a
 // session that the gateway has welcomed; Run it, or the stream leaks. The error
-// is [*Rejected] if the gateway said no.
+// is [*Rejected] if the gateway said no, and wraps [ErrLate] if there was no
+// welcome within the given time, which includes that to connect.
 //
 // The context bounds the opening only. The stream outlives it, so that there is
-// time for last words; connect gets a context of its own. Revisions and
-// PublicKey of hello are filled in here; it is not changed.
-func Open(ctx context.Context, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey, log *slog.Logger) (*Session, error) {
+// time for last words; connect gets a context of its own, and is called once.
+// Revisions and PublicKey of hello are filled in here; it is not changed.
+func Open(ctx context.Context, within time.Duration, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey, log *slog.Logger) (*Session, error) {
 	streamCtx, hangUp := context.WithCancel(context.WithoutCancel(ctx))
-	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no welcome within %v", openTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("%w within %v", ErrLate, within))
 	defer cancel()
 	stop := context.AfterFunc(ctx, hangUp)
 
 	stream, welcome, err := introduce(streamCtx, connect, hello, key)
 	if !stop() && err == nil {
-		err = errors.New("welcomed too late")
+		err = errors.New("it came too late")
 	}
 	if err != nil {
 		hangUp()

@@ -33,12 +33,12 @@ const farewell = 5 * time.Second
 // gateway that pings faster than we can answer gets fewer answers.
 const urgentMax = 16
 
-// ErrSilent is returned for a session in which nothing was heard for three ping
-// intervals.
+// ErrSilent is returned for a session in which nothing was heard for
+// [wire.DeadAfter], or for three intervals of a gateway that pings slowly.
 var ErrSilent = errors.New("the gateway has been silent for too long")
 
-// Stream is the worker's end of the stream. Its context is the one that Connect
-// was called with.
+// Stream is the worker's end of the stream, whoever opened it. It ends with the
+// context that it was made with, which wakes who waits in it.
 type Stream interface {
 	Send(*agentv1.AgentMessage) error
 	Recv() (*agentv1.GatewayMessage, error)
@@ -198,9 +198,8 @@ func ending(received, sent error) error {
 	return sent
 }
 
-func (s *Session) deadAfter() time.Duration {
-	return s.interval * (wire.DeadAfter / wire.PingInterval)
-}
+// deadAfter leaves room for a lost ping, whatever interval the gateway chose.
+func (s *Session) deadAfter() time.Duration { return max(wire.DeadAfter, 3*s.interval) }
 
 // offer asks for the session to be replaced, once.
 func (s *Session) offer(reason string) {

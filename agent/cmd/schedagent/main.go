@@ -1,8 +1,9 @@
 // Command schedagent is a worker: it dials out to the primaries of schedd, runs
 // what they ask for, and tells them how it went.
 //
-// It never listens, and never prints but for help, its version and the one line
-// that says why it ended. Its story is in its log, on standard error.
+// It listens only where it is told to, for primaries that dial it, and never
+// prints but for help, its version and the one line that says why it ended. Its
+// story is in its log, on standard error.
 package main
 
 import (

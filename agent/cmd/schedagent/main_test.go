@@ -40,7 +40,8 @@ func TestWrongUsage(t *testing.T) {
 		{"run --slots 0", "slots: 0 is not between 1 and 10000"},
 		{"run --labels a=1,a=2", `label "a" is given twice`},
 		{"run --server 10.0.0.1:7421", "give --insecure"},
-		{"run --direct-listen :7422", "--direct-listen is not available yet"},
+		{"run --direct-listen :7422", "can be reached from other hosts"},
+		{"run --direct-listen 127.0.0.1:7422 --server here", "is not host:port"},
 		{"run --join-token hush", "--join-token is not available yet"},
 		{"run --log-format xml", `"xml" is neither text nor json`},
 		{"run --log-level loud", "--log-level"},
@@ -92,11 +93,38 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// A worker that listens dials only a server that somebody named, wherever that is
+// written.
+func TestDirectListenDialsNobody(t *testing.T) {
+	for _, test := range []struct {
+		args, env, want string
+	}{
+		{"", "", "127.0.0.1:7421"},
+		{"--direct-listen=127.0.0.1:7422", "", ""},
+		{"--direct-listen=127.0.0.1:7422 --server=127.0.0.1:7421", "", "127.0.0.1:7421"},
+		{"--direct-listen=127.0.0.1:7422", "localhost:1", "localhost:1"},
+	} {
+		t.Run(test.args+test.env, func(t *testing.T) {
+			t.Setenv("SCHEDAGENT_SERVER", test.env) // an empty one counts as none
+			o, fs := newOptions()
+			if err := o.parse(fs, append(strings.Fields(test.args), "--name=a")); err != nil || o.Server != test.want {
+				t.Errorf("server %q, %v; want %q", o.Server, err, test.want)
+			}
+		})
+	}
+}
+
 // program starts schedagent as a process of its own.
 func program(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
+	return programIn(t, nil, args...)
+}
+
+// programIn starts it with more in its environment.
+func programIn(t *testing.T, env []string, args ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), actAsProgram+"=1")
+	cmd.Env = append(append(os.Environ(), actAsProgram+"=1"), env...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

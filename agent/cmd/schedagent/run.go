@@ -13,6 +13,7 @@ import (
 )
 
 const overview = `schedagent is a worker of schedd: it dials out to the primaries and runs what they ask for.
+On a host that can be reached and can't dial out, it listens instead: see run --direct-listen.
 
 Commands:
   run       be a worker; run --help lists its settings
@@ -30,10 +31,9 @@ const envPrefix = "SCHEDAGENT"
 // options are the settings of run.
 type options struct {
 	agent.Config
-	directListen string
-	joinToken    settings.Secret
-	logLevel     slog.Level
-	logFormat    string
+	joinToken settings.Secret
+	logLevel  slog.Level
+	logFormat string
 }
 
 // newOptions returns the defaults, and the flags that change them.
@@ -46,9 +46,9 @@ func newOptions() (*options, *flag.FlagSet) {
 	fs.StringVar(&o.Name, "name", o.Name, "`name` that people see; workers differ by id, so two may share one")
 	fs.Var((*labels)(&o.Labels), "labels", "what jobs select workers by, a `list` such as zone=eu,gpu")
 	fs.IntVar(&o.Slots, "slots", o.Slots, "`number` of runs at the same time")
-	fs.StringVar(&o.AdvertiseHostname, "advertise-hostname", "", "host `name` to show to people, instead of what is detected; nobody dials it")
-	fs.StringVar(&o.AdvertiseIP, "advertise-ip", "", "`address` to show to people, instead of what is detected; nobody dials it")
-	fs.StringVar(&o.directListen, "direct-listen", "", "`address` to listen on in direct mode; not available yet")
+	fs.StringVar(&o.AdvertiseHostname, "advertise-hostname", "", "host `name` to show to people, instead of what is detected; dialled in direct mode only")
+	fs.StringVar(&o.AdvertiseIP, "advertise-ip", "", "`address` to show to people, instead of what is detected; dialled in direct mode only")
+	fs.StringVar(&o.DirectListen, "direct-listen", "", "`address` to listen on in direct mode, for primaries that dial this worker; it dials out as well only if --server is given")
 	fs.Var(&o.joinToken, "join-token", "`token` to enrol with, or the file that holds it; not available yet")
 	fs.BoolVar(&o.Insecure, "insecure", o.Insecure, "talk to other hosts without TLS and authentication")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn, error")
@@ -58,10 +58,7 @@ func newOptions() (*options, *flag.FlagSet) {
 
 // check finds what no single setting can tell.
 func (o *options) check() error {
-	switch {
-	case o.directListen != "":
-		return settings.Errorf("--direct-listen is not available yet; leave it out, and let this worker dial the primaries")
-	case o.joinToken != "":
+	if o.joinToken != "" {
 		return settings.Errorf("--join-token is not available yet; leave it out, workers join without enrolment")
 	}
 	if err := o.Validate(); err != nil {
@@ -70,15 +67,26 @@ func (o *options) check() error {
 	return nil
 }
 
+// parse reads the settings. A worker that listens does not dial a server that
+// nobody named.
+func (o *options) parse(fs *flag.FlagSet, args []string) error {
+	if err := settings.Parse(fs, args, envPrefix); err != nil {
+		return err
+	}
+	named := false
+	fs.Visit(func(f *flag.Flag) { named = named || f.Name == "server" })
+	if o.DirectListen != "" && !named {
+		o.Server = ""
+	}
+	return o.check()
+}
+
 // runWorker is the command run.
 func runWorker(ctx context.Context, args []string, out, logs io.Writer) error {
 	o, fs := newOptions()
-	err := settings.Parse(fs, args, envPrefix)
+	err := o.parse(fs, args)
 	if errors.Is(err, settings.ErrHelp) {
 		return settings.Usage(fs, out, envPrefix, runSummary)
-	}
-	if err == nil {
-		err = o.check()
 	}
 	if err != nil {
 		return err
@@ -88,7 +96,7 @@ func runWorker(ctx context.Context, args []string, out, logs io.Writer) error {
 		return err
 	}
 	if o.Insecure {
-		log.Warn("INSECURE: no TLS and no authentication of the gateway; whoever is on the way can run programs here")
+		log.Warn("INSECURE: no TLS and no authentication of the gateway; whoever is on the way, or can reach --direct-listen, can run programs here")
 	}
 	return agent.Run(ctx, o.Config, agent.Seams{Log: log})
 }
