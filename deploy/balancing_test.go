@@ -89,8 +89,15 @@ func startPrimary(t *testing.T) addresses {
 	t.Helper()
 	p := addresses{freeAddr(t), freeAddr(t)}
 	start(t, binary("schedd"), "serve", "--data-dir="+t.TempDir(), "--api-addr="+p.api, "--web-addr="+p.web, "--cluster-addr="+freeAddr(t))
+	get(t, p.web, "/readyz")
+	return p
+}
+
+// get returns a page as soon as it is there.
+func get(t *testing.T, addr, path string) (page string) {
+	t.Helper()
 	eventually(t, func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.web+"/readyz", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
 		if err != nil {
 			return err
 		}
@@ -99,12 +106,14 @@ func startPrimary(t *testing.T) addresses {
 			return err
 		}
 		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return errors.New(resp.Status)
+		text, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode != http.StatusOK {
+			err = errors.New(resp.Status)
 		}
-		return nil
+		page = string(text)
+		return err
 	})
-	return p
+	return page
 }
 
 // carries asserts that a worker and people work together behind a load balancer.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -95,5 +96,49 @@ func TestPodsAreSetRight(t *testing.T) {
 			args = append(args, strings.ReplaceAll(arg, "$(POD_NAME)", "schedd-0"))
 		}
 		takes(t, program, services, args...)
+	}
+}
+
+var (
+	command = regexp.MustCompile("(schedd|schedagent) (dev|serve|run|keygen|recover|snapshot (?:save|restore|inspect))\\b((?:[^\n`|\\\\]|\\\\\n)*)")
+	option  = regexp.MustCompile(`--[a-z-]+`)
+	metric  = regexp.MustCompile(`schedd_[a-z_]+`)
+)
+
+// Each flag that a guide gives to one of our programs is one that it has.
+func TestGuidesGiveFlagsThatThereAre(t *testing.T) {
+	helps := map[string]string{}
+	for _, guide := range guides {
+		for _, m := range command.FindAllStringSubmatch(read(t, guide), -1) {
+			flags := option.FindAllString(m[3], -1)
+			if len(flags) == 0 {
+				continue
+			}
+			line := m[1] + " " + m[2]
+			if _, asked := helps[line]; !asked {
+				cmd := exec.Command(binary(m[1]), append(strings.Fields(m[2]), "--help")...)
+				cmd.Env = clean()
+				help, err := cmd.CombinedOutput()
+				if err != nil {
+					t.Errorf("%s: %s --help: %v\n%s", guide, line, err, help)
+				}
+				helps[line] = string(help)
+			}
+			for _, f := range flags {
+				if !strings.Contains(helps[line], f) {
+					t.Errorf("%s: %s has no %s", guide, line, f)
+				}
+			}
+		}
+	}
+}
+
+// Each metric that the guide watches is one that there is.
+func TestGuideWatchesWhatThereIs(t *testing.T) {
+	metrics := get(t, startPrimary(t).web, "/metrics")
+	for _, name := range metric.FindAllString(read(t, "../docs/operating-a-cluster.md"), -1) {
+		if !strings.Contains(metrics, name) {
+			t.Errorf("there is no metric %s", name)
+		}
 	}
 }
