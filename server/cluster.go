@@ -240,14 +240,14 @@ const (
 	// leaderless is for how long a primary without a link to the leader still
 	// counts as healthy: elections are over by then.
 	leaderless = 15 * time.Second
-	// moveEvery is how often workers are asked to go elsewhere while others know
-	// of a leader and this primary does not reach it.
+	// moveEvery is how often workers are asked to go elsewhere while this primary
+	// does not reach the leader and others may.
 	moveEvery = time.Minute
 )
 
 // watchHealth says to load balancers and workers when this primary does not
-// reach the leader. Workers stay where they are while nobody does: their runs go
-// on, and there is nowhere better.
+// reach the leader. Workers stay where they are while no primary does: their runs
+// go on, and there is nowhere better.
 func (s *Server) watchHealth(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -261,9 +261,9 @@ func (s *Server) watchHealth(ctx context.Context) {
 		for _, service := range []string{"", agentv1.AgentGateway_ServiceDesc.ServiceName} {
 			s.health.SetServingStatus(service, status) // without effect after Shutdown
 		}
-		if s.cutOff() && time.Since(moved) >= moveEvery && s.uplink.Len() > 0 && s.member.LeaderElsewhere(ctx) {
+		if s.cutOff() && time.Since(moved) >= moveEvery && s.uplink.Len() > 0 && s.member.BetterElsewhere(ctx) {
 			moved = time.Now()
-			s.log.Warn("this primary does not reach the leader, and others do: workers are asked to come back through them", "sessions", s.uplink.Len())
+			s.log.Warn("this primary has no link to a leader, and others may: workers are asked to come back through them", "sessions", s.uplink.Len())
 			s.gateway.Shed(s.uplink.Len())
 		}
 		select {

@@ -289,14 +289,30 @@ func (m *Member) joinAt(ctx context.Context, address string) error {
 	return nil
 }
 
-// LeaderElsewhere asks the other primaries of the group, and reports whether one
-// of them knows of a leader.
-func (m *Member) LeaderElsewhere(ctx context.Context) bool {
-	for _, address := range m.addresses() {
-		r, err := m.ask(ctx, address)
-		if err == nil && r.GetInstance() != m.instance && r.GetLeaderId() != "" && r.GetLeaderId() != m.Self.ID {
+// BetterElsewhere asks the other primaries of the group, and reports whether a
+// worker would be better off with one of them than here, where there is no link
+// to a leader: when one of them knows of a leader, or so many can't be reached
+// that those may have one. While most can be reached and none knows of a leader,
+// it is the same everywhere.
+func (m *Member) BetterElsewhere(ctx context.Context) bool {
+	servers := m.Store.Status().Servers
+	answers := make([]*peerv1.IntroduceResponse, len(servers))
+	var wg sync.WaitGroup
+	for i, v := range servers {
+		if v.ID != m.Self.ID {
+			wg.Go(func() { answers[i], _ = m.ask(ctx, v.Address) }) // who does not answer does not count
+		}
+	}
+	wg.Wait()
+	reached := 1 // itself
+	for _, r := range answers {
+		if r == nil {
+			continue
+		}
+		reached++
+		if r.GetLeaderId() != "" && r.GetLeaderId() != m.Self.ID {
 			return true
 		}
 	}
-	return false
+	return reached <= len(servers)/2
 }

@@ -340,28 +340,39 @@ func TestAddressChange(t *testing.T) {
 	}
 }
 
-// Any primary tells whether others know of a leader.
-func TestLeaderElsewhere(t *testing.T) {
+// A primary without a link sends workers elsewhere when others know of a leader,
+// or when it can't tell, and not when none has one.
+func TestBetterElsewhere(t *testing.T) {
 	story(t, func(w *world) {
 		list := []string{"a", "b", "c"}
 		for _, id := range list {
 			w.start(id, 3, list...)
 		}
 		w.wait(20 * time.Second)
-		n := w.nodes["a"]
-		if n.store.Leads() {
-			n = w.nodes["b"]
-		}
-		if !n.member.LeaderElsewhere(w.Context()) {
-			w.Error("the others know of no leader")
-		}
+		var n, leader, other *node
 		for _, m := range w.nodes {
-			if m != n {
-				m.down()
+			switch {
+			case m.store.Leads():
+				leader = m
+			case n == nil:
+				n = m
+			default:
+				other = m
 			}
 		}
-		if n.member.LeaderElsewhere(w.Context()) {
-			w.Error("somebody who is down knows of a leader")
+		if !n.member.BetterElsewhere(w.Context()) {
+			w.Error("the others have a leader")
+		}
+		w.net.Isolate(leader.id)
+		w.net.Cut(n.id, other.id)
+		w.wait(10 * time.Second)
+		if n.member.BetterElsewhere(w.Context()) {
+			w.Error("nobody has a leader, and two of three can tell")
+		}
+		leader.down()
+		other.down()
+		if !n.member.BetterElsewhere(w.Context()) {
+			w.Error("the others can't be reached, and may have a leader")
 		}
 	})
 }
