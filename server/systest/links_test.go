@@ -107,7 +107,7 @@ func TestClonedWorker(t *testing.T) {
 	story(t, func(w *world) {
 		k := shop(w)
 		k.end()
-		clone := &worker{w: w, name: "clone", dir: k.dir + "-clone", link: w.net.newLink(), config: k.config}
+		clone := &worker{w: w, name: "clone", dir: k.dir + "-clone", link: w.net.newLink("clone"), config: k.config}
 		clone.host = fakerunner.New(w.scripted("clone"))
 		if err := os.CopyFS(clone.dir, os.DirFS(k.dir)); err != nil {
 			w.Fatal(err)

@@ -3,51 +3,119 @@ package systest
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// network is all that lies between the primary and the others.
+// network is all that lies between primaries, workers and people. Whoever dials
+// the API gets any of the primaries that listen, as behind a load balancer.
 type network struct {
-	mu       sync.Mutex
-	listener *bufconn.Listener // nil: nobody listens
-	links    []*link
-	delay    func() // bytes take so long to arrive; nil: no time
+	mu    sync.Mutex
+	ports map[port]*bufconn.Listener
+	links []*link
+	walls map[[2]string]bool // pairs of primaries that can't reach each other
+	delay func()             // bytes take so long to arrive; nil: no time
 }
+
+// port is where a primary listens: for people and workers, or for the others.
+type port struct{ host, service string }
+
+const (
+	apiPort     = "7421"
+	clusterPort = "7420"
+)
 
 var (
 	errRefused = errors.New("connection refused")
 	errNoRoute = errors.New("no route to host")
 )
 
-// listen lets a primary be dialled from now on.
-func (n *network) listen() *bufconn.Listener {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.listener = bufconn.Listen(64 << 10)
-	return n.listener
+func newNetwork() *network {
+	return &network{ports: map[port]*bufconn.Listener{}, walls: map[[2]string]bool{}}
 }
 
-// newLink returns somebody's way to the primary.
-func (n *network) newLink() *link {
+// listen lets a primary be dialled from now on.
+func (n *network) listen(p port) *bufconn.Listener {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l := &link{net: n, cables: map[*cable]struct{}{}, flowing: closed()}
+	n.ports[p] = bufconn.Listen(64 << 10)
+	return n.ports[p]
+}
+
+// newLink returns the way of a host to the primaries.
+func (n *network) newLink(host string) *link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := &link{net: n, host: host, cables: map[*cable]struct{}{}, flowing: closed()}
 	n.links = append(n.links, l)
 	return l
 }
 
-// vanish takes the primary off the network: nothing that it sent and that nobody
-// has read yet arrives any more, and nobody can dial it.
-func (n *network) vanish() {
+// find returns where a dial to an address leads.
+func (n *network) find(from, address string) (port, *bufconn.Listener, error) {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return port{}, nil, err
+	}
 	n.mu.Lock()
-	n.listener = nil
+	defer n.mu.Unlock()
+	p := port{host, service}
+	if service == apiPort && n.ports[p] == nil {
+		var any []port
+		for q := range n.ports {
+			if q.service == apiPort {
+				any = append(any, q)
+			}
+		}
+		if len(any) > 0 {
+			p = any[rand.IntN(len(any))] // the load balancer
+		}
+	}
+	switch l := n.ports[p]; {
+	case n.walls[pairOf(from, p.host)]:
+		return p, nil, errNoRoute
+	case l == nil:
+		return p, nil, errRefused
+	default:
+		return p, l, nil
+	}
+}
+
+func pairOf(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
+
+// part puts a wall between two primaries, or takes it away.
+func (n *network) part(a, b string, apart bool) {
+	n.mu.Lock()
+	n.walls[pairOf(a, b)] = apart
+	n.mu.Unlock()
+	if apart {
+		n.reset(func(from, to string) bool { return pairOf(from, to) == pairOf(a, b) })
+	}
+}
+
+// vanish takes a primary off the network: nothing that it sent and that nobody
+// has read yet arrives any more, and nobody can dial it.
+func (n *network) vanish(host string) {
+	n.mu.Lock()
+	for p := range n.ports {
+		if p.host == host {
+			delete(n.ports, p)
+		}
+	}
+	n.mu.Unlock()
+	n.reset(func(from, to string) bool { return from == host || to == host })
+}
+
+// reset breaks the connections between some hosts.
+func (n *network) reset(these func(from, to string) bool) {
+	n.mu.Lock()
 	links := n.links
 	n.mu.Unlock()
 	for _, l := range links {
-		l.reset()
+		l.breakSome(func(c *cable) bool { return these(l.host, c.to) })
 	}
 }
 
@@ -70,9 +138,10 @@ func closed() chan struct{} {
 	return c
 }
 
-// link is the way from one host to the primary.
+// link is the way from one host to the primaries.
 type link struct {
-	net *network
+	net  *network
+	host string
 
 	mu      sync.Mutex
 	down    bool // dials fail
@@ -80,25 +149,23 @@ type link struct {
 	flowing chan struct{} // closed while bytes pass
 }
 
-// dial connects to the primary that listens at present.
-func (l *link) dial(ctx context.Context, _ string) (net.Conn, error) {
-	l.net.mu.Lock()
-	listener := l.net.listener
-	l.net.mu.Unlock()
+// dial connects to an address.
+func (l *link) dial(ctx context.Context, address string) (net.Conn, error) {
 	l.mu.Lock()
 	down := l.down
 	l.mu.Unlock()
-	switch {
-	case down:
+	if down {
 		return nil, errNoRoute
-	case listener == nil:
-		return nil, errRefused
+	}
+	p, listener, err := l.net.find(l.host, address)
+	if err != nil {
+		return nil, err
 	}
 	conn, err := listener.DialContext(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &cable{Conn: conn, link: l, over: make(chan struct{})}
+	c := &cable{Conn: conn, link: l, to: p.host, over: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cables[c] = struct{}{}
@@ -106,11 +173,15 @@ func (l *link) dial(ctx context.Context, _ string) (net.Conn, error) {
 }
 
 // reset breaks all connections.
-func (l *link) reset() {
+func (l *link) reset() { l.breakSome(func(*cable) bool { return true }) }
+
+func (l *link) breakSome(these func(*cable) bool) {
 	l.mu.Lock()
 	var all []*cable
 	for c := range l.cables {
-		all = append(all, c)
+		if these(c) {
+			all = append(all, c)
+		}
 	}
 	l.mu.Unlock()
 	for _, c := range all {
@@ -161,6 +232,7 @@ func (l *link) mend() {
 type cable struct {
 	net.Conn
 	link *link
+	to   string // the primary
 	once sync.Once
 	over chan struct{} // closed by Close
 

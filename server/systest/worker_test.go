@@ -33,7 +33,7 @@ type worker struct {
 // startWorker adds a host and starts its agent.
 func (w *world) startWorker(name string, labels map[string]string, slots int) *worker {
 	w.Helper()
-	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink()}
+	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink(name)}
 	k.host = fakerunner.New(w.scripted(name))
 	k.config = agent.DefaultConfig()
 	k.config.Name, k.config.Labels, k.config.Slots = name, labels, slots

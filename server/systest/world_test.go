@@ -54,7 +54,8 @@ type world struct {
 	book *book
 
 	disk    *raftstore.Memory // of the primary: outlives it
-	primary *primary          // nil: it is down
+	primary *primary          // nil: it is down; of a group: whoever answers
+	group   []*member         // none: there is but one primary
 	own     *link             // of who uses the API
 	workers []*worker
 
@@ -104,14 +105,17 @@ func story(t *testing.T, tell func(w *world)) {
 // newWorld returns a world with nothing in it.
 func newWorld(t *testing.T, dir string) *world {
 	w := &world{
-		T: t, dir: dir, tail: &tail{}, net: &network{}, book: &book{starts: map[string][]start{}},
+		T: t, dir: dir, tail: &tail{}, net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
 		put: map[string][]put{},
 	}
 	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
-	w.own = w.net.newLink()
+	w.own = w.net.newLink("client")
 	t.Cleanup(func() {
-		if w.primary != nil {
+		switch {
+		case len(w.group) > 0:
+			w.endGroup()
+		case w.primary != nil:
 			w.killPrimary()
 		}
 		for _, k := range w.workers {
@@ -146,7 +150,7 @@ func (w *world) startPrimary() {
 	var err error
 	p.server, err = server.Open(c, server.Seams{
 		Log: w.log.With("on", "primary"), Memory: w.disk,
-		Listen: func(string) (net.Listener, error) { return w.net.listen(), nil },
+		Listen: func(string) (net.Listener, error) { return w.net.listen(port{"primary-1", apiPort}), nil },
 	})
 	if err != nil {
 		w.Fatalf("opening the primary: %v", err)
@@ -168,10 +172,15 @@ func (w *world) startPrimary() {
 func (p *primary) dial(w *world) {
 	w.Helper()
 	options := append(wire.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(w.own.dial))
-	conn, err := grpc.NewClient("passthrough:///primary", options...)
+	conn, err := grpc.NewClient("passthrough:///primary:7421", options...)
 	if err != nil {
 		w.Fatal(err)
 	}
+	p.clients(conn)
+}
+
+// clients makes a client of each service.
+func (p *primary) clients(conn *grpc.ClientConn) {
 	p.conn = conn
 	p.jobs, p.runs = schedv1.NewJobServiceClient(conn), schedv1.NewRunServiceClient(conn)
 	p.workers, p.clusters = schedv1.NewWorkerServiceClient(conn), schedv1.NewClusterServiceClient(conn)
@@ -181,7 +190,7 @@ func (p *primary) dial(w *world) {
 // has sent and nobody has read is lost, and nothing is written any more.
 func (w *world) killPrimary() {
 	w.Helper()
-	w.net.vanish()
+	w.net.vanish("primary-1")
 	w.disk.Pull()
 	w.endPrimary()
 }
@@ -194,7 +203,7 @@ func (w *world) stopPrimary() {
 	if p.err != nil {
 		w.Errorf("the primary stopped with %v", p.err)
 	}
-	w.net.vanish()
+	w.net.vanish("primary-1")
 }
 
 func (w *world) endPrimary() {

@@ -1,0 +1,228 @@
+package systest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/proto/wire"
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/server"
+)
+
+// member is one primary of a group, over all its lives.
+type member struct {
+	w     *world
+	id    string
+	disk  *raftstore.Memory
+	dir   string // of its run logs
+	link  *link  // to the others
+	lives int
+
+	server *server.Server // nil: it is down
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	err    error // of the last life; when wg is done
+	own    *primary
+}
+
+// startGroup starts so many primaries, which form a group, and waits for a
+// leader. From then on w.primary is whichever of them answers.
+func (w *world) startGroup(n int) {
+	w.Helper()
+	var ids []string
+	for i := range n {
+		ids = append(ids, fmt.Sprint("p", i+1))
+	}
+	for _, id := range ids {
+		m := &member{w: w, id: id, disk: raftstore.NewMemory(), dir: filepath.Join(w.dir, id), link: w.net.newLink(id)}
+		w.group = append(w.group, m)
+	}
+	for _, m := range w.group {
+		m.start()
+	}
+	w.primary = &primary{}
+	w.primary.connect(w, w.own, "group:"+apiPort)
+	w.awaitLeader()
+}
+
+// awaitLeader waits until the group has a leader that answers.
+func (w *world) awaitLeader() *member {
+	w.Helper()
+	var m *member
+	w.await("a leader", time.Minute, func() bool {
+		m = w.leader()
+		return m != nil
+	})
+	return m
+}
+
+// leader returns the member that leads by the word of the one that answers.
+func (w *world) leader() *member {
+	ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+	defer cancel()
+	for _, m := range w.alive() {
+		r, err := m.own.clusters.GetStatus(ctx, &schedv1.GetStatusRequest{})
+		if err != nil {
+			continue
+		}
+		for _, x := range w.alive() {
+			if x.id == r.GetStatus().GetLeaderId() {
+				return x
+			}
+		}
+	}
+	return nil
+}
+
+// alive returns the members that are up.
+func (w *world) alive() []*member {
+	return slices.DeleteFunc(slices.Clone(w.group), func(m *member) bool { return m.server == nil })
+}
+
+// peers is the --join of all members.
+func (w *world) peers() string {
+	var list []string
+	for _, m := range w.group {
+		list = append(list, m.id+":"+clusterPort)
+	}
+	return strings.Join(list, ",")
+}
+
+// start starts the primary on what its last life left.
+func (m *member) start() {
+	m.w.Helper()
+	c := server.DefaultConfig()
+	c.NodeID, c.DataDir, c.Insecure = m.id, m.dir, true
+	c.Cluster.Addr, c.Cluster.Advertise = m.id+":"+clusterPort, m.id+":"+clusterPort
+	c.Cluster.BootstrapExpect, c.Cluster.Join = len(m.w.group), m.w.peers()
+	m.lives++
+	s, err := server.Open(c, server.Seams{
+		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk,
+		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.id, apiPort}), nil },
+		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.id, clusterPort}), nil },
+		DialCluster:   m.link.dial,
+	})
+	if err != nil {
+		m.w.Fatalf("opening %s: %v", m.id, err)
+	}
+	ctx, stop := context.WithCancel(m.w.Context())
+	m.server, m.stop = s, stop
+	m.wg.Go(func() { m.err = s.Run(ctx) })
+	m.own = &primary{}
+	m.own.connect(m.w, m.w.net.newLink("client"), m.id+":"+apiPort)
+}
+
+// kill ends the primary as SIGKILL does, at this very instant.
+func (m *member) kill() {
+	m.w.Helper()
+	m.w.net.vanish(m.id)
+	m.disk.Pull()
+	m.end()
+}
+
+// wipe takes all that a primary that is down had on its disk.
+func (m *member) wipe() {
+	m.disk = raftstore.NewMemory()
+	m.dir += "-new"
+}
+
+// leave asks the primary to stop, and waits until it has.
+func (m *member) leave() {
+	m.w.Helper()
+	m.end()
+	if m.err != nil {
+		m.w.Errorf("%s stopped with %v", m.id, m.err)
+	}
+	m.w.net.vanish(m.id)
+}
+
+func (m *member) end() {
+	_ = m.own.conn.Close()
+	m.stop()
+	m.wg.Wait()
+	m.server = nil
+}
+
+// endGroup kills what lives, for the end of the world.
+func (w *world) endGroup() {
+	_ = w.primary.conn.Close()
+	for _, m := range w.alive() {
+		m.kill()
+	}
+}
+
+// isolate parts a member from all others, or joins them again. Workers and people
+// still reach it.
+func (m *member) isolate(apart bool) {
+	for _, o := range m.w.group {
+		if o != m {
+			m.w.net.part(m.id, o.id, apart)
+		}
+	}
+}
+
+// connect makes clients that ask anew when the primary that they talk to goes
+// away, and that read what was acknowledged by any of them.
+func (p *primary) connect(w *world, way *link, address string) {
+	w.Helper()
+	options := append(wire.DialOptions(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(way.dial),
+		grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "waitForReady": true, "timeout": "60s", "retryPolicy": {
+			"maxAttempts": 5, "initialBackoff": "0.2s", "maxBackoff": "3s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if !strings.Contains(method, "GetStatus") {
+				ctx = metadata.AppendToOutgoingContext(ctx, "schedd-consistency", "linearizable")
+			}
+			return call(ctx, method, req, reply, cc, opts...)
+		}))
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	p.clients(conn)
+}
+
+// checkEverywhere holds every log against what was printed, as each member that
+// is up serves it.
+func (w *world) checkEverywhere() {
+	w.Helper()
+	any := w.primary
+	defer func() { w.primary = any }()
+	for _, m := range w.alive() {
+		w.primary = m.own
+		w.checkAll()
+	}
+}
+
+// calm has all members and workers up and joined.
+func (w *world) calm() {
+	w.Helper()
+	for _, m := range w.group {
+		m.isolate(false)
+		m.link.mend()
+		if m.server == nil {
+			m.start()
+		}
+	}
+	for _, k := range w.workers {
+		k.link.mend()
+		if k.life == nil {
+			k.start()
+		}
+	}
+	w.awaitLeader()
+	w.awaitOnline()
+	synctest.Wait()
+}
