@@ -1,6 +1,7 @@
 package deploy_test
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -96,5 +97,26 @@ func TestBalancersAskForHealth(t *testing.T) {
 	route := manager.get("route_config", "virtual_hosts").only().get("routes").only().get("route", "cluster").text()
 	if cluster := envoy.get("static_resources", "clusters").only().get("name").text(); route != cluster {
 		t.Errorf("envoy.yaml routes to the cluster %s, and has %s", route, cluster)
+	}
+}
+
+// What is said of schedd's own timing is so.
+func TestBalancersAreToldTheTimes(t *testing.T) {
+	ping := fmt.Sprintf("every %.0f s", wire.PingInterval.Seconds())
+	slowest := fmt.Sprintf("%.0f s apart at most", wire.Spread(wire.PingInterval, wire.PingSpread, 1).Seconds())
+	dead := fmt.Sprintf("after %.0f s of silence", wire.DeadAfter.Seconds())
+	keepalive := fmt.Sprintf("after %.0f s without traffic; %.0f s for the answer", wire.KeepaliveTime.Seconds(), wire.KeepaliveTimeout.Seconds())
+	for file, says := range map[string][]string{
+		"load-balancers/README.md":          {ping, slowest, dead, keepalive},
+		"load-balancers/haproxy-tcp.cfg":    {strings.Replace(ping, "every", "each", 1)},
+		"load-balancers/nginx.conf":         {ping},
+		"load-balancers/envoy.yaml":         {ping},
+		"../docs/behind-a-load-balancer.md": {ping, dead},
+	} {
+		for _, words := range says {
+			if !strings.Contains(read(t, file), words) {
+				t.Errorf("%s does not say %q", file, words)
+			}
+		}
 	}
 }
