@@ -38,7 +38,7 @@ var calls = []func(ctx context.Context, s *Store, saved []byte) error{
 // it is shut down in the midst (hashicorp/raft#498), so this is done often. Should
 // one be forgotten, the bubble ends with a deadlock.
 func TestCloseWithCallsInFlight(t *testing.T) {
-	for i := range 30 {
+	for i := range 15 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, l := newFormed(t, three...)
@@ -59,7 +59,7 @@ func TestCloseWithCallsInFlight(t *testing.T) {
 						})
 					}
 				}
-				time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+				time.Sleep(time.Duration(i) * 400 * time.Microsecond)
 				if i%5 == 4 {
 					c.net.Isolate(l.id)
 				}

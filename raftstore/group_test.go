@@ -317,7 +317,7 @@ func TestWatchLeader(t *testing.T) {
 		news, cancel := f.WatchLeader()
 		time.Sleep(time.Minute)
 		drain(news)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(2 * time.Minute)
 		select {
 		case <-news:
 			t.Error("news where nothing changed")

@@ -5,6 +5,12 @@
 // do: [Store.Propose] a change, [Store.View] what is agreed, and [Store.Lead]
 // while this primary is the leader.
 //
+// Who belongs together is Raft's to keep, and told here: [Store.Form] a group,
+// [Store.AddServer], [Store.RemoveServer], [Store.TransferTo] another leader. A read
+// on any primary sees what was acknowledged on another one after [Store.ReadIndex]
+// there and [Store.WaitApplied] here. [Store.SaveSnapshot], [Store.RestoreSnapshot]
+// and [Recover] are for the day when something is lost.
+//
 // It decides nothing: what a change means is up to package state, and which
 // changes to propose is up to whoever leads. It never ends the program; when it
 // can't go on it says so by [Store.Failed].

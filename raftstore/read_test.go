@@ -102,9 +102,9 @@ func TestReadIndexOfDeposedLeader(t *testing.T) {
 // Whatever fails, and whoever leads or believes so: no read misses what had been
 // acknowledged before it began.
 func TestReadsAreLinearizable(t *testing.T) {
-	seeds := 6
+	seeds := 4
 	if testing.Short() {
-		seeds = 2
+		seeds = 1
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -161,7 +161,7 @@ func readers(t *testing.T, events []int) {
 					}
 					stop()
 				}
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,11 +120,13 @@ func TestSaveAndRestore(t *testing.T) {
 
 		to, l := newFormed(t, "d", "e", "f")
 		shop(t, l, "b", 3)
-		everything := map[string]int{}
+		everything := map[string]*atomic.Int32{}
 		for id, s := range to.stores {
+			n := &atomic.Int32{}
+			everything[id] = n
 			s.Subscribe(func(changes []state.Change) {
 				if changes == nil {
-					everything[id]++
+					n.Add(1)
 				}
 			})
 		}
@@ -137,8 +140,8 @@ func TestSaveAndRestore(t *testing.T) {
 			if err := s.WaitApplied(t.Context(), l.AppliedIndex()); err != nil {
 				t.Fatal(err)
 			}
-			if hashIn(t, s) != want || everything[id] != 1 {
-				t.Errorf("%s has another state than was saved, or told %d times that everything changed, want once", id, everything[id])
+			if hashIn(t, s) != want || everything[id].Load() != 1 {
+				t.Errorf("%s has another state than was saved, or told %d times that everything changed, want once", id, everything[id].Load())
 			}
 		}
 		propose(t, l, putWorker(1))
