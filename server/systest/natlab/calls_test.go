@@ -9,10 +9,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
@@ -47,6 +51,39 @@ func askOne(t *testing.T, what string, of []*primary, call func(context.Context,
 		}
 		return false, errors.Join(faults...)
 	})
+}
+
+// seen is how far those who call primaries have seen the state: what one of them
+// has answered, they want to find at the others.
+type seen struct{ index atomic.Uint64 }
+
+// ask asks for a state that has come as far as was seen.
+func (s *seen) ask(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "schedd-min-index", fmt.Sprint(s.index.Load()))
+}
+
+// note notes how far the primary was that has answered.
+func (s *seen) note(header metadata.MD) {
+	for _, text := range header.Get("schedd-index") {
+		index, _ := strconv.ParseUint(text, 10, 64) // 0 tells nothing
+		for {
+			old := s.index.Load()
+			if index <= old || s.index.CompareAndSwap(old, index) {
+				break
+			}
+		}
+	}
+}
+
+func (s *seen) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	var header metadata.MD
+	err := call(s.ask(ctx), method, req, reply, cc, append(opts, grpc.Header(&header))...)
+	s.note(header)
+	return err
+}
+
+func (s *seen) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	return open(s.ask(ctx), desc, cc, method, opts...)
 }
 
 func (l *lab) put(t *testing.T, j *schedv1.Job) {

@@ -46,7 +46,8 @@ type lab struct {
 	balancer  balancer
 	a, b      *worker
 	spare     *private // a private network where nobody is yet
-	file      string   // where processes of jobs say that they ran
+	seen      seen
+	file      string // where processes of jobs say that they ran
 }
 
 // newLab builds a lab and starts the primaries and the load balancer.
@@ -183,7 +184,8 @@ func (l *lab) newPrimary(t *testing.T, n int, group []string) *primary {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+p.api,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(params),
-		grpc.WithContextDialer(l.wire.dial), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+		grpc.WithContextDialer(l.wire.dial), grpc.WithUnaryInterceptor(l.seen.unary), grpc.WithStreamInterceptor(l.seen.stream),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -120,7 +120,7 @@ func (l *lab) cancelMany(t *testing.T, request string) (m latencies) {
 		l.awaitRunning(t, r)
 	}
 	p := l.leader(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	watch, err := p.runs.WatchRuns(ctx, &schedv1.WatchRunsRequest{Filter: "job=victim", ChangesOnly: true})
 	if err != nil {

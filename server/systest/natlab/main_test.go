@@ -18,7 +18,7 @@ const (
 	// of anything: only a program that is broken takes as long.
 	patience = 90 * time.Second
 	// look is how often a test looks for what no stream tells it.
-	look = 50 * time.Millisecond
+	look = 100 * time.Millisecond
 )
 
 // TestMain finds the programs, and clears up behind a run that was killed. The
