@@ -1,6 +1,7 @@
 // Package gateway holds the sessions of workers on this primary. It proves who
-// dials in, keeps one session for each worker, hands what a worker reports to
-// the leader, what the leader says to the worker, and output to the run logs.
+// dials in, or answers where it was told to dial, keeps one session for each
+// worker, hands what a worker reports to the leader, what the leader says to the
+// worker, and output to the run logs.
 //
 // It is a socket and decides nothing: it never starts, ends, retries or judges
 // an attempt, reads and writes no replicated state, and what it remembers of a
@@ -12,7 +13,8 @@
 // Four goroutines, so that nothing waits for what is slower than itself:
 //
 //	Connect   watches: pings, silence, and the end. When it returns, gRPC ends
-//	          the stream, which wakes the others.
+//	          the stream, which wakes the others. For a worker that was dialled
+//	          it is called direct, and hangs up itself.
 //	receive   shakes hands, then sorts what the worker says. It never blocks:
 //	          all it fills is bounded, and what overflows ends the session.
 //	send      sends what waits in the outbox, by priority: a kill overtakes
@@ -29,9 +31,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -65,6 +70,10 @@ type Config struct {
 	// in another's log. It must not block. Nil takes every worker's word.
 	Owns func(workerID string, k runlog.Key) bool
 
+	// DialWorker makes the connection to a worker that is to be dialled, for
+	// tests. Nil: over TCP, with [wire.DialOptions].
+	DialWorker func(address string) (*grpc.ClientConn, error)
+
 	// MaxHandshakes is how many streams may be open that have not yet proved
 	// who they are, before more of them are told to try again; 0 means 2048.
 	MaxHandshakes int
@@ -81,15 +90,16 @@ type Server struct {
 
 	config Config
 	counts counts
-	tasks  sync.WaitGroup // all goroutines of all sessions; grows only past enter
+	tasks  sync.WaitGroup // all goroutines; grows only before closed is set, or by one of them
 
 	mu         sync.Mutex
 	draining   bool
 	closed     bool
 	handshakes int
-	open       map[*session]struct{} // from the first byte to the last
-	live       map[string]*session   // by worker, once they proved their key
-	left       chan struct{}         // closed, and made anew, when one leaves
+	open       map[*session]struct{}         // from the first byte to the last
+	live       map[string]*session           // by worker, once they proved their key
+	left       chan struct{}                 // closed, and made anew, when one leaves
+	dialled    map[string]context.CancelFunc // by address: ends what keeps a session with it
 }
 
 var _ peer.Gateway = (*Server)(nil)
@@ -99,7 +109,13 @@ func New(c Config) *Server {
 	if c.MaxHandshakes == 0 {
 		c.MaxHandshakes = 2048
 	}
-	return &Server{config: c, open: make(map[*session]struct{}), live: make(map[string]*session), left: make(chan struct{})}
+	if c.DialWorker == nil {
+		c.DialWorker = dialWorker
+	}
+	return &Server{
+		config: c, open: make(map[*session]struct{}), live: make(map[string]*session), left: make(chan struct{}),
+		dialled: make(map[string]context.CancelFunc),
+	}
 }
 
 // Send puts a Launch, Kill, ResultAck or InventoryRequest in the session's
@@ -172,7 +188,8 @@ func (s *Server) Cut(worker, reason string, permanent bool) {
 
 // Drain asks all workers to come back through another connection within the
 // spread, and refuses new sessions from here on: it is the beginning of the
-// end, which [Server.Close] is. Sessions go on until their workers leave.
+// end, which [Server.Close] is. Sessions go on until their workers leave; those
+// of workers that were dialled, until another primary dials them.
 func (s *Server) Drain(spread time.Duration) {
 	s.mu.Lock()
 	s.draining = true
@@ -199,9 +216,13 @@ func (s *Server) Close(ctx context.Context) error {
 	for n := range s.open {
 		all = append(all, n)
 	}
+	stops := slices.Collect(maps.Values(s.dialled))
 	s.mu.Unlock()
 	for _, n := range all {
 		n.end(move(codes.Unavailable, "the primary stops"))
+	}
+	for _, stop := range stops {
+		stop()
 	}
 
 	done := make(chan struct{})

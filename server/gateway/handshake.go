@@ -89,8 +89,8 @@ func (n *session) admit() *ending {
 	switch {
 	case errors.Is(err, errOldEpoch):
 		return n.tooOld(old)
-	case err != nil:
-		return reject(codes.Unavailable, false, time.Second, err.Error())
+	case err != nil: // there are other primaries, and the worker has its own pauses
+		return reject(codes.Unavailable, false, 0, err.Error())
 	case old != nil && !old.over():
 		n.server.counts.superseded.Add(1)
 		old.end(move(codes.Aborted, fmt.Sprintf("superseded by the worker's session of epoch %#x from %s", n.Epoch, n.ObservedAddress)))

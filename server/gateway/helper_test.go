@@ -105,8 +105,16 @@ type worker struct {
 	t      *testing.T
 	key    ed25519.PrivateKey
 	hello  *agentv1.Hello
-	stream agentv1.AgentGateway_ConnectClient
-	id     string // as welcomed
+	stream talk
+	id     string        // as welcomed
+	leave  chan struct{} // ends the stream of one that was dialled
+}
+
+// talk is a worker's end of a stream, whoever opened it.
+type talk interface {
+	Send(*agentv1.AgentMessage) error
+	Recv() (*agentv1.GatewayMessage, error)
+	CloseSend() error
 }
 
 // dial opens a stream over a connection of its own, and says nothing yet. Workers
@@ -130,8 +138,12 @@ func (p *primary) dial(t *testing.T, number byte) *worker {
 	if err != nil {
 		t.Fatalf("dial: %v", err)
 	}
+	return newWorker(t, number, stream)
+}
+
+func newWorker(t *testing.T, number byte, stream talk) *worker {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{number}, ed25519.SeedSize))
-	return &worker{t: t, key: key, stream: stream, hello: &agentv1.Hello{
+	return &worker{t: t, key: key, stream: stream, leave: make(chan struct{}), hello: &agentv1.Hello{
 		MinRevision: 1, MaxRevision: 1,
 		PublicKey:    key.Public().(ed25519.PublicKey),
 		SessionEpoch: 1<<32 | 1,

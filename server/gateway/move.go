@@ -22,8 +22,9 @@ const (
 
 // Supersede ends a session, since the worker has a newer one on another primary;
 // without effect when that session is gone. With duplicate, the newer one is of
-// another agent with the same key, which people have to know: the worker is
-// refused for a while, and the log says so.
+// another agent with the same key, which people have to know: this one is refused
+// for a while, so that the two do not push each other out without end, and the
+// log says so.
 func (s *Server) Supersede(worker string, epoch uint64, reason string, duplicate bool) {
 	n := s.session(worker)
 	if n == nil || n.Epoch != epoch {
@@ -35,45 +36,48 @@ func (s *Server) Supersede(worker string, epoch uint64, reason string, duplicate
 		return
 	}
 	s.counts.duplicates.Add(1)
-	n.log.Warn("duplicate identity: two agents have the same key; give one of them a data directory of its own", "reason", reason)
+	s.config.Log.Warn("duplicate identity: two agents have the same key; give one of them a data directory of its own",
+		"worker", n.Worker, "name", n.Hello.GetName(), "address", n.ObservedAddress, "epoch", n.Epoch, "instance", n.Hello.GetInstance(), "reason", reason)
 	n.end(reject(codes.Aborted, false, wire.PingInterval, reason))
 }
 
 // Shed asks n workers, chosen at random, to come back through another connection,
-// one after the other over a minute. Their sessions go on until they have. It
-// returns at once.
+// one after the other over a minute. Their sessions go on until they have. Those
+// that have just come, that were asked before, or that can't dial are left alone.
+// It returns at once.
 func (s *Server) Shed(n int) {
-	old := s.olderThan(shedAfter)
+	old := s.movable()
 	rand.Shuffle(len(old), func(i, j int) { old[i], old[j] = old[j], old[i] })
-	old = old[:min(n, len(old))]
+	old = old[:min(max(0, n), len(old))]
 	for i, m := range old {
 		m.moveAfter(shedWithin * time.Duration(i) / time.Duration(len(old)))
 	}
 }
 
-// olderThan returns the live sessions that are at least so old.
-func (s *Server) olderThan(age time.Duration) []*session {
+// movable returns the live sessions of workers that can be asked to move.
+func (s *Server) movable() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var old []*session
+	var all []*session
 	for _, n := range s.live {
-		if !n.over() && time.Since(n.born) >= age {
-			old = append(old, n)
+		if !n.over() && !n.Direct && !n.asked.Load() && time.Since(n.born) >= shedAfter {
+			all = append(all, n)
 		}
 	}
-	return old
+	return all
 }
 
 // moveAfter asks the worker to come back through another connection, in a while.
 func (n *session) moveAfter(wait time.Duration) {
-	n.later.Do(func() {
-		asked := time.AfterFunc(wait, func() {
-			n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{
-				Move: &agentv1.Move{Reason: "another primary has room"},
-			}})
-		})
-		context.AfterFunc(n.stream.Context(), func() { asked.Stop() })
+	if n.asked.Swap(true) {
+		return
+	}
+	timer := time.AfterFunc(wait, func() {
+		n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{
+			Move: &agentv1.Move{Reason: "another primary has room"},
+		}})
 	})
+	context.AfterFunc(n.stream.Context(), func() { timer.Stop() })
 }
 
 // AwaitEmpty returns when no session is left, or ctx is done.

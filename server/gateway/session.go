@@ -27,54 +27,74 @@ const (
 	lastWordWithin = 2 * time.Second
 )
 
+// stream is this end of a session's stream, whoever opened it.
+type stream interface {
+	Send(*agentv1.GatewayMessage) error
+	Recv() (*agentv1.AgentMessage, error)
+	Context() context.Context
+}
+
 // session is one stream of one worker.
 type session struct {
 	// Session is set by the handshake, and only read once the session is live.
 	peer.Session
 
 	server *Server
-	stream agentv1.AgentGateway_ConnectServer
+	stream stream
 	log    *slog.Logger
 	born   time.Time
 	heard  atomic.Int64 // when a message came last: nanoseconds after born
 
-	out     *outbox
-	intake  *intake
-	greeted chan struct{} // closed when the worker was welcomed
-	flushed chan struct{} // closed when send has returned
-	ended   chan struct{} // closed by end
+	out      *outbox
+	intake   *intake
+	greeted  chan struct{} // closed when the worker was welcomed
+	received chan struct{} // closed when receive has returned
+	flushed  chan struct{} // closed when send has returned
+	ended    chan struct{} // closed by end
 
-	later  sync.Once // guards asking the worker to move
+	asked  atomic.Bool // the worker was, or will be, asked to move
 	once   sync.Once
 	ending *ending // set before ended is closed
 }
 
-// Connect is one session, called by gRPC for each stream. It watches the others
-// of its goroutines, and returns when the session has ended: that is the only
-// way to wake one that waits in Recv or Send.
-func (s *Server) Connect(stream agentv1.AgentGateway_ConnectServer) error {
+func (s *Server) newSession(stream stream, address string) *session {
 	n := &session{
-		server:  s,
-		stream:  stream,
-		born:    time.Now(),
-		out:     newOutbox(),
-		intake:  newIntake(),
-		greeted: make(chan struct{}),
-		flushed: make(chan struct{}),
-		ended:   make(chan struct{}),
+		server:   s,
+		stream:   stream,
+		born:     time.Now(),
+		out:      newOutbox(),
+		intake:   newIntake(),
+		greeted:  make(chan struct{}),
+		received: make(chan struct{}),
+		flushed:  make(chan struct{}),
+		ended:    make(chan struct{}),
 	}
-	n.Gateway, n.ObservedAddress = s.config.PrimaryID, observed(stream.Context())
-	n.log = s.config.Log.With("address", n.ObservedAddress)
+	n.Gateway, n.ObservedAddress = s.config.PrimaryID, address
+	n.log = s.config.Log.With("address", address)
+	return n
+}
+
+// Connect is one session, called by gRPC for each stream. When it returns, gRPC
+// ends the stream: that is the only way to wake a goroutine that waits in Recv
+// or Send.
+func (s *Server) Connect(stream agentv1.AgentGateway_ConnectServer) error {
+	n := s.newSession(stream, observed(stream.Context()))
 	if err := s.enter(n); err != nil {
 		return err
 	}
 	defer s.tasks.Done()
-	s.tasks.Go(n.receive)
+	n.run()
+	return n.ending.status()
+}
+
+// run watches the others of the session's goroutines, and returns when it has
+// ended and its stream is to end.
+func (n *session) run() {
+	n.server.tasks.Go(n.receive)
 	if n.awaitGreeting() {
 		n.watch()
 		n.awaitLastWord()
 	}
-	return n.ending.status()
 }
 
 // observed returns where a stream came from.
@@ -215,6 +235,7 @@ func (n *session) say(m *agentv1.GatewayMessage) {
 // talk to the leader about it.
 func (n *session) receive() {
 	s := n.server
+	defer close(n.received)
 	refused := n.handshake()
 	s.greeted()
 	defer s.leave(n)
@@ -229,7 +250,7 @@ func (n *session) receive() {
 	close(n.greeted)
 	s.tasks.Go(n.send)
 	s.tasks.Go(n.writeLogs)
-	n.log.Info("worker connected", "instance", n.Hello.GetInstance(), "version", n.Hello.GetVersion())
+	n.log.Info("worker connected", "instance", n.Hello.GetInstance(), "version", n.Hello.GetVersion(), "direct", n.Direct)
 	s.config.Leader.Attach(n.Session)
 	n.listen()
 	s.config.Leader.Detach(n.Worker, n.Epoch)
