@@ -55,7 +55,7 @@ type Presence interface {
 	Session(worker string) (s peer.Session, seen time.Time, ok bool)
 }
 
-// Gateway ends sessions.
+// Gateway ends sessions, on all primaries; [peer.Hub] does, on the leader.
 type Gateway interface {
 	// Cut ends all sessions of a worker, telling it why.
 	Cut(worker, reason string, permanent bool)

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"maps"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -24,7 +23,7 @@ func (s *Server) showCluster() *schedv1.ClusterStatus {
 	s.Store.View(func(st *state.State) { p.ClusterId = st.ClusterID() })
 	var heard map[string]peer.Primary
 	if s.Group.Leads() {
-		heard = maps.Clone(s.Primaries.Primaries())
+		heard = s.Primaries.Primaries()
 	}
 	for _, v := range group.Servers {
 		if v.ID == s.NodeID {

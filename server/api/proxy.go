@@ -6,7 +6,9 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // forwardStream is as forwardUnary, for calls with a stream. One that has begun
@@ -29,6 +31,7 @@ func (s *Server) forwardStream(srv any, stream grpc.ServerStream, info *grpc.Str
 		defer func() { stream.SetTrailer(s.indexHere()) }()
 		return next(srv, stream)
 	}
+	w = m.streamed(w)
 	return s.led(ctx, false, func() (fate, error) {
 		if !s.Group.Leads() {
 			return s.proxy(ctx, stream, m)
@@ -46,8 +49,8 @@ func (s *Server) forwardStream(srv any, stream grpc.ServerStream, info *grpc.Str
 	})
 }
 
-// leadStream is as leadUnary. The header tells whoever has handed the call on
-// that it was taken.
+// leadStream is as leadUnary. The header with the index tells whoever has handed
+// the call on that it was taken.
 func (s *Server) leadStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	m, ours := methods[info.FullMethod]
 	if !ours {
@@ -57,14 +60,21 @@ func (s *Server) leadStream(srv any, stream grpc.ServerStream, info *grpc.Stream
 	if err != nil {
 		return err
 	}
-	if err := s.reach(stream.Context(), w, s.Group.ReadIndex); err != nil {
+	if err := s.reach(stream.Context(), m.streamed(w), s.Group.ReadIndex); err != nil {
 		return err
 	}
-	if err := stream.SendHeader(metadata.MD{}); err != nil {
+	if err := stream.SendHeader(s.indexHere()); err != nil {
 		return err
 	}
 	defer func() { stream.SetTrailer(s.indexHere()) }()
 	return next(srv, stream)
+}
+
+// streamed returns what is asked for when the call has a stream: a leader that is
+// to change something makes sure that it is one before it takes the call.
+func (m method) streamed(w want) want {
+	w.linearizable = w.linearizable || m.home == leaderWrites
+	return w
 }
 
 // touched is a stream that knows whether anything went through it. It is for
@@ -102,10 +112,13 @@ func (s *Server) proxy(ctx context.Context, stream grpc.ServerStream, m method) 
 	}
 	call, cancel, stop := s.whileLeads(s.outgoing(ctx), id)
 	defer cancel() // which ends the stream to the leader, however this one ends
-	to, err := open(call, conn, m)
+	to, header, err := open(call, conn, m)
 	stop()
 	if err != nil {
 		return m.judge(call, id, false, err)
+	}
+	if err := stream.SendHeader(passed(header)); err != nil {
+		return answered, err
 	}
 	if err := m.sendUp(stream, to); err != nil {
 		return answered, err
@@ -123,16 +136,20 @@ func (s *Server) proxy(ctx context.Context, stream grpc.ServerStream, m method) 
 }
 
 // open opens a stream to the leader, and returns when it has taken the call.
-func open(ctx context.Context, conn grpc.ClientConnInterface, m method) (grpc.ClientStream, error) {
-	to, err := conn.NewStream(ctx, &m.stream, m.name)
-	if err != nil {
-		return nil, err
+func open(ctx context.Context, conn grpc.ClientConnInterface, m method) (to grpc.ClientStream, header metadata.MD, err error) {
+	if to, err = conn.NewStream(ctx, &m.stream, m.name); err != nil {
+		return nil, nil, err
 	}
-	header, err := to.Header()
-	if header == nil && err == nil { // it has ended
-		err = to.RecvMsg(m.out.New().Interface())
+	if header, err = to.Header(); err != nil {
+		return nil, nil, err
 	}
-	return to, err
+	if len(header.Get(indexKey)) > 0 {
+		return to, header, nil
+	}
+	if err = to.RecvMsg(m.out.New().Interface()); err == nil || errors.Is(err, io.EOF) {
+		err = status.Error(codes.Internal, "the leader answers before it has taken the call")
+	}
+	return nil, nil, err
 }
 
 // sendUp hands on what the caller sends, until that ends, or the leader has heard

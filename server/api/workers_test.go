@@ -12,14 +12,17 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
-	"github.com/schedd/schedd/server/gateway"
 	"github.com/schedd/schedd/server/lead"
+	"github.com/schedd/schedd/server/peer"
 )
 
 var (
-	_ Presence = (*lead.Inbox)(nil)
-	_ Gateway  = (*gateway.Server)(nil)
+	_ Presence  = (*lead.Inbox)(nil)
+	_ Primaries = (*peer.Hub)(nil)
+	_ Cluster   = (*raftstore.Store)(nil)
+	_ Gateway   = (*peer.Hub)(nil)
 )
 
 func (p *primary) getWorker(id string) *schedv1.Worker {
