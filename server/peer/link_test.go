@@ -264,14 +264,15 @@ func TestLeaderKnowsWhatIs(t *testing.T) {
 }
 
 // One gateway has far more sessions than the others and is asked to shed some,
-// again only while that helps.
+// again only while that helps; workers in direct mode are dialled by one each.
 func TestShares(t *testing.T) {
 	story(t, func(w *world) {
-		b := w.nodes["b"]
+		a, b := w.nodes["a"], w.nodes["b"]
 		for i := range 100 {
 			b.up.Attach(session(fmt.Sprint("w", i), 1, "b"))
 		}
 		w.lead("a")
+		a.hub.Direct([]string{"10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"})
 		wait(balanceEvery + time.Second)
 		b.hand.look(func(h *hand) {
 			if h.shed != 100/shedAtOnce {
@@ -284,5 +285,13 @@ func TestShares(t *testing.T) {
 				t.Errorf("b was asked to shed %d, soon after it did not help", h.shed)
 			}
 		})
+		var dialled []string
+		for _, n := range w.nodes {
+			n.hand.look(func(h *hand) { dialled = append(dialled, h.dials...) })
+		}
+		slices.Sort(dialled)
+		if want := []string{"10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"}; !slices.Equal(dialled, want) {
+			t.Errorf("%v are dialled", dialled)
+		}
 	}, "a", "b")
 }

@@ -79,6 +79,10 @@ type Local interface {
 	// Shed asks n workers to come back through another connection, spread over
 	// a minute. Their sessions go on until then.
 	Shed(n int)
+
+	// Dial keeps a session with the workers that listen at the addresses, and
+	// with no others that do.
+	Dial(addresses []string)
 }
 
 // Primary is what the leader has heard of a primary over its link.

@@ -305,6 +305,8 @@ func (u *Uplink) handle(m *peerv1.LinkResponse, out *queue[*peerv1.LinkRequest])
 		u.gateway.Supersede(b.Supersede.GetWorkerId(), b.Supersede.GetEpoch(), b.Supersede.GetReason(), b.Supersede.GetDuplicate())
 	case *peerv1.LinkResponse_Shed:
 		u.gateway.Shed(int(b.Shed.GetCount()))
+	case *peerv1.LinkResponse_Dial:
+		u.gateway.Dial(b.Dial.GetAddresses())
 	case *peerv1.LinkResponse_Beat:
 		out.put(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Beat{Beat: &peerv1.Beat{
 			Seq: b.Beat.GetSeq(), Time: timestamppb.Now(), AppliedIndex: u.Applied(), Sessions: uint32(u.Len()),
