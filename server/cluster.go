@@ -251,7 +251,7 @@ const (
 func (s *Server) watchHealth(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	caughtUp := s.store.CaughtUp()
+	caughtUp := s.knowing()
 	var moved time.Time
 	for {
 		status := grpc_health_v1.HealthCheckResponse_SERVING

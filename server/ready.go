@@ -14,10 +14,20 @@ import (
 // started.
 const catchUpTimeout = 10 * time.Second
 
-// caughtUp tells whether this primary knows all that it ever acknowledged.
+// knowing returns what is closed once this primary knows all that was ever
+// acknowledged: what it has in its log, or, when it begins without data in a group,
+// what the leader has.
+func (s *Server) knowing() <-chan struct{} {
+	if s.empty {
+		return s.uplink.CaughtUp()
+	}
+	return s.store.CaughtUp()
+}
+
+// caughtUp tells whether this primary knows all that was ever acknowledged.
 func (s *Server) caughtUp() bool {
 	select {
-	case <-s.store.CaughtUp():
+	case <-s.knowing():
 		return true
 	default:
 		return false
@@ -25,7 +35,7 @@ func (s *Server) caughtUp() bool {
 }
 
 // untilCaughtUp lets calls, and workers' sessions, wait until this primary knows
-// all that it ever acknowledged. Before, it would deny jobs and runs that there
+// all that was ever acknowledged. Before, it would deny jobs and runs that there
 // are. What tells about the process itself is answered at once.
 func (s *Server) untilCaughtUp() []grpc.ServerOption {
 	wait := func(ctx context.Context, method string) error {
@@ -35,7 +45,7 @@ func (s *Server) untilCaughtUp() []grpc.ServerOption {
 		timeout := time.NewTimer(catchUpTimeout)
 		defer timeout.Stop()
 		select {
-		case <-s.store.CaughtUp():
+		case <-s.knowing():
 			return nil
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()

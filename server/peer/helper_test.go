@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,6 +136,8 @@ type world struct {
 	leader string
 	news   map[chan struct{}]struct{}
 	nodes  map[string]*node
+
+	applied atomic.Uint64 // by all but the leader, which has applied 100
 }
 
 // node is a primary, as far as links go.
@@ -192,7 +195,7 @@ func (w *world) start(ctx context.Context, id string) *node {
 	n.conns.listener = bufconn.Listen(64 << 10)
 	n.tasks.Go(func() { _ = n.server.Serve(&n.conns) })
 	n.up = NewUplink(UplinkConfig{
-		PrimaryID: id, Version: "v-" + id, Log: log, Applied: func() uint64 { return 90 },
+		PrimaryID: id, Version: "v-" + id, Log: log, Applied: w.applied.Load,
 		Leader: w.leads, Watch: w.watch,
 		Open: func(ctx context.Context, leader string) (Stream, error) {
 			if leader == id {

@@ -72,6 +72,38 @@ func TestLink(t *testing.T) {
 	}, "a", "b")
 }
 
+// A primary that has just joined knows all when it was as far as the leader.
+func TestCaughtUp(t *testing.T) {
+	story(t, func(w *world) {
+		b := w.nodes["b"]
+		up := func() bool {
+			select {
+			case <-b.up.CaughtUp():
+				return true
+			default:
+				return false
+			}
+		}
+		w.applied.Store(99)
+		w.lead("a")
+		wait(time.Minute)
+		if up() {
+			t.Error("it says that it knows all, and lacks an entry")
+		}
+		w.applied.Store(100)
+		wait(beatEvery)
+		if !up() {
+			t.Error("it has all that the leader has, and does not say so")
+		}
+		w.applied.Store(0)
+		w.lead("")
+		wait(time.Minute)
+		if !up() {
+			t.Error("it knew all once")
+		}
+	}, "a", "b")
+}
+
 // Another primary leads: it learns all anew, and the one before forgets.
 func TestLeaderChange(t *testing.T) {
 	story(t, func(w *world) {

@@ -45,7 +45,9 @@ type UplinkConfig struct {
 // the gateway talks to.
 type Uplink struct {
 	UplinkConfig
-	gateway Local // of this primary; set by Run
+	gateway  Local         // of this primary; set by Run
+	abreast  sync.Once     // guards the closing of caughtUp
+	caughtUp chan struct{} // closed when this primary was as far as the leader
 
 	mu       sync.Mutex // guards the following
 	sessions map[string]Session
@@ -63,7 +65,10 @@ var _ Leader = (*Uplink)(nil)
 
 // NewUplink returns an uplink without a link.
 func NewUplink(c UplinkConfig) *Uplink {
-	return &Uplink{UplinkConfig: c, sessions: map[string]Session{}, seen: map[string]sighting{}, since: time.Now()}
+	return &Uplink{
+		UplinkConfig: c, caughtUp: make(chan struct{}),
+		sessions: map[string]Session{}, seen: map[string]sighting{}, since: time.Now(),
+	}
 }
 
 // Attach implements [Leader].
@@ -127,6 +132,10 @@ func (u *Uplink) Linked() (linked bool, since time.Duration) {
 	defer u.mu.Unlock()
 	return u.out != nil, time.Since(u.since)
 }
+
+// CaughtUp is closed once this primary has applied what the leader had when it
+// asked for a beat. A primary that joins a group knows nothing before.
+func (u *Uplink) CaughtUp() <-chan struct{} { return u.caughtUp }
 
 // Run keeps a link to whoever leads until ctx is done. What the leader says is
 // for gateway, the one of this primary. It may be called once.
@@ -308,6 +317,9 @@ func (u *Uplink) handle(m *peerv1.LinkResponse, out *queue[*peerv1.LinkRequest])
 	case *peerv1.LinkResponse_Dial:
 		u.gateway.Dial(b.Dial.GetAddresses())
 	case *peerv1.LinkResponse_Beat:
+		if u.Applied() >= b.Beat.GetAppliedIndex() {
+			u.abreast.Do(func() { close(u.caughtUp) })
+		}
 		out.put(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Beat{Beat: &peerv1.Beat{
 			Seq: b.Beat.GetSeq(), Time: timestamppb.Now(), AppliedIndex: u.Applied(), Sessions: uint32(u.Len()),
 		}}})
