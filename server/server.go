@@ -81,6 +81,7 @@ type Server struct {
 	apiListener     net.Listener
 	webListener     net.Listener // nil: not served
 	clusterListener net.Listener // nil: no cluster port
+	empty           bool         // it begins without data, in a group of others
 	stopping        atomic.Bool
 }
 
@@ -135,6 +136,7 @@ func (s *Server) openStores(seams Seams) (err error) {
 	if s.store, err = raftstore.Open(sc); err != nil {
 		return fmt.Errorf("open the replicated state: %w%s", err, whatToDo(err))
 	}
+	s.empty = !s.store.Formed() && !c.Cluster.alone()
 	if s.logs, err = runlog.Open(filepath.Join(c.DataDir, "runlogs"), s.log); err != nil {
 		return fmt.Errorf("open the run logs: %w%s", err, whatToDo(err))
 	}
