@@ -55,9 +55,10 @@ type world struct {
 	mu      sync.Mutex // guards all below, and node.up
 	nodes   map[string]*node
 	members []string
-	ended   map[runlog.Key]int64 // by the replicated state
+	known   map[runlog.Key]int64 // by the replicated state
 	walls   map[[2]string]bool   // from, to: can't be reached
 	frozen  map[string]bool      // takes calls and does not answer
+	hung    map[string]bool      // methods of which nobody answers
 	losing  func() (request, answer bool)
 	calls   map[string]int // by method
 }
@@ -94,8 +95,8 @@ func story(t *testing.T, size int, tell func(t *testing.T, w *world)) {
 
 func newWorld(t try, dir string, size int) *world {
 	w := &world{
-		try: t, dir: dir, nodes: map[string]*node{}, ended: map[runlog.Key]int64{}, walls: map[[2]string]bool{},
-		frozen: map[string]bool{}, calls: map[string]int{}, tail: &bytes.Buffer{},
+		try: t, dir: dir, nodes: map[string]*node{}, known: map[runlog.Key]int64{}, walls: map[[2]string]bool{},
+		frozen: map[string]bool{}, hung: map[string]bool{}, calls: map[string]int{}, tail: &bytes.Buffer{},
 	}
 	for i := range size {
 		w.members = append(w.members, string(rune('a'+i)))
@@ -121,7 +122,7 @@ func (w *world) start(id string) *node {
 		w.Fatalf("opening the logs of %s: %v", id, err)
 	}
 	n := &node{world: w, id: id, disk: disk, port: bufconn.Listen(256 << 10), server: grpc.NewServer(wire.ServerOptions()...), conns: map[string]*grpc.ClientConn{}}
-	n.Store = New(Config{Logs: disk, Peers: n, Ended: n.known, Log: log})
+	n.Store = New(Config{Logs: disk, Peers: n, Known: n.remembers, Log: log})
 	peerv1.RegisterLogServiceServer(n.server, n.Service())
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
@@ -203,10 +204,26 @@ func (w *world) wall(a, b string, on bool) {
 	w.walls[[2]string{a, b}], w.walls[[2]string{b, a}] = on, on
 }
 
+// remember has all know of an attempt.
+func (w *world) remember(k runlog.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.known[k]; !ok {
+		w.known[k] = -1
+	}
+}
+
+// forget has all forget all attempts.
+func (w *world) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known = map[runlog.Key]int64{}
+}
+
 // end says that an attempt has ended, as all primaries hear.
 func (w *world) end(k runlog.Key, length int64) {
 	w.mu.Lock()
-	w.ended[k] = length
+	w.known[k] = length
 	var up []*node
 	for _, n := range w.nodes {
 		if n.up {
@@ -227,11 +244,11 @@ func (w *world) count(method string) int {
 	return w.calls[method]
 }
 
-func (n *node) known(yield func(k runlog.Key, length int64) bool) {
+func (n *node) remembers(yield func(k runlog.Key, length int64) bool) {
 	n.world.mu.Lock()
-	ended := maps.Clone(n.world.ended)
+	known := maps.Clone(n.world.known)
 	n.world.mu.Unlock()
-	for k, length := range ended {
+	for k, length := range known {
 		if !yield(k, length) {
 			return
 		}
@@ -286,8 +303,9 @@ func (y way) dial(ctx context.Context, _ string) (net.Conn, error) {
 func (y way) meet(ctx context.Context, method string) (loseAnswer bool, err error) {
 	w := y.world
 	w.mu.Lock()
-	w.calls[method[strings.LastIndex(method, "/")+1:]]++
-	frozen, cut, losing := w.frozen[y.to], w.walls[[2]string{y.from, y.to}], w.losing
+	method = method[strings.LastIndex(method, "/")+1:]
+	w.calls[method]++
+	frozen, cut, losing := w.frozen[y.to] || w.hung[method], w.walls[[2]string{y.from, y.to}], w.losing
 	w.mu.Unlock()
 	if frozen {
 		<-ctx.Done()
@@ -340,6 +358,7 @@ func output(k runlog.Key, from, to int64) []byte {
 
 // send appends what an attempt printed, as its worker's session does.
 func (n *node) send(k runlog.Key, from, to int64) (known int64, err error) {
+	n.world.remember(k)
 	data := output(k, from, to)
 	return n.Append(k, from, data, runlog.Checksum(data))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,8 +16,10 @@ import (
 const (
 	// maxKeys is the most that one question asks about.
 	maxKeys = 1000
-	// askWithin is how long an answer may take.
-	askWithin = 5 * time.Second
+	// askWithin is how long an answer may take, and readWithin how long if the
+	// other primary may have to read the logs through first.
+	askWithin  = 5 * time.Second
+	readWithin = time.Minute
 	// A primary that fails rests for restBase, twice as long each time, up to
 	// restMax.
 	restBase = 100 * time.Millisecond
@@ -67,10 +70,13 @@ func newLink(s *Store, id string) *link {
 // should wait for it.
 func (l *link) lostLocked() bool { return l.ended || l.err != nil && time.Since(l.since) >= within }
 
-// addLocked puts a log in the queue.
+// addLocked puts a log in the queue. While the primary fails there is none: when
+// it is back, all it lacks is found by the entries.
 func (l *link) addLocked(k runlog.Key) {
-	l.queue.add(k)
-	signal(l.work)
+	if l.err == nil {
+		l.queue.add(k)
+		signal(l.work)
+	}
 }
 
 // askLocked asks about a log.
@@ -102,6 +108,7 @@ func (l *link) fail(err error) {
 	first := l.err == nil
 	if first {
 		l.since = time.Now()
+		l.queue.clear()
 	}
 	l.err = err
 	l.store.mu.Unlock()
@@ -152,7 +159,7 @@ func (l *link) askAll(ctx context.Context) {
 		for i, q := range questions {
 			keys[i] = q.key
 		}
-		all, err := l.ask(ctx, keys)
+		all, err := l.ask(ctx, askWithin, keys)
 		if err == nil && rest > 0 {
 			err = l.relearn(ctx)
 		}
@@ -196,8 +203,8 @@ func (l *link) answer(questions []question, all []have, err error) {
 }
 
 // ask asks the primary what it has of some logs.
-func (l *link) ask(ctx context.Context, keys []runlog.Key) ([]have, error) {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
+func (l *link) ask(ctx context.Context, within time.Duration, keys []runlog.Key) ([]have, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	client, err := l.client()
 	if err != nil {
@@ -241,27 +248,28 @@ func (l *link) relearn(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
-	for len(all) > 0 {
-		some := all[:min(len(all), maxKeys)]
-		all = all[len(some):]
+	for some := range slices.Chunk(all, maxKeys) {
 		keys := make([]runlog.Key, len(some))
 		for i, e := range some {
 			keys[i] = e.key
 		}
-		has, err := l.ask(ctx, keys)
+		has, err := l.ask(ctx, readWithin, keys)
 		if err != nil {
 			return err
 		}
-		g := s.now()
 		for i, e := range some {
-			s.learn(e, g, l.id, has[i])
-			s.push(e, g, 0)
+			s.learn(e, s.now(), l.id, has[i])
 		}
 	}
+	g := s.now()
 	s.mu.Lock()
 	l.err, l.failures = nil, 0
+	for _, e := range s.entries {
+		if e.asked > 0 {
+			s.pushLocked(e, g)
+		}
+	}
 	s.mu.Unlock()
-	signal(l.work)
 	s.log.Info("a primary takes copies of logs again", "primary", l.id)
 	return nil
 }

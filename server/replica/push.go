@@ -86,8 +86,9 @@ func (l *link) push(ctx context.Context, k runlog.Key) {
 	}
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
-	l.queue.done(k, more)
-	signal(l.work)
+	if l.queue.done(k) || more {
+		l.addLocked(k)
+	}
 }
 
 // complain logs that a log can't be pushed, once for many.

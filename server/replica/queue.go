@@ -40,11 +40,17 @@ func (q *queue) take() (k runlog.Key, ok bool) {
 	return k, true
 }
 
-// done ends what take began; with more the log waits for another turn.
-func (q *queue) done(k runlog.Key, more bool) {
-	more = more || q.state[k] == again
+// done ends what take began, and returns whether the log was added meanwhile.
+func (q *queue) done(k runlog.Key) (added bool) {
+	added = q.state[k] == again
 	delete(q.state, k)
-	if more {
-		q.add(k)
+	return added
+}
+
+// clear takes out all that wait.
+func (q *queue) clear() {
+	for _, k := range q.order {
+		delete(q.state, k)
 	}
+	q.order = nil
 }

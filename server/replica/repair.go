@@ -56,7 +56,7 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 	}
 	_, whole := s.whole[k]
 	_, noted := s.sealed[k]
-	if !noted && !(whole && info.Complete) && slices.Contains(Holders(k, g.members), g.self) {
+	if !noted && (!whole || !info.Complete) && slices.Contains(Holders(k, g.members), g.self) {
 		s.sealed[k] = sealing{length, time.Now().Add(compareAfter)}
 	}
 }
@@ -126,41 +126,23 @@ func (s *Store) due(now time.Time) []want {
 	return ws
 }
 
-// sweep compares all logs that this primary should have, and those that it has
-// and that have no known end.
+// sweep compares all logs that this primary should have. What it has and nobody
+// remembers is left alone: it is about to be removed, and others may have done so.
 func (s *Store) sweep(ctx context.Context) {
-	if s.now().alone {
+	g := s.now()
+	if g.alone {
 		return
 	}
 	var some []want
-	add := func(w want) bool {
-		g := s.now()
-		if slices.Contains(Holders(w.key, g.members), g.self) {
-			some = append(some, w)
+	for k, length := range s.known {
+		if !slices.Contains(Holders(k, g.members), g.self) {
+			continue
 		}
-		if len(some) == maxKeys {
+		if some = append(some, want{k, length}); len(some) == maxKeys {
 			s.compareAll(ctx, some)
 			some = some[:0]
 		}
-		return ctx.Err() == nil
-	}
-	for k, length := range s.ended {
-		if !add(want{k, length}) {
-			return
-		}
-	}
-	for k, err := range s.Keys() {
-		if err != nil {
-			s.log.Warn("logs can't be listed, so copies of some are not looked after", "err", err)
-			break
-		}
-		if _, ended := s.logs.Finished(k); ended {
-			continue
-		}
-		if info, _ := s.logs.Stat(k); info.Sealed {
-			continue // it was among those that have ended
-		}
-		if !add(want{k, -1}) {
+		if ctx.Err() != nil {
 			return
 		}
 	}
@@ -224,11 +206,9 @@ func (s *Store) askMany(ctx context.Context, keys []runlog.Key) map[string][]hav
 	all := map[string][]have{}
 	for _, l := range links {
 		wg.Go(func() {
-			has, err := l.ask(ctx, keys)
+			has, err := l.ask(ctx, readWithin, keys)
 			if err != nil {
-				if ctx.Err() == nil {
-					l.fail(err)
-				}
+				s.log.Debug("copies of logs not compared", "primary", l.id, "err", err)
 				return
 			}
 			mu.Lock()
@@ -275,9 +255,15 @@ type todo struct {
 }
 
 // compare decides what this primary does about a log, by what those that have
-// answered have of it, and itself. Each holder pulls what it lacks; only one pushes, so
-// that a primary which has lost all is not sent everything twice.
-func compare(w want, holders []string, self string, has map[string]have) todo {
+// answered have of it, and itself. Each holder pulls what it lacks; only one
+// pushes, so that a primary which has lost all is not sent everything twice.
+func compare(w want, holders []string, self string, has map[string]have) (t todo) {
+	var amounts []int64
+	for _, id := range holders {
+		amounts = append(amounts, has[id].durable)
+	}
+	t.safe = w.length >= 0 && durable(amounts) >= w.length
+
 	var longest int64
 	for _, h := range has {
 		longest = max(longest, h.known)
@@ -287,21 +273,12 @@ func compare(w want, holders []string, self string, has map[string]have) todo {
 		longest = min(longest, own.length)
 	}
 	if own.known < longest {
-		return todo{pull: true}
+		t.pull = true
+		return t
 	}
-	var amounts []int64
-	for _, id := range holders {
-		amounts = append(amounts, has[id].durable)
-	}
-	t := todo{safe: w.length >= 0 && own.whole() && durable(amounts) >= w.length}
-	for _, id := range holders {
-		h, answered := has[id]
-		if answered && h.known >= longest && id != self {
-			return t
-		}
-		if id == self {
-			break
-		}
+	first := slices.IndexFunc(holders, func(id string) bool { h, answered := has[id]; return answered && h.known >= longest })
+	if first < 0 || holders[first] != self {
+		return t
 	}
 	for _, id := range holders {
 		if h, answered := has[id]; answered && id != self && h.lacks(longest) {

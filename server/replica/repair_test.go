@@ -99,8 +99,8 @@ func TestRepairedOnce(t *testing.T) {
 			w.end(key(i), 1000)
 		}
 		time.Sleep(2 * keepDone) // a remembers none of them
-		if n := len(w.nodes["a"].entries); n != 0 {
-			t.Errorf("%d entries are left of logs that are done", n)
+		if a := w.nodes["a"]; len(a.entries)+len(a.links["c"].queue.state) != 0 {
+			t.Errorf("%d entries and %d logs to be pushed are left of logs that are done", len(a.entries), len(a.links["c"].queue.state))
 		}
 		before := w.count("Append")
 		w.start("c")
@@ -114,6 +114,23 @@ func TestRepairedOnce(t *testing.T) {
 		if n := w.count("Append") - before; n != 0 {
 			t.Errorf("%d pushes beside them", n)
 		}
+	})
+}
+
+// A primary that is back with an empty disk has soon what goes on, before all is
+// compared.
+func TestEmptyAgainWhileLogsGoOn(t *testing.T) {
+	story(t, 3, func(t *testing.T, w *world) {
+		const logs = 50
+		for i := range logs {
+			w.write("a", key(i), 0, 1000)
+		}
+		w.kill("c")
+		w.write("a", key(0), 1000, 2000)
+		w.replace("c")
+		w.hung["Read"] = true // it can't pull
+		w.soon("c has all", 10*time.Second, func() bool { return w.nodes["c"].length(key(0)) == 2000 && w.nodes["c"].length(key(logs-1)) == 1000 })
+		w.hung["Read"] = false
 	})
 }
 
@@ -141,24 +158,25 @@ func TestLongerThanItsEnd(t *testing.T) {
 	})
 }
 
-// What is removed is forgotten.
+// What is removed is forgotten, and nobody brings it back who removes it later.
 func TestRemove(t *testing.T) {
 	story(t, 3, func(t *testing.T, w *world) {
-		k := key(1)
-		w.write("a", k, 0, 1000)
-		w.mu.Lock()
-		w.ended = map[runlog.Key]int64{}
-		w.mu.Unlock()
+		ended, lost := key(1), key(2)
+		w.write("a", ended, 0, 1000)
+		w.end(ended, 1000)
+		w.write("b", lost, 0, 1000)
+		time.Sleep(time.Minute)
+		w.forget()
 		for _, id := range w.members {
-			if err := w.nodes[id].Remove(k); err != nil {
+			if err := w.nodes[id].Remove(ended, lost); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(2 * sweepEvery)
 		}
-		time.Sleep(2 * sweepEvery)
 		for _, id := range w.members {
 			n := w.nodes[id]
-			if n.length(k) != 0 || len(n.entries)+len(n.whole)+len(n.sealed) != 0 {
-				t.Errorf("%s has %d bytes of it, %v, %v, %v", id, n.length(k), n.entries, n.whole, n.sealed)
+			if a, b := n.length(ended), n.length(lost); a+b != 0 || len(n.entries)+len(n.whole)+len(n.sealed) != 0 {
+				t.Errorf("%s has %d and %d bytes of them, %v, %v, %v", id, a, b, n.entries, n.whole, n.sealed)
 			}
 		}
 	})
@@ -178,7 +196,7 @@ func TestCompare(t *testing.T) {
 		"two do not answer":            {end, map[string]have{"a": done}, todo{}},
 		"another lacks it":             {end, map[string]have{"a": done, "b": done, "c": {}}, todo{safe: true, push: []string{"c"}}},
 		"two lack it":                  {end, map[string]have{"a": done, "b": part, "c": {}}, todo{push: []string{"b", "c"}}},
-		"it is lacking":                {end, map[string]have{"a": part, "b": done, "c": done}, todo{pull: true}},
+		"it is lacking":                {end, map[string]have{"a": part, "b": done, "c": done}, todo{safe: true, pull: true}},
 		"another one may push":         {end, map[string]have{"b": done, "c": {}, "a": done}, todo{safe: true, push: []string{"c"}}},
 		"nobody has all":               {end, map[string]have{"a": part, "b": part, "c": part}, todo{}},
 		"nobody has anything":          {end, map[string]have{"a": {}, "b": {}, "c": {}}, todo{}},

@@ -44,8 +44,9 @@ type Peers interface {
 	LogConn(id string) (grpc.ClientConnInterface, error)
 }
 
-// Known walks over the logs of all attempts that are remembered and have ended by
-// their worker's word, and how long they are.
+// Known walks over the logs of all attempts that are remembered, and where they
+// end: -1 if that is not known, since the attempt goes on or was lost. Those that
+// printed nothing may be left out.
 type Known func(yield func(k runlog.Key, length int64) bool)
 
 // Config is what a [Store] is made of. All of it is required.
@@ -55,8 +56,8 @@ type Config struct {
 	Logs *runlog.Store
 	// Peers is the group.
 	Peers Peers
-	// Ended is what this primary knows of logs by the replicated state.
-	Ended Known
+	// Known is what this primary knows of logs by the replicated state.
+	Known Known
 	// Log is told when another primary can't be reached, and of what was repaired.
 	Log *slog.Logger
 }
@@ -67,7 +68,7 @@ type Config struct {
 type Store struct {
 	logs  *runlog.Store
 	peers Peers
-	ended Known
+	known Known
 	log   *slog.Logger
 
 	stale  atomic.Bool           // the members may have changed
@@ -96,7 +97,7 @@ type group struct {
 // New returns a store that pushes and repairs nothing before it is run.
 func New(c Config) *Store {
 	s := &Store{
-		logs: c.Logs, peers: c.Peers, ended: c.Ended, log: c.Log,
+		logs: c.Logs, peers: c.Peers, known: c.Known, log: c.Log,
 		looked:  make(chan struct{}, 1),
 		repairs: make(chan struct{}, repairs),
 		links:   map[string]*link{},
