@@ -140,3 +140,41 @@ func TestDamagedDataDirectory(t *testing.T) {
 		})
 	}
 }
+
+// A primary that knows less of a log than was acknowledged gets no zeros for what
+// is gone here by now: another one has these bytes. The worker waits until one
+// that knows them answers, and goes on from there.
+func TestLostOutputIsNotMadeUp(t *testing.T) {
+	first, second := text(50_000), []byte("and then there was more\n")
+	script := map[string]fakerunner.Behaviour{"r1": {Duration: 30 * time.Minute, Output: []fakerunner.Chunk{
+		{Data: first}, {After: 20 * time.Minute, Data: second},
+	}}}
+	story(t, polite, script, func(w *world) {
+		w.start()
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(time.Minute)
+		if got := w.gateway.log("r1"); got != string(first) {
+			t.Fatalf("%d bytes arrived, want %d", len(got), len(first))
+		}
+		if err := os.Truncate(filepath.Join(w.dir, "spool", "r1.1.log"), 0); err != nil {
+			t.Fatal(err)
+		}
+		w.gateway.setLog("r1", first[:100]) // as another primary, which has not caught up
+		w.gateway.last().hangUp()
+		w.wait(10 * time.Minute)
+		if got := w.gateway.log("r1"); got != string(first[:100]) {
+			t.Errorf("the log is %d bytes, of which %d are zeros; want the worker to wait", len(got), strings.Count(got, "\x00"))
+		}
+
+		w.gateway.setLog("r1", first)
+		w.wait(2 * time.Minute)
+		w.wait(20 * time.Minute)
+		got := w.gateway.log("r1")
+		if !strings.HasPrefix(got, string(first)+"\n[schedd: the output was truncated") || !strings.HasSuffix(got, string(second)) || strings.Contains(got, "\x00") {
+			t.Errorf("the log is %d bytes and ends with %.200q", len(got), got[min(len(got), len(first)):])
+		}
+		if left, err := os.ReadDir(filepath.Join(w.dir, "spool")); err != nil || len(left) != 0 {
+			t.Errorf("the spool has %v, %v; want nothing left", left, err)
+		}
+	})
+}

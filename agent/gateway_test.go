@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -168,6 +169,13 @@ func (g *gateway) log(run string) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return string(g.logs[run])
+}
+
+// setLog has the gateway know just this of a log.
+func (g *gateway) setLog(run string, data []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.logs[run] = bytes.Clone(data)
 }
 
 // Connect is one session.

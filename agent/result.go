@@ -207,6 +207,9 @@ func (t *table) LogDurable(k session.Key, durable int64) {
 	defer t.mu.Unlock()
 	if a := t.attempts[k]; a != nil && durable > a.durable {
 		a.durable = durable
+		if a.log != nil {
+			a.log.Acknowledge(durable)
+		}
 		a.releaseLocked()
 	}
 }

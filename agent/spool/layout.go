@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"slices"
 )
@@ -29,6 +30,7 @@ type meta struct {
 	mark   int64   // bytes of the file that are reported, while it isn't sealed
 	sum    uint32  // of the last window of these
 	hole   int64   // end of the hole in the file, 0 without one
+	acked  int64   // bytes of the logical log that were acknowledged when it was cut last
 	sealed bool
 	total  int64 // length of the file when it was sealed
 }
@@ -103,39 +105,49 @@ func (m meta) end() (n int64) {
 }
 
 // read fills b with the logical log from off on, all of which is before its end.
-// f, which may be nil, is the file; what it lacks is read as zeros.
-func (m meta) read(f *os.File, b []byte, off int64) error {
+// f, which may be nil, is the file; what it lacks is read as zeros. It returns
+// where the first of these stands that are there in the place of other bytes.
+func (m meta) read(f *os.File, b []byte, off int64) (gone int64, err error) {
+	gone = math.MaxInt64
+	start := int64(0) // of the piece
 	for _, p := range m.pieces() {
-		if off >= p.n {
-			off -= p.n
+		from := max(off, start) - start
+		if len(b) == 0 || from >= p.n {
+			start += p.n
 			continue
 		}
-		part := b[:min(int64(len(b)), p.n-off)]
+		part := b[:min(int64(len(b)), p.n-from)]
+		there := len(part)
 		switch {
 		case p.text != "":
-			copy(part, p.text[off:])
+			copy(part, p.text[from:])
 		case p.gone:
-			clear(part)
+			there = 0
 		default:
-			if err := readZero(f, part, p.src+off); err != nil {
-				return err
+			if there, err = readFile(f, part, p.src+from); err != nil {
+				return 0, err
 			}
 		}
-		b, off = b[len(part):], 0
+		if there < len(part) {
+			clear(part[there:])
+			gone = min(gone, start+from+int64(there))
+		}
+		b = b[len(part):]
+		start += p.n
 	}
-	return nil
+	return gone, nil
 }
 
-func readZero(f *os.File, b []byte, off int64) error {
-	n := 0
-	if f != nil && len(b) > 0 {
-		var err error
-		if n, err = f.ReadAt(b, off); err != nil && err != io.EOF { //nolint:errorlint // never wrapped
-			return err
-		}
+// readFile reads what the file has of b; without a file that is nothing.
+func readFile(f *os.File, b []byte, off int64) (int, error) {
+	if f == nil {
+		return 0, nil
 	}
-	clear(b[n:])
-	return nil
+	n, err := f.ReadAt(b, off)
+	if err == io.EOF { //nolint:errorlint // never wrapped
+		err = nil
+	}
+	return n, err
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

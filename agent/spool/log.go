@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,17 @@ type Log struct {
 	turn    chan struct{}
 	meta    meta // as it is on the disk
 	removed bool
+
+	acked atomic.Int64 // in this life of the agent
+}
+
+// Acknowledge tells that the first n bytes of the logical log are safe elsewhere.
+// They stay here until Remove, but if they are lost all the same, ReadAt says so.
+// It returns at once.
+func (l *Log) Acknowledge(n int64) {
+	for before := l.acked.Load(); before < n && !l.acked.CompareAndSwap(before, n); {
+		before = l.acked.Load()
+	}
 }
 
 // Path returns the name of the file that the process writes.
@@ -81,7 +93,8 @@ func (l *Log) poll() error {
 }
 
 // ReadAt reads the logical log at off, up to what Poll or Seal reported last;
-// at that end the error is [io.EOF].
+// at that end the error is [io.EOF]. It is [ErrGone] where zeros would stand for
+// bytes that were acknowledged.
 func (l *Log) ReadAt(p []byte, off int64) (int, error) {
 	if err := l.enter(); err != nil {
 		return 0, err
@@ -111,23 +124,27 @@ func (l *Log) read(p []byte, off int64) error {
 	}
 	for {
 		cuts := len(l.meta.cuts)
-		if err := l.meta.read(f, p, off); err != nil {
+		gone, err := l.meta.read(f, p, off)
+		if err != nil {
 			return err
 		}
+		if gone < max(l.meta.acked, l.acked.Load()) {
+			err = ErrGone
+		}
 		if l.meta.sealed {
-			return nil
+			return err
 		}
 		// Were these still the bytes that were reported? Looking afterwards
 		// leaves no gap between the look and the reading.
-		size, err := sizeOf(f)
-		if err != nil {
-			return err
+		size, serr := sizeOf(f)
+		if serr != nil {
+			return serr
 		}
 		if err := l.look(f, size); err != nil {
 			return err
 		}
 		if len(l.meta.cuts) == cuts {
-			return nil
+			return err
 		}
 	}
 }
@@ -170,6 +187,9 @@ func (l *Log) seal() error {
 	}
 	m := l.meta
 	m.sealed, m.total, m.mark, m.sum = true, size, 0, 0
+	if len(m.cuts) > 0 {
+		m.acked = max(m.acked, l.acked.Load())
+	}
 	if err := l.save(m, true); err != nil {
 		return err
 	}
@@ -219,6 +239,7 @@ func (l *Log) look(f *os.File, size int64) error {
 	}
 	if !same {
 		m.cut()
+		m.acked = max(m.acked, l.acked.Load())
 		return l.save(m, true)
 	}
 	// What comes after a truncation to within the hole comes after the hole,

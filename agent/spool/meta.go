@@ -13,12 +13,13 @@ import (
 // one leaves the other. Integers are little-endian:
 //
 //	magic[8] seq u64 limit i64 mark i64 hole i64 total i64 sum u32
-//	sealed u8 cuts u8 cut[8] i64, zeros, crc u32 (of all before)
+//	sealed u8 cuts u8 cut[8] i64 acked i64, zeros, crc u32 (of all before)
 //
 // It has its full size from the start, so that a full disk doesn't stop a write.
 const (
 	metaMagic = "scheddl1"
 	slotLen   = 512
+	ackedAt   = 54 + 8*maxCuts
 )
 
 var errDamaged = errors.New("no slot of the sidecar is whole")
@@ -100,6 +101,7 @@ func encodeMeta(m meta) []byte {
 		b = le.AppendUint64(b, uint64(n))
 	}
 	b = b[:slotLen]
+	le.PutUint64(b[ackedAt:], uint64(m.acked))
 	le.PutUint32(b[slotLen-4:], crc32.Checksum(b[:slotLen-4], castagnoli))
 	return b
 }
@@ -111,8 +113,8 @@ func decodeMeta(b []byte) (meta, bool) {
 		return meta{}, false
 	}
 	i64 := func(at int) int64 { return int64(le.Uint64(b[at:])) }
-	m := meta{seq: le.Uint64(b[8:]), limit: i64(16), mark: i64(24), hole: i64(32), total: i64(40), sum: le.Uint32(b[48:]), sealed: b[52] == 1}
-	if b[52] > 1 || b[53] > maxCuts || m.limit < MinLimit || m.limit > 1<<60 || m.hole < 0 || m.total < 0 {
+	m := meta{seq: le.Uint64(b[8:]), limit: i64(16), mark: i64(24), hole: i64(32), total: i64(40), sum: le.Uint32(b[48:]), sealed: b[52] == 1, acked: i64(ackedAt)}
+	if b[52] > 1 || b[53] > maxCuts || m.limit < MinLimit || m.limit > 1<<60 || m.hole < 0 || m.total < 0 || m.acked < 0 {
 		return meta{}, false
 	}
 	used := int64(0)

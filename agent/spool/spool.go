@@ -24,9 +24,10 @@
 // reported, or the last bytes reported are not there any more, the logical log
 // keeps its length, a line says what happened, and what the file holds now
 // follows. The bytes before the line that had not been read by then are gone:
-// they read as zeros, the only way in which a reported byte can change. A crash
-// of the host may have the same effect, since a file is synced only when it is
-// sealed. What can't be noticed is a process that writes over the middle of what
+// they read as zeros, the only way in which a reported byte can change. Never so
+// those that were acknowledged: somebody has them, and zeros in their place would
+// be another log ([ErrGone]). A crash of the host may have the same effect, since
+// a file is synced only when it is sealed. What can't be noticed is a process that writes over the middle of what
 // was reported and leaves its end alone. After eight such events the first half
 // counts as full, so that the lines have a bound too.
 package spool
@@ -59,6 +60,10 @@ var (
 
 	// ErrRemoved is returned by calls on a log after [Log.Remove].
 	ErrRemoved = errors.New("log was removed")
+
+	// ErrGone is returned by [Log.ReadAt] for bytes that were acknowledged, and
+	// are not in the file any more.
+	ErrGone = errors.New("bytes that were acknowledged are gone here; whoever has them has to say so")
 
 	// ErrUnbounded is returned by [Log.Poll] when the log is over its limit
 	// and the file system can't give back a part of a file. The disk will fill
