@@ -19,11 +19,16 @@ import (
 // as one that dials asks.
 const refusedAgain = time.Hour
 
+// handOverWithin is how long a session whose worker another primary is to dial
+// goes on, so that there is no time without one.
+const handOverWithin = 5 * time.Second
+
 // Dial says at which addresses, host:port each, there are workers that this
 // gateway has to dial, since they can't dial out. It is the whole list each time:
-// with each one session is kept, and opened again whenever it ends; those with
-// addresses that left the list are ended, telling the worker. It does not wait.
-// From [Server.Drain] on nobody is dialled any more, and sessions go on.
+// with each one session is kept, and opened again whenever it ends. One whose
+// address left the list ends when another primary has dialled the worker, or a few
+// seconds later. It does not wait. From [Server.Drain] on nobody is dialled any
+// more, and sessions go on.
 //
 // A worker serves the primary that dialled it last. Two that dial the same worker
 // take it from each other, so each address belongs on the list of one primary.
@@ -91,7 +96,19 @@ func (d *dialler) run(ctx context.Context) {
 		d.attend(ctx, current)
 	}
 	if current != nil && ctx.Err() != nil {
-		current.end(move(codes.Aborted, "this primary does not dial the worker any more"))
+		current.handOver()
+	}
+}
+
+// handOver ends a session, once another primary has had time to dial its worker,
+// which ends it as well.
+func (n *session) handOver() {
+	late := time.NewTimer(handOverWithin)
+	defer late.Stop()
+	select {
+	case <-n.ended:
+	case <-late.C:
+		n.end(move(codes.Aborted, "this primary does not dial the worker any more"))
 	}
 }
 

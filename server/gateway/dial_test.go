@@ -174,9 +174,13 @@ func TestDial(t *testing.T) {
 			t.Errorf("dialled %d times, want once", n)
 		}
 
+		began := time.Now()
 		p.Dial(nil)
 		if last, code := w.expectEnd(); last.GetMove() == nil || code != codes.OK {
 			t.Errorf("got %v, then %v; want a Move, then the end of the stream", last, code)
+		}
+		if took := time.Since(began); took != 5*time.Second {
+			t.Errorf("it ended after %v: another primary has 5 s to dial", took)
 		}
 		close(w.leave)
 		time.Sleep(time.Hour)
@@ -311,8 +315,8 @@ func TestDialAndDrain(t *testing.T) {
 
 		p.Shed(10) // it can't move by itself
 		time.Sleep(30 * time.Second)
+		p.AwaitEmpty(t.Context()) // nor can it leave
 		w.say(&agentv1.Goodbye{Reason: "replaced by a new session"})
-		p.AwaitEmpty(t.Context())
 		time.Sleep(time.Hour)
 		if n := h.dialled(); n != 1 {
 			t.Errorf("dialled %d times, want once", n)

@@ -80,13 +80,12 @@ func (n *session) moveAfter(wait time.Duration) {
 	context.AfterFunc(n.stream.Context(), func() { timer.Stop() })
 }
 
-// AwaitEmpty returns when no session is left, or ctx is done.
+// AwaitEmpty returns when no session is left that its worker can leave, or ctx is
+// done. Workers that were dialled stay until they are dialled by another primary,
+// which may be only when this one has stopped.
 func (s *Server) AwaitEmpty(ctx context.Context) {
 	for {
-		s.mu.Lock()
-		left := s.left
-		empty := len(s.live) == 0
-		s.mu.Unlock()
+		left, empty := s.emptied()
 		if empty {
 			return
 		}
@@ -96,4 +95,17 @@ func (s *Server) AwaitEmpty(ctx context.Context) {
 		case <-left:
 		}
 	}
+}
+
+// emptied reports whether all workers that can leave have left, and returns what
+// is closed when the next one does.
+func (s *Server) emptied() (left <-chan struct{}, empty bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.live {
+		if !n.Direct {
+			return s.left, false
+		}
+	}
+	return s.left, true
 }
