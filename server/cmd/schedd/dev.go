@@ -43,8 +43,7 @@ func devFlags() (*devOptions, *flag.FlagSet) {
 // runDev is the command dev.
 func runDev(ctx context.Context, args []string, out, logs io.Writer) (err error) {
 	o, fs := devFlags()
-	_, serve := serveFlags()
-	if err := settings.Parse(fs, args, envPrefix, serve); err != nil {
+	if err := settings.Parse(fs, args, envPrefix, allFlags()...); err != nil {
 		if errors.Is(err, settings.ErrHelp) {
 			return settings.Usage(fs, out, envPrefix, devSummary)
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,8 @@ const overview = `schedd runs jobs on time, on machines that it cannot reach.
 Commands:
   dev       everything in one process on this machine: one primary, one worker
   serve     be a primary; serve --help lists its settings
+  snapshot  save, restore or inspect the state of a group of primaries
+  recover   go on after most primaries of a group are lost for good
   keygen    make a cluster key, on standard output
   version   say which version this is
 `
@@ -41,6 +44,10 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		return runDev(ctx, rest, out, logs)
 	case "serve":
 		return runServe(ctx, rest, out, logs)
+	case "snapshot":
+		return runSnapshot(ctx, rest, out)
+	case "recover":
+		return runRecover(rest, out, logs)
 	case "keygen":
 		return printKey(rest, out)
 	case "version":
@@ -49,9 +56,18 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		_, err := io.WriteString(out, overview)
 		return err
 	case "":
-		return settings.Errorf("give a command: dev, serve, keygen or version; --help tells more")
+		return settings.Errorf("give a command: dev, serve, snapshot, recover, keygen or version; --help tells more")
 	}
-	return settings.Errorf("unknown command %q: there are dev, serve, keygen and version; --help tells more", command)
+	return settings.Errorf("unknown command %q: there are dev, serve, snapshot, recover, keygen and version; --help tells more", command)
+}
+
+// allFlags returns the settings of all commands: one environment serves them all.
+func allFlags() []*flag.FlagSet {
+	_, serve := serveFlags()
+	_, dev := devFlags()
+	_, again, _ := recoverFlags()
+	_, save := snapshotFlags("save")
+	return []*flag.FlagSet{serve, dev, again, save}
 }
 
 // noArguments answers whoever gives arguments to a command that takes none.

@@ -56,8 +56,7 @@ func serveFlags() (*options, *flag.FlagSet) {
 // runServe is the command serve.
 func runServe(ctx context.Context, args []string, out, logs io.Writer) error {
 	o, fs := serveFlags()
-	_, dev := devFlags()
-	if err := settings.Parse(fs, args, envPrefix, dev); err != nil {
+	if err := settings.Parse(fs, args, envPrefix, allFlags()...); err != nil {
 		if errors.Is(err, settings.ErrHelp) {
 			return settings.Usage(fs, out, envPrefix, serveSummary)
 		}
