@@ -176,7 +176,10 @@ func over(r *schedv1.Run) bool {
 	}
 }
 
-func active(r *schedv1.Run) bool { return !over(r) }
+// ended reports whether all runs have.
+func ended(runs []*schedv1.Run) bool {
+	return !slices.ContainsFunc(runs, func(r *schedv1.Run) bool { return !over(r) })
+}
 
 // awaitRun waits until what a run is holds.
 func (l *lab) awaitRun(t *testing.T, r *schedv1.Run, what string, holds func(*schedv1.Run) bool) *schedv1.Run {

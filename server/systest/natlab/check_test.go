@@ -117,13 +117,16 @@ type story struct {
 	effects map[string]effect // by run and attempt
 }
 
+// eachSecond is when jobs tick.
+var eachSecond = []*schedv1.Trigger{{When: &schedv1.Trigger_Every{Every: &schedv1.Every{Interval: durationpb.New(time.Second)}}}}
+
 func (l *lab) newStory(t *testing.T, w *worker) *story {
 	t.Helper()
 	name := strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(t.Name()))
 	_, name, _ = strings.Cut(name, "-")
 	s := &story{job: fmt.Sprintf("tick-%s-%.50s", w.name, name)}
 	j := l.script(s.job, w, tell)
-	j.Triggers = []*schedv1.Trigger{{When: &schedv1.Trigger_Every{Every: &schedv1.Every{Interval: durationpb.New(time.Second)}}}}
+	j.Triggers = eachSecond
 	l.put(t, j)
 	return s
 }
@@ -132,13 +135,8 @@ func (l *lab) newStory(t *testing.T, w *worker) *story {
 // compares.
 func (l *lab) account(t *testing.T, s *story) {
 	t.Helper()
-	l.ask(t, "pause job "+s.job, func(ctx context.Context, p *primary) error {
-		_, err := p.jobs.PauseJob(ctx, &schedv1.PauseJobRequest{Name: s.job, Note: "the test looks at what was done"})
-		return err
-	})
-	s.runs = l.awaitList(t, s.job, "all have ended", func(runs []*schedv1.Run) bool {
-		return !slices.ContainsFunc(runs, active)
-	})
+	l.hold(t, s.job)
+	s.runs = l.awaitList(t, s.job, "all have ended", ended)
 	slices.SortFunc(s.runs, func(a, b *schedv1.Run) int { return a.GetNominalTime().AsTime().Compare(b.GetNominalTime().AsTime()) })
 	s.effects = l.effects(t, s.job)
 
@@ -165,6 +163,15 @@ func (l *lab) account(t *testing.T, s *story) {
 			}
 		}
 		return nil
+	})
+}
+
+// hold holds the triggers of a job.
+func (l *lab) hold(t *testing.T, job string) {
+	t.Helper()
+	l.ask(t, "pause job "+job, func(ctx context.Context, p *primary) error {
+		_, err := p.jobs.PauseJob(ctx, &schedv1.PauseJobRequest{Name: job, Note: "the test looks at what was done"})
+		return err
 	})
 }
 
@@ -206,8 +213,8 @@ func (s *story) late(since time.Time) (decided, ran time.Duration) {
 }
 
 // counting is a process that counts until it is told to stop, and so makes a log
-// that shows what it lacks.
-const counting = tell + `i=0; until [ -e "$LAB_FILE.$SCHEDD_RUN_ID" ]; do echo "line $i"; i=$((i+1)); sleep 0.1; done; echo "end $i"`
+// that shows what it lacks. If nobody is there to tell it, it stops after a while.
+const counting = tell + `i=0; until [ -e "$LAB_FILE.$SCHEDD_RUN_ID" ] || [ $i -gt 6000 ]; do echo "line $i"; i=$((i+1)); sleep 0.1; done; echo "end $i"`
 
 // count starts a process on a worker that counts, and waits until it does.
 func (l *lab) count(t *testing.T, w *worker) *schedv1.Run {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,6 +55,7 @@ type lab struct {
 func newLab(t *testing.T, k kind, primaries int) *lab {
 	t.Helper()
 	l := &lab{owner: t, wire: newHost(t, "wire"), file: filepath.Join(t.TempDir(), "effects")}
+	t.Cleanup(func() { l.clear(t) }) // after the programs have ended: a later cleanup runs earlier
 	l.wire.ip(t, "link add br0 type bridge")
 	l.wire.ip(t, "addr add 203.0.113.1/24 dev br0")
 	l.wire.ip(t, "link set br0 up")
@@ -77,6 +79,26 @@ func newLab(t *testing.T, k kind, primaries int) *lab {
 	}
 	l.balancer.start(t)
 	return l
+}
+
+// clear ends the processes of jobs that were left behind.
+func (l *lab) clear(t *testing.T) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		env, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ")) // it may have ended
+		if strings.Contains(string(env), "LAB_FILE="+l.file+"\x00") {
+			t.Logf("left behind: process %d", pid)
+			_ = syscall.Kill(pid, syscall.SIGKILL) // likewise
+		}
+	}
 }
 
 // public makes a host in the public network.
@@ -249,7 +271,8 @@ func (p *primary) get(ctx context.Context, path string) (code int, text string) 
 type worker struct {
 	owner     *testing.T
 	name, dir string
-	server    string
+	server    string // where it dials,
+	listen    string // or, if not empty, is dialled
 	net       *private
 	*process  // nil before the first start
 }
@@ -262,10 +285,16 @@ func (l *lab) newWorker(t *testing.T, name string, net *private) *worker {
 // launch starts the worker on a host with the same name as all.
 func (w *worker) launch(t *testing.T) {
 	t.Helper()
+	way := []string{"--server", w.server}
+	if w.listen != "" {
+		way = []string{"--direct-listen", w.listen}
+	}
 	as := `hostname ` + hostname + ` && exec "$@"`
-	w.process = w.net.host.start(w.owner, w.name, "unshare", "--uts", "sh", "-c", as, "sh",
-		built("schedagent"), "run", "--server", w.server, "--data-dir", w.dir, "--name", w.name, "--labels", "lab="+w.name,
-		"--slots", "400", "--insecure", "--log-format", "json", "--log-level", "debug")
+	w.process = w.net.host.start(w.owner, w.name, append([]string{
+		"unshare", "--uts", "sh", "-c", as, "sh",
+		built("schedagent"), "run", "--data-dir", w.dir, "--name", w.name, "--labels", "lab=" + w.name, "--slots", "400",
+		"--insecure", "--log-format", "json", "--log-level", "debug",
+	}, way...)...)
 	if t.Failed() {
 		t.FailNow()
 	}

@@ -22,7 +22,8 @@ const (
 	cancels = 100
 	// cancelWithin is what 99 of 100 of them have to take effect in.
 	cancelWithin = 150 * time.Millisecond
-	// cancelSlack is how much longer it may take here before the test fails.
+	// cancelSlack is how many times as long it may take here, or as on an idle link
+	// of this machine, before the test fails.
 	cancelSlack = 10
 )
 
@@ -60,7 +61,7 @@ func slowLink(t *testing.T, l *lab) {
 		p99 := percentile(m.busy, 99)
 		measured(t, "10 Mbit/s, 20 ms, log flood at %.2f MB/s: a cancelled run is %s after p50 %v, p99 %v (promised p99: %v); idle link: p50 %v, p99 %v",
 			speed/1e6, m.what, percentile(m.busy, 50), p99, cancelWithin, percentile(m.idle, 50), percentile(m.idle, 99))
-		if p99 > cancelSlack*cancelWithin {
+		if p99 > cancelSlack*max(cancelWithin, percentile(m.idle, 99)) {
 			t.Errorf("cancelling takes %v", p99)
 		}
 	}

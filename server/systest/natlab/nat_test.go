@@ -3,10 +3,17 @@
 package natlab_test
 
 import (
+	"context"
+	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
@@ -60,6 +67,12 @@ func TestBehindBalancer(t *testing.T) {
 					s.run(t, l)
 				})
 			}
+			if i == 0 { // it has nothing to do with load balancers
+				t.Run("Direct", func(t *testing.T) {
+					l.heal(t)
+					direct(t, l)
+				})
+			}
 		})
 	}
 }
@@ -86,12 +99,10 @@ func (l *lab) revive(t *testing.T, p *primary) {
 	p.ready(t)
 }
 
-// both asserts that both workers are what they should be, and returns them by
-// name.
+// both returns both workers when they are connected.
 func (l *lab) both(t *testing.T) (a, b *schedv1.Worker) {
 	t.Helper()
-	found := l.known(t, l.a.name, l.b.name)
-	return found[l.a.name], found[l.b.name]
+	return l.online(t, l.a, 0), l.online(t, l.b, 0)
 }
 
 // quiet is held by what needs the machine for itself, or all of it.
@@ -162,14 +173,14 @@ func leaderIsKilled(t *testing.T, l *lab) {
 	var killed time.Time
 	a, b := l.ticking(t, func() {
 		leader := l.lonelyLeader(t)
-		for name, w := range l.known(t, l.a.name, l.b.name) {
-			before[name] = w.GetSessionEpoch()
+		for _, w := range []*worker{l.a, l.b} {
+			before[w.name] = l.online(t, w, 0).GetSessionEpoch()
 		}
 		killed = time.Now()
 		leader.kill()
 		pass(t, 4*fireWithin)
-		for name, w := range l.known(t, l.a.name, l.b.name) {
-			after[name] = w.GetSessionEpoch()
+		for _, w := range []*worker{l.a, l.b} {
+			after[w.name] = l.online(t, w, 0).GetSessionEpoch()
 		}
 		l.revive(t, leader)
 	})
@@ -180,7 +191,7 @@ func leaderIsKilled(t *testing.T, l *lab) {
 	}
 	for _, s := range []*story{a, b} {
 		decided, ran := s.late(killed)
-		measured(t, "leader killed: %s decided at most %v late, running at most %v late (promised: %v)", s.job, decided, ran, fireWithin)
+		measured(t, "%s decided at most %v late, running at most %v late (promised: %v)", s.job, decided, ran, fireWithin)
 		if ran > slack*fireWithin {
 			t.Errorf("a tick ran %v late", ran)
 		}
@@ -306,28 +317,133 @@ func primaryIsHalted(t *testing.T, l *lab) {
 	}
 }
 
-// All primaries are restarted, one after the other, as in an upgrade. Nobody
-// notices.
+// All primaries are restarted, one after the other, twice, as in upgrades, while
+// jobs run and people ask for more. Nobody notices.
 func rollingRestart(t *testing.T, l *lab) {
 	longs := []*schedv1.Run{l.count(t, l.a), l.count(t, l.b)}
+	asked := l.asking(t)
+	burst := l.bursting(t)
 	start := time.Now()
 	a, b := l.ticking(t, func() {
-		for _, p := range l.primaries {
-			p.end()
-			if p.code != 0 {
-				t.Errorf("%s ended with exit code %d", p.id, p.code)
+		for range 2 {
+			for _, p := range l.primaries {
+				p.end()
+				if p.code != 0 {
+					t.Errorf("%s ended with exit code %d", p.id, p.code)
+				}
+				l.revive(t, p)
+				l.online(t, l.a, 0)
+				l.online(t, l.b, 0)
 			}
-			l.revive(t, p)
-			l.online(t, l.a, 0)
-			l.online(t, l.b, 0)
 		}
-		measured(t, "rolling restart of %d primaries took %v", len(l.primaries), time.Since(start).Round(time.Millisecond))
+		measured(t, "%d restarts took %v", 2*len(l.primaries), time.Since(start).Round(time.Millisecond))
 	})
 	for _, s := range []*story{a, b} {
 		decided, ran := s.late(start)
-		measured(t, "rolling restart: %s decided at most %v late, running at most %v late", s.job, decided, ran)
+		measured(t, "%s decided at most %v late, running at most %v late", s.job, decided, ran)
 	}
+	asked(t)
+	burst(t)
 	for _, r := range longs {
 		l.whole(t, r, l.primaries)
 	}
+}
+
+// asking has somebody ask for runs, one after the other, until what it returns is
+// called: then each run that was promised has to have run once.
+func (l *lab) asking(t *testing.T) (check func(*testing.T)) {
+	t.Helper()
+	l.put(t, l.script("asked", l.b, tell))
+	stop, promised := make(chan struct{}), make(chan map[string]*schedv1.Run, 1)
+	go func() {
+		runs := map[string]*schedv1.Run{}
+		defer func() { promised <- runs }()
+		again := time.NewTicker(look)
+		defer again.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-again.C:
+			}
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+			p := l.primaries[rand.IntN(len(l.primaries))]
+			resp, err := p.jobs.RunJob(ctx, &schedv1.RunJobRequest{Name: "asked", RequestId: fmt.Sprint("request", len(runs))})
+			cancel()
+			if err == nil {
+				runs[resp.GetRun().GetId()] = resp.GetRun()
+			} else if c := status.Code(err); c != codes.Unavailable && c != codes.DeadlineExceeded {
+				t.Errorf("%s says %v", p.id, err)
+			}
+		}
+	}()
+	return func(t *testing.T) {
+		t.Helper()
+		close(stop)
+		runs := <-promised
+		for id, r := range runs {
+			runs[id] = l.awaitRun(t, r, "has ended", over)
+		}
+		s := &story{job: "asked", effects: l.effects(t, "asked")}
+		s.startedOnce(t, runs)
+		measured(t, "%d runs were asked for meanwhile", len(runs))
+	}
+}
+
+// bursting has a job write much at once, each second, until what it returns is
+// called: then all of it has to be there, at each primary.
+func (l *lab) bursting(t *testing.T) (check func(*testing.T)) {
+	t.Helper()
+	const lines = 5000
+	j := l.script("burst", l.a, fmt.Sprint("seq ", lines))
+	j.Triggers = eachSecond
+	l.put(t, j)
+	return func(t *testing.T) {
+		t.Helper()
+		l.hold(t, j.GetName())
+		var want strings.Builder
+		for n := range lines {
+			fmt.Fprintln(&want, n+1)
+		}
+		for _, r := range l.awaitList(t, j.GetName(), "all have ended", ended) {
+			for _, p := range l.primaries {
+				if got := string(p.readLog(t, r.GetId())); got != want.String() {
+					t.Errorf("%s has a log of %d bytes, want %d", p.id, len(got), want.Len())
+				}
+			}
+		}
+	}
+}
+
+// A worker that can't dial out is dialled. The primary that holds its session is
+// killed, and another one dials it; what it runs does not notice.
+func direct(t *testing.T, l *lab) {
+	h := l.public(t, "direct", "203.0.113.50")
+	h.iptables(t, "-A OUTPUT -o eth0 -p tcp --syn -j DROP")
+	w := l.newWorker(t, "wd", &private{host: h})
+	w.owner, w.listen = t, "203.0.113.50:7422"
+	w.launch(t)
+	l.ask(t, "have the primaries dial a worker", func(ctx context.Context, p *primary) error {
+		_, err := p.workers.AddDirectWorker(ctx, &schedv1.AddDirectWorkerRequest{Address: w.listen})
+		return err
+	})
+	start := time.Now()
+	held := l.online(t, w, 0)
+	measured(t, "worker dialled by %s after %v", held.GetGateway(), time.Since(start).Round(time.Millisecond))
+	if held.GetMode() != schedv1.Worker_DIRECT {
+		t.Errorf("the worker's mode is %v", held.GetMode())
+	}
+	long := l.count(t, w)
+	gateway := l.primary(held.GetGateway())
+	gateway.kill()
+	start = time.Now()
+	back := l.online(t, w, held.GetSessionEpoch())
+	measured(t, "gateway %s killed: worker dialled by %s after %v", gateway.id, back.GetGateway(), time.Since(start).Round(time.Millisecond))
+	l.whole(t, long, l.others(gateway))
+	l.revive(t, gateway)
+	l.ask(t, "have the primaries dial it no longer", func(ctx context.Context, p *primary) error {
+		_, err := p.workers.RemoveDirectWorker(ctx, &schedv1.RemoveDirectWorkerRequest{Address: w.listen})
+		return err
+	})
+	w.end()
 }
