@@ -289,7 +289,9 @@ func (s *Server) claim(n *session) (old *session, err error) {
 		return nil, errDraining
 	}
 	old = s.live[n.Worker]
-	if old != nil && !old.over() && n.Epoch <= old.Epoch {
+	if old != nil && n.Epoch <= old.Epoch {
+		// Also when it is over: until it has left, the leader may not have heard of
+		// its end, and would take n for the older of two.
 		return old, errOldEpoch
 	}
 	s.live[n.Worker] = n

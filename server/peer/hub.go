@@ -22,6 +22,9 @@ const (
 	// other gives it up. Links run between primaries that Raft holds to the
 	// second, so it is much shorter than for workers' sessions.
 	linkDeadAfter = 5 * time.Second
+	// settleWithin is how long after a term began the gateways have made their
+	// links, those that will.
+	settleWithin = 3 * time.Second
 	// balanceEvery is how often the leader looks whether the gateways have their
 	// share of the sessions.
 	balanceEvery = time.Minute
@@ -53,6 +56,7 @@ type Hub struct {
 
 	mu      sync.Mutex // guards the following
 	open    bool
+	settled bool               // it has been open for a while
 	all     map[*link]struct{} // from the first byte to the last
 	links   map[string]*link   // by primary, once it said who it is
 	routes  map[string]route   // by worker
@@ -78,16 +82,18 @@ func (h *Hub) During(ctx context.Context, f func(context.Context)) {
 	h.mu.Lock()
 	h.open = true
 	h.mu.Unlock()
-	balancing, stop := context.WithCancel(ctx)
-	var balancer sync.WaitGroup
-	balancer.Go(func() { h.balance(balancing) })
+	work, stop := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	working.Go(func() { h.balance(work) })
+	settled := time.AfterFunc(settleWithin, h.settle)
 
 	f(ctx)
 
 	stop()
-	balancer.Wait()
+	working.Wait()
+	settled.Stop()
 	h.mu.Lock()
-	h.open = false
+	h.open, h.settled = false, false
 	for l := range h.all {
 		l.end(errNotLeading)
 	}
@@ -261,8 +267,21 @@ func (h *Hub) Direct(addresses []string) {
 	h.share()
 }
 
-// share tells each gateway whom to dial. The caller holds the lock.
+// settle begins to share out whom to dial.
+func (h *Hub) settle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.settled = h.open
+	h.share()
+}
+
+// share tells each gateway whom to dial, once the links of a new leader are there:
+// the first one would be told to dial all, and take workers from gateways that
+// have them. The caller holds the lock.
 func (h *Hub) share() {
+	if !h.settled {
+		return
+	}
 	for g, list := range assign(h.directs, keys(h.links)) {
 		h.links[g].put(&peerv1.LinkResponse{Body: &peerv1.LinkResponse_Dial{Dial: &peerv1.Dial{Addresses: list}}})
 	}

@@ -64,44 +64,50 @@ func (l *link) primary() Primary {
 	return l.known
 }
 
-// serve talks until the link ends, and returns why. When it has returned, the
-// stream ends too, and with it receive, which the hub waits for.
+// serve talks until the link ends, and returns why. It watches the two that talk:
+// that it returns ends the stream, which is the only way to wake one that waits in
+// Send or Recv on a connection that has died without a word.
 func (l *link) serve() error {
 	l.hub.tasks.Go(l.receive)
-	err := l.send()
-	l.end(err)
-	return l.cause
-}
-
-// send sends what waits, and a beat every so often.
-func (l *link) send() error {
-	beat := time.NewTicker(beatEvery)
-	defer beat.Stop()
-	greeted := l.greeted
-	wake := (<-chan struct{})(nil) // nothing is sent before the welcome
+	l.hub.tasks.Go(func() { l.end(l.send()) })
+	look := time.NewTicker(beatEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-l.ended:
 			return l.cause
-		case <-greeted:
-			greeted, wake = nil, l.out.wake
-			if err := l.stream.Send(l.welcome()); err != nil {
-				return err
-			}
-			signal(l.out.wake)
-		case <-wake:
-			if err := l.flush(); err != nil {
-				return err
-			}
-		case <-beat.C:
+		case <-look.C:
 			if time.Since(l.primary().LastContact) > linkDeadAfter {
-				return status.Errorf(codes.DeadlineExceeded, "nothing was heard of the gateway for %v", linkDeadAfter)
+				l.end(status.Errorf(codes.DeadlineExceeded, "nothing was heard of the gateway for %v", linkDeadAfter))
 			}
-			if greeted == nil {
-				if err := l.stream.Send(l.beat()); err != nil {
-					return err
-				}
-			}
+		}
+	}
+}
+
+// send sends the welcome, and then what waits, and a beat every so often.
+func (l *link) send() error {
+	select {
+	case <-l.ended:
+		return l.cause
+	case <-l.greeted:
+	}
+	if err := l.stream.Send(l.welcome()); err != nil {
+		return err
+	}
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
+	for {
+		var err error
+		select {
+		case <-l.ended:
+			return l.cause
+		case <-l.out.wake:
+			err = l.flush()
+		case <-beat.C:
+			err = l.stream.Send(l.beat())
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
