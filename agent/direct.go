@@ -137,9 +137,15 @@ func (d *direct) serve(ctx context.Context, from string, connect func(context.Co
 	}
 	c.accepted = true
 	d.converse(ctx, c)
-	if c.err != nil {
-		d.log.Warn("session ended; waiting to be dialled again", "from", from, "err", c.err)
+	if c.err == nil {
+		return
 	}
+	asked := "" // to go: it can't, but it may say why it was left
+	select {
+	case asked = <-c.Replace():
+	default:
+	}
+	d.log.Warn("session ended; waiting to be dialled again", "from", from, "err", c.err, "reason", asked)
 }
 
 // accepted is a stream that a primary opened.

@@ -87,9 +87,21 @@ func TestDrainAndMove(t *testing.T) {
 		second.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{Move: &agentv1.Move{Reason: "elsewhere"}}})
 		second.hangUp() // some gateways don't wait
 		w.wait(time.Minute)
-		if after := w.gateway.last().begun.Sub(asked); len(w.gateway.visits()) != 3 || after != 0 {
+		third := w.gateway.last()
+		if after := third.begun.Sub(asked); len(w.gateway.visits()) != 3 || after != 0 {
 			t.Errorf("%d sessions, the last %v after the move", len(w.gateway.visits()), after)
 		}
+
+		w.gateway.behave(func(m *manners) { m.down = true })
+		third.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{Move: &agentv1.Move{Reason: "there is more room"}}})
+		w.wait(5 * time.Minute)
+		w.says(third, "inventory") // there is nowhere to go yet
+		w.gateway.behave(func(m *manners) { m.down = false })
+		w.wait(time.Minute)
+		if fourth := w.gateway.last(); third.over().Before(fourth.begun) {
+			t.Errorf("the old session ended at %v, the new one began at %v", third.over(), fourth.begun)
+		}
+		w.says(third, "inventory", "goodbye")
 	})
 }
 
