@@ -80,7 +80,8 @@ func (c *creds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 // expected tells an end of a handshake that nobody has to hear of: it is Raft's,
 // somebody only looked whether the port is open, or this primary stops.
 func expected(err error) bool {
-	return errors.Is(err, credentials.ErrConnDispatched) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
+	return errors.Is(err, credentials.ErrConnDispatched) || errors.Is(err, io.EOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, errStoppingHere)
 }
 
 // Info implements [credentials.TransportCredentials].

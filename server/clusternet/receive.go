@@ -80,20 +80,22 @@ func (n *Network) identifyTLS(raw net.Conn) (arrival, error) {
 // giveToRaft answers a connection for Raft, and has it wait for Raft to accept
 // it. On success the error is [credentials.ErrConnDispatched].
 func (n *Network) giveToRaft(conn net.Conn) error {
-	switch n.streams.refuses() {
+	switch n.streams.reserve() {
 	case refuseFull:
 		return refuse(conn, refuseFull, errFullHere)
 	case refuseClosed:
 		return refuse(conn, refuseClosed, errStoppingHere)
 	}
-	if _, err := io.WriteString(conn, raftPreface); err != nil {
+	_, err := io.WriteString(conn, raftPreface)
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		n.streams.release()
 		return explain(err)
 	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("clear the deadline: %w", err)
-	}
-	if !n.streams.put(conn) { // it has changed meanwhile; Raft stands a connection that ends
-		return errFullHere
+	if !n.streams.put(conn) {
+		return errStoppingHere
 	}
 	return credentials.ErrConnDispatched
 }

@@ -21,11 +21,12 @@ type Streams struct {
 
 	dialling sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
-	arrived *sync.Cond // of mu: waiting or closed has changed
-	waiting []net.Conn // the first that came first
-	dials   map[*context.CancelFunc]struct{}
-	closed  bool
+	mu       sync.Mutex // guards what follows
+	arrived  *sync.Cond // of mu: waiting or closed has changed
+	waiting  []net.Conn // the first that came first
+	reserved int        // places for more, which are being answered
+	dials    map[*context.CancelFunc]struct{}
+	closed   bool
 }
 
 func newStreams(advertise string, open func(context.Context, string) (net.Conn, error)) *Streams {
@@ -62,24 +63,35 @@ func (s *Streams) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
-// refuses returns the refusal that a connection would get now; "": none.
-func (s *Streams) refuses() string {
+// reserve keeps a place for a connection, which put or release has to be called
+// for. Without one it returns a refusal.
+func (s *Streams) reserve() (refused string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
 		return refuseClosed
-	case len(s.waiting) >= maxWaiting:
+	case len(s.waiting)+s.reserved >= maxWaiting:
 		return refuseFull
 	}
+	s.reserved++
 	return ""
 }
 
-// put has a connection wait for Accept, and reports whether it may.
+// release gives back the place of a connection that does not come.
+func (s *Streams) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved--
+}
+
+// put has a connection that has a place wait for Accept, and reports whether there
+// will be one.
 func (s *Streams) put(conn net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.waiting) >= maxWaiting {
+	s.reserved--
+	if s.closed {
 		return false
 	}
 	s.waiting = append(s.waiting, conn)
