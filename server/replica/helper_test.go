@@ -144,6 +144,13 @@ func (l *locked) Write(p []byte) (int, error) {
 	return l.w.tail.Write(p)
 }
 
+// said counts how often something was logged.
+func (w *world) said(what string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Count(w.tail.String(), what)
+}
+
 // kill ends a primary as SIGKILL does: what was written stays on its disk.
 func (w *world) kill(id string) {
 	n := w.nodes[id]
@@ -195,6 +202,21 @@ func (w *world) freeze(id string, on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.frozen[id] = on
+}
+
+// hang has nobody answer a method, or everybody again.
+func (w *world) hang(method string, on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hung[method] = on
+}
+
+// lose has calls get lost, as may says for each of them, one at a time; nil: no
+// more.
+func (w *world) lose(may func() (request, answer bool)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.losing = may
 }
 
 // wall cuts, or mends, the way between two primaries.
@@ -305,7 +327,11 @@ func (y way) meet(ctx context.Context, method string) (loseAnswer bool, err erro
 	w.mu.Lock()
 	method = method[strings.LastIndex(method, "/")+1:]
 	w.calls[method]++
-	frozen, cut, losing := w.frozen[y.to] || w.hung[method], w.walls[[2]string{y.from, y.to}], w.losing
+	frozen, cut := w.frozen[y.to] || w.hung[method], w.walls[[2]string{y.from, y.to}]
+	var lost bool
+	if w.losing != nil {
+		lost, loseAnswer = w.losing()
+	}
 	w.mu.Unlock()
 	if frozen {
 		<-ctx.Done()
@@ -314,14 +340,10 @@ func (y way) meet(ctx context.Context, method string) (loseAnswer bool, err erro
 	if cut {
 		return false, errors.New("no route to host")
 	}
-	if losing != nil {
-		lost, loseAnswer := losing()
-		if lost {
-			return false, errors.New("request was lost")
-		}
-		return loseAnswer, nil
+	if lost {
+		return false, errors.New("request was lost")
 	}
-	return false, nil
+	return loseAnswer, nil
 }
 
 func (y way) call(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -423,6 +445,17 @@ func (w *world) soon(what string, limit time.Duration, is func() bool) {
 			w.Fatalf("%s: not within %v", what, limit)
 		}
 	}
+}
+
+// kept counts what a primary keeps in memory of logs.
+func (n *node) kept() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := len(n.entries) + len(n.whole) + len(n.sealed)
+	for _, l := range n.links {
+		all += len(l.queue.state) + len(l.questions)
+	}
+	return all
 }
 
 func (n *node) length(k runlog.Key) int64 {

@@ -139,9 +139,10 @@ func (o *ordeal) step(s step) {
 	case "freeze", "thaw":
 		o.freeze(a, s.What == "freeze")
 	case "lose":
-		o.losing = func() (bool, bool) { return o.rand.IntN(5) == 0, o.rand.IntN(5) == 0 }
+		dice := rand.New(rand.NewPCG(o.rand.Uint64(), 2))
+		o.lose(func() (bool, bool) { return dice.IntN(5) == 0, dice.IntN(5) == 0 })
 	case "calm":
-		o.losing = nil
+		o.lose(nil)
 	case "wait":
 		time.Sleep(time.Duration(s.Size) * 100 * time.Microsecond)
 	case "end":
@@ -225,7 +226,7 @@ func (o *ordeal) heal() {
 			o.start(id)
 		}
 	}
-	o.losing = nil
+	o.lose(nil)
 	time.Sleep(time.Minute)
 }
 

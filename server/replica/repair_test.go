@@ -99,8 +99,8 @@ func TestRepairedOnce(t *testing.T) {
 			w.end(key(i), 1000)
 		}
 		time.Sleep(2 * keepDone) // a remembers none of them
-		if a := w.nodes["a"]; len(a.entries)+len(a.links["c"].queue.state) != 0 {
-			t.Errorf("%d entries and %d logs to be pushed are left of logs that are done", len(a.entries), len(a.links["c"].queue.state))
+		if n := w.nodes["a"].kept(); n != logs {
+			t.Errorf("%d things are kept of %d logs that are durable", n, logs)
 		}
 		before := w.count("Append")
 		w.start("c")
@@ -128,9 +128,9 @@ func TestEmptyAgainWhileLogsGoOn(t *testing.T) {
 		w.kill("c")
 		w.write("a", key(0), 1000, 2000)
 		w.replace("c")
-		w.hung["Read"] = true // it can't pull
+		w.hang("Read", true) // it can't pull
 		w.soon("c has all", 10*time.Second, func() bool { return w.nodes["c"].length(key(0)) == 2000 && w.nodes["c"].length(key(logs-1)) == 1000 })
-		w.hung["Read"] = false
+		w.hang("Read", false)
 	})
 }
 
@@ -175,8 +175,8 @@ func TestRemove(t *testing.T) {
 		}
 		for _, id := range w.members {
 			n := w.nodes[id]
-			if a, b := n.length(ended), n.length(lost); a+b != 0 || len(n.entries)+len(n.whole)+len(n.sealed) != 0 {
-				t.Errorf("%s has %d and %d bytes of them, %v, %v, %v", id, a, b, n.entries, n.whole, n.sealed)
+			if a, b := n.length(ended), n.length(lost); a+b != 0 || n.kept() != 0 {
+				t.Errorf("%s has %d and %d bytes of them, and keeps %d things in memory", id, a, b, n.kept())
 			}
 		}
 	})
