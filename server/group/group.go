@@ -41,6 +41,8 @@ const (
 	askWithin = 3 * time.Second
 	// lookEvery is how often a primary looks whether the group has its address.
 	lookEvery = 10 * time.Second
+	// formedWithin is how long those that formed a group take at most to learn of it.
+	formedWithin = 5 * time.Second
 	// tellEvery is how often the operator is told what forming waits for.
 	tellEvery = 10 * time.Second
 )
@@ -82,10 +84,11 @@ type Config struct {
 type Member struct {
 	peerv1.UnimplementedGroupServiceServer
 	Config
-	instance string // drawn anew in each life
+	instance string    // drawn anew in each life
+	passed   time.Time // when others were first seen in a group; for enter alone
 
 	mu    sync.Mutex
-	found map[string]bool // ids of primaries that answered from our own list
+	found map[string]bool // ids of primaries that answered from our own list, and whether in a group at first
 }
 
 // NewMember returns a member that does nothing before it is run.
@@ -97,9 +100,17 @@ func NewMember(c Config) *Member {
 // address right, until ctx is done.
 func (m *Member) Run(ctx context.Context) {
 	m.enter(ctx)
+	var told bool
 	for m.pause(ctx, lookEvery) {
-		if !m.placed() {
-			if err := m.join(ctx, m.addresses()); err != nil && ctx.Err() == nil {
+		switch there, placed := m.placed(); {
+		case placed:
+		case !there:
+			if !told {
+				m.Log.Warn("this primary was removed from the group: stop it; to come back it begins with an empty data directory")
+			}
+			told = true
+		default:
+			if err := m.join(ctx, m.addresses(), false); err != nil && ctx.Err() == nil {
 				m.Log.Warn("the group does not have this primary's address yet; trying again", "address", m.Self.Address, "err", err)
 			}
 		}
@@ -118,17 +129,42 @@ func (m *Member) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// enter returns when this primary is in a group.
+// enter returns when this primary is in a group. One that began without data, and
+// found others in a group already, also waits until the leader knows that: if it
+// had a vote once, it does not remember how it voted.
 func (m *Member) enter(ctx context.Context) {
+	if m.Store.Formed() {
+		return
+	}
 	var told time.Time
-	for !m.Store.Formed() && ctx.Err() == nil {
+	for ctx.Err() == nil {
+		late := m.isLate()
+		if m.Store.Formed() && !late {
+			return
+		}
 		err := m.tryEnter(ctx)
+		if err == nil && late && m.Store.Formed() {
+			return
+		}
 		if err != nil && ctx.Err() == nil && time.Since(told) >= tellEvery {
 			told = time.Now()
 			m.Log.Info("not in a group yet; trying again", "expect", m.Expect, "join", strings.Join(m.Others, ","), "err", err)
 		}
 		m.pause(ctx, askEvery)
 	}
+}
+
+// isLate tells whether this primary has met another one that was in a group when
+// they first met: then it has no part in forming it.
+func (m *Member) isLate() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, formed := range m.found {
+		if formed {
+			return true
+		}
+	}
+	return false
 }
 
 // tryEnter tries once to form a group or to join one.
@@ -138,7 +174,13 @@ func (m *Member) tryEnter(ctx context.Context) error {
 		if m.Expect > 1 && others[i].GetLeaderId() == "" {
 			return errors.Join(errors.New("there is a group, which has no leader yet"), err)
 		}
-		return m.join(ctx, []string{others[i].address})
+		if m.passed.IsZero() {
+			m.passed = time.Now()
+		}
+		if !m.isLate() && time.Since(m.passed) < formedWithin {
+			return nil // it has just been formed, most likely with this one: then Raft tells
+		}
+		return m.join(ctx, []string{others[i].address}, true)
 	}
 	if m.Expect == 1 {
 		return errors.Join(errors.New("none of the others is in a group; start one of them with --bootstrap-expect"), err)
@@ -180,7 +222,9 @@ func (m *Member) askAll(ctx context.Context) ([]other, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, o := range answers {
-		m.found[o.GetPrimaryId()] = true
+		if _, met := m.found[o.GetPrimaryId()]; !met {
+			m.found[o.GetPrimaryId()] = o.GetFormed()
+		}
 	}
 	return answers, errors.Join(errs...)
 }
@@ -236,12 +280,15 @@ func names(group []raftstore.Server) string {
 	return strings.Join(list, ",")
 }
 
-// placed tells whether the group has this primary at its address, as far as it
-// knows.
-func (m *Member) placed() bool {
-	return slices.ContainsFunc(m.Store.Status().Servers, func(v raftstore.Server) bool {
-		return v.ID == m.Self.ID && v.Address == m.Self.Address
-	})
+// placed tells whether this primary is in the group, and whether at its address, as
+// far as it knows.
+func (m *Member) placed() (there, placed bool) {
+	for _, v := range m.Store.Status().Servers {
+		if v.ID == m.Self.ID {
+			return true, v.Address == m.Self.Address
+		}
+	}
+	return false, false
 }
 
 // addresses returns where other primaries may be: those of the group, and those
@@ -258,14 +305,15 @@ func (m *Member) addresses() []string {
 
 // join asks the first of the addresses that answers to have this primary in the
 // group, at its address.
-func (m *Member) join(ctx context.Context, addresses []string) error {
+func (m *Member) join(ctx context.Context, addresses []string, empty bool) error {
+	req := &peerv1.JoinRequest{PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address, Empty: empty}
 	if m.Store.Leads() {
-		_, err := m.take(ctx, &peerv1.JoinRequest{PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address})
+		_, err := m.take(ctx, req)
 		return err
 	}
 	var errs []error
 	for _, address := range addresses {
-		err := m.joinAt(ctx, address)
+		err := m.joinAt(ctx, address, req)
 		if err == nil {
 			return nil
 		}
@@ -274,14 +322,14 @@ func (m *Member) join(ctx context.Context, addresses []string) error {
 	return errors.Join(errs...)
 }
 
-func (m *Member) joinAt(ctx context.Context, address string) error {
+func (m *Member) joinAt(ctx context.Context, address string, req *peerv1.JoinRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*askWithin)
 	defer cancel()
 	conn, err := m.Conn(address)
 	if err != nil {
 		return fmt.Errorf("join the group at %s: %w", address, err)
 	}
-	r, err := peerv1.NewGroupServiceClient(conn).Join(ctx, &peerv1.JoinRequest{PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address})
+	r, err := peerv1.NewGroupServiceClient(conn).Join(ctx, req)
 	if err != nil {
 		return fmt.Errorf("join the group at %s: %w", address, err)
 	}

@@ -291,6 +291,57 @@ func TestOneSidedList(t *testing.T) {
 	})
 }
 
+// A primary with a vote has lost its disk. It does not remember how it voted, so it
+// has no vote until it has caught up; and a primary that was removed does not
+// come back with what it had, but with empty data it does.
+func TestComesBackEmpty(t *testing.T) {
+	story(t, func(w *world) {
+		list := []string{"a", "b", "c"}
+		for _, id := range list {
+			w.start(id, 3, list...)
+		}
+		w.wait(20 * time.Second)
+		n := w.nodes["b"]
+		if n.store.Leads() {
+			n = w.nodes["c"]
+		}
+		n.down()
+		n.memory = raftstore.NewMemory()
+		w.wait(5 * time.Second)
+		n.up(3, list...)
+		w.wait(4 * time.Second)
+		for _, v := range n.store.Status().Servers {
+			if v.Voter != (v.ID != n.id) {
+				w.Errorf("%s began without data, and the group is %q", n.id, n.group())
+			}
+		}
+		w.wait(30 * time.Second)
+		w.all("a b c")
+
+		for _, m := range w.nodes {
+			if m.store.Leads() {
+				if err := m.store.RemoveServer(w.Context(), n.id); err != nil {
+					w.Fatal(err)
+				}
+			}
+		}
+		w.wait(time.Minute)
+		n.down()
+		n.up(3, list...)
+		w.wait(time.Minute)
+		for _, m := range w.nodes {
+			if m != n && strings.Contains(m.group(), n.id) {
+				w.Errorf("%s was removed, and came back: %q", n.id, m.group())
+			}
+		}
+		n.down()
+		n.memory = raftstore.NewMemory()
+		n.up(3, list...)
+		w.wait(time.Minute)
+		w.all("a b c")
+	})
+}
+
 // Two primaries have the same name. The second one says so, and no group is formed.
 func TestNamesakes(t *testing.T) {
 	story(t, func(w *world) {

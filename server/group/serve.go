@@ -27,7 +27,8 @@ func (m *Member) Introduce(_ context.Context, req *peerv1.IntroduceRequest) (*pe
 func (m *Member) hasFound(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.found[id]
+	_, found := m.found[id]
+	return found
 }
 
 // Join implements [peerv1.GroupServiceServer].
@@ -56,7 +57,9 @@ func (m *Member) take(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.Joi
 	servers := m.Store.Status().Servers
 	v := raftstore.Server{ID: req.GetPrimaryId(), Address: req.GetClusterAddress()}
 	if i := slices.IndexFunc(servers, func(o raftstore.Server) bool { return o.ID == v.ID }); i >= 0 {
-		v.Voter = servers[i].Voter
+		v.Voter = servers[i].Voter && (!req.GetEmpty() || alone(servers))
+	} else if !req.GetEmpty() {
+		return nil, status.Errorf(codes.FailedPrecondition, "%s was removed from the group: to come back it begins with an empty data directory", v.ID)
 	}
 	if i := slices.IndexFunc(servers, func(o raftstore.Server) bool { return o.Address == v.Address && o.ID != v.ID }); i >= 0 {
 		return nil, status.Errorf(codes.AlreadyExists, "%s is the address of %s in the group: remove that one first, if it is gone", v.Address, servers[i].ID)
@@ -68,6 +71,17 @@ func (m *Member) take(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.Joi
 		}
 	}
 	return &peerv1.JoinResponse{LeaderId: m.Self.ID}, nil
+}
+
+// alone tells whether only one has a vote, which it can't lose.
+func alone(servers []raftstore.Server) bool {
+	voters := 0
+	for _, v := range servers {
+		if v.Voter {
+			voters++
+		}
+	}
+	return voters < 2
 }
 
 // ReadIndex implements [peerv1.GroupServiceServer].

@@ -1410,8 +1410,11 @@ type JoinRequest struct {
 	PrimaryId string `protobuf:"bytes,1,opt,name=primary_id,json=primaryId,proto3" json:"primary_id,omitempty"`
 	// ClusterAddress that the others dial.
 	ClusterAddress string `protobuf:"bytes,2,opt,name=cluster_address,json=clusterAddress,proto3" json:"cluster_address,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Empty tells that it has no data. Only such a one is taken in; and one that had
+	// a vote loses it until it has caught up, since it does not remember how it voted.
+	Empty         bool `protobuf:"varint,3,opt,name=empty,proto3" json:"empty,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
@@ -1456,6 +1459,13 @@ func (x *JoinRequest) GetClusterAddress() string {
 		return x.ClusterAddress
 	}
 	return ""
+}
+
+func (x *JoinRequest) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
 }
 
 // JoinResponse tells that the caller is in the group, or will be heard of by
@@ -2128,11 +2138,12 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1b\n" +
 	"\tleader_id\x18\x06 \x01(\tR\bleaderId\x12\x1a\n" +
 	"\binstance\x18\a \x01(\tR\binstance\x12\x14\n" +
-	"\x05found\x18\b \x01(\bR\x05found\"U\n" +
+	"\x05found\x18\b \x01(\bR\x05found\"k\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
-	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\"+\n" +
+	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12\x14\n" +
+	"\x05empty\x18\x03 \x01(\bR\x05empty\"+\n" +
 	"\fJoinResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
