@@ -97,7 +97,7 @@ func (s *Session) takeStock(attempts Attempts) []*agentv1.AgentMessage {
 		page := all[:min(pageSize, len(all))]
 		all = all[len(page):]
 		pages = append(pages, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Inventory{
-			Inventory: &agentv1.Inventory{Attempts: page, More: len(all) > 0},
+			Inventory: &agentv1.Inventory{Attempts: page, More: len(all) > 0, Page: uint32(len(pages))},
 		}})
 		if len(all) == 0 {
 			return pages

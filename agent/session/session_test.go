@@ -196,6 +196,9 @@ func TestInventoryInPages(t *testing.T) {
 		results := 0
 		for m := range c.said {
 			if i := m.GetInventory(); i != nil {
+				if int(i.GetPage()) != len(pages) {
+					t.Errorf("page %d of the inventory has the number %d", len(pages), i.GetPage())
+				}
 				pages = append(pages, fmt.Sprintf("%d %v", len(i.GetAttempts()), i.GetMore()))
 			}
 			if m.GetResult() != nil {

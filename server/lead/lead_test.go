@@ -420,6 +420,37 @@ func TestLostAttemptIsReplaced(t *testing.T) {
 	})
 }
 
+// The link was made while a worker told its inventory, so that its first page was
+// dropped. What was on it is not taken for forgotten.
+func TestInventoryFromItsMiddle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) {
+			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+		})
+		time.Sleep(65 * time.Second)
+		p.hand.disconnect()
+		p.hand.mu.Lock()
+		p.hand.epoch++
+		s := p.hand.session()
+		p.hand.mu.Unlock()
+		p.hand.inbox.Attach(s)
+		p.hand.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Inventory{Inventory: &agentv1.Inventory{Page: 1}}})
+		time.Sleep(5 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Running {
+			t.Errorf("the run is %v because %q, want running", r.Phase, r.Reason)
+		}
+		p.hand.tell()
+		time.Sleep(5 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Running || len(r.Attempts) != 1 {
+			t.Errorf("the run is %v because %q, with %d attempts", r.Phase, r.Reason, len(r.Attempts))
+		}
+		p.hand.startedOnce()
+		p.close()
+	})
+}
+
 // A result is acknowledged only after it is on disk: killed in between, the
 // worker says it again.
 func TestResultSurvivesKillBeforeCommit(t *testing.T) {

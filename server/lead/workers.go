@@ -13,6 +13,7 @@ import (
 type session struct {
 	peer.Session
 	synced bool                               // its inventory is known
+	pages  uint32                             // of the inventory that have come
 	has    map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
 }
 
@@ -186,12 +187,7 @@ func (t *term) fallSilent(s *state.State, w state.WorkerID, now time.Time) {
 func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, now time.Time) {
 	switch b := m.GetBody().(type) {
 	case *agentv1.AgentMessage_Inventory:
-		for _, a := range b.Inventory.GetAttempts() {
-			if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
-				sess.has[attempt{id, int(a.GetKey().GetAttempt())}] = a
-			}
-		}
-		if !b.Inventory.GetMore() {
+		if t.takePage(sess, b.Inventory) {
 			t.reconcile(s, sess, now)
 			sess.has = map[attempt]*agentv1.AttemptStatus{}
 		}
@@ -203,6 +199,26 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 	case *agentv1.AgentMessage_Result:
 		t.result(s, sess, b.Result, now)
 	}
+}
+
+// takePage takes a page of an inventory, and reports whether that is all of it
+// now. One whose first pages were said before this term, or before there was a
+// link, is of no use: what is missing in it would be taken for lost. The worker
+// has been asked for another.
+func (t *term) takePage(sess *session, i *agentv1.Inventory) (whole bool) {
+	if i.GetPage() == 0 {
+		sess.has, sess.pages = map[attempt]*agentv1.AttemptStatus{}, 0
+	}
+	if i.GetPage() != sess.pages {
+		return false
+	}
+	sess.pages++
+	for _, a := range i.GetAttempts() {
+		if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
+			sess.has[attempt{id, int(a.GetKey().GetAttempt())}] = a
+		}
+	}
+	return !i.GetMore()
 }
 
 // owns tells whether the attempt with that fence is a worker's own: nobody has a

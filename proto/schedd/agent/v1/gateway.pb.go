@@ -1244,7 +1244,10 @@ type Inventory struct {
 	// Attempts it knows; at most 1000 a message.
 	Attempts []*AttemptStatus `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	// More tells that the inventory goes on in the next message.
-	More          bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// Page is the number of the message within the inventory, from 0: whoever did
+	// not hear the first one knows that it does not know all.
+	Page          uint32 `protobuf:"varint,3,opt,name=page,proto3" json:"page,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1291,6 +1294,13 @@ func (x *Inventory) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *Inventory) GetPage() uint32 {
+	if x != nil {
+		return x.Page
+	}
+	return 0
 }
 
 // AttemptStatus is one attempt on a worker.
@@ -2339,10 +2349,11 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x18\n" +
 	"\x04Pong\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x12\n" +
-	"\x10InventoryRequest\"[\n" +
+	"\x10InventoryRequest\"o\n" +
 	"\tInventory\x12:\n" +
 	"\battempts\x18\x01 \x03(\v2\x1e.schedd.agent.v1.AttemptStatusR\battempts\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more\"\xc8\x01\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x12\n" +
+	"\x04page\x18\x03 \x01(\rR\x04page\"\xc8\x01\n" +
 	"\rAttemptStatus\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x123\n" +
