@@ -65,6 +65,7 @@ func (s *Server) led(ctx context.Context, repeatable bool, f func() (fate, error
 	if over(how) {
 		return err
 	}
+	doubt := how == unknown // of one try, which a later one does not end
 	news, cancel := s.Group.WatchLeader()
 	defer cancel()
 	enough, rest := time.NewTimer(patience), time.NewTimer(0) // there may have been news already
@@ -80,6 +81,9 @@ func (s *Server) led(ctx context.Context, repeatable bool, f func() (fate, error
 			closing = nil
 			continue
 		case <-enough.C:
+			if doubt {
+				return fmt.Errorf("%w, and since then no primary leads: %v", raftstore.ErrUnknown, err) //nolint:errorlint // what became of the last try is not what became of the call
+			}
 			return fmt.Errorf("no primary leads, try again: %w", err)
 		case <-news:
 		case <-rest.C:
@@ -87,6 +91,7 @@ func (s *Server) led(ctx context.Context, repeatable bool, f func() (fate, error
 		if how, err = f(); over(how) {
 			return err
 		}
+		doubt = doubt || how == unknown
 		rest.Reset(askAgain)
 	}
 }
