@@ -83,6 +83,22 @@ func (p *primaries) LogConn(id string) (grpc.ClientConnInterface, error) {
 	return nil, fmt.Errorf("primary %s is not in the group", id)
 }
 
+// redial has connections that wait before they try again try now: whoever leads
+// may just have come back.
+func (p *primaries) redial() {
+	if p.net == nil {
+		return
+	}
+	for _, v := range p.Status().Servers {
+		if v.ID == p.self {
+			continue
+		}
+		if c, err := p.net.Conn(v.Address); err == nil {
+			c.ResetConnectBackoff()
+		}
+	}
+}
+
 // several tells whether there are other primaries in the group.
 func (p *primaries) several() bool { return len(p.Status().Servers) > 1 }
 
@@ -228,6 +244,7 @@ func (s *Server) watchGroup(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-news:
+			s.primaries.redial()
 		case <-look.C:
 		}
 		s.replica.MembersChanged()
@@ -240,19 +257,22 @@ const (
 	// leaderless is for how long a primary without a link to the leader still
 	// counts as healthy: elections are over by then.
 	leaderless = 15 * time.Second
-	// moveEvery is how often workers are asked to go elsewhere while this primary
-	// does not reach the leader and others may.
-	moveEvery = time.Minute
+	// askElsewhere is how often one that is cut off asks the others.
+	askElsewhere = 5 * time.Second
+	// evacuateWithin is how long workers get to leave one that is cut off. It is soon,
+	// since to the leader they have been gone for a while.
+	evacuateWithin = 5 * time.Second
 )
 
 // watchHealth says to load balancers and workers when this primary does not
 // reach the leader. Workers stay where they are while no primary does: their runs
-// go on, and there is nowhere better.
+// go on, and there is nowhere better. Otherwise they are sent away, and none is
+// let in.
 func (s *Server) watchHealth(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	caughtUp := s.knowing()
-	var moved time.Time
+	var asked time.Time
 	for {
 		status := grpc_health_v1.HealthCheckResponse_SERVING
 		if s.unready() != "" {
@@ -261,10 +281,18 @@ func (s *Server) watchHealth(ctx context.Context) {
 		for _, service := range []string{"", agentv1.AgentGateway_ServiceDesc.ServiceName} {
 			s.health.SetServingStatus(service, status) // without effect after Shutdown
 		}
-		if s.cutOff() && time.Since(moved) >= moveEvery && s.uplink.Len() > 0 && s.member.BetterElsewhere(ctx) {
-			moved = time.Now()
-			s.log.Warn("this primary has no link to a leader, and others may: workers are asked to come back through them", "sessions", s.uplink.Len())
-			s.gateway.Shed(s.uplink.Len())
+		switch {
+		case !s.cutOff():
+			s.elsewhere.Store(false)
+		case time.Since(asked) >= askElsewhere:
+			asked = time.Now()
+			s.gateway.Dial(nil) // the leader gives them to another one
+			s.elsewhere.Store(s.member.BetterElsewhere(ctx))
+		}
+		if s.elsewhere.Load() {
+			if n := s.gateway.Evacuate(evacuateWithin); n > 0 {
+				s.log.Warn("this primary has no link to a leader, and others may: workers are asked to come back through them", "workers", n)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -274,6 +302,14 @@ func (s *Server) watchHealth(ctx context.Context) {
 		case <-look.C:
 		}
 	}
+}
+
+// refuse returns why workers should come in through another primary.
+func (s *Server) refuse() string {
+	if s.elsewhere.Load() {
+		return "this primary does not reach the leader"
+	}
+	return ""
 }
 
 // cutOff tells whether there was no link to the leader for too long.

@@ -22,6 +22,7 @@ func (s *Server) keepLogs(ctx context.Context) {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	ended := map[runlog.Key]int64{} // lengths that the run logs have not been told
+	gone := map[runlog.Key]bool{}   // logs of no run, by the last sweep
 	for {
 		var err error
 		select {
@@ -32,7 +33,7 @@ func (s *Server) keepLogs(ctx context.Context) {
 			s.findEnded(changed, ended)
 			err = s.sealLogs(ctx, ended)
 		case <-sweep.C:
-			err = s.sweepLogs()
+			gone, err = s.sweepLogs(gone)
 		}
 		if err != nil {
 			s.log.Error("run logs not kept in order; trying again with the next change", "err", err)
@@ -79,42 +80,58 @@ func (s *Server) sealLogs(ctx context.Context, ended map[runlog.Key]int64) error
 	return errors.Join(errs...)
 }
 
-// sweepLogs removes the logs of runs that are forgotten.
-func (s *Server) sweepLogs() error {
-	var gone []runlog.Key
+// sweepLogs removes the logs of runs that are forgotten: those that were so at the
+// last sweep too, which it was given, and only while there is a link to the leader.
+// Output comes from other primaries sooner than the record of its run does, and
+// one that was cut off, or stood still, knows nothing of younger runs.
+func (s *Server) sweepLogs(before map[runlog.Key]bool) (gone map[runlog.Key]bool, err error) {
+	gone = map[runlog.Key]bool{}
+	if linked, since := s.uplink.Linked(); !linked || since < sweepEvery/2 {
+		return gone, nil
+	}
+	var remove []runlog.Key
 	for k, err := range s.replica.Keys() {
 		if err != nil {
-			return err
+			return gone, err
 		}
 		id, err := state.ParseRunID(k.Run)
 		known := false
 		s.store.View(func(st *state.State) { known = err == nil && st.Run(id) != nil })
-		if !known {
-			gone = append(gone, k)
+		switch {
+		case known:
+		case before[k]:
+			remove = append(remove, k)
+		default:
+			gone[k] = true
 		}
 	}
-	return s.replica.Remove(gone...)
+	return gone, s.replica.Remove(remove...)
 }
 
-// endedLogs walks over the logs of attempts that have ended by their worker's
-// word, and how long they are.
-func (s *Server) endedLogs(yield func(k runlog.Key, length int64) bool) {
-	type ended struct {
+// knownLogs walks over the logs of all attempts that are remembered, and where
+// they end: -1 while their worker has not told.
+func (s *Server) knownLogs(yield func(k runlog.Key, length int64) bool) {
+	type known struct {
 		key    runlog.Key
 		length int64
 	}
-	var all []ended
+	var all []known
 	s.store.View(func(st *state.State) {
 		for r := range st.RunsByBirth() {
 			for i := range r.Attempts {
-				if a := &r.Attempts[i]; a.Reported() && a.LogBytes > 0 {
-					all = append(all, ended{runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number)}, a.LogBytes})
+				a := &r.Attempts[i]
+				k := known{runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number)}, -1}
+				if a.Reported() {
+					k.length = a.LogBytes
+				}
+				if k.length != 0 {
+					all = append(all, k)
 				}
 			}
 		}
 	})
-	for _, e := range all {
-		if !yield(e.key, e.length) {
+	for _, k := range all {
+		if !yield(k.key, k.length) {
 			return
 		}
 	}

@@ -83,6 +83,7 @@ type Server struct {
 	clusterListener net.Listener // nil: no cluster port
 	empty           bool         // it begins without data, in a group of others
 	stopping        atomic.Bool
+	elsewhere       atomic.Bool // workers are better off with other primaries
 }
 
 // Open builds a primary: everything is opened and listened to when it returns,
@@ -110,9 +111,9 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 		return nil, err
 	}
 	s.primaries = &primaries{Store: s.store, self: c.NodeID, net: s.net}
-	s.replica = replica.New(replica.Config{Logs: s.logs, Peers: s.primaries, Ended: s.endedLogs, Log: s.log})
+	s.replica = replica.New(replica.Config{Logs: s.logs, Peers: s.primaries, Known: s.knownLogs, Log: s.log})
 	s.openLinks()
-	s.gateway = gateway.New(gateway.Config{PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Log: s.log})
+	s.gateway = gateway.New(gateway.Config{PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Refuse: s.refuse, Log: s.log})
 	s.api = api.New(api.Config{
 		Store: s.store, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
 		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.uplink.Len, Log: s.log,

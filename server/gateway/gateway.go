@@ -66,6 +66,11 @@ type Config struct {
 	// it: then no session of it is left. Nil admits all who prove their key.
 	Admit func(workerID string) error
 
+	// Refuse returns why no worker should come in through this primary at present,
+	// or "". A worker is told to try again at once: the load balancer may lead it
+	// to another one. It must not block. Nil takes all.
+	Refuse func() string
+
 	// Owns tells whether an attempt was given to a worker, so that nobody writes
 	// in another's log. It must not block. Nil takes every worker's word.
 	Owns func(workerID string, k runlog.Key) bool

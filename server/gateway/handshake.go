@@ -85,6 +85,11 @@ func (n *session) admit() *ending {
 	if refused := n.askAdmit(); refused != nil {
 		return refused
 	}
+	if refuse := n.server.config.Refuse; refuse != nil {
+		if why := refuse(); why != "" {
+			return reject(codes.Unavailable, false, 0, why)
+		}
+	}
 	old, err := n.server.claim(n)
 	switch {
 	case errors.Is(err, errOldEpoch):

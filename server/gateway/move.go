@@ -46,35 +46,48 @@ func (s *Server) Supersede(worker string, epoch uint64, reason string, duplicate
 // that have just come, that were asked before, or that can't dial are left alone.
 // It returns at once.
 func (s *Server) Shed(n int) {
-	old := s.movable()
+	old := s.movable(shedAfter)
 	rand.Shuffle(len(old), func(i, j int) { old[i], old[j] = old[j], old[i] })
 	old = old[:min(max(0, n), len(old))]
 	for i, m := range old {
-		m.moveAfter(shedWithin * time.Duration(i) / time.Duration(len(old)))
+		m.moveAfter(shedWithin*time.Duration(i)/time.Duration(len(old)), "another primary has room")
 	}
 }
 
-// movable returns the live sessions of workers that can be asked to move.
-func (s *Server) movable() []*session {
+// movable returns the live sessions, at least so old, of workers that can be asked
+// to move.
+func (s *Server) movable(age time.Duration) []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*session
 	for _, n := range s.live {
-		if !n.over() && !n.Direct && !n.asked.Load() && time.Since(n.born) >= shedAfter {
+		if !n.over() && !n.Direct && !n.asked.Load() && time.Since(n.born) >= age {
 			all = append(all, n)
 		}
 	}
 	return all
 }
 
+// Evacuate asks all workers to come back through another connection, however
+// young their sessions are, within the spread: this primary does not reach the
+// leader, which would take them for lost. Their sessions go on until then. It
+// returns how many it asked, and at once.
+func (s *Server) Evacuate(spread time.Duration) int {
+	all := s.movable(0)
+	for _, n := range all {
+		n.moveAfter(time.Duration(rand.Float64()*float64(spread)), "this primary does not reach the leader")
+	}
+	return len(all)
+}
+
 // moveAfter asks the worker to come back through another connection, in a while.
-func (n *session) moveAfter(wait time.Duration) {
+func (n *session) moveAfter(wait time.Duration, reason string) {
 	if n.asked.Swap(true) {
 		return
 	}
 	timer := time.AfterFunc(wait, func() {
 		n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{
-			Move: &agentv1.Move{Reason: "another primary has room"},
+			Move: &agentv1.Move{Reason: reason},
 		}})
 	})
 	context.AfterFunc(n.stream.Context(), func() { timer.Stop() })

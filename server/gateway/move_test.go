@@ -11,6 +11,7 @@ import (
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
+	"github.com/schedd/schedd/server/gateway"
 )
 
 // The worker has a newer session on another primary: this one ends, and an older
@@ -124,4 +125,30 @@ func TestAwaitEmpty(t *testing.T) {
 			t.Errorf("it waited %v for a worker that left after 3 s", d)
 		}
 	})
+}
+
+// A primary that does not reach the leader sends all its workers elsewhere, soon,
+// and takes no others.
+func TestEvacuate(t *testing.T) {
+	why := ""
+	story(t, func(t *testing.T, p *primary) {
+		w := p.connect(t, 1)
+		why = "this primary does not reach the leader"
+		if n := p.Evacuate(5 * time.Second); n != 1 {
+			t.Errorf("%d workers were asked, want 1", n)
+		}
+		begun := time.Now()
+		if m := w.expect("Move"); m.GetMove().GetReason() != why || time.Since(begun) > 5*time.Second {
+			t.Errorf("after %v the worker is told %v", time.Since(begun), m)
+		}
+		if n := p.Evacuate(5 * time.Second); n != 0 || len(p.Sessions()) != 1 {
+			t.Errorf("%d workers were asked again, and %d sessions are left", n, len(p.Sessions()))
+		}
+		late := p.dial(t, 2)
+		late.greet()
+		last, code := late.expectEnd()
+		if r := last.GetReject(); r.GetReason() != why || r.GetPermanent() || r.GetRetryAfter().AsDuration() != 0 || code != codes.Unavailable {
+			t.Errorf("one that comes is told %v, then %v", last, code)
+		}
+	}, func(c *gateway.Config) { c.Refuse = func() string { return why } })
 }
