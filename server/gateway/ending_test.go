@@ -78,8 +78,8 @@ func TestEndings(t *testing.T) {
 
 func TestCutTellsWhetherForGood(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {
-		for _, permanent := range []bool{false, true} {
-			w := p.connect(t, 1)
+		for i, permanent := range []bool{false, true} {
+			w := p.connect(t, 1, epoch(uint64(i+1))) // as each session of a worker has
 			p.Cut(w.id, "bad \xff bytes", permanent)
 			p.Cut("w-nobody", "", true)
 			last, _ := w.expectEnd()

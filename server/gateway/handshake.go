@@ -119,6 +119,9 @@ func (n *session) askAdmit() *ending {
 // stream was overtaken by the worker's next one, or two agents have the same
 // key, which people have to know: they would cut each other off for ever.
 func (n *session) tooOld(live *session) *ending {
+	if live.over() {
+		return reject(codes.Unavailable, false, 0, fmt.Sprintf("the worker's session of epoch %#x is just ending, and this one is of %#x", live.Epoch, n.Epoch))
+	}
 	reason := fmt.Sprintf("a session of this worker of epoch %#x is live, and this one is of %#x", live.Epoch, n.Epoch)
 	if live.Hello.GetInstance() != n.Hello.GetInstance() {
 		n.server.counts.duplicates.Add(1)
