@@ -1,6 +1,8 @@
 package systest
 
 import (
+	"cmp"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -8,6 +10,10 @@ import (
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
+
+// long makes the random story of a group longer: go test -run TestGroupChaos
+// -long 48h -more 10 -timeout 0 ./server/systest.
+var long = flag.Duration("long", 0, "let a group live for so long in its random story")
 
 var overlapAllowed = policy(&schedv1.Policy{Overlap: schedv1.Overlap_OVERLAP_ALLOW})
 
@@ -190,10 +196,11 @@ func TestEmptyPrimary(t *testing.T) {
 // back twice: for hours. In the end the ledger is complete, nothing was started
 // twice, and every log is what was printed.
 func TestGroupChaos(t *testing.T) {
-	n, hours := 3, 2*time.Hour
+	n, life := 2, time.Hour
 	if testing.Short() {
-		n, hours = 1, time.Hour
+		n, life = 1, 20*time.Minute
 	}
+	life = cmp.Or(*long, life)
 	seeds(t, n, func(w *world, dice *rand.Rand) {
 		w.startGroup(3)
 		for i := range 50 {
@@ -206,7 +213,7 @@ func TestGroupChaos(t *testing.T) {
 			c.define(c.anyJob(fmt.Sprint("c-", c.n)))
 		}
 		kills := 0
-		for end := time.Now().Add(hours); time.Now().Before(end); {
+		for end := time.Now().Add(life); time.Now().Before(end); {
 			time.Sleep(upTo(dice, 2*time.Minute))
 			kills += c.nextTogether()
 			time.Sleep(upTo(dice, time.Minute))
