@@ -7,9 +7,9 @@
 // that is. The rest is answered from what is agreed, as far as it is known here.
 //
 // It never decides what runs when or where: package plan does, and the rules of
-// package state have the last word. It keeps nothing between two calls. The
-// .proto files beside the generated code of schedd.v1 say what each method
-// promises.
+// package state have the last word. Between two calls it keeps nothing but how far
+// it has to have come for the second to see what the first did. The .proto files
+// beside the generated code of schedd.v1 say what each method promises.
 package api
 
 import (
@@ -123,6 +123,7 @@ type Server struct {
 	closing   chan struct{} // closed by Close
 	close     sync.Once
 	verifying chan struct{} // holds one: verifying a ledger takes a processor
+	promise   promise
 }
 
 // New returns a server that is ready to be registered.

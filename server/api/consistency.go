@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strconv"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -30,8 +30,8 @@ const (
 const (
 	// reachWithin is how long a call waits for the state that it asks for.
 	reachWithin = 10 * time.Second
-	// seenWithin is how long a primary that handed a call on waits until it has come
-	// to where the leader was: after that, whoever wants to be sure says so.
+	// seenWithin is how long reads wait for what was done through this primary: after
+	// that, whoever wants to be sure says so.
 	seenWithin = 5 * time.Second
 )
 
@@ -62,9 +62,11 @@ func wanted(ctx context.Context) (want, error) {
 	return w, c.err()
 }
 
-// reach waits until the state here is as a call wants it. now tells how far it
-// has to have come for a read that begins now to see all.
+// reach waits until the state here is as a call wants it, and shows what was done
+// through this primary. now tells how far it has to have come for a read that
+// begins now to see all.
 func (s *Server) reach(ctx context.Context, w want, now func(context.Context) (uint64, error)) error {
+	s.keep(ctx)
 	if w.linearizable {
 		index, err := now(ctx)
 		if err != nil {
@@ -125,23 +127,52 @@ func (s *Server) indexHere() metadata.MD {
 	return metadata.Pairs(indexKey, strconv.FormatUint(s.Group.AppliedIndex(), 10))
 }
 
-// see waits until this primary has come to where the leader was that answered a
-// call, so that the caller finds here what it has done. It waits no longer than
-// leaves the caller time to get the answer.
-func (s *Server) see(ctx context.Context, header metadata.MD) {
-	at := header.Get(indexKey)
+// promise is how far the state here has to come to show what was done by calls
+// that this primary has handed on. Who makes such a call has its answer before
+// the state here has come so far: that takes until the leader has something to
+// say to its followers, which is long when there is little to do. So whoever reads
+// waits for it, and whoever only writes does not.
+type promise struct {
+	mu    sync.Mutex
+	index uint64
+	until time.Time // a primary that lags for longer answers from what it has
+}
+
+// make is told the index that an answer of the leader came with.
+func (p *promise) make(answer metadata.MD) {
+	at := answer.Get(indexKey)
 	if len(at) == 0 {
 		return
 	}
 	index, err := strconv.ParseUint(at[0], 10, 64)
-	if err != nil || index == math.MaxUint64 || index <= s.Group.AppliedIndex() {
+	if err != nil {
 		return
 	}
-	within := seenWithin
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.index, p.until = max(p.index, index), time.Now().Add(seenWithin)
+}
+
+// made returns the index of the promise.
+func (p *promise) made() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.index
+}
+
+// keep waits until the promise is kept, or it has waited for too long. It leaves
+// the caller time to get an answer.
+func (s *Server) keep(ctx context.Context) {
+	s.promise.mu.Lock()
+	index, within := s.promise.index, time.Until(s.promise.until)
+	s.promise.mu.Unlock()
+	if index <= s.Group.AppliedIndex() || within <= 0 {
+		return
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		within = min(within, time.Until(deadline)/2)
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	_ = s.Group.WaitApplied(ctx, index) // the answer is right either way
+	_ = s.Group.WaitApplied(ctx, index) // it may be late, and is right
 }

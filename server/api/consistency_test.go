@@ -16,45 +16,68 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// What was written through a follower is read there at once, however it lags; only
-// when it lags for long does the answer not wait for it.
+// What was written through a follower is read there, however it lags, and the
+// writing does not wait for that. When it lags for long reads don't either.
 func TestReadYourWrites(t *testing.T) {
 	together(t, func(t *testing.T, w *trio) {
 		ctx := t.Context()
-		w.b.lag(true)
 		began := time.Now()
+		passed := func(want time.Duration) {
+			t.Helper()
+			w.took(began, want)
+			began = time.Now()
+		}
+		w.b.lag(true)
 		time.AfterFunc(2*time.Second, func() { w.b.lag(false) })
 		w.fine(w.b.put(ctx, "j"))
+		passed(0)
 		w.fine(w.b.get(ctx, "j"))
-		w.took(began, 2*time.Second)
+		passed(2 * time.Second)
 
 		w.b.lag(true)
-		began = time.Now()
 		var header metadata.MD
 		w.fine(w.b.put(ctx, "k", grpc.Header(&header)))
-		w.took(began, seenWithin)
-		if err := w.b.get(ctx, "k"); status.Code(err) != codes.NotFound {
-			t.Errorf("a primary that lags says %v", err)
-		}
+		passed(0)
 		if is, want := indexOf(t, header), w.a.AppliedIndex(); is != want {
 			t.Errorf("the answer is of index %d, want %d", is, want)
 		}
+		missing := func(ctx context.Context, name string) {
+			t.Helper()
+			if err := w.b.get(ctx, name); status.Code(err) != codes.NotFound {
+				t.Errorf("a primary that lags says %v", err)
+			}
+		}
+		missing(ctx, "k")
+		passed(seenWithin)
+		missing(ctx, "k")
+		passed(0)
 
 		// A caller that has to hear soon does.
 		short, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		began = time.Now()
-		w.fine(w.b.put(short, "l"))
-		w.took(began, time.Second)
+		w.fine(w.b.put(ctx, "l"))
+		missing(short, "l")
+		passed(time.Second)
 
 		// What was refused is seen as well: the job that was there already.
+		w.fine(w.a.put(ctx, "m"))
 		none := uint64(0)
+		_, err := schedv1.NewJobServiceClient(w.b.conn).PutJob(ctx, &schedv1.PutJobRequest{Job: aJob("m"), ExpectedVersion: &none})
+		says(t, err, codes.Aborted)
 		time.AfterFunc(time.Second, func() { w.b.lag(false) })
-		_, err := schedv1.NewJobServiceClient(w.b.conn).PutJob(ctx, &schedv1.PutJobRequest{Job: aJob("l"), ExpectedVersion: &none})
-		if status.Code(err) != codes.Aborted {
-			t.Errorf("err = %v", err)
+		w.fine(w.b.get(ctx, "m"))
+		passed(time.Second)
+
+		// Streams see it, too.
+		w.b.lag(true)
+		w.fine(w.b.run(ctx, "m", ""))
+		runs, err := schedv1.NewRunServiceClient(w.b.conn).WatchRuns(ctx, &schedv1.WatchRunsRequest{})
+		w.fine(err)
+		time.AfterFunc(time.Second, func() { w.b.lag(false) })
+		if r, err := runs.Recv(); err != nil || r.GetRun().GetJob() != "m" {
+			t.Errorf("the first run is %v, %v", r, err)
 		}
-		w.fine(w.b.get(ctx, "l"))
+		passed(time.Second)
 	})
 }
 
@@ -188,14 +211,28 @@ func TestNewLeaderIsBehind(t *testing.T) {
 		time.AfterFunc(time.Second, func() { w.c.lag(false) })
 		w.fine(w.c.run(ctx, "j", ""))
 
-		// What a follower has seen, the leader that it hands a call on to has, too.
+		// What a follower has seen, or has had done, the leader that it hands a call
+		// on to knows, too.
+		workers := schedv1.NewWorkerServiceClient(w.b.conn)
 		w.lead("a")
 		w.c.lag(true)
 		w.agree(state.PutWorker{ID: "w"})
 		w.lead("c")
 		time.AfterFunc(time.Second, func() { w.c.lag(false) })
-		_, err := schedv1.NewWorkerServiceClient(w.b.conn).GetWorker(ctx, &schedv1.GetWorkerRequest{Id: "w"})
+		_, err := workers.GetWorker(ctx, &schedv1.GetWorkerRequest{Id: "w"})
 		w.fine(err)
+		w.lead("a")
+		w.b.lag(true)
+		w.c.lag(true)
+		_, err = workers.UpdateWorker(ctx, &schedv1.UpdateWorkerRequest{Id: "w", SetLabels: map[string]string{"x": "y"}})
+		w.fine(err)
+		w.lead("c")
+		time.AfterFunc(time.Second, func() { w.c.lag(false) })
+		r, err := workers.GetWorker(ctx, &schedv1.GetWorkerRequest{Id: "w"})
+		if w.fine(err); r.GetWorker().GetLabels()["x"] != "y" {
+			t.Errorf("the new leader says %v", r)
+		}
+		w.b.lag(false)
 	})
 }
 

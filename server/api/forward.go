@@ -138,18 +138,18 @@ func (s *Server) handOn(ctx context.Context, m method, req any) (reply, fate, er
 		r.message = message
 	}
 	if how == answered && m.home == leaderWrites {
-		s.see(ctx, header)
+		s.promise.make(header)
 	}
 	return r, how, err
 }
 
 // outgoing returns the context of a call that is handed on: with its deadline and
-// its metadata. The leader is to answer from a state that has come as far as this
-// primary, for the caller may have seen that here.
+// its metadata. The leader is to answer from a state that has come as far as what
+// was seen or done through this primary: a new one may not have, for a moment.
 func (s *Server) outgoing(ctx context.Context) context.Context {
 	in, _ := metadata.FromIncomingContext(ctx)
 	out := passed(in)
-	least := s.Group.AppliedIndex()
+	least := max(s.Group.AppliedIndex(), s.promise.made())
 	if w, err := wanted(ctx); err == nil {
 		least = max(least, w.index)
 	}

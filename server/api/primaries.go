@@ -170,7 +170,7 @@ func (s *Server) enoughWithout(ctx context.Context, servers []raftstore.Server, 
 		if left.problem() == "" {
 			return nil
 		}
-		problem := status.Errorf(codes.FailedPrecondition, "without the vote of primary %s %s", id, left.problem())
+		problem := status.Errorf(codes.FailedPrecondition, "primary %s can't be spared: %s", id, left.problem())
 		if len(left.silent) == 0 {
 			return problem
 		}
@@ -220,11 +220,11 @@ func (e electorate) problem() string {
 	need := e.voters/2 + 1
 	switch {
 	case e.voters == 0:
-		return "nobody would have one: it is the last"
+		return "it is the only one that votes"
 	case e.voters-len(e.silent) >= need:
 		return ""
 	}
-	return fmt.Sprintf("%d would have one, of which it takes %d to agree on anything, and nothing is heard of %s: bring that back first, or remove it instead",
+	return fmt.Sprintf("of the %d others that vote it takes %d to agree on anything, and nothing is heard of %s: bring that back first, or remove it instead",
 		e.voters, need, strings.Join(e.silent, ", "))
 }
 

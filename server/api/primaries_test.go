@@ -157,7 +157,7 @@ func TestRemovePrimary(t *testing.T) {
 		w.fine(w.b.remove(ctx, "b"))
 		w.isGroup("a")
 		for _, err := range []error{w.a.remove(ctx, "a"), w.a.add(ctx, "a", "a:7420", false)} {
-			if says(t, err, codes.FailedPrecondition); !strings.Contains(err.Error(), "it is the last") {
+			if says(t, err, codes.FailedPrecondition); !strings.Contains(err.Error(), "it is the only one that votes") {
 				t.Error(err)
 			}
 		}

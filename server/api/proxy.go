@@ -130,7 +130,7 @@ func (s *Server) proxy(ctx context.Context, stream grpc.ServerStream, m method) 
 	_, end = m.judge(call, id, true, end)
 	stream.SetTrailer(passed(to.Trailer()))
 	if m.home == leaderWrites {
-		s.see(ctx, to.Trailer())
+		s.promise.make(to.Trailer())
 	}
 	return answered, end
 }

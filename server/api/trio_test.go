@@ -383,7 +383,7 @@ func (n *node) TransferTo(_ context.Context, id string) error {
 func (n *node) SaveSnapshot(ctx context.Context, w io.Writer) error { return n.save(ctx, w) }
 
 func (n *node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
-	if !n.leads() {
+	if !n.Leads() { // as the real one, it may not know better
 		return raftstore.ErrNotLeader
 	}
 	return n.restore(ctx, r)
