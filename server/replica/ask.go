@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// linger is how long others are waited for, who are not known to fail, when
-	// as many as it takes have answered.
+	// linger is how long others are waited for when as many as it takes have
+	// answered. Who did not answer an earlier question for so long is not.
 	linger = time.Second
 	// askAgain is how long nobody is asked about a log again after asking failed.
 	askAgain = time.Second
@@ -110,7 +110,7 @@ func (s *Store) question(ctx context.Context, k runlog.Key, g *group, holders []
 		var late <-chan time.Time
 		short := needed - heard(g, holders, answers)
 		if short <= 0 {
-			if !s.healthy(asked) {
+			if !s.quick(asked) {
 				break
 			}
 			late = lingered.C
@@ -145,12 +145,12 @@ func (s *Store) put(k runlog.Key, id string, replies chan<- reply) bool {
 	return true
 }
 
-// healthy tells whether an answer of any of these can be expected soon.
-func (s *Store) healthy(ids map[string]bool) bool {
+// quick tells whether an answer of any of these can be expected soon.
+func (s *Store) quick(ids map[string]bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id := range ids {
-		if l := s.links[id]; l != nil && l.err == nil {
+		if l := s.links[id]; l != nil && l.quickLocked() {
 			return true
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
 	"github.com/schedd/schedd/server/runlog"
@@ -20,6 +22,8 @@ const (
 	// other primary may have to read the logs through first.
 	askWithin  = 5 * time.Second
 	readWithin = time.Minute
+	// probeWithin is how long it may take to find out that a primary is back.
+	probeWithin = 2 * time.Second
 	// A primary that fails rests for restBase, twice as long each time, up to
 	// restMax.
 	restBase = 100 * time.Millisecond
@@ -42,6 +46,7 @@ type link struct {
 	err       error     // why the last call failed; nil: it did not
 	since     time.Time // when calls began to fail
 	failures  int       // in a row, of questions
+	asking    time.Time // since when an answer is waited for; zero: none is
 	said      time.Time // when it was last logged that a copy can't be pushed
 	ended     bool
 }
@@ -69,6 +74,11 @@ func newLink(s *Store, id string) *link {
 // lostLocked tells whether the primary has not answered for so long that nobody
 // should wait for it.
 func (l *link) lostLocked() bool { return l.ended || l.err != nil && time.Since(l.since) >= within }
+
+// quickLocked tells whether an answer can be expected soon.
+func (l *link) quickLocked() bool {
+	return l.err == nil && !l.ended && (l.asking.IsZero() || time.Since(l.asking) < linger)
+}
 
 // addLocked puts a log in the queue. While the primary fails there is none: when
 // it is back, all it lacks is found by the entries.
@@ -135,45 +145,64 @@ func backoff(failures int) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d)/5))
 }
 
-// askAll asks what there is to ask. A primary that fails is asked again and
-// again, about nothing if need be: so it is found out when it is back.
+// askAll asks what there is to ask, until ctx is done. A primary that fails is
+// tried again and again: so it is found out when it is back.
 func (l *link) askAll(ctx context.Context) {
-	for {
-		rest := l.failing()
-		if rest > 0 {
-			if !pause(ctx, rest) {
-				return
+	for ctx.Err() == nil {
+		if rest := l.failing(); rest > 0 {
+			if pause(ctx, rest) {
+				l.probe(ctx)
 			}
-		} else {
-			select {
-			case <-ctx.Done():
-				return
-			case <-l.asks:
-			}
-		}
-		questions := l.take()
-		if len(questions) == 0 && rest == 0 {
 			continue
 		}
-		keys := make([]runlog.Key, len(questions))
-		for i, q := range questions {
-			keys[i] = q.key
+		select {
+		case <-ctx.Done():
+		case <-l.asks:
+			if questions := l.take(); len(questions) > 0 {
+				l.put(ctx, questions)
+			}
 		}
-		all, err := l.ask(ctx, askWithin, keys)
-		if err == nil && rest > 0 {
-			err = l.relearn(ctx)
-		}
-		switch {
-		case ctx.Err() != nil:
-			err = errStopped
-		case err != nil:
-			l.fail(err)
-			l.store.mu.Lock()
-			l.failures++
-			l.store.mu.Unlock()
-		}
-		l.answer(questions, all, err)
 	}
+}
+
+// put puts questions to the primary.
+func (l *link) put(ctx context.Context, questions []question) {
+	keys := make([]runlog.Key, len(questions))
+	for i, q := range questions {
+		keys[i] = q.key
+	}
+	l.waits(time.Now())
+	all, err := l.ask(ctx, askWithin, keys)
+	l.waits(time.Time{})
+	if err != nil && ctx.Err() == nil {
+		l.fail(err)
+	}
+	l.answer(questions, all, err)
+}
+
+// probe finds out whether a primary that fails is back. Questions that came
+// meanwhile are answered with what is wrong, if it is not.
+func (l *link) probe(ctx context.Context) {
+	l.again()
+	_, err := l.ask(ctx, probeWithin, nil, grpc.WaitForReady(true))
+	if err == nil {
+		err = l.relearn(ctx)
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	l.fail(err)
+	l.store.mu.Lock()
+	l.failures++
+	l.store.mu.Unlock()
+	l.answer(l.take(), nil, err)
+}
+
+// waits notes since when an answer is waited for.
+func (l *link) waits(since time.Time) {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	l.asking = since
 }
 
 // take returns the questions for one call.
@@ -203,7 +232,7 @@ func (l *link) answer(questions []question, all []have, err error) {
 }
 
 // ask asks the primary what it has of some logs.
-func (l *link) ask(ctx context.Context, within time.Duration, keys []runlog.Key) ([]have, error) {
+func (l *link) ask(ctx context.Context, within time.Duration, keys []runlog.Key, options ...grpc.CallOption) ([]have, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	client, err := l.client()
@@ -214,7 +243,7 @@ func (l *link) ask(ctx context.Context, within time.Duration, keys []runlog.Key)
 	for i, k := range keys {
 		req.Keys[i] = wireKey(k)
 	}
-	resp, err := client.Ask(ctx, req)
+	resp, err := client.Ask(ctx, req, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -226,6 +255,15 @@ func (l *link) ask(ctx context.Context, within time.Duration, keys []runlog.Key)
 		all[i] = haveOf(in)
 	}
 	return all, nil
+}
+
+// again has a primary that failed dialled at once: when that is due is for the
+// link to say, and not for its connection.
+func (l *link) again() {
+	conn, err := l.store.peers.LogConn(l.id)
+	if c, ok := conn.(interface{ ResetConnectBackoff() }); ok && err == nil {
+		c.ResetConnectBackoff()
+	}
 }
 
 func (l *link) client() (peerv1.LogServiceClient, error) {
@@ -270,6 +308,7 @@ func (l *link) relearn(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
+	signal(s.news)
 	s.log.Info("a primary takes copies of logs again", "primary", l.id)
 	return nil
 }

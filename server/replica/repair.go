@@ -16,9 +16,11 @@ const (
 	// they have of it: by then it has been pushed, if all is well.
 	compareAfter = 3 * time.Second
 	// sweepEvery is how often they compare all of them, and sweepSoon how long
-	// after the start or a change of the group they do.
+	// after the start, a change of the group or the return of a primary they do,
+	// if the last time was sweepRest ago.
 	sweepEvery = 10 * time.Minute
 	sweepSoon  = 5 * time.Second
+	sweepRest  = time.Minute
 	// repairs is how many logs are repaired at a time.
 	repairs = 4
 )
@@ -94,19 +96,21 @@ func (s *Store) compareSealed(ctx context.Context) {
 	}
 }
 
-// sweepAll compares all logs from time to time, and soon after there is news of
-// the group.
-func (s *Store) sweepAll(ctx context.Context, news <-chan struct{}) {
+// sweepAll compares all logs from time to time, and soon after the group has
+// changed or a primary is back.
+func (s *Store) sweepAll(ctx context.Context) {
 	next := time.NewTimer(sweepSoon)
 	defer next.Stop()
+	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-news:
-			next.Reset(sweepSoon)
+		case <-s.news:
+			next.Reset(max(sweepSoon, sweepRest-time.Since(last)))
 		case <-next.C:
 			s.sweep(ctx)
+			last = time.Now()
 			next.Reset(sweepEvery - time.Duration(rand.Int64N(int64(sweepEvery/5))))
 		}
 	}
@@ -208,7 +212,9 @@ func (s *Store) askMany(ctx context.Context, keys []runlog.Key) map[string][]hav
 		wg.Go(func() {
 			has, err := l.ask(ctx, readWithin, keys)
 			if err != nil {
-				s.log.Debug("copies of logs not compared", "primary", l.id, "err", err)
+				if ctx.Err() == nil {
+					l.fail(err) // when it is back, all is compared
+				}
 				return
 			}
 			mu.Lock()

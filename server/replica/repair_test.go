@@ -9,22 +9,44 @@ import (
 	"github.com/schedd/schedd/server/runlog"
 )
 
-// A log whose gateway was killed before it had pushed all of it, or knew that it
-// had to, is completed when it is back.
+// A holder that was cut off has what it has missed soon after, though nobody
+// remembers to push it: its gateway was started again meanwhile.
+func TestCutOff(t *testing.T) {
+	story(t, 3, func(t *testing.T, w *world) {
+		k := key(1)
+		w.wall("a", "c", true)
+		w.wall("b", "c", true)
+		w.write("a", k, 0, 1000)
+		w.end(k, 1000)
+		w.kill("a")
+		w.start("a")
+		time.Sleep(2 * sweepEvery)
+		w.holds("c", k, 0)
+		w.wall("a", "c", false)
+		w.wall("b", "c", false)
+		w.soon("c has all", restMax+probeWithin+2*sweepSoon, func() bool { return w.nodes["c"].length(k) == 1000 })
+	})
+}
+
+// What a holder has missed it pulls soon after the attempt has ended, without
+// waiting for the next time that all logs are compared.
 func TestSealedSooner(t *testing.T) {
 	story(t, 3, func(t *testing.T, w *world) {
 		k := key(1)
-		w.kill("c")
 		w.write("a", k, 0, 1000)
-		w.kill("a")
-		w.start("a") // it remembers nothing of c
-		w.start("c")
-		time.Sleep(2 * sweepSoon)
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		for _, id := range w.members { // nobody knows what others have
+			n := w.nodes[id]
+			n.mu.Lock()
+			clear(n.entries)
+			n.mu.Unlock()
+		}
+		if err := w.nodes["c"].Remove(k); err != nil {
+			t.Fatal(err)
+		}
 		w.end(k, 1000)
 		w.soon("c has all", 2*compareAfter, func() bool { return w.nodes["c"].length(k) == 1000 })
-		if n, ok := w.nodes["c"].disk.Finished(k); !ok || n != 1000 {
-			t.Errorf("c has not finished it: %d, %v", n, ok)
-		}
 	})
 }
 
@@ -42,6 +64,12 @@ func TestRestAfterTheSeal(t *testing.T) {
 			w.holds(id, k, 1000)
 			if i, _ := w.nodes[id].disk.Stat(k); !i.Complete || i.Durable != 1000 {
 				t.Errorf("%s: %+v", id, i)
+			}
+		}
+		time.Sleep(3 * compareAfter)
+		for _, id := range w.members {
+			if i, _ := w.nodes[id].Stat(k); i.Durable != 1000 {
+				t.Errorf("%s says that %d of 1000 bytes are durable", id, i.Durable)
 			}
 		}
 	})
@@ -107,6 +135,9 @@ func TestRepairedOnce(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range logs {
 			w.holds("c", key(i), 1000)
+			if n, ok := w.nodes["c"].disk.Finished(key(i)); !ok || n != 1000 {
+				t.Errorf("%v is not finished: %d, %v", key(i), n, ok)
+			}
 		}
 		if n := w.count("Read"); n != logs {
 			t.Errorf("%d reads for %d logs", n, logs)
@@ -125,12 +156,39 @@ func TestEmptyAgainWhileLogsGoOn(t *testing.T) {
 		for i := range logs {
 			w.write("a", key(i), 0, 1000)
 		}
+		synctest.Wait()
 		w.kill("c")
 		w.write("a", key(0), 1000, 2000)
+		synctest.Wait() // a finds out that c is away
 		w.replace("c")
 		w.hang("Read", true) // it can't pull
-		w.soon("c has all", 10*time.Second, func() bool { return w.nodes["c"].length(key(0)) == 2000 && w.nodes["c"].length(key(logs-1)) == 1000 })
+		w.soon("c has all", 2*time.Second, func() bool { return w.nodes["c"].length(key(0)) == 2000 && w.nodes["c"].length(key(logs-1)) == 1000 })
 		w.hang("Read", false)
+	})
+}
+
+// What another primary is believed to have is found out anew when there is
+// doubt: here an answer came late.
+func TestLateAnswer(t *testing.T) {
+	story(t, 3, func(t *testing.T, w *world) {
+		k := key(1)
+		w.write("a", k, 0, 1000)
+		synctest.Wait()
+		a := w.nodes["a"]
+		e := a.use(k)
+		a.learn(e, a.now(), "c", have{known: 10, durable: 10})
+		a.leave(e)
+		time.Sleep(3 * tidyEvery)
+		a.mu.Lock()
+		got := e.at["c"]
+		a.mu.Unlock()
+		if got.known != 1000 || got.durable != 1000 {
+			t.Errorf("c is believed to have %+v", got)
+		}
+		time.Sleep(2 * keepIdle)
+		if n := a.kept(); n != 0 {
+			t.Errorf("%d things are kept of a log that nothing comes for", n)
+		}
 	})
 }
 
@@ -155,6 +213,9 @@ func TestLongerThanItsEnd(t *testing.T) {
 			t.Errorf("%d calls in a minute about a log that is as it will be", n)
 		}
 		w.write("b", k, 0, 600)
+		if known, err := c.ask(k); known != 600 || err != nil {
+			t.Errorf("c knows %d, %v", known, err)
+		}
 	})
 }
 

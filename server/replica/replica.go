@@ -74,6 +74,7 @@ type Store struct {
 	stale  atomic.Bool           // the members may have changed
 	group  atomic.Pointer[group] // as last looked at
 	looked chan struct{}         // holds a token when the group has changed
+	news   chan struct{}         // likewise, or a primary is back: logs are to be compared
 
 	repairs chan struct{} // holds a token for each log that is being repaired
 
@@ -99,6 +100,7 @@ func New(c Config) *Store {
 	s := &Store{
 		logs: c.Logs, peers: c.Peers, known: c.Known, log: c.Log,
 		looked:  make(chan struct{}, 1),
+		news:    make(chan struct{}, 1),
 		repairs: make(chan struct{}, repairs),
 		links:   map[string]*link{},
 		entries: map[runlog.Key]*entry{},
@@ -275,9 +277,8 @@ func (s *Store) Remove(ks ...runlog.Key) error {
 func (s *Store) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	news := make(chan struct{}, 1)
 	wg.Go(func() { s.compareSealed(ctx) })
-	wg.Go(func() { s.sweepAll(ctx, news) })
+	wg.Go(func() { s.sweepAll(ctx) })
 
 	running := map[*link]context.CancelFunc{}
 	look, tidy := time.NewTicker(lookEvery), time.NewTicker(tidyEvery)
@@ -285,7 +286,7 @@ func (s *Store) Run(ctx context.Context) {
 	defer tidy.Stop()
 	for ctx.Err() == nil {
 		if s.runLinks(ctx, &wg, running) {
-			signal(news)
+			signal(s.news)
 		}
 		select {
 		case <-ctx.Done():

@@ -70,15 +70,17 @@ func TestOneIsFrozen(t *testing.T) {
 		if took := time.Since(begin); took > 0 {
 			t.Errorf("more output took %v", took)
 		}
-		time.Sleep(askWithin)
-		begin = time.Now()
-		w.write("a", key(2), 0, 100)
-		if took := time.Since(begin); took > 0 {
-			t.Errorf("output of another attempt took %v, when it was known already that c is silent", took)
+		for _, k := range []runlog.Key{key(2), key(3)} {
+			begin = time.Now()
+			w.write("a", k, 0, 100)
+			if took := time.Since(begin); took > 0 {
+				t.Errorf("output of another attempt took %v, when it was known already that c is silent", took)
+			}
+			time.Sleep(2 * askWithin)
 		}
 		w.freeze("c", false)
 		w.soon("c has all", 20*time.Second, func() bool {
-			return w.nodes["c"].length(key(1)) == 200 && w.nodes["c"].length(key(2)) == 100
+			return w.nodes["c"].length(key(1)) == 200 && w.nodes["c"].length(key(3)) == 100
 		})
 	})
 }
@@ -194,6 +196,11 @@ func TestPullThatHangs(t *testing.T) {
 		known, err := c.ask(k)
 		if took := time.Since(begin); known != 0 || err == nil || took > within {
 			t.Errorf("it knows %d, %v after %v", known, err, took)
+		}
+		begin = time.Now()
+		durable, err := c.Sync(t.Context(), k)
+		if took := time.Since(begin); durable != 0 || err == nil || took > 0 {
+			t.Errorf("right after that it waits %v once more: %d, %v", took, durable, err)
 		}
 		w.hang("Read", false)
 		time.Sleep(askAgain)
@@ -313,6 +320,29 @@ func TestHole(t *testing.T) {
 		if known, err := w.nodes["a"].send(k, 150, 200); err != nil || known != 100 {
 			t.Fatalf("append behind a hole: %d, %v", known, err)
 		}
+	})
+}
+
+// When the group has changed, those who are in it now are asked before more is
+// taken: another one may have been a gateway meanwhile.
+func TestAskedAnewInAnotherGroup(t *testing.T) {
+	story(t, 3, func(t *testing.T, w *world) {
+		k := key(1)
+		w.write("a", k, 0, 100)
+		synctest.Wait()
+		w.start("d")
+		data := output(k, 100, 200) // b has more of it, and a does not hear of that
+		if _, err := w.nodes["b"].disk.Append(k, 100, data, runlog.Checksum(data)); err != nil {
+			t.Fatal(err)
+		}
+		if known, err := w.nodes["a"].send(k, 90, 110); known != 110 || err != nil {
+			t.Fatalf("a knows %d, %v", known, err)
+		}
+		w.regroup("a", "b", "c", "d")
+		if known, err := w.nodes["a"].send(k, 110, 120); known != 200 || err != nil {
+			t.Fatalf("in another group a knows %d, %v", known, err)
+		}
+		w.holds("a", k, 200)
 	})
 }
 
@@ -503,6 +533,7 @@ func TestGroupGrowsAndShrinks(t *testing.T) {
 		for _, id := range []string{"b", "c"} {
 			w.start(id)
 		}
+		time.Sleep(time.Minute)
 		w.regroup("a", "b", "c")
 		w.write("a", live, 500, 600)
 		synctest.Wait()
