@@ -18,7 +18,7 @@
 // Each answer has the header schedd-index (of a stream, the trailer): the log
 // entry that the primary which answered had come to. Give it as schedd-min-index to
 // see, through any primary, what you have seen or done. Through the same primary
-// you always do.
+// you do without, unless it is more than 5 seconds behind.
 //
 // # When a call fails
 //
