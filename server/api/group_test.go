@@ -227,6 +227,11 @@ func TestNobodyNoticesWhenTheLeaderChanges(t *testing.T) {
 		w.fine(asked.put("j"))
 		done := make(chan struct{})
 		var moving sync.WaitGroup
+		stop := sync.OnceFunc(func() {
+			close(done)
+			moving.Wait()
+		})
+		defer stop()
 		moving.Go(func() {
 			every := time.NewTicker(3 * time.Second)
 			defer every.Stop()
@@ -258,8 +263,7 @@ func TestNobodyNoticesWhenTheLeaderChanges(t *testing.T) {
 			leaders[w.leader().id] = true
 			time.Sleep(100 * time.Millisecond)
 		}
-		close(done)
-		moving.Wait()
+		stop()
 		count := 0
 		w.leader().View(func(s *state.State) {
 			for range s.RunsBefore(0) {
