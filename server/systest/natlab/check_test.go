@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,58 +20,24 @@ import (
 // was started, whatever becomes of it.
 const tell = `echo "$SCHEDD_RUN_ID $SCHEDD_ATTEMPT $SCHEDD_FENCE $SCHEDD_SCHEDULED_AT $SCHEDD_JOB $(date +%s.%N)" >>"$LAB_FILE"` + "\n"
 
-// effect is what an attempt told.
-type effect struct {
-	run     string
-	attempt uint64
-	fence   uint64
-	nominal time.Time
-	job     string
-	at      time.Time // when it ran
-}
-
 // effects returns what the attempts of a job told, by run and attempt. Nothing
 // may be told twice.
 func (l *lab) effects(t *testing.T, job string) map[string]effect {
 	t.Helper()
-	all := map[string]effect{}
 	text, err := os.ReadFile(l.file)
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) != 6 {
-			t.Fatalf("a line of %d words in the file of effects: %q", len(f), line)
-		}
-		if f[4] != job {
-			continue
-		}
-		key := f[0] + "/" + f[1]
-		if _, twice := all[key]; twice {
-			t.Errorf("run %s attempt %s was started twice", f[0], f[1])
-		}
-		attempt, err1 := strconv.ParseUint(f[1], 10, 32)
-		fence, err2 := strconv.ParseUint(f[2], 10, 64)
-		nominal, err3 := time.Parse(time.RFC3339Nano, f[3])
-		if err1 != nil || err2 != nil || err3 != nil {
-			t.Errorf("the file of effects has %q", line)
-		}
-		all[key] = effect{f[0], attempt, fence, nominal, f[4], moment(t, f[5])}
-	}
+	all, faults := readEffects(string(text), job)
+	complain(t, job, faults)
 	return all
 }
 
-// moment reads seconds since 1970 with some decimals.
-func moment(t *testing.T, text string) time.Time {
+func complain(t *testing.T, job string, faults []error) {
 	t.Helper()
-	s, ns, _ := strings.Cut(strings.TrimSpace(text), ".")
-	secs, err1 := strconv.ParseInt(s, 10, 64)
-	nanos, err2 := strconv.ParseInt((ns + "000000000")[:9], 10, 64)
-	if err1 != nil || err2 != nil {
-		t.Errorf("%q is no time", text)
+	for _, err := range faults {
+		t.Errorf("job %s: %v", job, err)
 	}
-	return time.Unix(secs, nanos)
 }
 
 // script is a job for one worker. Its definition may be changed before it is put.
@@ -110,13 +75,6 @@ func (l *lab) ticking(t *testing.T, during func()) (a, b *story) {
 	return a, b
 }
 
-// story is that of a job that ticks.
-type story struct {
-	job     string
-	runs    []*schedv1.Run    // by instant
-	effects map[string]effect // by run and attempt
-}
-
 // eachSecond is when jobs tick.
 var eachSecond = []*schedv1.Trigger{{When: &schedv1.Trigger_Every{Every: &schedv1.Every{Interval: durationpb.New(time.Second)}}}}
 
@@ -140,30 +98,20 @@ func (l *lab) account(t *testing.T, s *story) {
 	slices.SortFunc(s.runs, func(a, b *schedv1.Run) int { return a.GetNominalTime().AsTime().Compare(b.GetNominalTime().AsTime()) })
 	s.effects = l.effects(t, s.job)
 
-	known := map[string]*schedv1.Run{}
-	for i, r := range s.runs {
-		known[r.GetId()] = r
-		if r.GetPhase() != schedv1.Phase_PHASE_SUCCEEDED {
-			t.Errorf("job %s: the run of %v is %v (%s): %v", s.job, r.GetNominalTime().AsTime(), r.GetPhase(), r.GetReason(), r)
+	complain(t, s.job, s.gaps())
+	complain(t, s.job, s.mismatches())
+	for _, p := range l.primaries {
+		if !p.running() {
+			continue
 		}
-		if i > 0 && r.GetNominalTime().AsTime().Sub(s.runs[i-1].GetNominalTime().AsTime()) != time.Second {
-			t.Errorf("job %s: there is no second between %v and %v", s.job, s.runs[i-1].GetNominalTime().AsTime(), r.GetNominalTime().AsTime())
-		}
-	}
-	s.startedOnce(t, known)
-	l.ask(t, "verify the ledger of "+s.job, func(ctx context.Context, p *primary) error {
-		resp, err := p.jobs.VerifyLedger(ctx, &schedv1.VerifyLedgerRequest{Name: s.job})
-		if err != nil {
-			return err
-		}
-		n := int64(len(s.runs))
-		for _, v := range resp.GetTriggers() {
-			if !resp.GetOk() || v.GetRan() != n || v.GetMissed() != 0 || v.GetSkipped() > v.GetNominal()-n || len(v.GetDifferences()) > 0 {
-				t.Errorf("job %s: there are %d runs, and the ledger says %v", s.job, n, resp)
+		askOne(t, "verify the ledger of "+s.job, []*primary{p}, func(ctx context.Context, p *primary) error {
+			resp, err := p.jobs.VerifyLedger(ctx, &schedv1.VerifyLedgerRequest{Name: s.job})
+			if err == nil {
+				complain(t, s.job+" at "+p.id, s.mistakes(resp))
 			}
-		}
-		return nil
-	})
+			return err
+		})
+	}
 }
 
 // hold holds the triggers of a job.
@@ -173,43 +121,6 @@ func (l *lab) hold(t *testing.T, job string) {
 		_, err := p.jobs.PauseJob(ctx, &schedv1.PauseJobRequest{Name: job, Note: "the test looks at what was done"})
 		return err
 	})
-}
-
-// startedOnce compares what processes wrote down with the runs: each run that
-// succeeded was started once, and nothing else was.
-func (s *story) startedOnce(t *testing.T, known map[string]*schedv1.Run) {
-	t.Helper()
-	times := map[string]int{}
-	for key, e := range s.effects {
-		r := known[e.run]
-		if r == nil || e.attempt > uint64(len(r.GetAttempts())) {
-			t.Errorf("job %s: a process ran as %s, and there is no such attempt", s.job, key)
-			continue
-		}
-		if a := r.GetAttempts()[e.attempt-1]; a.GetFence() != e.fence || !r.GetNominalTime().AsTime().Equal(e.nominal) {
-			t.Errorf("job %s: a process ran as %+v, and its attempt is %v", s.job, e, a)
-		}
-		times[e.run]++
-	}
-	for id, r := range known {
-		if times[id] != 1 {
-			t.Errorf("job %s: %d processes ran for the run of %v, want one: %v", s.job, times[id], r.GetNominalTime().AsTime(), r)
-		}
-	}
-}
-
-// late returns how late decisions were, and processes ran, of what was due after
-// since, or just before: the worst of each.
-func (s *story) late(since time.Time) (decided, ran time.Duration) {
-	for _, r := range s.runs {
-		if nominal := r.GetNominalTime().AsTime(); nominal.After(since.Add(-time.Second)) { // with what was under way
-			decided = max(decided, r.GetCreatedTime().AsTime().Sub(nominal))
-			for _, a := range r.GetAttempts() {
-				ran = max(ran, s.effects[fmt.Sprint(r.GetId(), "/", a.GetNumber())].at.Sub(nominal))
-			}
-		}
-	}
-	return decided, ran
 }
 
 // counting is a process that counts until it is told to stop, and so makes a log
@@ -244,18 +155,4 @@ func (l *lab) whole(t *testing.T, r *schedv1.Run, from []*primary) {
 			t.Errorf("%s has a log that is not whole: %s", p.id, wrong)
 		}
 	}
-}
-
-// miscounted says what is wrong with a log of counting.
-func miscounted(log string) string {
-	lines := strings.Split(strings.TrimSuffix(log, "\n"), "\n")
-	for i, line := range lines[:len(lines)-1] {
-		if line != fmt.Sprint("line ", i) {
-			return fmt.Sprintf("line %d is %q", i, line)
-		}
-	}
-	if end := lines[len(lines)-1]; end != fmt.Sprint("end ", len(lines)-1) {
-		return fmt.Sprintf("after %d lines comes %q", len(lines)-1, end)
-	}
-	return ""
 }

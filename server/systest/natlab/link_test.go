@@ -144,7 +144,11 @@ func (l *lab) cancelMany(t *testing.T, request string) (m latencies) {
 		if err != nil {
 			t.Fatalf("the process of a cancelled run wrote nothing: %v", err)
 		}
-		m.signalled = append(m.signalled, moment(t, string(text)).Sub(start))
+		at, err := readMoment(string(text))
+		if err != nil {
+			t.Fatalf("the process of a cancelled run wrote %q: %v", text, err)
+		}
+		m.signalled = append(m.signalled, at.Sub(start))
 	}
 	return m
 }
