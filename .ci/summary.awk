@@ -1,7 +1,7 @@
 # Reads "go test -v" of any number of packages. Shows one line for a package
 # that passed, everything for one that failed, each skipped test with its
-# reason, and in the end how many tests there were. With -v counts=FILE, that
-# line is added to FILE as well.
+# reason, each figure that a test says it measured, and in the end how many tests
+# there were. With -v counts=FILE, that line is added to FILE as well.
 
 function show(    i) {
 	for (i = 1; i <= n; i++)
@@ -13,6 +13,8 @@ function forget() {
 	n = 0
 	delete held
 }
+
+/^ +[^ ]+\.go:[0-9]+: measured: / { print substr($0, match($0, /measured: /)) }
 
 /^ *--- PASS: / { passed++ }
 /^ *--- FAIL: / { failed++ }
