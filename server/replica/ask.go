@@ -160,7 +160,7 @@ func (s *Store) quick(ids map[string]bool) bool {
 // pull makes the log here as long as the longest of those in answers, and no
 // longer than it is sealed at. The turn is held.
 func (s *Store) pull(ctx context.Context, e *entry, answers map[string]have) error {
-	var failed []error
+	var failed error
 	for _, id := range longestFirst(answers) {
 		info, _ := s.logs.Stat(e.key)
 		goal := answers[id].known
@@ -171,12 +171,12 @@ func (s *Store) pull(ctx context.Context, e *entry, answers map[string]have) err
 			break
 		}
 		if err := s.read(ctx, id, e.key, info.Known, goal); err != nil {
-			failed = append(failed, fmt.Errorf("pull log %v from %s: %w", e.key, id, err))
+			failed = fmt.Errorf("pull log %v from %s: %w", e.key, id, err)
 			continue
 		}
 		failed = nil
 	}
-	return errors.Join(failed...)
+	return failed
 }
 
 // longestFirst orders primaries by how much they have.
@@ -210,7 +210,7 @@ func (s *Store) read(ctx context.Context, id string, k runlog.Key, from, to int6
 	defer silence.Stop()
 	stream, err := peerv1.NewLogServiceClient(conn).Read(ctx, &peerv1.ReadRequest{Key: wireKey(k), Offset: from, Limit: to - from})
 	if err != nil {
-		return errors.Join(err, context.Cause(ctx))
+		return because(ctx, err)
 	}
 	for {
 		m, err := stream.Recv()
@@ -218,7 +218,7 @@ func (s *Store) read(ctx context.Context, id string, k runlog.Key, from, to int6
 		case errors.Is(err, io.EOF):
 			return fmt.Errorf("it has %d bytes, and said that it has %d", from, to)
 		case err != nil:
-			return errors.Join(err, context.Cause(ctx))
+			return because(ctx, err)
 		}
 		silence.Reset(stall)
 		known, err := s.logs.Append(k, m.GetOffset(), m.GetData(), m.GetCrc32C())
@@ -232,4 +232,12 @@ func (s *Store) read(ctx context.Context, id string, k runlog.Key, from, to int6
 		}
 		from = known
 	}
+}
+
+// because says why a call failed, if it is because it was given up.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("%w (%w)", cause, err)
+	}
+	return err
 }

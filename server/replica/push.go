@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -167,7 +168,7 @@ func (s *Store) cut(k runlog.Key, h have, sure bool, known int64) (*peerv1.Appen
 	}
 	req.Data = make([]byte, n)
 	if got, err := s.logs.Read(k, req.Data, req.Offset); got < len(req.Data) {
-		return nil, errors.Join(errLocal, err)
+		return nil, fmt.Errorf("%w: %w", errLocal, err)
 	}
 	req.Crc32C = runlog.Checksum(req.Data)
 	return req, nil
