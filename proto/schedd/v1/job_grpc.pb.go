@@ -31,6 +31,8 @@
 //                    is, and so can all that only reads.
 //   BEHIND           the primary has not come to what the metadata asks for. Nothing
 //                    was done: try again, or ask another one.
+//   LOG_UNAVAILABLE  no primary that can be reached has a copy of the log, or it can't
+//                    be kept: try again.
 //   STOPPING         the primary is stopping, and ends calls that would go on
 //                    without end: call again, and go on from where you were.
 
