@@ -41,8 +41,11 @@ type Store interface {
 	Subscribe(f func([]state.Change)) (cancel func())
 }
 
-// Logs is the output of attempts; [runlog.Store] is one.
+// Logs is the output of attempts as it is known here; the store of package replica is one.
 type Logs interface {
+	// Fetch makes a log as long here as it is on any primary that can be reached.
+	// After an error there may be more of it than is here.
+	Fetch(ctx context.Context, k runlog.Key) error
 	Stat(k runlog.Key) (runlog.Info, bool)
 	Read(k runlog.Key, p []byte, off int64) (int, error)
 	Follow(ctx context.Context, k runlog.Key, off int64, f func(off int64, chunk []byte) error) error

@@ -223,6 +223,7 @@ type primary struct {
 	server  *Server
 	store   *memory
 	logs    *runlog.Store
+	others  func(k runlog.Key) error // gets what other primaries have of a log; nil: nothing
 	crew    *crew
 	log     *buffer
 	mu      sync.Mutex
@@ -278,10 +279,23 @@ func newPrimary(t *testing.T, dir string) *primary {
 		t.Fatal(err)
 	}
 	p.server = New(Config{
-		Store: p.store, Logs: p.logs, Presence: p.crew, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
+		Store: p.store, Logs: copies{p.logs, p}, Presence: p.crew, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
 		NodeID: "p1", Version: "v1", Sessions: func() int { return 5 }, Log: log,
 	})
 	return p
+}
+
+// copies is logs of which other primaries may have more.
+type copies struct {
+	*runlog.Store
+	p *primary
+}
+
+func (c copies) Fetch(_ context.Context, k runlog.Key) error {
+	if c.p.others == nil {
+		return nil
+	}
+	return c.p.others(k)
 }
 
 func (p *primary) observe(method string, code codes.Code, _ time.Duration) {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 
@@ -46,7 +47,7 @@ func (s runService) ReadLog(req *schedv1.ReadLogRequest, stream grpc.ServerStrea
 	if req.GetLimit() > 0 {
 		r.left = req.GetLimit()
 	}
-	if err := r.begin(ctx, req.GetOffset()); err != nil {
+	if err := r.begin(ctx, req.GetOffset(), req.GetFollow()); err != nil {
 		return err
 	}
 	if req.GetFollow() {
@@ -154,15 +155,24 @@ var (
 	errNoMore = errors.New("nobody has the rest of the log")
 )
 
-// begin finds the first byte to send.
-func (r *logReader) begin(ctx context.Context, offset int64) error {
+// errNoCopy is returned for a log of which nothing is here, and maybe something
+// elsewhere.
+var errNoCopy = errors.New("no copy of this log can be reached at the moment, try again")
+
+// begin finds the first byte to send, and gets what other primaries have and this
+// one has not. When some of them can't be reached, what is here is sent.
+func (r *logReader) begin(ctx context.Context, offset int64, follow bool) error {
 	if err := r.seal(); err != nil && !errors.Is(err, errNoMore) {
 		return err
 	}
+	missing := r.Logs.Fetch(ctx, r.key)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	info, _ := r.Logs.Stat(r.key)
+	if missing != nil && info.Known == 0 && !follow {
+		return fmt.Errorf("%w: %v", errNoCopy, missing) //nolint:errorlint // how it came about is not for a program
+	}
 	if offset < 0 {
 		r.off = max(0, info.Known+offset)
 		return nil

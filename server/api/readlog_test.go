@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/raftstore/state"
@@ -229,5 +230,35 @@ func TestRemovedLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		says(t, got().err, codes.NotFound)
+	})
+}
+
+// A log is read whole on a primary that has a part of it, or nothing: the others
+// have the rest.
+func TestReadLogOfOthers(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		ctx := t.Context()
+		p.put(aJob("j", allow))
+		p.worker("w")
+		r := p.run("j")
+		id := r.GetId()
+		fence := p.start(r, "w")
+		gone := errors.New("b does not answer")
+		p.others = func(runlog.Key) error { return gone }
+		err := p.read(ctx, &schedv1.ReadLogRequest{RunId: id}).err
+		if status.Code(err) != codes.Unavailable || reasonOf(err) != reasonLog || !strings.Contains(err.Error(), gone.Error()) {
+			t.Errorf("without any copy: %v", err)
+		}
+		p.append(logKey(p.id(r), 1), 0, "one ")
+		p.read(ctx, &schedv1.ReadLogRequest{RunId: id}).is(t, 0, "one ", 1, false)
+
+		p.finish(r, fence, state.Attempt{Outcome: state.OutcomeSucceeded, LogBytes: 7}, state.Succeeded)
+		p.read(ctx, &schedv1.ReadLogRequest{RunId: id}).is(t, 0, "one ", 1, false)
+		p.others = func(k runlog.Key) error {
+			p.append(k, 4, "two")
+			return nil
+		}
+		p.read(ctx, &schedv1.ReadLogRequest{RunId: id, Offset: -2}).is(t, 5, "wo", 1, true)
+		p.read(ctx, &schedv1.ReadLogRequest{RunId: id}).is(t, 0, "one two", 1, true)
 	})
 }

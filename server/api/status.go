@@ -61,6 +61,7 @@ var statuses = []struct {
 	{runlog.ErrUnavailable, codes.Unavailable, reasonLog},
 	{runlog.ErrCorrupt, codes.DataLoss, ""},
 
+	{errNoCopy, codes.Unavailable, reasonLog},
 	{errBehind, codes.Unavailable, reasonBehind},
 	{errClosing, codes.Unavailable, reasonStopping},
 }
