@@ -286,11 +286,11 @@ func (s *Server) watchHealth(ctx context.Context) {
 			s.elsewhere.Store(false)
 		case time.Since(asked) >= askElsewhere:
 			asked = time.Now()
-			s.gateway.Dial(nil) // the leader gives them to another one
+			s.gateway.Dial(nil) //nolint:contextcheck // the leader gives them to another one; what ends meanwhile is the gateway's
 			s.elsewhere.Store(s.member.BetterElsewhere(ctx))
 		}
 		if s.elsewhere.Load() {
-			if n := s.gateway.Evacuate(evacuateWithin); n > 0 {
+			if n := s.gateway.Evacuate(evacuateWithin); n > 0 { //nolint:contextcheck // sessions have contexts of their own
 				s.log.Warn("this primary has no link to a leader, and others may: workers are asked to come back through them", "workers", n)
 			}
 		}

@@ -122,7 +122,7 @@ func (c Cluster) check(insecure bool) (errs []error) {
 		var err error
 		if local, err = loopback(c.Addr); err != nil {
 			wrong("--cluster-addr: %w; give it as host:port", err)
-		} else if err := dialable(c.advertised()); err != nil && !(c.Advertise == "" && local) {
+		} else if err := dialable(c.advertised()); err != nil && (c.Advertise != "" || !local) {
 			wrong("--cluster-advertise: %w", err)
 		}
 	}

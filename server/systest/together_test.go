@@ -196,9 +196,9 @@ func TestEmptyPrimary(t *testing.T) {
 // back twice: for hours. In the end the ledger is complete, nothing was started
 // twice, and every log is what was printed.
 func TestGroupChaos(t *testing.T) {
-	n, life := 2, time.Hour
+	n, life := 2, 30*time.Minute
 	if testing.Short() {
-		n, life = 1, 20*time.Minute
+		n, life = 1, 15*time.Minute
 	}
 	life = cmp.Or(*long, life)
 	seeds(t, n, func(w *world, dice *rand.Rand) {
