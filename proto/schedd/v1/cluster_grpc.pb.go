@@ -43,8 +43,8 @@ type ClusterServiceClient interface {
 	AddPrimary(ctx context.Context, in *AddPrimaryRequest, opts ...grpc.CallOption) (*AddPrimaryResponse, error)
 	// RemovePrimary takes a primary out of the group. The leader can be removed,
 	// too: it hands the leadership over first. FAILED_PRECONDITION when those that
-	// are left would be no majority. Stop it before: one that runs on and finds that
-	// it was removed asks to be taken in again.
+	// are left would be no majority. One that was removed stays without a leader;
+	// to come back it starts with an empty data directory.
 	RemovePrimary(ctx context.Context, in *RemovePrimaryRequest, opts ...grpc.CallOption) (*RemovePrimaryResponse, error)
 	// TransferLeadership lets another primary lead. FAILED_PRECONDITION when that
 	// one can't: it has no vote, is silent, or has not caught up. ABORTED when it
@@ -155,8 +155,8 @@ type ClusterServiceServer interface {
 	AddPrimary(context.Context, *AddPrimaryRequest) (*AddPrimaryResponse, error)
 	// RemovePrimary takes a primary out of the group. The leader can be removed,
 	// too: it hands the leadership over first. FAILED_PRECONDITION when those that
-	// are left would be no majority. Stop it before: one that runs on and finds that
-	// it was removed asks to be taken in again.
+	// are left would be no majority. One that was removed stays without a leader;
+	// to come back it starts with an empty data directory.
 	RemovePrimary(context.Context, *RemovePrimaryRequest) (*RemovePrimaryResponse, error)
 	// TransferLeadership lets another primary lead. FAILED_PRECONDITION when that
 	// one can't: it has no vote, is silent, or has not caught up. ABORTED when it
