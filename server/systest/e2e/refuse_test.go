@@ -112,7 +112,7 @@ func TestBadDefinitionsAreRefused(t *testing.T) {
 	call.fails(t, "InvalidArgument", "job.triggers[0].cron.time_zone|Atlantis|job.task", `{"job": {"name": "x", "triggers": [{"cron": {"expression": "@daily", "time_zone": "Atlantis"}}]}}`, put)
 	call.fails(t, "InvalidArgument", "colour|phase", `{"filter": "colour=blue"}`, "schedd.v1.RunService/ListRuns")
 	call.fails(t, "NotFound", "nobody", `{"name": "nobody"}`, "schedd.v1.JobService/RunJob")
-	call.fails(t, "Unimplemented", "", `{}`, "schedd.v1.ClusterService/TransferLeadership")
+	call.fails(t, "FailedPrecondition", "no other primary", `{}`, "schedd.v1.ClusterService/TransferLeadership")
 }
 
 // What can't be started fails with a reason that says what to do, and the worker
