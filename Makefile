@@ -53,10 +53,11 @@ test: ## the tests, as fast as they go
 
 # natlab needs more than the others: Linux, root, and the commands ip, iptables,
 # haproxy and nginx. Where they are missing its tests are skipped, by name and
-# with the reason; with CI=true that is a failure.
+# with the reason; with CI=true that is a failure. One package after the other,
+# since each keeps a machine busy and natlab tells how fast things are.
 e2e: build ## the tests with real processes and networks; all of them as root, with ip, iptables, haproxy, nginx
 	@for dir in $(E2E); do ls $$dir/*_test.go >/dev/null 2>&1 || { echo "e2e: there are no tests in $$dir" >&2; exit 1; }; done
-	@E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -timeout 25m $(E2E) 2>&1 | $(summary)
+	@E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -p 1 -timeout 25m $(E2E) 2>&1 | $(summary)
 
 fuzz: ## each fuzz target for FUZZTIME, one after the other
 	@for pkg in $$(go list ./...); do \
