@@ -60,6 +60,7 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 	_, noted := s.sealed[k]
 	if !noted && (!whole || !info.Complete) && slices.Contains(Holders(k, g.members), g.self) {
 		s.sealed[k] = sealing{length, time.Now().Add(compareAfter)}
+		signal(s.noted)
 	}
 }
 
@@ -84,14 +85,14 @@ func (s *Store) heardOf(k runlog.Key, info runlog.Info, safe int64) {
 
 // compareSealed compares logs soon after they were sealed.
 func (s *Store) compareSealed(ctx context.Context) {
-	tick := time.NewTicker(compareAfter / 2)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			s.compareAll(ctx, s.due(time.Now()))
+		case <-s.noted:
+			if pause(ctx, compareAfter) {
+				s.compareAll(ctx, s.due(time.Now()))
+			}
 		}
 	}
 }

@@ -20,9 +20,6 @@ const (
 	// within bounds what waits for other primaries: a question, and a Sync while
 	// nothing gets on.
 	within = 5 * time.Second
-	// lookEvery is how often the members of the group are looked at, in case that
-	// nobody has told of a change.
-	lookEvery = time.Second
 )
 
 // ErrUnreachable is returned while too few of those who keep copies of a log
@@ -75,6 +72,7 @@ type Store struct {
 	group  atomic.Pointer[group] // as last looked at
 	looked chan struct{}         // holds a token when the group has changed
 	news   chan struct{}         // likewise, or a primary is back: logs are to be compared
+	noted  chan struct{}         // likewise when a log was sealed
 
 	repairs chan struct{} // holds a token for each log that is being repaired
 
@@ -101,6 +99,7 @@ func New(c Config) *Store {
 		logs: c.Logs, peers: c.Peers, known: c.Known, log: c.Log,
 		looked:  make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
+		noted:   make(chan struct{}, 1),
 		repairs: make(chan struct{}, repairs),
 		links:   map[string]*link{},
 		entries: map[runlog.Key]*entry{},
@@ -281,8 +280,7 @@ func (s *Store) Run(ctx context.Context) {
 	wg.Go(func() { s.sweepAll(ctx) })
 
 	running := map[*link]context.CancelFunc{}
-	look, tidy := time.NewTicker(lookEvery), time.NewTicker(tidyEvery)
-	defer look.Stop()
+	tidy := time.NewTicker(tidyEvery)
 	defer tidy.Stop()
 	for ctx.Err() == nil {
 		if s.runLinks(ctx, &wg, running) {
@@ -292,9 +290,8 @@ func (s *Store) Run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-s.looked:
 			s.now()
-		case <-look.C:
-			s.look()
 		case <-tidy.C:
+			s.look() // nobody may have told
 			s.tidy(time.Now())
 		}
 	}
