@@ -89,12 +89,8 @@ func (l *link) addLocked(k runlog.Key) {
 	}
 }
 
-// askLocked asks about a log.
+// askLocked asks about a log. The link has not ended.
 func (l *link) askLocked(q question) {
-	if l.ended {
-		q.reply <- reply{id: l.id, err: errStopped}
-		return
-	}
 	l.questions = append(l.questions, q)
 	signal(l.asks)
 }
