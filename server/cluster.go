@@ -83,22 +83,6 @@ func (p *primaries) LogConn(id string) (grpc.ClientConnInterface, error) {
 	return nil, fmt.Errorf("primary %s is not in the group", id)
 }
 
-// redial has connections that wait before they try again try now: whoever leads
-// may just have come back.
-func (p *primaries) redial() {
-	if p.net == nil {
-		return
-	}
-	for _, v := range p.Status().Servers {
-		if v.ID == p.self {
-			continue
-		}
-		if c, err := p.net.Conn(v.Address); err == nil {
-			c.ResetConnectBackoff()
-		}
-	}
-}
-
 // several tells whether there are other primaries in the group.
 func (p *primaries) several() bool { return len(p.Status().Servers) > 1 }
 
@@ -244,7 +228,6 @@ func (s *Server) watchGroup(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-news:
-			s.primaries.redial()
 		case <-look.C:
 		}
 		s.replica.MembersChanged()

@@ -48,8 +48,10 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/peer"
 
 	"github.com/schedd/schedd/proto/wire"
@@ -58,6 +60,16 @@ import (
 // maxMessage is the largest message on the cluster port, in bytes, in either
 // direction: what one primary hands on for another may be an answer of the API.
 const maxMessage = wire.MaxResponse
+
+// How primaries redial one another: sooner than workers and people redial them.
+// They are few, and what waits for them is the whole group. One that nothing was
+// heard of is given up soon, since a network that is mended answers at once, and a
+// SYN that was lost is repeated ever more rarely.
+const (
+	redialBase   = 100 * time.Millisecond
+	redialMax    = time.Second
+	redialGiveUp = 3 * time.Second
+)
 
 // Config is what a network is made of. All of it but Key and Dial is required.
 type Config struct {
@@ -199,6 +211,10 @@ func (n *Network) newConn(address string) (*grpc.ClientConn, error) {
 	options := append(wire.DialOptions(),
 		grpc.WithTransportCredentials(&creds{network: n, address: address}),
 		grpc.WithContextDialer(n.dial),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: redialBase, Multiplier: 2, Jitter: 0.2, MaxDelay: redialMax},
+			MinConnectTimeout: redialGiveUp,
+		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
 	return grpc.NewClient("passthrough:///"+address, options...)
