@@ -169,6 +169,7 @@ func story(t *testing.T, tell func(w *world), ids ...string) {
 			w.lead("")
 			stop()
 			for _, n := range w.nodes {
+				n.conns.cut() // Stop waits for handshakes, of frozen connections too
 				n.server.Stop()
 				n.tasks.Wait()
 			}
