@@ -40,7 +40,7 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(generated)
 	@echo "== tests"
 	@rm -f $(COUNTS)
-	@$(race); go test -v $$race -timeout 30m ./... 2>&1 | $(summary)
+	@$(race); go test -v $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 30m ./... 2>&1 | $(summary)
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
 	@echo "== deploy"
