@@ -27,9 +27,9 @@ const (
 // but each is accepted or rejected on its own: results tells that of each of
 // them, in order.
 //
-// The errors are [ErrNotLeader], [ErrUnknown], [ErrStopped], [ErrTooLarge] and
-// ctx's own, with which nothing is known, just as with ErrUnknown: what has been
-// proposed can't be called back. Any other means that a command can't be stored,
+// The errors are [ErrNotLeader], [ErrUnknown], [ErrStopped], [ErrTooLarge],
+// [ErrOldPrimary] and ctx's own, with which nothing is known, just as with
+// ErrUnknown: what has been proposed can't be called back. Any other means that a command can't be stored,
 // and that nothing was proposed.
 func (s *Store) Propose(ctx context.Context, commands ...state.Command) (results []state.Result, err error) {
 	if err := ctx.Err(); err != nil {
@@ -39,11 +39,16 @@ func (s *Store) Propose(ctx context.Context, commands ...state.Command) (results
 		return nil, nil
 	}
 	p := &proposal{commands: make([][]byte, len(commands)), cancelled: ctx.Done(), answer: make(chan answer, 1)}
+	var level uint32
 	for i, c := range commands {
 		if p.commands[i], err = encodeCommand(c); err != nil {
 			return nil, fmt.Errorf("proposing: %w", err)
 		}
 		p.size += len(p.commands[i])
+		level = max(level, s.levelOf(c))
+	}
+	if err := s.admit(level); err != nil {
+		return nil, fmt.Errorf("proposing: %w", err)
 	}
 	if p.size > MaxProposal {
 		return nil, fmt.Errorf("proposing %d commands of %d bytes, of %d allowed: %w", len(commands), p.size, MaxProposal, ErrTooLarge)

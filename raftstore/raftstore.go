@@ -85,6 +85,11 @@ type Config struct {
 	// adds it, or until it is told to form one, see [Store.Form].
 	Join bool
 
+	// Levels returns up to which level of commands each primary has said that it can
+	// apply, by id; see [Level]. It is asked on the leader, and must not block. nil:
+	// nothing is known of any other.
+	Levels func() map[string]uint32
+
 	// Tuning, each with a good default for 0.
 	SnapshotThreshold uint64        // entries after which a snapshot is taken; 16,384
 	SnapshotInterval  time.Duration // how often to look whether to take one; 2 minutes
@@ -132,6 +137,8 @@ type Store struct {
 	turn      chan struct{} // holds one while somebody puts something in the log
 	watchers  *watchers
 	stats     counters
+	levels    func() map[string]uint32
+	levelOf   func(state.Command) uint32 // of this package; tests have others
 
 	stopping chan struct{} // closed when Close begins
 	stopped  chan struct{} // closed when Close has ended

@@ -67,6 +67,9 @@ func (s *Store) restore(ctx context.Context, r io.Reader) (info SnapshotInfo, er
 		return info, ctx.Err()
 	}
 	defer func() { <-s.turn }()
+	if err := s.admit(Level); err != nil { // it may hold whatever this version writes
+		return info, err
+	}
 	if err := s.proposeParts(ctx, file); err != nil {
 		_ = s.mark() // any other entry lets all forget the parts that they have
 		return info, err

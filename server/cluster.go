@@ -135,7 +135,7 @@ func (s *Server) openLinks() {
 		Term: func() uint64 { return s.store.Status().Term }, Applied: s.store.AppliedIndex,
 	})
 	s.uplink = peer.NewUplink(peer.UplinkConfig{
-		PrimaryID: s.config.NodeID, Version: settings.Version(),
+		PrimaryID: s.config.NodeID, Version: settings.Version(), Level: raftstore.Level,
 		Leader: func() string { id, _ := s.store.Leader(); return id },
 		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Log: s.log,
 	})

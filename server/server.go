@@ -130,6 +130,7 @@ func (s *Server) openStores(seams Seams) (err error) {
 	sc := raftstore.Config{
 		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
 		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Observer: s.metrics.store(), Log: s.log,
+		Levels: func() map[string]uint32 { return s.hub.Levels() },
 	}
 	if s.net != nil {
 		sc.Streams = s.net.Streams()

@@ -306,6 +306,7 @@ func TestErrorsOfTheStore(t *testing.T) {
 			{raftstore.ErrUnknown, codes.Unavailable},
 			{raftstore.ErrStopped, codes.Unavailable},
 			{raftstore.ErrTooLarge, codes.ResourceExhausted},
+			{raftstore.ErrOldPrimary, codes.FailedPrecondition},
 			{context.DeadlineExceeded, codes.DeadlineExceeded},
 			{state.ErrStale, codes.Aborted},
 			{errors.New("the secret of the disk"), codes.Internal},
@@ -333,7 +334,7 @@ func TestErrorsOfTheStore(t *testing.T) {
 		r := p.run("j")
 		p.start(r, "w")
 		says(t, p.read(t.Context(), &schedv1.ReadLogRequest{RunId: r.GetId()}).err, codes.Internal)
-		if n := len(p.calls); n != 11 || p.calls[7] != "/schedd.v1.JobService/PutJob Internal" || p.calls[n-1] != "/schedd.v1.RunService/ReadLog Internal" {
+		if n := len(p.calls); n != 12 || p.calls[8] != "/schedd.v1.JobService/PutJob Internal" || p.calls[n-1] != "/schedd.v1.RunService/ReadLog Internal" {
 			t.Errorf("observed %q", p.calls)
 		}
 	})

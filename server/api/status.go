@@ -52,6 +52,7 @@ var statuses = []struct {
 	{errNoLeader, codes.Unavailable, reasonNotLeader},
 	{raftstore.ErrUnknown, codes.Unavailable, reasonUnknown},
 	{raftstore.ErrTooLarge, codes.ResourceExhausted, ""},
+	{raftstore.ErrOldPrimary, codes.FailedPrecondition, ""}, // upgrade it first
 	{raftstore.ErrUnknownServer, codes.NotFound, ""},
 	{raftstore.ErrDamaged, codes.InvalidArgument, ""},
 	{raftstore.ErrNewer, codes.InvalidArgument, ""},

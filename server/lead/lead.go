@@ -311,6 +311,9 @@ func (t *term) agree(ctx context.Context) error {
 			return err
 		case n > 1:
 			n /= 2
+		case errors.Is(err, raftstore.ErrOldPrimary):
+			t.Log.Warn("this is left undone until all primaries can apply it", "command", fmt.Sprintf("%T", cmds[0].Command), "err", err)
+			cmds, n = cmds[1:], maxProposal
 		default:
 			t.Log.Error("this can't be put on record, and is left out; please report it", "command", fmt.Sprintf("%T", cmds[0].Command), "err", err)
 			cmds, n = cmds[1:], maxProposal

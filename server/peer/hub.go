@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -60,6 +61,7 @@ type Hub struct {
 	all     map[*link]struct{} // from the first byte to the last
 	links   map[string]*link   // by primary, once it said who it is
 	routes  map[string]route   // by worker
+	levels  map[string]uint32  // by primary, as said in its last hello
 	directs []string
 }
 
@@ -73,7 +75,7 @@ var _ Gateway = (*Hub)(nil)
 
 // NewHub returns a hub that takes no links yet.
 func NewHub(c HubConfig) *Hub {
-	return &Hub{HubConfig: c, all: map[*link]struct{}{}, links: map[string]*link{}, routes: map[string]route{}}
+	return &Hub{HubConfig: c, all: map[*link]struct{}{}, links: map[string]*link{}, routes: map[string]route{}, levels: map[string]uint32{}}
 }
 
 // During takes links while f runs, which is as long as a term. When it returns,
@@ -159,6 +161,7 @@ func (h *Hub) join(l *link) {
 		h.forget(old)
 	}
 	h.links[l.id] = l
+	h.levels[l.id] = l.primary().Level
 	h.share()
 }
 
@@ -292,6 +295,16 @@ func (h *Hub) Primaries() map[string]Primary {
 	all := map[string]Primary{}
 	h.each(func(l *link) { all[l.id] = l.primary() })
 	return all
+}
+
+// Levels returns up to which level each primary can apply commands of the log, by
+// id, as it said in its last hello: one whose link has ended is still the one that
+// it was, most likely, and must not keep the others from what they know. It is of
+// this process; a new leader knows of nobody until their links are there.
+func (h *Hub) Levels() map[string]uint32 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.levels)
 }
 
 func (h *Hub) each(f func(*link)) {

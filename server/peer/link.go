@@ -180,8 +180,12 @@ func (l *link) greet(hello *peerv1.LinkHello) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known.Version, l.known.LastContact = hello.GetVersion(), time.Now()
+	l.known.Level = max(hello.GetLevel(), firstLevel)
 	return nil
 }
+
+// firstLevel is that of a primary that does not say what it can apply.
+const firstLevel = 1
 
 func (l *link) heard(now time.Time) {
 	l.mu.Lock()

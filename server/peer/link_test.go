@@ -2,6 +2,7 @@ package peer
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -137,6 +138,35 @@ func TestLeaderChange(t *testing.T) {
 			if linked, since := n.up.Linked(); linked || since < 9*time.Second || len(n.ear.has()) != 0 {
 				t.Errorf("%s has a link (%v for %v), or %d sessions, while nobody leads", id, linked, since, len(n.ear.has()))
 			}
+		}
+	}, "a", "b", "c")
+}
+
+// A leader learns what each primary can apply, and remembers it of one that is gone
+// for a while, in its next term too. One that does not say is of the first version.
+func TestLevels(t *testing.T) {
+	story(t, func(w *world) {
+		a, b, c := w.nodes["a"], w.nodes["b"], w.nodes["c"]
+		a.up.Level, b.up.Level = 2, 2
+		w.lead("a")
+		wait(time.Second)
+		all := map[string]uint32{"a": 2, "b": 2, "c": 1}
+		if got := a.hub.Levels(); !maps.Equal(got, all) {
+			t.Errorf("the leader knows of the levels %v, want %v", got, all)
+		}
+		if got := b.hub.Levels(); len(got) != 0 {
+			t.Errorf("one that never led knows of the levels %v", got)
+		}
+		c.up.Level = 2 // it is upgraded while another one leads
+		w.lead("b")
+		wait(time.Second)
+		if got := a.hub.Levels(); !maps.Equal(got, all) {
+			t.Errorf("who led before remembers %v, want %v", got, all)
+		}
+		w.lead("a")
+		wait(time.Second)
+		if got := a.hub.Levels()["c"]; got != 2 {
+			t.Errorf("the leader knows of level %d of one that was upgraded, want 2", got)
 		}
 	}, "a", "b", "c")
 }

@@ -88,6 +88,7 @@ type Local interface {
 // Primary is what the leader has heard of a primary over its link.
 type Primary struct {
 	Version      string
+	Level        uint32        // of the commands that it can apply, at least 1
 	LastContact  time.Time     // by the leader's clock
 	AppliedIndex uint64        // the last log entry that it has applied
 	Sessions     int           // of workers that it holds

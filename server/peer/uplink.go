@@ -29,6 +29,8 @@ const (
 type UplinkConfig struct {
 	// PrimaryID and Version are what the leader is told of this primary.
 	PrimaryID, Version string
+	// Level is up to which this primary can apply commands of the log.
+	Level uint32
 	// Leader returns the id of who leads, "" when that is not known.
 	Leader func() string
 	// Watch returns a channel that receives when somebody else may lead.
@@ -206,7 +208,7 @@ func (u *Uplink) greet(ctx context.Context, leader string) (Stream, error) {
 		return nil, fmt.Errorf("link to %s: %w", leader, err)
 	}
 	err = stream.Send(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Hello{
-		Hello: &peerv1.LinkHello{PrimaryId: u.PrimaryID, Version: u.Version},
+		Hello: &peerv1.LinkHello{PrimaryId: u.PrimaryID, Version: u.Version, Level: u.Level},
 	}})
 	var m *peerv1.LinkResponse
 	if err == nil || errors.Is(err, io.EOF) {

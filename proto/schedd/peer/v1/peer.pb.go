@@ -389,7 +389,10 @@ type LinkHello struct {
 	// PrimaryId, the node id.
 	PrimaryId string `protobuf:"bytes,1,opt,name=primary_id,json=primaryId,proto3" json:"primary_id,omitempty"`
 	// Version of schedd.
-	Version       string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Level of the commands of the log that this primary can apply: all up to it.
+	// 0 from one that does not say, which can apply those of level 1.
+	Level         uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +439,13 @@ func (x *LinkHello) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *LinkHello) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 // LinkWelcome says who leads.
@@ -2072,11 +2082,12 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x04shed\x18\x05 \x01(\v2\x14.schedd.peer.v1.ShedH\x00R\x04shed\x12*\n" +
 	"\x04dial\x18\x06 \x01(\v2\x14.schedd.peer.v1.DialH\x00R\x04dial\x12*\n" +
 	"\x04beat\x18\a \x01(\v2\x14.schedd.peer.v1.BeatH\x00R\x04beatB\x06\n" +
-	"\x04body\"D\n" +
+	"\x04body\"Z\n" +
 	"\tLinkHello\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\tR\aversion\">\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\rR\x05level\">\n" +
 	"\vLinkWelcome\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\"\xef\x01\n" +
