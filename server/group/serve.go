@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
 	"github.com/schedd/schedd/raftstore"
@@ -40,13 +41,16 @@ func (m *Member) Join(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.Joi
 	if id == "" || id == m.Self.ID {
 		return nil, status.Errorf(codes.Unavailable, "%s knows of no leader at the moment: try again", m.Self.ID)
 	}
+	if req.GetHandedOn() { // or two that take each other for the leader would go on for ever
+		return nil, status.Errorf(codes.Unavailable, "%s does not lead, and takes %s for the leader: try again", m.Self.ID, id)
+	}
 	conn, err := m.Conn(address)
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "reach the leader %s at %s: %v", id, address, err)
 	}
-	// One that does not lead any more says so: it would hand on to the next, and
-	// who asks comes again.
-	return peerv1.NewGroupServiceClient(conn).Join(ctx, req)
+	next := proto.CloneOf(req)
+	next.HandedOn = true
+	return peerv1.NewGroupServiceClient(conn).Join(ctx, next)
 }
 
 // take takes a primary into the group that this one leads, or notes its address.

@@ -1422,7 +1422,11 @@ type JoinRequest struct {
 	ClusterAddress string `protobuf:"bytes,2,opt,name=cluster_address,json=clusterAddress,proto3" json:"cluster_address,omitempty"`
 	// Empty tells that it has no data. Only such a one is taken in; and one that had
 	// a vote loses it until it has caught up, since it does not remember how it voted.
-	Empty         bool `protobuf:"varint,3,opt,name=empty,proto3" json:"empty,omitempty"`
+	Empty bool `protobuf:"varint,3,opt,name=empty,proto3" json:"empty,omitempty"`
+	// HandedOn tells that a primary that does not lead has handed the call on to who
+	// leads as far as it knows. It is handed on once: one that gets it so and does
+	// not lead refuses with UNAVAILABLE.
+	HandedOn      bool `protobuf:"varint,4,opt,name=handed_on,json=handedOn,proto3" json:"handed_on,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1474,6 +1478,13 @@ func (x *JoinRequest) GetClusterAddress() string {
 func (x *JoinRequest) GetEmpty() bool {
 	if x != nil {
 		return x.Empty
+	}
+	return false
+}
+
+func (x *JoinRequest) GetHandedOn() bool {
+	if x != nil {
+		return x.HandedOn
 	}
 	return false
 }
@@ -2149,12 +2160,13 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1b\n" +
 	"\tleader_id\x18\x06 \x01(\tR\bleaderId\x12\x1a\n" +
 	"\binstance\x18\a \x01(\tR\binstance\x12\x14\n" +
-	"\x05found\x18\b \x01(\bR\x05found\"k\n" +
+	"\x05found\x18\b \x01(\bR\x05found\"\x88\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12\x14\n" +
-	"\x05empty\x18\x03 \x01(\bR\x05empty\"+\n" +
+	"\x05empty\x18\x03 \x01(\bR\x05empty\x12\x1b\n" +
+	"\thanded_on\x18\x04 \x01(\bR\bhandedOn\"+\n" +
 	"\fJoinResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +

@@ -152,7 +152,7 @@ type GroupServiceClient interface {
 	// Introduce tells who calls, and asks who answers.
 	Introduce(ctx context.Context, in *IntroduceRequest, opts ...grpc.CallOption) (*IntroduceResponse, error)
 	// Join asks the leader to take the caller into the group. Any primary of the
-	// group takes the call and hands it on.
+	// group takes the call and hands it on, once.
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// ReadIndex asks the leader for the index up to which a read that begins now
 	// must see. A primary that does not lead refuses with FAILED_PRECONDITION.
@@ -206,7 +206,7 @@ type GroupServiceServer interface {
 	// Introduce tells who calls, and asks who answers.
 	Introduce(context.Context, *IntroduceRequest) (*IntroduceResponse, error)
 	// Join asks the leader to take the caller into the group. Any primary of the
-	// group takes the call and hands it on.
+	// group takes the call and hands it on, once.
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// ReadIndex asks the leader for the index up to which a read that begins now
 	// must see. A primary that does not lead refuses with FAILED_PRECONDITION.
