@@ -216,13 +216,15 @@ func (s *Server) directs() (list []string) {
 	return list
 }
 
-// watchGroup tells the copies of logs when the group may have changed: at once
-// when there is news, and every now and then in case there was none.
+// watchGroup tells the copies of logs when the group may have changed, and drops
+// the connections to who has left it: at once when there is news, and every now and
+// then in case there was none.
 func (s *Server) watchGroup(ctx context.Context) {
 	news, cancel := s.store.WatchLeader()
 	defer cancel()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	var members []raftstore.Server
 	for {
 		select {
 		case <-ctx.Done():
@@ -231,6 +233,7 @@ func (s *Server) watchGroup(ctx context.Context) {
 		case <-look.C:
 		}
 		s.replica.MembersChanged()
+		members = s.forgetLeft(members)
 	}
 }
 
