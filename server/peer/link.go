@@ -51,7 +51,7 @@ func (l *link) end(cause error) {
 // put queues a message, and ends a link whose gateway takes none.
 func (l *link) put(m *peerv1.LinkResponse) bool {
 	if !l.out.put(m) {
-		l.end(status.Error(codes.ResourceExhausted, "too many messages wait for the gateway"))
+		l.end(status.Error(codes.ResourceExhausted, "too much waits for the gateway"))
 		return false
 	}
 	return true
@@ -115,7 +115,7 @@ func (l *link) send() error {
 func (l *link) flush() error {
 	all, ok := l.out.take()
 	if !ok {
-		return errors.New("too many messages waited for the gateway")
+		return errors.New("too much waited for the gateway")
 	}
 	for _, m := range all {
 		if err := l.stream.Send(m); err != nil {

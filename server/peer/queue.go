@@ -1,34 +1,48 @@
 package peer
 
-import "sync"
+import (
+	"sync"
 
-// maxQueued is how many messages may wait for one link. Beyond, the link is cut
-// and made anew, which tells less than the queue would hold: only what is so
-// now.
-const maxQueued = 1 << 16
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// maxQueued is how many messages may wait for one link. Beyond, the link is cut
+	// and made anew, which tells less than the queue would hold: only what is so
+	// now.
+	maxQueued = 1 << 16
+	// maxQueuedBytes is how large they may be together, as they go over the wire.
+	// One holds some hundred bytes as a rule, but a launch up to half a MiB, and a
+	// primary must not run out of memory because another one reads slowly. While a
+	// link is being written to, as much again may be on its way.
+	maxQueuedBytes = 64 << 20
+)
 
 // queue holds messages for one end of a link, in their order. Its methods may be
 // called from any goroutine, and none blocks.
-type queue[T any] struct {
+type queue[T proto.Message] struct {
 	wake chan struct{} // holds a token when there may be something to take
 
 	mu       sync.Mutex
 	waiting  []T
+	bytes    int // of what waits
 	overflow bool
 }
 
-func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
+func newQueue[T proto.Message]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
 
-// put adds a message, unless too many wait already: then nothing is taken any
+// put adds a message, unless too much waits already: then nothing is taken any
 // more.
 func (q *queue[T]) put(m T) bool {
+	size := proto.Size(m)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.overflow = q.overflow || len(q.waiting) >= maxQueued; q.overflow {
+	if q.overflow = q.overflow || len(q.waiting) >= maxQueued || q.bytes+size > maxQueuedBytes; q.overflow {
 		signal(q.wake)
 		return false
 	}
 	q.waiting = append(q.waiting, m)
+	q.bytes += size
 	signal(q.wake)
 	return true
 }
@@ -37,7 +51,7 @@ func (q *queue[T]) put(m T) bool {
 func (q *queue[T]) take() (all []T, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	all, q.waiting = q.waiting, nil
+	all, q.waiting, q.bytes = q.waiting, nil, 0
 	return all, !q.overflow
 }
 

@@ -274,7 +274,7 @@ func (u *Uplink) send(ctx context.Context, stream Stream, out *queue[*peerv1.Lin
 		case <-out.wake:
 			all, ok := out.take()
 			if !ok {
-				return errors.New("too many messages waited for the leader")
+				return errors.New("too much waited for the leader")
 			}
 			for _, m := range all {
 				if err := stream.Send(m); err != nil {
