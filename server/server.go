@@ -51,6 +51,9 @@ type Seams struct {
 	ListenCluster func(addr string) (net.Listener, error)
 	// DialCluster connects to another primary, for tests. Default: TCP.
 	DialCluster func(ctx context.Context, addr string) (net.Conn, error)
+	// DialWorker makes the connection to a worker in direct mode, for tests.
+	// Default: TCP.
+	DialWorker func(addr string) (*grpc.ClientConn, error)
 	// Heartbeat is how long the leader may be silent before another is elected,
 	// for tests. Default: the store's.
 	Heartbeat time.Duration
@@ -113,7 +116,9 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	s.primaries = &primaries{Store: s.store, self: c.NodeID, net: s.net}
 	s.replica = replica.New(replica.Config{Logs: s.logs, Peers: s.primaries, Known: s.knownLogs, Log: s.log})
 	s.openLinks()
-	s.gateway = gateway.New(gateway.Config{PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Refuse: s.refuse, Log: s.log})
+	s.gateway = gateway.New(gateway.Config{
+		PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Refuse: s.refuse, DialWorker: seams.DialWorker, Log: s.log,
+	})
 	s.api = api.New(api.Config{
 		Store: s.store, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
 		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.uplink.Len, Log: s.log,

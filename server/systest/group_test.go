@@ -113,6 +113,10 @@ func (m *member) start() {
 		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.id, apiPort}), nil },
 		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.id, clusterPort}), nil },
 		DialCluster:   m.link.dial,
+		DialWorker: func(address string) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///"+address, append(wire.DialOptions(),
+				grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(m.link.dial))...)
+		},
 	})
 	if err != nil {
 		m.w.Fatalf("opening %s: %v", m.id, err)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"testing"
 	"time"
 
@@ -107,12 +106,7 @@ func TestClonedWorker(t *testing.T) {
 	story(t, func(w *world) {
 		k := shop(w)
 		k.end()
-		clone := &worker{w: w, name: "clone", dir: k.dir + "-clone", link: w.net.newLink("clone"), config: k.config}
-		clone.host = fakerunner.New(w.scripted("clone"))
-		if err := os.CopyFS(clone.dir, os.DirFS(k.dir)); err != nil {
-			w.Fatal(err)
-		}
-		w.workers = append(w.workers, clone)
+		clone := k.clone("clone")
 		k.start()
 		clone.start()
 		w.does("j", talker(25*time.Second, time.Second))

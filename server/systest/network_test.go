@@ -16,16 +16,21 @@ type network struct {
 	mu    sync.Mutex
 	ports map[port]*bufconn.Listener
 	links []*link
-	walls map[[2]string]bool // pairs of primaries that can't reach each other
-	delay func()             // bytes take so long to arrive; nil: no time
+	walls map[[2]string]bool    // pairs of primaries that can't reach each other
+	mutes map[way]chan struct{} // what is lost on its way; closed when it arrives again
+	delay func()                // bytes take so long to arrive; nil: no time
 }
 
 // port is where a primary listens: for people and workers, or for the others.
 type port struct{ host, service string }
 
+// way is the direction from one host to another.
+type way struct{ from, to string }
+
 const (
 	apiPort     = "7421"
 	clusterPort = "7420"
+	directPort  = "7422" // of a worker
 )
 
 var (
@@ -34,7 +39,7 @@ var (
 )
 
 func newNetwork() *network {
-	return &network{ports: map[port]*bufconn.Listener{}, walls: map[[2]string]bool{}}
+	return &network{ports: map[port]*bufconn.Listener{}, walls: map[[2]string]bool{}, mutes: map[way]chan struct{}{}}
 }
 
 // listen lets a primary be dialled from now on.
@@ -96,7 +101,37 @@ func (n *network) part(a, b string, apart bool) {
 	}
 }
 
-// vanish takes a primary off the network: nothing that it sent and that nobody
+// mute has nothing arrive any more that one host sends to another, and says so to
+// neither of them. What is sent meanwhile arrives when the way is free again.
+func (n *network) mute(w way) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mutes[w] == nil {
+		n.mutes[w] = make(chan struct{})
+	}
+}
+
+// unmute frees all ways.
+func (n *network) unmute() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, free := range n.mutes {
+		close(free)
+	}
+	clear(n.mutes)
+}
+
+// muted returns a channel that is closed when that way is free, nil if it is.
+func (n *network) muted(w way) <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if free := n.mutes[w]; free != nil {
+		return free
+	}
+	return nil
+}
+
+// vanish takes a host off the network: nothing that it sent and that nobody
 // has read yet arrives any more, and nobody can dial it.
 func (n *network) vanish(host string) {
 	n.mu.Lock()
@@ -138,7 +173,7 @@ func closed() chan struct{} {
 	return c
 }
 
-// link is the way from one host to the primaries.
+// link is the way from one host to the others.
 type link struct {
 	net  *network
 	host string
@@ -160,6 +195,15 @@ func (l *link) dial(ctx context.Context, address string) (net.Conn, error) {
 	p, listener, err := l.net.find(l.host, address)
 	if err != nil {
 		return nil, err
+	}
+	for _, w := range []way{{l.host, p.host}, {p.host, l.host}} { // a SYN, and its answer
+		if free := l.net.muted(w); free != nil {
+			select {
+			case <-free:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
 	}
 	conn, err := listener.DialContext(ctx)
 	if err != nil {
@@ -232,7 +276,7 @@ func (l *link) mend() {
 type cable struct {
 	net.Conn
 	link *link
-	to   string // the primary
+	to   string // the host that was dialled
 	once sync.Once
 	over chan struct{} // closed by Close
 
@@ -246,15 +290,17 @@ func (c *cable) setGate(gate chan struct{}) {
 	c.gate = gate
 }
 
-// pass waits while nothing passes.
-func (c *cable) pass() error {
+// pass waits while nothing passes in that direction.
+func (c *cable) pass(w way) error {
 	c.mu.Lock()
-	gate := c.gate
+	gate := (<-chan struct{})(c.gate)
 	c.mu.Unlock()
-	if gate != nil {
-		select {
-		case <-gate:
-		case <-c.over:
+	for _, free := range []<-chan struct{}{gate, c.link.net.muted(w)} {
+		if free != nil {
+			select {
+			case <-free:
+			case <-c.over:
+			}
 		}
 	}
 	select {
@@ -272,7 +318,7 @@ func (c *cable) Read(p []byte) (int, error) {
 	if d := c.link.net.delays(); d != nil {
 		d()
 	}
-	if gone := c.pass(); gone != nil {
+	if gone := c.pass(way{c.to, c.link.host}); gone != nil {
 		return 0, gone
 	}
 	return n, err
@@ -280,7 +326,7 @@ func (c *cable) Read(p []byte) (int, error) {
 
 // Write waits while the connection is frozen, as one does whose buffers are full.
 func (c *cable) Write(p []byte) (int, error) {
-	if err := c.pass(); err != nil {
+	if err := c.pass(way{c.link.host, c.to}); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)

@@ -1,8 +1,6 @@
 package systest
 
 import (
-	"cmp"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -10,10 +8,6 @@ import (
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
-
-// long makes the random story of a group longer: go test -run TestGroupChaos
-// -long 48h -more 10 -timeout 0 ./server/systest.
-var long = flag.Duration("long", 0, "let a group live for so long in its random story")
 
 var overlapAllowed = policy(&schedv1.Policy{Overlap: schedv1.Overlap_OVERLAP_ALLOW})
 
@@ -163,6 +157,52 @@ func TestGatewayCutOff(t *testing.T) {
 	})
 }
 
+// A worker that can't dial out is dialled by the primaries. Whichever of them
+// does, and whoever leads, what runs on it is not disturbed.
+func TestDirectWorker(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		for i := range 3 {
+			w.startDirectWorker(fmt.Sprint("vault-", i), nil, 10)
+		}
+		w.awaitOnline()
+		w.does("j", talker(90*time.Second, time.Second))
+		w.define(job("j", every(5*time.Second), overlapAllowed))
+		w.wait(time.Minute)
+		gateways := map[string]bool{}
+		for _, k := range w.workers {
+			gateways[w.known(k.name).GetGateway()] = true
+		}
+		if len(gateways) != 3 {
+			w.Errorf("three workers are dialled by %v", gateways)
+		}
+		for _, end := range []func(*member){(*member).kill, (*member).leave} {
+			m := w.awaitLeader()
+			end(m)
+			w.wait(15 * time.Second)
+			for _, k := range w.workers {
+				if is := w.known(k.name); is.GetPhase() != schedv1.WorkerPhase_WORKER_PHASE_ONLINE || is.GetGateway() == m.id {
+					w.Errorf("%s is %v at %s, 15 s after the end of %s", k.name, is.GetPhase(), is.GetGateway(), m.id)
+				}
+			}
+			m.start()
+			w.wait(30 * time.Second)
+		}
+		m := one(rand.New(rand.NewPCG(1, 2)), w.group...)
+		w.net.mute(way{m.id, w.workers[0].name})
+		w.wait(2 * time.Minute)
+		w.net.unmute()
+		w.workers[1].crash()
+		w.workers[1].start()
+		w.wait(time.Minute)
+		w.settle(time.Hour)
+		w.checkEverywhere()
+		if runs := count(w.runsOf("j")); runs[phaseSucceeded] < 60 || runs[schedv1.Phase_PHASE_LOST] > 10 {
+			w.Errorf("the runs are %v", runs)
+		}
+	})
+}
+
 // A primary has lost its disk, run logs and all, and comes back empty. It gets
 // everything from the others, and serves it when they are gone.
 func TestEmptyPrimary(t *testing.T) {
@@ -190,98 +230,4 @@ func TestEmptyPrimary(t *testing.T) {
 			}
 		}
 	})
-}
-
-// Primaries are killed, stopped and parted, workers crash, are cut off, come
-// back twice: for hours. In the end the ledger is complete, nothing was started
-// twice, and every log is what was printed.
-func TestGroupChaos(t *testing.T) {
-	n, life := 2, 30*time.Minute
-	if testing.Short() {
-		n, life = 1, 15*time.Minute
-	}
-	life = cmp.Or(*long, life)
-	seeds(t, n, func(w *world, dice *rand.Rand) {
-		w.startGroup(3)
-		for i := range 50 {
-			w.startWorker(fmt.Sprint("w-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
-		}
-		w.awaitOnline()
-		c := &chaos{world: w, dice: dice}
-		for c.n < 12 {
-			c.n++
-			c.define(c.anyJob(fmt.Sprint("c-", c.n)))
-		}
-		kills := 0
-		for end := time.Now().Add(life); time.Now().Before(end); {
-			time.Sleep(upTo(dice, 2*time.Minute))
-			kills += c.nextTogether()
-			time.Sleep(upTo(dice, time.Minute))
-			c.repairTogether()
-		}
-		w.calm()
-		w.endless()
-		w.settle(3 * time.Hour)
-		w.checkEverywhere()
-		w.Logf("%d deaths of primaries, runs: %v", kills, count(w.runs("")))
-	})
-}
-
-// nextTogether lets something happen, to a minority of the primaries at most, and
-// returns how many of them it ended.
-func (c *chaos) nextTogether() int {
-	d := c.dice
-	m, k := one(d, c.group...), one(d, c.workers...)
-	if len(c.alive()) < len(c.group) && d.IntN(3) == 0 {
-		return 0
-	}
-	whole := len(c.alive()) == len(c.group)
-	switch d.IntN(10) {
-	case 0, 1:
-		if whole {
-			m.kill()
-			return 1
-		}
-	case 2:
-		if whole {
-			m.leave()
-			return 1
-		}
-	case 3:
-		if whole {
-			m.isolate(true)
-		}
-	case 4:
-		if whole {
-			m.link.freeze()
-		}
-	case 5:
-		if k.life != nil {
-			k.crash()
-		}
-	case 6:
-		k.link.cut()
-	case 7:
-		k.link.freeze()
-	case 8:
-		c.own.reset()
-		k.link.reset()
-	case 9:
-		if leader := c.leader(); leader != nil && whole {
-			leader.kill()
-			return 1
-		}
-	}
-	return 0
-}
-
-func (c *chaos) repairTogether() {
-	for _, m := range c.group {
-		m.isolate(false)
-		m.link.mend()
-		if m.server == nil && c.dice.IntN(2) == 0 {
-			m.start()
-		}
-	}
-	c.repair(false)
 }

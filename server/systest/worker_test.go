@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/schedd/schedd/agent"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
 
 // worker is a host with an agent, over all the lives of the agent.
@@ -33,12 +35,28 @@ type worker struct {
 // startWorker adds a host and starts its agent.
 func (w *world) startWorker(name string, labels map[string]string, slots int) *worker {
 	w.Helper()
+	k := w.newWorker(name, labels, slots)
+	k.start()
+	return k
+}
+
+// startDirectWorker adds a host whose agent dials nobody, starts it, and has the
+// primaries dial it.
+func (w *world) startDirectWorker(name string, labels map[string]string, slots int) *worker {
+	w.Helper()
+	k := w.newWorker(name, labels, slots)
+	k.config.Server, k.config.DirectListen, k.config.Insecure = "", name+":"+directPort, true
+	k.start()
+	must[*schedv1.AddDirectWorkerResponse](w)(w.primary.workers.AddDirectWorker(w.Context(), &schedv1.AddDirectWorkerRequest{Address: k.config.DirectListen}))
+	return k
+}
+
+func (w *world) newWorker(name string, labels map[string]string, slots int) *worker {
 	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink(name)}
 	k.host = fakerunner.New(w.scripted(name))
 	k.config = agent.DefaultConfig()
 	k.config.Name, k.config.Labels, k.config.Slots = name, labels, slots
 	w.workers = append(w.workers, k)
-	k.start()
 	return k
 }
 
@@ -53,7 +71,12 @@ func (k *worker) start() {
 	k.lives++
 	c := k.config
 	c.DataDir = k.dir
-	seams := agent.Seams{Log: k.w.log.With("on", fmt.Sprintf("%s.%d", k.name, k.lives)), Runner: k.life, Dialer: k.link.dial, BootID: "boot-1"}
+	seams := agent.Seams{
+		Log: k.w.log.With("on", fmt.Sprintf("%s.%d", k.name, k.lives)), Runner: k.life, Dialer: k.link.dial, BootID: "boot-1",
+		Listen: func(context.Context, string) (net.Listener, error) {
+			return k.w.net.listen(port{k.name, directPort}), nil
+		},
+	}
 	k.wg.Go(func() { k.err = agent.Run(ctx, c, seams) })
 }
 
@@ -75,6 +98,7 @@ func (k *worker) crash() {
 	k.w.Helper()
 	close(k.life.dead)
 	k.link.cut()
+	k.w.net.vanish(k.name)
 	synctest.Wait()
 	k.image()
 	close(k.life.buried)
@@ -112,6 +136,17 @@ func (k *worker) image() {
 	k.dir = next
 }
 
+// clone adds a host with a copy of the disk, key and all. The agent must be down.
+func (k *worker) clone(name string) *worker {
+	k.w.Helper()
+	c := k.w.newWorker(name, nil, 0)
+	c.config = k.config
+	if err := os.CopyFS(c.dir, os.DirFS(k.dir)); err != nil {
+		k.w.Fatalf("cloning the disk of %s: %v", k.name, err)
+	}
+	return c
+}
+
 // spooled returns the names of what is in the spool.
 func (k *worker) spooled() []string {
 	names, _ := filepath.Glob(filepath.Join(k.dir, "spool", "*"))
@@ -124,6 +159,7 @@ func (k *worker) close() {
 		close(k.life.dead)
 		close(k.life.buried)
 		k.link.cut()
+		k.w.net.vanish(k.name)
 		k.stop()
 		k.wg.Wait()
 	}

@@ -1,0 +1,206 @@
+package systest
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+)
+
+// long makes the random story of a group longer: go test -run TestGroupChaos
+// -long 48h -more 10 -timeout 0 ./server/systest.
+var long = flag.Duration("long", 0, "let a group live for so long in its random story")
+
+// Anything happens to three primaries and 50 workers: for hours. In the end the
+// ledger is complete, nothing was started twice, and every log is what was
+// printed.
+func TestGroupChaos(t *testing.T) {
+	n, life := 2, 30*time.Minute
+	if testing.Short() {
+		n, life = 1, 15*time.Minute
+	}
+	life = cmp.Or(*long, life)
+	seeds(t, n, func(w *world, dice *rand.Rand) {
+		w.startGroup(3)
+		for i := range 45 {
+			w.startWorker(fmt.Sprint("w-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
+		}
+		for i := range 5 {
+			w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
+		}
+		w.awaitOnline()
+		c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}}
+		for c.n < 12 {
+			c.n++
+			c.define(c.anyJob(fmt.Sprint("c-", c.n)))
+		}
+		for end := time.Now().Add(life); time.Now().Before(end); {
+			time.Sleep(upTo(dice, time.Minute))
+			c.next()
+			time.Sleep(upTo(dice, time.Minute))
+			c.repair()
+		}
+		c.unclone()
+		w.calm()
+		w.endless()
+		w.settle(3 * time.Hour)
+		w.checkEverywhere()
+		w.Logf("in %v: %v; runs: %v", life, c.did, count(w.runs("")))
+	})
+}
+
+// groupChaos is a group in which anything may happen next.
+type groupChaos struct {
+	chaos
+	did    map[string]int     // how often each thing happened
+	cloned map[string]*worker // copies that run, by the worker
+}
+
+// next lets something happen. Of the primaries it is a minority that suffers at a
+// time: more is another story, in which nobody decides.
+func (c *groupChaos) next() {
+	things := c.toWorkers()
+	if len(c.alive()) == len(c.group) {
+		maps.Copy(things, c.toPrimaries())
+	}
+	what := one(c.dice, slices.Sorted(maps.Keys(things))...)
+	c.did[what]++
+	c.log.Info("chaos: " + what)
+	things[what]()
+}
+
+// toPrimaries is what can happen to a group that is whole.
+func (c *groupChaos) toPrimaries() map[string]func() {
+	d := c.dice
+	i := d.IntN(len(c.group))
+	m, o := c.group[i], c.group[(i+1)%len(c.group)]
+	return map[string]func(){
+		"a primary is killed":            m.kill,
+		"a primary is stopped":           m.leave,
+		"the leader is killed":           func() { c.awaitLeader().kill() },
+		"a primary is cut off":           func() { m.isolate(true) },
+		"two primaries are parted":       func() { c.net.part(m.id, o.id, true) },
+		"a primary's connections freeze": m.link.freeze,
+		"a primary is heard by nobody": func() {
+			for _, o := range c.group {
+				c.net.mute(way{m.id, o.id})
+			}
+		},
+		"a primary hears nobody": func() {
+			for _, o := range c.group {
+				c.net.mute(way{o.id, m.id})
+			}
+		},
+		"two primaries don't hear each other": func() {
+			c.net.mute(way{m.id, o.id})
+			c.net.mute(way{o.id, m.id})
+		},
+		"the leadership is handed over": func() {
+			_, _ = c.primary.clusters.TransferLeadership(c.Context(), &schedv1.TransferLeadershipRequest{Id: m.id}) // it may be behind
+		},
+		"a primary is replaced by an empty one": func() { c.replace(m) },
+	}
+}
+
+// replace removes a primary from the group, and has it join again with an empty
+// disk.
+func (c *groupChaos) replace(m *member) {
+	c.Helper()
+	c.await("the removal of "+m.id, time.Minute, func() bool {
+		_, err := c.primary.clusters.RemovePrimary(c.Context(), &schedv1.RemovePrimaryRequest{Id: m.id})
+		return err == nil
+	})
+	m.leave()
+	m.wipe()
+	time.Sleep(upTo(c.dice, 20*time.Second))
+	m.start()
+	c.await("the vote of "+m.id, 2*time.Minute, func() bool {
+		r, err := c.primary.clusters.GetStatus(c.Context(), &schedv1.GetStatusRequest{})
+		return err == nil && slices.ContainsFunc(r.GetStatus().GetPrimaries(), func(p *schedv1.Primary) bool {
+			return p.GetId() == m.id && p.GetVoter()
+		})
+	})
+}
+
+// toWorkers is what can happen to workers, jobs and people.
+func (c *groupChaos) toWorkers() map[string]func() {
+	d := c.dice
+	m, k := one(d, c.group...), one(d, c.workers...)
+	return map[string]func(){
+		"a worker crashes": func() {
+			if k.life != nil {
+				k.crash()
+			}
+		},
+		"a worker stops": func() {
+			if k.life != nil {
+				k.end()
+			}
+		},
+		"a worker is cut off":           k.link.cut,
+		"a worker's connection freezes": k.link.freeze,
+		"a worker hears nothing":        func() { c.net.mute(way{m.id, k.name}) },
+		"a worker is heard by nobody":   func() { c.net.mute(way{k.name, m.id}) },
+		"connections break": func() {
+			c.own.reset()
+			k.link.reset()
+		},
+		"a worker is cloned": func() { c.copyOf(k) },
+		"a job is changed":   func() { c.define(c.anyJob(one(d, c.jobs()...).GetName())) },
+		"a run is cancelled": func() {
+			if active := c.runs("active=true"); len(active) > 0 {
+				_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(d, active...).GetId()}) // it may have ended
+			}
+		},
+		"somebody runs a job": func() {
+			_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: one(d, c.jobs()...).GetName()}) // overlap may forbid it
+		},
+	}
+}
+
+// copyOf starts a copy of a worker beside it.
+func (c *groupChaos) copyOf(k *worker) {
+	if k.life == nil || len(c.cloned) > 0 || k.config.DirectListen != "" {
+		return
+	}
+	k.end()
+	clone := k.clone(fmt.Sprint(k.name, "-copy-", len(c.workers)))
+	c.cloned = map[string]*worker{k.name: clone}
+	k.start()
+	clone.start()
+}
+
+// unclone ends the copy of a worker for good.
+func (c *groupChaos) unclone() {
+	for _, k := range c.cloned {
+		if k.life != nil {
+			k.end()
+		}
+		c.workers = slices.DeleteFunc(c.workers, func(o *worker) bool { return o == k })
+		c.Cleanup(k.host.Close)
+	}
+	c.cloned = nil
+}
+
+// repair mends what hurts primaries, and some of the rest.
+func (c *groupChaos) repair() {
+	c.net.unmute()
+	for i, m := range c.group {
+		m.isolate(false)
+		c.net.part(m.id, c.group[(i+1)%len(c.group)].id, false)
+		m.link.mend()
+		if m.server == nil && c.dice.IntN(2) == 0 {
+			m.start()
+		}
+	}
+	if c.dice.IntN(4) == 0 {
+		c.unclone()
+	}
+	c.chaos.repair(false)
+}
