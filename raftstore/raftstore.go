@@ -135,10 +135,13 @@ type Store struct {
 	disk      *disk
 	queue     *queue
 	turn      chan struct{} // holds one while somebody puts something in the log
+	restoring chan struct{} // holds one while a snapshot is on its way to be restored
 	watchers  *watchers
 	stats     counters
 	levels    func() map[string]uint32
-	levelOf   func(state.Command) uint32 // of this package; tests have others
+
+	maxSnapshot int64                      // of this package; tests have another
+	levelOf     func(state.Command) uint32 // likewise
 
 	stopping chan struct{} // closed when Close begins
 	stopped  chan struct{} // closed when Close has ended

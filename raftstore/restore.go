@@ -15,11 +15,17 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
+// ErrRestoring is returned when another snapshot is being restored. Nothing was
+// changed; try again when that has come to its end.
+var ErrRestoring = errors.New("another snapshot is being restored at the moment")
+
 // RestoreSnapshot puts the state that [Store.SaveSnapshot] wrote in the place of
 // what is there, on all primaries at the same point of the log. The group stays as
 // it is. What r holds is checked wholly before anything changes, and a damaged or
-// truncated one is refused. Nothing is proposed meanwhile: it waits, and comes to
-// the restored state.
+// truncated one is refused, as is one larger than [MaxSnapshot], once its first line
+// is read. It waits in a file until it is checked. Nothing is proposed meanwhile: it
+// waits, and comes to the restored state. One is restored at a time: while another
+// one is on its way the error is [ErrRestoring].
 //
 // The state comes back as it was, but for three things that never go back: its
 // index, its time, and the numbers that fences are taken from. So no fence is given
@@ -37,6 +43,12 @@ func (s *Store) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 	if !s.Leads() {
 		return fmt.Errorf("restoring a snapshot: %w", ErrNotLeader)
 	}
+	select {
+	case s.restoring <- struct{}{}:
+		defer func() { <-s.restoring }()
+	default:
+		return fmt.Errorf("restoring a snapshot: %w", ErrRestoring)
+	}
 	info, err := s.restore(ctx, r)
 	if err != nil {
 		return fmt.Errorf("restoring a snapshot: %w", err)
@@ -51,7 +63,7 @@ func (s *Store) restore(ctx context.Context, r io.Reader) (info SnapshotInfo, er
 		return info, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	if info, _, err = readSaved(io.TeeReader(r, file)); err != nil {
+	if info, _, err = readSaved(io.TeeReader(r, file), s.maxSnapshot); err != nil {
 		return info, err
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/schedd/schedd/raftstore/state"
@@ -27,6 +28,11 @@ const (
 	// maxSavedHeader is the longest first line that is believed, in bytes. A group
 	// of hundreds fits.
 	maxSavedHeader = 64 << 10
+
+	// MaxSnapshot is the largest state that [Store.RestoreSnapshot] takes, in bytes as
+	// it is saved: some millions of runs. While it is restored each primary needs
+	// room on disk for it twice, and holds it in memory beside the state that it has.
+	MaxSnapshot = 2 << 30
 )
 
 // Why a saved snapshot is refused.
@@ -35,6 +41,8 @@ var (
 	ErrDamaged = errDamaged
 	// ErrNewer is returned for what a newer version wrote, and this one can't read.
 	ErrNewer = errNewer
+	// ErrSnapshotTooLarge is returned for one that is larger than [MaxSnapshot].
+	ErrSnapshotTooLarge = errors.New("snapshot is too large to be restored")
 )
 
 // savedHeader is the first line.
@@ -116,15 +124,16 @@ func writeSaved(w io.Writer, h savedHeader, n *state.Snapshot) (err error) {
 // InspectSnapshot reads what [Store.SaveSnapshot] wrote, checks that it is whole and
 // that a state can be made of it, and tells what it is of. It needs no store.
 func InspectSnapshot(r io.Reader) (SnapshotInfo, error) {
-	info, _, err := readSaved(r)
+	info, _, err := readSaved(r, math.MaxInt64)
 	if err != nil {
 		return SnapshotInfo{}, fmt.Errorf("reading a saved snapshot: %w", err)
 	}
 	return info, nil
 }
 
-// readSaved reads what writeSaved wrote, and checks all of it.
-func readSaved(r io.Reader) (SnapshotInfo, *state.Snapshot, error) {
+// readSaved reads what writeSaved wrote, and checks all of it. Of a state of more
+// than most bytes it reads no more than the first line.
+func readSaved(r io.Reader, most int64) (SnapshotInfo, *state.Snapshot, error) {
 	sum := sha256.New()
 	// What is read ahead is not hashed, so this is not around the reader that hashes.
 	ahead := bufio.NewReaderSize(r, maxSavedHeader)
@@ -132,6 +141,9 @@ func readSaved(r io.Reader) (SnapshotInfo, *state.Snapshot, error) {
 	h, err := readSavedHeader(ahead)
 	if err != nil {
 		return SnapshotInfo{}, nil, err
+	}
+	if h.Size > most {
+		return SnapshotInfo{}, nil, fmt.Errorf("%w: it has %d bytes, of %d that are taken: save another when fewer runs are kept", ErrSnapshotTooLarge, h.Size, most)
 	}
 	_, _ = sum.Write(h.line) // never fails
 	content := &io.LimitedReader{R: all, N: h.Size}

@@ -278,6 +278,72 @@ type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 
+// endless is a stream that never ends; it counts what is read of it.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.read += len(p)
+	return len(p), nil
+}
+
+// A snapshot that says that it is too large is refused by that, and nothing more is
+// read of it; and one that says otherwise is read no further than it says.
+func TestTooLargeSavedIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := alone(t, NewMemory())
+		large(t, s, 300)
+		saved := save(t, s)
+		info, err := InspectSnapshot(bytes.NewReader(saved))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.maxSnapshot = info.Size - 1
+		line := bytes.IndexByte(saved, '\n') + 1
+		rest := &endless{}
+		err = s.RestoreSnapshot(t.Context(), io.MultiReader(bytes.NewReader(saved[:line]), rest))
+		if want := fmt.Sprintf("too large to be restored: it has %d bytes, of %d that are taken", info.Size, info.Size-1); !errors.Is(err, ErrSnapshotTooLarge) || !strings.Contains(err.Error(), want) {
+			t.Errorf("err = %v, want one that says %q", err, want)
+		}
+		if rest.read > maxSavedHeader {
+			t.Errorf("%d bytes were read after the first line", rest.read)
+		}
+
+		s.maxSnapshot = info.Size
+		rest = &endless{}
+		if err := s.RestoreSnapshot(t.Context(), io.MultiReader(bytes.NewReader(saved), rest)); !errors.Is(err, ErrDamaged) || rest.read > maxSavedHeader {
+			t.Errorf("err = %v after %d bytes too many, want that it is damaged", err, rest.read)
+		}
+		if err := s.RestoreSnapshot(t.Context(), bytes.NewReader(saved)); err != nil {
+			t.Errorf("as large as may be: %v", err)
+		}
+	})
+}
+
+// While one snapshot is on its way, however slowly, no other one is taken.
+func TestRestoreIsOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := alone(t, NewMemory())
+		shop(t, s, "a", 3)
+		saved := save(t, s)
+		r, w := io.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- s.RestoreSnapshot(t.Context(), r) }()
+		synctest.Wait()
+		if err := s.RestoreSnapshot(t.Context(), bytes.NewReader(saved)); !errors.Is(err, ErrRestoring) {
+			t.Errorf("err = %v, want that one is being restored", err)
+		}
+		propose(t, s, putWorker(1)) // the others don't wait for it
+		_, _ = w.Write(saved)
+		_ = w.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := s.RestoreSnapshot(t.Context(), bytes.NewReader(saved)); err != nil {
+			t.Errorf("after the first one has ended: %v", err)
+		}
+	})
+}
+
 // What is wrong with it is told so that one knows what to do.
 func TestInspectTellsWhatIsWrong(t *testing.T) {
 	s := state.New()

@@ -57,7 +57,7 @@ func FuzzInspectSnapshot(f *testing.F) {
 }
 
 func inspect(t *testing.T, data []byte) {
-	info, n, err := readSaved(bytes.NewReader(data))
+	info, n, err := readSaved(bytes.NewReader(data), MaxSnapshot)
 	if err != nil {
 		return
 	}

@@ -252,6 +252,11 @@ func TestRestoreSnapshotFails(t *testing.T) {
 			if says := "snapshot is damaged, or was never one"; status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), says) {
 				t.Errorf("through %s: %v", n.id, err)
 			}
+			for told, code := range map[error]codes.Code{raftstore.ErrSnapshotTooLarge: codes.ResourceExhausted, raftstore.ErrRestoring: codes.Aborted} {
+				w.a.restore = refuse(fmt.Errorf("restoring a snapshot: %w", told))
+				_, _, err = n.restoreAll(t.Context(), big, 100_000)
+				says(t, err, code)
+			}
 			w.a.restore = refuse(fmt.Errorf("restoring a snapshot: %w", raftstore.ErrNotLeader))
 			_, _, err = n.restoreAll(t.Context(), big, 100_000)
 			w.reason(err, reasonNotLeader)
@@ -259,7 +264,7 @@ func TestRestoreSnapshotFails(t *testing.T) {
 			_, _, err = n.restoreAll(t.Context(), big, 100_000)
 			w.reason(err, reasonUnknown)
 		}
-		if restores != 9 {
+		if restores != 15 {
 			t.Errorf("it was restored %d times", restores)
 		}
 		w.a.restore = func(_ context.Context, in io.Reader) error {

@@ -56,6 +56,8 @@ var statuses = []struct {
 	{raftstore.ErrUnknownServer, codes.NotFound, ""},
 	{raftstore.ErrDamaged, codes.InvalidArgument, ""},
 	{raftstore.ErrNewer, codes.InvalidArgument, ""},
+	{raftstore.ErrSnapshotTooLarge, codes.ResourceExhausted, ""},
+	{raftstore.ErrRestoring, codes.Aborted, ""}, // try again
 
 	{runlog.ErrRemoved, codes.NotFound, ""},
 	{runlog.ErrClosed, codes.Unavailable, reasonLog},

@@ -55,7 +55,8 @@ type ClusterServiceClient interface {
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
 	// RestoreSnapshot replaces the whole state on all primaries, and leaves the
 	// group as it is. It is checked wholly before anything changes:
-	// INVALID_ARGUMENT when it is not as it was saved.
+	// INVALID_ARGUMENT when it is not as it was saved, RESOURCE_EXHAUSTED when its
+	// state has more than 2 GiB. ABORTED while another one is being restored.
 	RestoreSnapshot(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error)
 }
 
@@ -167,7 +168,8 @@ type ClusterServiceServer interface {
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
 	// RestoreSnapshot replaces the whole state on all primaries, and leaves the
 	// group as it is. It is checked wholly before anything changes:
-	// INVALID_ARGUMENT when it is not as it was saved.
+	// INVALID_ARGUMENT when it is not as it was saved, RESOURCE_EXHAUSTED when its
+	// state has more than 2 GiB. ABORTED while another one is being restored.
 	RestoreSnapshot(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error
 	mustEmbedUnimplementedClusterServiceServer()
 }

@@ -35,7 +35,8 @@ the ledger, as they are at one moment. The output of runs is not in it.`,
 	"restore": `schedd snapshot restore [flags] FILE
 
 Put the state in a file in the place of that which a group of primaries has. The
-primaries stay who they are; what was done since the file was saved is forgotten.`,
+primaries stay who they are; what was done since the file was saved is forgotten.
+A state of more than 2 GiB is refused.`,
 	"inspect": `schedd snapshot inspect FILE
 
 Check a file that was saved, and say what it holds. It needs no primary.`,
@@ -195,7 +196,7 @@ func (o *snapshotOptions) save(ctx context.Context, c schedv1.ClusterServiceClie
 		return fmt.Errorf("save a snapshot: %w", err)
 	}
 	_, err = fmt.Fprintf(out, "saved %s\n", o.file)
-	return errors.Join(err, describe(out, info))
+	return errors.Join(err, describe(out, info), mayRestore(info))
 }
 
 // receive writes what the leader sends.
@@ -262,10 +263,22 @@ func describe(out io.Writer, info raftstore.SnapshotInfo) error {
 	return err
 }
 
+// mayRestore tells why a primary would not take a snapshot that is whole. Whoever
+// saves it has to know that, too.
+func mayRestore(info raftstore.SnapshotInfo) error {
+	if info.Size <= raftstore.MaxSnapshot {
+		return nil
+	}
+	return fmt.Errorf("%w: it has %d bytes, of %d that are taken: keep fewer runs, and save another", raftstore.ErrSnapshotTooLarge, info.Size, int64(raftstore.MaxSnapshot))
+}
+
 // restore checks the file before it is sent: the leader does, too, but after all
 // of it has come.
 func (o *snapshotOptions) restore(ctx context.Context, c schedv1.ClusterServiceClient, out io.Writer) error {
 	info, err := inspect(o.file)
+	if err == nil {
+		err = mayRestore(info)
+	}
 	if err != nil {
 		return err
 	}

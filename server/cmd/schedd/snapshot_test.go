@@ -17,6 +17,7 @@ import (
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/proto/settings"
+	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/server"
 )
 
@@ -244,5 +245,17 @@ func (brokenPipe) Write([]byte) (int, error) { return 0, errors.New("broken pipe
 func TestSnapshotToNobody(t *testing.T) {
 	if err := run(t.Context(), []string{"snapshot", "--help"}, brokenPipe{}, brokenPipe{}); err == nil {
 		t.Error("no error, want that of the output")
+	}
+}
+
+// Who saves a state that is too large to come back learns it then, and not on the
+// day when it has to.
+func TestTooLargeASnapshot(t *testing.T) {
+	if err := mayRestore(raftstore.SnapshotInfo{Size: raftstore.MaxSnapshot}); err != nil {
+		t.Errorf("as large as may be: %v", err)
+	}
+	err := mayRestore(raftstore.SnapshotInfo{Size: raftstore.MaxSnapshot + 1})
+	if want := "it has 2147483649 bytes, of 2147483648 that are taken: keep fewer runs"; !errors.Is(err, raftstore.ErrSnapshotTooLarge) || !strings.Contains(err.Error(), want) {
+		t.Errorf("err = %v, want one that says %q", err, want)
 	}
 }
