@@ -170,7 +170,7 @@ func (c *groupChaos) copyOf(k *worker) {
 		return
 	}
 	k.end()
-	clone := k.clone(fmt.Sprint(k.name, "-copy-", len(c.workers)))
+	clone := k.clone(fmt.Sprint(k.name, "-copy-", c.did["a worker is cloned"]))
 	c.cloned = map[string]*worker{k.name: clone}
 	k.start()
 	clone.start()
