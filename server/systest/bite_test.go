@@ -1,11 +1,13 @@
 package systest
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/schedd/schedd/agent/runner/fakerunner"
@@ -80,4 +82,41 @@ func ghost(w *world) start {
 // redefine has the oracle believe that the job has another schedule.
 func (w *world) redefine(expression string) {
 	w.put["j"][0].triggers[0].GetCron().Expression = expression
+}
+
+// Witnesses see through a primary that forgets, repeats or invents.
+func TestWitnessesBite(t *testing.T) {
+	put := func(value int) question { return question{"j", "put", value} }
+	get, drop := question{job: "j", op: "get"}, question{job: "j", op: "delete"}
+	absent, lost := answer{absent: true}, answer{unknown: true}
+	for name, test := range map[string]struct {
+		history []porcupine.Operation // one call after the other; those without an answer never end
+		fine    bool
+	}{
+		"nothing wrong":              {calls(get, absent, put(1), answer{}, get, answer{value: 1}, drop, answer{}, get, absent), true},
+		"no answer, and it was done": {calls(put(1), answer{}, put(2), lost, get, answer{value: 1}, get, answer{value: 2}), true},
+		"no answer, and it was not":  {calls(put(1), answer{}, drop, lost, get, answer{value: 1}), true},
+		"a write was forgotten":      {calls(put(1), answer{}, get, absent), false},
+		"a write came back":          {calls(put(1), answer{}, put(2), answer{}, get, answer{value: 1}), false},
+		"a write was done twice":     {calls(put(1), lost, get, answer{value: 1}, put(2), answer{}, get, answer{value: 1}), false},
+		"a deletion was forgotten":   {calls(put(1), answer{}, drop, answer{}, get, answer{value: 1}), false},
+		"nothing was deleted":        {calls(put(1), answer{}, drop, absent), false},
+		"nobody wrote that":          {calls(get, answer{value: 7}), false},
+	} {
+		if porcupine.CheckOperations(register, test.history) != test.fine {
+			t.Errorf("%s: that is said to be fine: %v", name, !test.fine)
+		}
+	}
+}
+
+// calls makes a history of questions and answers in turn.
+func calls(all ...any) (history []porcupine.Operation) {
+	for i := 0; i < len(all); i += 2 {
+		o := porcupine.Operation{ClientId: i, Input: all[i], Call: int64(10 * i), Output: all[i+1], Return: int64(10*i + 5)}
+		if a, _ := o.Output.(answer); a.unknown {
+			o.Return = math.MaxInt64
+		}
+		history = append(history, o)
+	}
+	return history
 }

@@ -35,21 +35,25 @@ func TestGroupChaos(t *testing.T) {
 			w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
 		}
 		w.awaitOnline()
-		c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}}
+		c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, final: map[string]string{}}
 		for c.n < 12 {
 			c.n++
 			c.define(c.anyJob(fmt.Sprint("c-", c.n)))
 		}
+		people := w.watchWrites(dice, 4)
 		for end := time.Now().Add(life); time.Now().Before(end); {
 			time.Sleep(upTo(dice, time.Minute))
 			c.next()
 			time.Sleep(upTo(dice, time.Minute))
 			c.repair()
+			c.finality()
 		}
+		people.check()
 		c.unclone()
 		w.calm()
 		w.endless()
 		w.settle(3 * time.Hour)
+		c.finality()
 		w.checkEverywhere()
 		w.Logf("in %v: %v; runs: %v", life, c.did, count(w.runs("")))
 	})
@@ -60,6 +64,7 @@ type groupChaos struct {
 	chaos
 	did    map[string]int     // how often each thing happened
 	cloned map[string]*worker // copies that run, by the worker
+	final  map[string]string  // how runs ended
 }
 
 // next lets something happen. Of the primaries it is a minority that suffers at a
@@ -152,15 +157,36 @@ func (c *groupChaos) toWorkers() map[string]func() {
 			k.link.reset()
 		},
 		"a worker is cloned": func() { c.copyOf(k) },
-		"a job is changed":   func() { c.define(c.anyJob(one(d, c.jobs()...).GetName())) },
+		"a job is changed":   func() { c.define(c.anyJob(c.someJob())) },
 		"a run is cancelled": func() {
 			if active := c.runs("active=true"); len(active) > 0 {
 				_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(d, active...).GetId()}) // it may have ended
 			}
 		},
 		"somebody runs a job": func() {
-			_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: one(d, c.jobs()...).GetName()}) // overlap may forbid it
+			_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: c.someJob()}) // overlap may forbid it
 		},
+	}
+}
+
+// someJob names one of the jobs that have triggers.
+func (c *groupChaos) someJob() string { return fmt.Sprint("c-", 1+c.dice.IntN(c.n)) }
+
+// finality: how a run ended, and each of its attempts, does not change any more.
+func (c *groupChaos) finality() {
+	c.Helper()
+	for _, r := range c.runs("") {
+		if !final(r.GetPhase()) {
+			continue
+		}
+		is := fmt.Sprintf("%v at %v", r.GetPhase(), r.GetFinishedTime().AsTime())
+		for _, a := range r.GetAttempts() {
+			is += fmt.Sprintf(", %d %v (%d)", a.GetFence(), a.GetOutcome(), a.GetExitCode())
+		}
+		if was, known := c.final[r.GetId()]; known && was != is {
+			c.Errorf("run %s had ended as %s, and now as %s", r.GetId(), was, is)
+		}
+		c.final[r.GetId()] = is
 	}
 }
 
