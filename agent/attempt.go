@@ -111,7 +111,8 @@ func (t *table) carryOut(a *attempt) {
 
 // accept puts the attempt on record before anything is done for it. It reports
 // whether the attempt was known already, and acknowledged; otherwise a result
-// says why it can't be accepted.
+// says why it can't be accepted. One that was known by an older fence gets a result,
+// too: the leader asks for it in a state that was restored, and would wait for ever.
 func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 	if a.refusal != "" {
 		a.volatile = true
@@ -121,6 +122,10 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 	switch {
 	case err == nil:
 		return false, nil
+	case errors.Is(err, journal.ErrFence):
+		a.volatile = true
+		return false, t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, fmt.Sprintf("this worker has carried out attempt %d of this run before; "+
+			"the primaries have gone back to a state that does not know it, and it is not done again here", a.key.Attempt))
 	case errors.Is(err, journal.ErrExists):
 		t.log.Info("ignored a launch of an attempt that has ended before", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence)
 		return true, nil
@@ -141,7 +146,7 @@ func (t *table) prevent(a *attempt) {
 	if err == nil {
 		err = t.journal.Append(t.acceptedRecord(a), exited)
 	}
-	if errors.Is(err, journal.ErrExists) {
+	if errors.Is(err, journal.ErrExists) && !errors.Is(err, journal.ErrFence) {
 		t.log.Info("ignored a kill of an attempt that has ended before", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence)
 		t.forget(a)
 		return

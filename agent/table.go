@@ -151,7 +151,7 @@ func (t *table) soundLocked(k session.Key, fence uint64, what string) bool {
 		t.log.Warn("ignored a request that names no attempt", "request", what, "run", k.Run, "attempt", k.Attempt)
 		return false
 	}
-	if t.refused.has(k) {
+	if t.refused.has(k, fence) {
 		t.log.Info("ignored a request for an attempt that was refused before", "request", what, "run", k.Run, "attempt", k.Attempt)
 		return false
 	}
@@ -179,7 +179,7 @@ func (t *table) forget(a *attempt) {
 		t.open--
 	}
 	if a.volatile {
-		t.refused.add(a.key)
+		t.refused.add(a.key, a.fence)
 	}
 	delete(t.attempts, a.key)
 	wake(t.changed)
@@ -313,17 +313,25 @@ func (t *table) longestGrace() time.Duration {
 // that a launch of one that arrives late is recognised. It is as long as the
 // journal's memory.
 type tombs struct {
-	known map[session.Key]bool
+	known map[session.Key]uint64 // the newest fence
 	order []session.Key
 }
 
-func (g *tombs) has(k session.Key) bool { return g.known[k] }
+// has tells whether the attempt of that fence, or of a newer one, was refused.
+func (g *tombs) has(k session.Key, fence uint64) bool {
+	newest, known := g.known[k]
+	return known && fence <= newest
+}
 
-func (g *tombs) add(k session.Key) {
+func (g *tombs) add(k session.Key, fence uint64) {
 	if g.known == nil {
-		g.known = make(map[session.Key]bool)
+		g.known = make(map[session.Key]uint64)
 	}
-	g.known[k] = true
+	newest, known := g.known[k]
+	g.known[k] = max(newest, fence)
+	if known {
+		return // it keeps its place
+	}
 	g.order = append(g.order, k)
 	if len(g.order) > journal.Tombstones {
 		delete(g.known, g.order[0])

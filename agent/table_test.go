@@ -174,6 +174,28 @@ func TestDamagedJournal(t *testing.T) {
 	})
 }
 
+// The leader's state was restored, and comes again to an attempt that this worker
+// has carried out. It is not done again, and the leader does not wait for it.
+func TestAttemptOfAnOlderFence(t *testing.T) {
+	inTable(t, func(t *testing.T, tb *table, d *disk, host *fakerunner.Fake) {
+		d.fail(errors.Join(journal.ErrFence, journal.ErrExists))
+		tb.Handle(launchMessage("r1"))
+		tb.Handle(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Kill{Kill: &agentv1.Kill{
+			Key: &agentv1.AttemptKey{RunId: "r2", Attempt: 1}, Fence: 9,
+		}}})
+		synctest.Wait()
+		if r := resultOf(tb, "r1"); r.GetOutcome() != agentv1.Outcome_OUTCOME_INTERRUPTED || r.GetFence() != 9 || !strings.Contains(r.GetReason(), "has carried out attempt 1 of this run before") {
+			t.Errorf("launched: result %v", r)
+		}
+		if r := resultOf(tb, "r2"); r.GetOutcome() != agentv1.Outcome_OUTCOME_NOT_STARTED || r.GetFence() != 9 {
+			t.Errorf("killed: result %v", r)
+		}
+		if host.Starts("r1/1") != 0 || len(d.kinds("r1"))+len(d.kinds("r2")) != 0 {
+			t.Error("it was started, or is on record anew")
+		}
+	})
+}
+
 // A leader gone mad does not take the host with it.
 func TestTooManyLaunches(t *testing.T) {
 	inTable(t, func(t *testing.T, tb *table, _ *disk, host *fakerunner.Fake) {
@@ -201,13 +223,20 @@ func TestTooManyLaunches(t *testing.T) {
 func TestTombs(t *testing.T) {
 	var g tombs
 	for i := range uint32(journal.Tombstones + 10) {
-		g.add(session.Key{Run: "r", Attempt: i})
+		g.add(session.Key{Run: "r", Attempt: i}, 7)
 	}
 	if len(g.known) != journal.Tombstones || len(g.order) != journal.Tombstones {
 		t.Errorf("%d tombstones in %d places", len(g.known), len(g.order))
 	}
-	if g.has(session.Key{Run: "r", Attempt: 9}) || !g.has(session.Key{Run: "r", Attempt: 10}) {
+	if g.has(session.Key{Run: "r", Attempt: 9}, 7) || !g.has(session.Key{Run: "r", Attempt: 10}, 7) {
 		t.Error("not the oldest were forgotten")
+	}
+	k := session.Key{Run: "r", Attempt: 100}
+	if g.has(k, 8) || !g.has(k, 6) {
+		t.Error("an attempt with a newer fence was not refused before, and one with an older was")
+	}
+	if g.add(k, 8); !g.has(k, 8) || len(g.order) != journal.Tombstones {
+		t.Errorf("refused again: %v, in %d places", g.has(k, 8), len(g.order))
 	}
 }
 

@@ -60,7 +60,8 @@ var (
 	ErrOrder = errors.New("out of order")
 
 	// ErrFence is returned when a record names another fence than the Accepted
-	// of its attempt.
+	// of its attempt; for Accepted itself together with ErrExists, and only when it
+	// is the newer one: the leader's state is one that was restored.
 	ErrFence = errors.New("another fence than accepted")
 
 	// ErrUncertain is returned for Accepted when the journal was damaged and

@@ -164,6 +164,8 @@ func (l layer) add(recs []*Record, floor uint64) error {
 // allows returns the rule that r breaks, coming after what s holds.
 func (s slot) allows(r *Record, known bool) error {
 	switch {
+	case r.Kind == Accepted && known && r.Fence > s.entry.Fence:
+		return fmt.Errorf("fence %d, accepted before with %d: %w, %w", r.Fence, s.entry.Fence, ErrFence, ErrExists)
 	case r.Kind == Accepted && known:
 		return ErrExists
 	case r.Kind == Accepted:

@@ -17,10 +17,12 @@ type session struct {
 	has    map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
 }
 
-// attempt names an attempt.
+// attempt names an attempt. A state that was restored may come to the same number
+// again, and its worker still know the one before.
 type attempt struct {
 	run    state.RunID
 	number int
+	fence  uint64
 }
 
 // letter is a message to a worker, sent after what it follows from was agreed.
@@ -215,7 +217,7 @@ func (t *term) takePage(sess *session, i *agentv1.Inventory) (whole bool) {
 	sess.pages++
 	for _, a := range i.GetAttempts() {
 		if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
-			sess.has[attempt{id, int(a.GetKey().GetAttempt())}] = a
+			sess.has[attempt{id, int(a.GetKey().GetAttempt()), a.GetFence()}] = a
 		}
 	}
 	return !i.GetMore()
@@ -248,8 +250,9 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	if m.GetOutcome() == agentv1.Outcome_OUTCOME_REFUSED {
 		t.rest(w, now)
 	}
+	unwanted := r.Fenced(m.GetFence()) == nil // of a state that was replaced by an older one
 	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(state.Result) {
-		t.send(w, resultAck(m, false))
+		t.send(w, resultAck(m, unwanted))
 	})
 }
 
@@ -268,7 +271,7 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 	sess.synced = true
 	t.queue.SetLive(w, true)
 	for _, r := range s.RunsOn(w) {
-		key := attempt{r.ID, r.Live().Number}
+		key := attempt{r.ID, r.Live().Number, r.Live().Fence}
 		has := sess.has[key]
 		delete(sess.has, key)
 		switch {
@@ -295,5 +298,5 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 // to its end: what it says is kept as a late result.
 func unwanted(s *state.State, a attempt) bool {
 	r := s.Run(a.run)
-	return r == nil || r.Phase != state.Lost || len(r.Attempts) != a.number
+	return r == nil || r.Phase != state.Lost || len(r.Attempts) != a.number || r.Fenced(a.fence) == nil
 }
