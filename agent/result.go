@@ -187,6 +187,16 @@ func (t *table) LogSize(k session.Key) (size int64, ok bool) {
 	return a.logSize, true
 }
 
+// LogFence returns the fence of an attempt, 0 when it is not known any more.
+func (t *table) LogFence(k session.Key) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a := t.attempts[k]; a != nil {
+		return a.fence
+	}
+	return 0
+}
+
 // ReadLog reads a log from the disk.
 func (t *table) ReadLog(k session.Key, p []byte, offset int64) (int, error) {
 	t.mu.Lock()

@@ -325,27 +325,15 @@ const ownsWithin = time.Second
 
 // owns tells whether an attempt was given to a worker. On a primary that does not
 // lead it may wait for a moment.
-func (s *Server) owns(worker string, k runlog.Key) bool {
-	id, err := state.ParseRunID(k.Run)
-	if err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), ownsWithin)
+func (s *Server) owns(ctx context.Context, worker string, k runlog.Key) bool {
+	ctx, cancel := context.WithTimeout(ctx, ownsWithin)
 	defer cancel()
 	for {
 		index := s.store.AppliedIndex()
-		owner, known := s.ownerOf(id, int(k.Attempt))
-		if known || s.store.Leads() || s.store.WaitApplied(ctx, index+1) != nil {
-			return owner == state.WorkerID(worker)
+		var a *state.Attempt
+		s.store.View(func(st *state.State) { a = attemptOf(st, k) })
+		if a != nil || s.store.Leads() || s.store.WaitApplied(ctx, index+1) != nil {
+			return a != nil && a.Worker == state.WorkerID(worker)
 		}
 	}
-}
-
-func (s *Server) ownerOf(id state.RunID, attempt int) (owner state.WorkerID, known bool) {
-	s.store.View(func(st *state.State) {
-		if r := st.Run(id); r != nil && attempt >= 1 && attempt <= len(r.Attempts) {
-			owner, known = r.Attempts[attempt-1].Worker, true
-		}
-	})
-	return owner, known
 }

@@ -22,7 +22,7 @@ func (s *Server) keepLogs(ctx context.Context) {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	ended := map[runlog.Key]int64{} // lengths that the run logs have not been told
-	gone := map[runlog.Key]bool{}   // logs of no run, by the last sweep
+	gone := map[runlog.Key]bool{}   // logs of no attempt, by the last sweep
 	for {
 		var err error
 		select {
@@ -41,6 +41,25 @@ func (s *Server) keepLogs(ctx context.Context) {
 	}
 }
 
+// logKey names the log of an attempt.
+func logKey(r *state.Run, a *state.Attempt) runlog.Key {
+	return runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number), Fence: a.Fence}
+}
+
+// attemptOf returns the attempt whose log that is; nil when there is none.
+func attemptOf(s *state.State, k runlog.Key) *state.Attempt {
+	id, err := state.ParseRunID(k.Run)
+	r := s.Run(id)
+	if err != nil || r == nil {
+		return nil
+	}
+	a := r.Fenced(k.Fence)
+	if a == nil || a.Number != int(k.Attempt) {
+		return nil
+	}
+	return a
+}
+
 // findEnded adds the lengths of logs whose attempts have ended by their worker's
 // word. What it does not see, after a restart, is sealed when somebody reads it.
 func (s *Server) findEnded(changed []state.Change, ended map[runlog.Key]int64) {
@@ -52,7 +71,7 @@ func (s *Server) findEnded(changed []state.Change, ended map[runlog.Key]int64) {
 			}
 			for i := range r.Attempts {
 				if a := &r.Attempts[i]; a.Reported() {
-					ended[runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number)}] = a.LogBytes
+					ended[logKey(r, a)] = a.LogBytes
 				}
 			}
 		}
@@ -80,8 +99,8 @@ func (s *Server) sealLogs(ctx context.Context, ended map[runlog.Key]int64) error
 	return errors.Join(errs...)
 }
 
-// sweepLogs removes the logs of runs that are forgotten: those that were so at the
-// last sweep too, which it was given, and only while there is a link to the leader.
+// sweepLogs removes the logs of attempts that are forgotten, with their run or by
+// a state that was restored: those that were so at the last sweep too, which it was given, and only while there is a link to the leader.
 // Output comes from other primaries sooner than the record of its run does, and
 // one that was cut off, or stood still, knows nothing of younger runs.
 func (s *Server) sweepLogs(before map[runlog.Key]bool) (gone map[runlog.Key]bool, err error) {
@@ -94,9 +113,8 @@ func (s *Server) sweepLogs(before map[runlog.Key]bool) (gone map[runlog.Key]bool
 		if err != nil {
 			return gone, err
 		}
-		id, err := state.ParseRunID(k.Run)
 		known := false
-		s.store.View(func(st *state.State) { known = err == nil && st.Run(id) != nil })
+		s.store.View(func(st *state.State) { known = attemptOf(st, k) != nil })
 		switch {
 		case known:
 		case before[k]:
@@ -120,7 +138,7 @@ func (s *Server) knownLogs(yield func(k runlog.Key, length int64) bool) {
 		for r := range st.RunsByBirth() {
 			for i := range r.Attempts {
 				a := &r.Attempts[i]
-				k := known{runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number)}, -1}
+				k := known{logKey(r, a), -1}
 				if a.Reported() {
 					k.length = a.LogBytes
 				}

@@ -67,6 +67,9 @@ type Logs interface {
 	// LogSize returns the length so far. It is false when the log is gone or
 	// nobody wants it, and returns at once.
 	LogSize(Key) (size int64, ok bool)
+	// LogFence returns the fence that the attempt was launched with, 0 when the log
+	// is gone. It returns at once.
+	LogFence(Key) uint64
 	// ReadLog reads from the disk, as io.ReaderAt does.
 	ReadLog(k Key, p []byte, offset int64) (int, error)
 	// LogDurable tells how many bytes are safe elsewhere. It returns at once.

@@ -88,6 +88,7 @@ func (s *shipper) run(ctx context.Context, out chan<- *agentv1.AgentMessage) {
 // look notes how long a log is by now.
 func (s *shipper) look(k Key) {
 	size, ok := s.logs.LogSize(k)
+	fence := s.logs.LogFence(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ok {
@@ -96,7 +97,7 @@ func (s *shipper) look(k Key) {
 	}
 	t := s.tracks[k]
 	if t == nil {
-		t = &track{key: k, ask: true}
+		t = &track{key: k, fence: fence, ask: true}
 		s.tracks[k] = t
 	}
 	t.size = size
@@ -150,7 +151,7 @@ func (s *shipper) next(now time.Time) *agentv1.AgentMessage {
 
 func logAppend(p parcel, data []byte) *agentv1.AgentMessage {
 	return &agentv1.AgentMessage{Body: &agentv1.AgentMessage_LogAppend{LogAppend: &agentv1.LogAppend{
-		Key:    &agentv1.AttemptKey{RunId: p.key.Run, Attempt: p.key.Attempt},
+		Key:    &agentv1.AttemptKey{RunId: p.key.Run, Attempt: p.key.Attempt, Fence: p.fence},
 		Offset: p.offset,
 		Data:   data,
 		Crc32C: crc32.Checksum(data, castagnoli),

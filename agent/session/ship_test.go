@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -31,6 +32,11 @@ func (s *shelf) LogSize(k Key) (int64, bool) {
 	data, ok := s.logs[k]
 	return int64(len(data)), ok
 }
+
+func (s *shelf) LogFence(k Key) uint64 { return fenceOf(k) }
+
+// fenceOf is that of an attempt on a shelf.
+func fenceOf(k Key) uint64 { return 40 + uint64(k.Attempt) }
 
 func (s *shelf) ReadLog(k Key, p []byte, off int64) (int, error) {
 	if s.broken {
@@ -64,6 +70,9 @@ func (f *far) arrive(fate string) {
 	m := f.line[0]
 	f.line = f.line[1:]
 	k := keyOf(m.GetKey())
+	if m.GetKey().GetFence() != fenceOf(k) {
+		panic(fmt.Sprintf("session: output of %v is sent with the fence %d", k, m.GetKey().GetFence()))
+	}
 	ack := &agentv1.LogAck{Key: m.GetKey()}
 	switch have := int64(len(f.known[k])); {
 	case fate == "lost":

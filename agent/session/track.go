@@ -14,8 +14,9 @@ const questionCost = 512
 // what the gateway knows; from there bytes go out in order, several chunks at a
 // time, and answers come in order.
 type track struct {
-	key  Key
-	size int64 // of the log, when last looked at
+	key   Key
+	fence uint64
+	size  int64 // of the log, when last looked at
 
 	ask     bool  // a question is to be sent
 	asked   bool  // a question is on its way
@@ -36,6 +37,7 @@ type track struct {
 // parcel is what to send: a piece of a log, or, with size 0, a question.
 type parcel struct {
 	key    Key
+	fence  uint64
 	offset int64
 	size   int
 }
@@ -68,11 +70,11 @@ func (t *track) flight() int64 {
 // question about what was sent needs no room: it may be what is missing.
 func (t *track) parcel(room int64) (parcel, bool) {
 	if t.ask {
-		return parcel{key: t.key, offset: t.sent}, t.settled || room >= questionCost
+		return parcel{key: t.key, fence: t.fence, offset: t.sent}, t.settled || room >= questionCost
 	}
 	left := t.size - t.sent
 	n := min(left, wire.LogChunk, max(room, 1))
-	return parcel{t.key, t.sent, int(n)}, room > 0 && (n == left || n >= wire.LogChunk/4)
+	return parcel{t.key, t.fence, t.sent, int(n)}, room > 0 && (n == left || n >= wire.LogChunk/4)
 }
 
 // send counts p as sent.

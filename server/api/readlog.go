@@ -39,11 +39,11 @@ func (s runService) ReadLog(req *schedv1.ReadLogRequest, stream grpc.ServerStrea
 	defer end()
 	watch := s.watchRun(id)
 	defer watch.cancel()
-	attempt, err := s.findAttempt(ctx, watch, int(req.GetAttempt()), req.GetFollow())
+	key, err := s.findAttempt(ctx, watch, int(req.GetAttempt()), req.GetFollow())
 	if err != nil {
 		return err
 	}
-	r := &logReader{Server: s.Server, watch: watch, attempt: attempt, key: logKey(id, attempt), left: math.MaxInt64, send: stream.Send}
+	r := &logReader{Server: s.Server, watch: watch, key: key, left: math.MaxInt64, send: stream.Send}
 	if req.GetLimit() > 0 {
 		r.left = req.GetLimit()
 	}
@@ -98,27 +98,27 @@ func (w runWatch) wait(ctx context.Context) error {
 	}
 }
 
-// findAttempt returns the number of the attempt that is asked for, which it waits
-// for if it is to follow and the attempt may yet come.
-func (s *Server) findAttempt(ctx context.Context, w runWatch, number int, follow bool) (int, error) {
+// findAttempt names the log of the attempt that is asked for, which it waits for if
+// it is to follow and the attempt may yet come.
+func (s *Server) findAttempt(ctx context.Context, w runWatch, number int, follow bool) (runlog.Key, error) {
 	for {
 		var r *state.Run
 		s.Store.View(func(st *state.State) { r = st.Run(w.id) })
 		if r == nil {
-			return 0, noRun(w.id)
+			return runlog.Key{}, noRun(w.id)
 		}
 		n := len(r.Attempts)
 		if number == 0 && n > 0 {
-			return n, nil
+			return logKey(r.ID, &r.Attempts[n-1]), nil
 		}
 		if 0 < number && number <= n {
-			return number, nil
+			return logKey(r.ID, &r.Attempts[number-1]), nil
 		}
 		if err := noAttempt(r, number, follow); err != nil {
-			return 0, err
+			return runlog.Key{}, err
 		}
 		if err := w.wait(ctx); err != nil {
-			return 0, err
+			return runlog.Key{}, err
 		}
 	}
 }
@@ -141,12 +141,11 @@ func noAttempt(r *state.Run, number int, follow bool) error {
 // logReader is one call of ReadLog, about one attempt.
 type logReader struct {
 	*Server
-	watch   runWatch
-	attempt int
-	key     runlog.Key
-	off     int64 // of the next byte to send
-	left    int64 // how many may be sent
-	send    func(*schedv1.ReadLogResponse) error
+	watch runWatch
+	key   runlog.Key
+	off   int64 // of the next byte to send
+	left  int64 // how many may be sent
+	send  func(*schedv1.ReadLogResponse) error
 }
 
 // Why following a log ends before the log does.
@@ -191,12 +190,14 @@ func (r *logReader) seal() error {
 	var length int64
 	var ended, lost, alone bool
 	r.Store.View(func(st *state.State) {
-		run := st.Run(r.watch.id)
-		if run == nil || len(run.Attempts) < r.attempt {
+		var a *state.Attempt
+		if run := st.Run(r.watch.id); run != nil {
+			a = run.Fenced(r.key.Fence)
+		}
+		if a == nil {
 			lost = true // what is left of its log may be read as long as it is there
 			return
 		}
-		a := &run.Attempts[r.attempt-1]
 		ended = a.Outcome != state.Unfinished
 		lost = a.Outcome == state.OutcomeLost && a.Late == state.Unfinished
 		alone = st.Worker(a.Worker) == nil
@@ -224,7 +225,7 @@ func (r *logReader) seal() error {
 // deliver sends a piece of the log that begins at off.
 func (r *logReader) deliver(_ int64, data []byte) error {
 	data = data[:min(int64(len(data)), r.left)]
-	err := r.send(&schedv1.ReadLogResponse{Offset: r.off, Data: data, Attempt: uint32(r.attempt)})
+	err := r.send(&schedv1.ReadLogResponse{Offset: r.off, Data: data, Attempt: r.key.Attempt})
 	if err != nil {
 		return err
 	}
@@ -296,5 +297,5 @@ func (r *logReader) awaitEnd(ctx context.Context) error {
 // end sends the last message.
 func (r *logReader) end() error {
 	info, _ := r.Logs.Stat(r.key)
-	return r.send(&schedv1.ReadLogResponse{Offset: r.off, Attempt: uint32(r.attempt), Complete: info.Complete && r.off >= info.Length})
+	return r.send(&schedv1.ReadLogResponse{Offset: r.off, Attempt: r.key.Attempt, Complete: info.Complete && r.off >= info.Length})
 }

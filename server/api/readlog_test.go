@@ -18,6 +18,16 @@ import (
 )
 
 // append adds to a log.
+// logKey names the log of a run's last attempt.
+func (p *primary) logKey(r *schedv1.Run) (k runlog.Key) {
+	p.t.Helper()
+	p.store.View(func(s *state.State) {
+		run := s.Run(p.id(r))
+		k = logKey(run.ID, &run.Attempts[len(run.Attempts)-1])
+	})
+	return k
+}
+
 func (p *primary) append(k runlog.Key, off int64, data string) {
 	p.t.Helper()
 	if _, err := p.logs.Append(k, off, []byte(data), runlog.Checksum([]byte(data))); err != nil {
@@ -95,7 +105,7 @@ func TestReadLog(t *testing.T) {
 		id := r.GetId()
 		fence := p.start(r, "w")
 		long := strings.Repeat("0123456789", 20000)
-		p.append(logKey(p.id(r), 1), 0, long)
+		p.append(p.logKey(r), 0, long)
 		n := int64(len(long))
 		p.read(ctx, &schedv1.ReadLogRequest{RunId: id}).is(t, 0, long, 1, false)
 		p.finish(r, fence, state.Attempt{Outcome: state.OutcomeFailed, LogBytes: n}, state.Pending)
@@ -134,11 +144,11 @@ func TestFollowLog(t *testing.T) {
 		p.put(aJob("j", allow))
 		p.worker("w")
 		r := p.run("j")
-		key := logKey(p.id(r), 1)
 		says(t, p.read(t.Context(), &schedv1.ReadLogRequest{RunId: r.GetId()}).err, codes.FailedPrecondition)
 		early := p.follow(&schedv1.ReadLogRequest{RunId: r.GetId()})
 		second := p.follow(&schedv1.ReadLogRequest{RunId: r.GetId(), Attempt: 2})
 		fence := p.start(r, "w")
+		key := p.logKey(r)
 		tail := p.follow(&schedv1.ReadLogRequest{RunId: r.GetId(), Offset: -3})
 		p.append(key, 0, "hello ")
 		sleep(time.Hour)
@@ -183,7 +193,7 @@ func TestFollowLostLog(t *testing.T) {
 		p.worker("w")
 		r := p.run("j")
 		fence := p.start(r, "w")
-		p.append(logKey(p.id(r), 1), 0, "hello")
+		p.append(p.logKey(r), 0, "hello")
 		got := p.follow(&schedv1.ReadLogRequest{RunId: r.GetId()})
 		p.finish(r, fence, state.Attempt{Outcome: state.OutcomeLost}, state.Lost)
 		got().is(t, 0, "hello", 1, false)
@@ -191,13 +201,13 @@ func TestFollowLostLog(t *testing.T) {
 		// The worker comes back.
 		p.finish(r, fence, state.Attempt{Outcome: state.OutcomeSucceeded, LogBytes: 6}, state.Succeeded)
 		got = p.follow(&schedv1.ReadLogRequest{RunId: r.GetId()})
-		p.append(logKey(p.id(r), 1), 5, "!")
+		p.append(p.logKey(r), 5, "!")
 		got().is(t, 0, "hello!", 1, true)
 
 		// A worker is removed before it has sent the rest.
 		r = p.run("j")
 		fence = p.start(r, "w")
-		p.append(logKey(p.id(r), 1), 0, "hello")
+		p.append(p.logKey(r), 0, "hello")
 		p.finish(r, fence, state.Attempt{Outcome: state.OutcomeSucceeded, LogBytes: 9}, state.Succeeded)
 		got = p.follow(&schedv1.ReadLogRequest{RunId: r.GetId()})
 		p.do(state.RemoveWorker{ID: "w"})
@@ -212,7 +222,7 @@ func TestFollowLongerLog(t *testing.T) {
 		p.worker("w")
 		r := p.run("j")
 		fence := p.start(r, "w")
-		p.append(logKey(p.id(r), 1), 0, "hello")
+		p.append(p.logKey(r), 0, "hello")
 		p.finish(r, fence, state.Attempt{Outcome: state.OutcomeFailed, LogBytes: 3}, state.Failed)
 		p.read(t.Context(), &schedv1.ReadLogRequest{RunId: r.GetId(), Follow: true}).is(t, 0, "hello", 1, false)
 	})
@@ -224,9 +234,9 @@ func TestRemovedLog(t *testing.T) {
 		p.worker("w")
 		r := p.run("j")
 		p.start(r, "w")
-		p.append(logKey(p.id(r), 1), 0, "hello")
+		p.append(p.logKey(r), 0, "hello")
 		got := p.follow(&schedv1.ReadLogRequest{RunId: r.GetId()})
-		if err := p.logs.Remove(logKey(p.id(r), 1)); err != nil {
+		if err := p.logs.Remove(p.logKey(r)); err != nil {
 			t.Fatal(err)
 		}
 		says(t, got().err, codes.NotFound)
@@ -249,7 +259,7 @@ func TestReadLogOfOthers(t *testing.T) {
 		if status.Code(err) != codes.Unavailable || reasonOf(err) != reasonLog || !strings.Contains(err.Error(), gone.Error()) {
 			t.Errorf("without any copy: %v", err)
 		}
-		p.append(logKey(p.id(r), 1), 0, "one ")
+		p.append(p.logKey(r), 0, "one ")
 		p.read(ctx, &schedv1.ReadLogRequest{RunId: id}).is(t, 0, "one ", 1, false)
 
 		p.finish(r, fence, state.Attempt{Outcome: state.OutcomeSucceeded, LogBytes: 7}, state.Succeeded)

@@ -36,7 +36,7 @@ func TestGetRun(t *testing.T) {
 		p.worker("w")
 		r := p.run("j")
 		fence := p.start(r, "w")
-		key := logKey(p.id(r), 1)
+		key := p.logKey(r)
 		p.append(key, 0, "hello")
 		if _, err := p.logs.Sync(t.Context(), key); err != nil {
 			t.Fatal(err)

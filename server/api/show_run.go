@@ -87,13 +87,13 @@ func (s *Server) showMany(g glance) *schedv1.Run {
 }
 
 func (s *Server) durable(a *state.Attempt, id state.RunID) int64 {
-	info, _ := s.Logs.Stat(logKey(id, a.Number))
+	info, _ := s.Logs.Stat(logKey(id, a))
 	return info.Durable
 }
 
 // logKey names the log of an attempt.
-func logKey(id state.RunID, attempt int) runlog.Key {
-	return runlog.Key{Run: id.String(), Attempt: uint32(attempt)}
+func logKey(id state.RunID, a *state.Attempt) runlog.Key {
+	return runlog.Key{Run: id.String(), Attempt: uint32(a.Number), Fence: a.Fence}
 }
 
 // showRun returns a run as the API has it, but for what only the logs know.

@@ -71,9 +71,11 @@ type Config struct {
 	// to another one. It must not block. Nil takes all.
 	Refuse func() string
 
-	// Owns tells whether an attempt was given to a worker, so that nobody writes
-	// in another's log. It must not block. Nil takes every worker's word.
-	Owns func(workerID string, k runlog.Key) bool
+	// Owns tells whether an attempt, by its fence too, was given to a worker, so
+	// that nobody writes in another's log. It may wait for a second, and no longer
+	// than ctx, which ends with the session: what waits for it is the output of that
+	// worker, which waits for the disk as well. Nil takes every worker's word.
+	Owns func(ctx context.Context, workerID string, k runlog.Key) bool
 
 	// DialWorker makes the connection to a worker that is to be dialled, for
 	// tests. Nil: over TCP, with [wire.DialOptions].

@@ -53,7 +53,7 @@ func (n *session) writeLogs() {
 			ack.Error = sentence(err.Error())
 			if now := time.Now(); now.Sub(told) >= logErrorEvery {
 				told = now
-				n.log.Warn("output not kept, the worker sends it again later", "run", key.Run, "attempt", key.Attempt, "err", err)
+				n.log.Warn("output not kept, the worker sends it again later", "run", key.Run, "attempt", key.Attempt, "fence", key.Fence, "err", err)
 			}
 		}
 		n.answer(key, chunks, ack)
@@ -63,8 +63,8 @@ func (n *session) writeLogs() {
 // write appends chunks to a log in their order and makes them durable. After an
 // error those behind would leave a hole, so they are not even tried.
 func (n *session) write(key runlog.Key, chunks []chunk) (*agentv1.LogAck, error) {
-	ack := &agentv1.LogAck{Key: &agentv1.AttemptKey{RunId: key.Run, Attempt: key.Attempt}, Credit: wire.LogCredit}
-	if owns := n.server.config.Owns; owns != nil && !owns(n.Worker, key) {
+	ack := &agentv1.LogAck{Key: &agentv1.AttemptKey{RunId: key.Run, Attempt: key.Attempt, Fence: key.Fence}, Credit: wire.LogCredit}
+	if owns := n.server.config.Owns; owns != nil && !owns(n.stream.Context(), n.Worker, key) {
 		return ack, fmt.Errorf("attempt %v was not given to worker %s: its output is not taken", key, n.Worker)
 	}
 	var failed error

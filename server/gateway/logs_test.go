@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -125,9 +126,15 @@ func TestLogErrors(t *testing.T) {
 func TestLogsOfOthers(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {
 		w := p.connect(t, 1)
-		w.say(output("mine", 0, []byte("abc")))
-		if a := w.expect("LogAck").GetLogAck(); a.GetDurable() != 3 || a.GetError() != "" {
-			t.Errorf("its own: got %v, want 3 bytes", a)
+		mine := output("mine", 0, []byte("abc"))
+		mine.Key.Fence = 5
+		w.say(mine)
+		if a := w.expect("LogAck").GetLogAck(); a.GetDurable() != 3 || a.GetError() != "" || a.GetKey().GetFence() != 5 {
+			t.Errorf("its own: got %v, want 3 bytes of fence 5", a)
+		}
+		w.say(output("mine", 3, []byte("of another fence")))
+		if a := w.expect("LogAck").GetLogAck(); a.GetKnown() != 0 || !strings.Contains(a.GetError(), "attempt mine.1.0 was not given to worker") {
+			t.Errorf("its own, in a state that is forgotten: got %v, want an error", a)
 		}
 		w.say(output("another", 0, []byte("abc")))
 		if a := w.expect("LogAck").GetLogAck(); a.GetKnown() != 0 || !strings.Contains(a.GetError(), "not given to worker") {
@@ -137,7 +144,7 @@ func TestLogsOfOthers(t *testing.T) {
 			t.Errorf("%d logs were written, want 1", len(p.logs.bytes))
 		}
 	}, func(c *gateway.Config) {
-		c.Owns = func(_ string, k runlog.Key) bool { return k.Run == "mine" }
+		c.Owns = func(_ context.Context, _ string, k runlog.Key) bool { return k.Run == "mine" && k.Fence == 5 }
 	})
 }
 

@@ -76,7 +76,7 @@ func checkReport(m *agentv1.AgentMessage) error {
 
 // keyOf returns the name of an attempt and of its log, or why it is none.
 func keyOf(k *agentv1.AttemptKey) (runlog.Key, error) {
-	key := runlog.Key{Run: k.GetRunId(), Attempt: k.GetAttempt()}
+	key := runlog.Key{Run: k.GetRunId(), Attempt: k.GetAttempt(), Fence: k.GetFence()}
 	if key.Attempt == 0 {
 		return key, errors.New("attempt 0, want 1 or more")
 	}

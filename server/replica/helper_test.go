@@ -495,4 +495,6 @@ func (n *node) length(k runlog.Key) int64 {
 	return info.Known
 }
 
-func key(i int) runlog.Key { return runlog.Key{Run: fmt.Sprintf("run-%d", i), Attempt: 1} }
+func key(i int) runlog.Key {
+	return runlog.Key{Run: fmt.Sprintf("run-%d", i), Attempt: 1, Fence: uint64(i) + 5}
+}

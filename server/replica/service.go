@@ -138,11 +138,11 @@ func refusal(err error) error {
 }
 
 func wireKey(k runlog.Key) *agentv1.AttemptKey {
-	return &agentv1.AttemptKey{RunId: k.Run, Attempt: k.Attempt}
+	return &agentv1.AttemptKey{RunId: k.Run, Attempt: k.Attempt, Fence: k.Fence}
 }
 
 func readKey(in *agentv1.AttemptKey) (runlog.Key, error) {
-	k := runlog.Key{Run: in.GetRunId(), Attempt: in.GetAttempt()}
+	k := runlog.Key{Run: in.GetRunId(), Attempt: in.GetAttempt(), Fence: in.GetFence()}
 	if err := k.Check(); err != nil {
 		return k, status.Error(codes.InvalidArgument, err.Error())
 	}

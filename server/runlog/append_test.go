@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-var key = Key{Run: "nightly-4f2a", Attempt: 1}
+var key = Key{Run: "nightly-4f2a", Attempt: 1, Fence: 17}
 
 func TestAppendIsPositional(t *testing.T) {
 	const start = "0123456789"
@@ -69,7 +69,7 @@ func TestAppendRefuses(t *testing.T) {
 			t.Errorf("seal run %q: %v", run, err)
 		}
 	}
-	put(t, s, Key{Run: strings.Repeat("z", 64), Attempt: 1<<32 - 1}, 0, []byte("the longest name"))
+	put(t, s, Key{Run: strings.Repeat("z", 64), Attempt: 1<<32 - 1, Fence: 1<<64 - 1}, 0, []byte("the longest name"))
 
 	if _, err := s.Append(key, 0, []byte("abc"), Checksum([]byte("abd"))); !errors.Is(err, ErrChecksum) {
 		t.Errorf("damaged data: %v", err)
@@ -192,8 +192,8 @@ func TestRemoveAndKeys(t *testing.T) {
 	s := fresh(t)
 	keys := map[Key]bool{}
 	for _, run := range []string{"a", "b", "c-1", "d"} {
-		for n := range uint32(3) {
-			k := Key{Run: run, Attempt: n}
+		for n := range uint32(4) {
+			k := Key{Run: run, Attempt: n / 2, Fence: uint64(n%2) * 100}
 			put(t, s, k, 0, []byte("output"))
 			keys[k] = true
 		}
@@ -202,15 +202,15 @@ func TestRemoveAndKeys(t *testing.T) {
 	if err := os.Mkdir(s.shards[7].path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"README", "a.1.log.bak", "A.1.log", "a.01.log", "a.log", "a.1.new"} {
+	for _, name := range []string{"README", "a.1.2.log.bak", "A.1.2.log", "a.01.2.log", "a.1.02.log", "a.1.2.3.log", "a.1.log", "a.log", "a.1.2.new"} {
 		if err := os.WriteFile(filepath.Join(s.shards[7].path, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Remove(Key{Run: "a", Attempt: 1}, Key{Run: "never", Attempt: 1}, Key{Run: "d", Attempt: 0}); err != nil {
+	if err := s.Remove(Key{Run: "a", Attempt: 1, Fence: 100}, Key{Run: "never", Attempt: 1}, Key{Run: "d", Attempt: 0}); err != nil {
 		t.Fatal(err)
 	}
-	delete(keys, Key{Run: "a", Attempt: 1})
+	delete(keys, Key{Run: "a", Attempt: 1, Fence: 100})
 	delete(keys, Key{Run: "d", Attempt: 0})
 	if err := s.Remove(Key{Run: "../x"}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("remove what is no key: %v", err)
@@ -227,10 +227,10 @@ func TestRemoveAndKeys(t *testing.T) {
 	for range s.Keys() {
 		break
 	}
-	if _, ok := s.Stat(Key{Run: "a", Attempt: 1}); ok {
+	if _, ok := s.Stat(Key{Run: "a", Attempt: 1, Fence: 100}); ok {
 		t.Error("removed, still there")
 	}
-	put(t, s, Key{Run: "a", Attempt: 1}, 0, []byte("new life"))
+	put(t, s, Key{Run: "a", Attempt: 1, Fence: 100}, 0, []byte("new life"))
 }
 
 func TestClosed(t *testing.T) {

@@ -13,8 +13,8 @@
 //
 // One file per attempt, in one of 256 shard directories:
 //
-//	3f/<run>.<attempt>.log    frame frame frame … [end]
-//	3f/<run>.<attempt>.suspect, .copy    only after a failed fsync, see below
+//	3f/<run>.<attempt>.<fence>.log    frame frame frame … [end]
+//	3f/<run>.<attempt>.<fence>.suspect, .copy    only after a failed fsync, see below
 //
 //	frame: crc32c u32 | kind u8, length u24 | offset u64 | length bytes, ≤ 64 KiB
 //

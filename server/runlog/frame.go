@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
-	"strconv"
 	"sync"
 )
 
@@ -35,7 +35,7 @@ func (f frame) size() int { return frameHeader + len(f.data) }
 // seedOf is where the checksums of a log's frames start from. It ties a frame to
 // the format and the log: one that strayed into another file is a bad frame.
 func seedOf(k Key) uint32 {
-	return Checksum([]byte("schedd run log 1\n" + k.Run + "\n" + strconv.FormatUint(uint64(k.Attempt), 10)))
+	return Checksum(fmt.Appendf(nil, "schedd run log 1\n%s\n%d\n%d", k.Run, k.Attempt, k.Fence))
 }
 
 // appendFrame appends the encoded frame to b.

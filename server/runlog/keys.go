@@ -99,8 +99,12 @@ func (s *Store) walk(dir string, yield func(Key, error) bool) bool {
 // keyOf is the inverse of the file name. Other files are not ours.
 func keyOf(name string) (Key, bool) {
 	base, ok := strings.CutSuffix(name, suffix)
-	run, number, dot := strings.Cut(base, ".")
-	n, err := strconv.ParseUint(number, 10, 32)
-	k := Key{Run: run, Attempt: uint32(n)}
-	return k, ok && dot && err == nil && k.Check() == nil && k.String() == base
+	parts := strings.Split(base, ".")
+	if !ok || len(parts) != 3 {
+		return Key{}, false
+	}
+	n, err := strconv.ParseUint(parts[1], 10, 32)
+	fence, err2 := strconv.ParseUint(parts[2], 10, 64)
+	k := Key{Run: parts[0], Attempt: uint32(n), Fence: fence}
+	return k, err == nil && err2 == nil && k.Check() == nil && k.String() == base
 }

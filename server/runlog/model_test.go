@@ -32,7 +32,7 @@ func (m *model) start(t *rapid.T) {
 }
 
 func (m *model) pick(t *rapid.T) (Key, *fact) {
-	k := Key{Run: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "run"), Attempt: rapid.Uint32Range(1, 3).Draw(t, "attempt")}
+	k := Key{Run: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "run"), Attempt: rapid.Uint32Range(1, 2).Draw(t, "attempt"), Fence: rapid.Uint64Range(7, 8).Draw(t, "fence")}
 	if m.facts[k] == nil {
 		m.facts[k] = &fact{length: -1}
 	}

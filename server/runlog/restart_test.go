@@ -77,7 +77,7 @@ var harms = []struct {
 		}
 	}, 0},
 	{"the file of another log", func(t *testing.T, p string, _ int64) {
-		other := Key{Run: key.Run, Attempt: 77}
+		other := Key{Run: key.Run, Attempt: key.Attempt, Fence: key.Fence + 1}
 		raw := appendFrame(nil, seedOf(other), frame{kind: kindData, data: []byte("not ours")})
 		if err := os.WriteFile(p, raw, 0o600); err != nil {
 			t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 )
 
@@ -48,14 +47,17 @@ var (
 	ErrClosed = errors.New("run logs are closed")
 )
 
-// Key names a log: the output of one attempt of a run.
+// Key names a log: the output of one attempt of a run. The fence belongs to it,
+// since a state that is restored from a snapshot may come to the same attempt of
+// the same run again: that is another one, and prints something else.
 type Key struct {
 	Run     string // [a-z0-9-]{1,64}
 	Attempt uint32
+	Fence   uint64
 }
 
 // String returns the key as it is shown to people.
-func (k Key) String() string { return k.Run + "." + strconv.FormatUint(uint64(k.Attempt), 10) }
+func (k Key) String() string { return fmt.Sprintf("%s.%d.%d", k.Run, k.Attempt, k.Fence) }
 
 // Check returns [ErrInvalid] unless the key can be the name of a file.
 func (k Key) Check() error {

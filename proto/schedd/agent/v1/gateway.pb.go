@@ -642,7 +642,11 @@ type AttemptKey struct {
 	// RunId of the run.
 	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// Attempt number from 1.
-	Attempt       uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Fence of the attempt, where the key names its log: in LogAppend and LogAck, and
+	// between primaries. Elsewhere the message has a fence of its own. A state that is
+	// restored may come to the same run and number again, and never to the same fence.
+	Fence         uint64 `protobuf:"varint,3,opt,name=fence,proto3" json:"fence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +691,13 @@ func (x *AttemptKey) GetRunId() string {
 func (x *AttemptKey) GetAttempt() uint32 {
 	if x != nil {
 		return x.Attempt
+	}
+	return 0
+}
+
+func (x *AttemptKey) GetFence() uint64 {
+	if x != nil {
+		return x.Fence
 	}
 	return 0
 }
@@ -2301,11 +2312,12 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	" \x01(\v2!.schedd.agent.v1.InventoryRequestH\x00R\x10inventoryRequest\x12.\n" +
 	"\x05drain\x18\v \x01(\v2\x16.schedd.agent.v1.DrainH\x00R\x05drain\x12+\n" +
 	"\x04move\x18\f \x01(\v2\x15.schedd.agent.v1.MoveH\x00R\x04moveB\x06\n" +
-	"\x04body\"=\n" +
+	"\x04body\"S\n" +
 	"\n" +
 	"AttemptKey\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\rR\aattempt\"\xf7\x03\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\xf7\x03\n" +
 	"\x05Hello\x12!\n" +
 	"\fmin_revision\x18\x01 \x01(\rR\vminRevision\x12!\n" +
 	"\fmax_revision\x18\x02 \x01(\rR\vmaxRevision\x12\x1d\n" +
