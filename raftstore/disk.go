@@ -35,6 +35,7 @@ type disk struct {
 	stable    raft.StableStore
 	snapshots raft.SnapshotStore
 	closers   []func() error // in the order of opening
+	health    health         // of the log
 }
 
 func (d *disk) close() error {
@@ -45,14 +46,19 @@ func (d *disk) close() error {
 	return err
 }
 
-func openDisk(c Config) (*disk, error) {
+func openDisk(c Config) (d *disk, err error) {
 	if c.Memory != nil {
-		return c.Memory.open()
+		d, err = c.Memory.open()
+	} else {
+		d = &disk{name: c.Dir, dir: c.Dir}
+		if err = d.open(c); err != nil {
+			err = errors.Join(fmt.Errorf("opening the store in %s: %w", c.Dir, err), d.close())
+		}
 	}
-	d := &disk{name: c.Dir, dir: c.Dir}
-	if err := d.open(c); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the store in %s: %w", c.Dir, err), d.close())
+	if err != nil {
+		return nil, err
 	}
+	d.logs = watchedLogs{d.logs, &d.health}
 	return d, nil
 }
 

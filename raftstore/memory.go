@@ -24,6 +24,7 @@ type Memory struct {
 	session     int              // of the store that may write
 	inUse       bool
 	beforeWrite func()
+	failing     error // why nothing can be written to the log; nil: it can
 }
 
 // NewMemory returns an empty disk.
@@ -44,6 +45,13 @@ func (m *Memory) BeforeWrite(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.beforeWrite = f
+}
+
+// Fail has entries not be written to the log, with err, as on a full disk; nil ends it.
+func (m *Memory) Fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failing = err
 }
 
 // open returns the disk for one store.
@@ -100,7 +108,12 @@ func (s *memorySession) StoreLogs(logs []*raft.Log) error {
 	if before != nil {
 		before()
 	}
-	return s.write(func() error { return s.InmemStore.StoreLogs(logs) })
+	return s.write(func() error {
+		if s.m.failing != nil {
+			return s.m.failing
+		}
+		return s.InmemStore.StoreLogs(logs)
+	})
 }
 
 // DeleteRange implements [raft.LogStore].

@@ -44,6 +44,7 @@ func (s *Store) Append(k Key, offset int64, data []byte, crc uint32) (known int6
 		return a.known, nil
 	}
 	if err := s.put(a, data[a.known-offset:]); err != nil {
+		s.fail(err)
 		return a.known, fmt.Errorf("append to log %v at %d: %w", k, a.known, err)
 	}
 	return a.known, nil

@@ -33,6 +33,9 @@ func TestDiskFull(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), key.String()) {
 		t.Fatalf("append to a full disk: %v", err)
 	}
+	if n, last := s.Failures(); n != 1 || !errors.Is(last, syscall.ENOSPC) {
+		t.Errorf("%d failures, the last one %v, want one", n, last)
+	}
 	if known < 50_000 || known > 512<<10 {
 		t.Errorf("known is %d", known)
 	}
@@ -52,6 +55,9 @@ func TestDiskFull(t *testing.T) {
 	}
 	put(t, s, key, known, printed(key, known, 30_000))
 	mustSync(t, s, key, known+30_000)
+	if n, _ := s.Failures(); n != 2 {
+		t.Errorf("%d failures, want two: none since there is room", n)
+	}
 	s.Close()
 	s = open(t, dir)
 	if got := content(t, s, key); !bytes.Equal(got, printed(key, 0, int(known)+30_000)) {

@@ -88,6 +88,26 @@ type Store struct {
 	idle   *list.List // of *attempt with an open file that nobody uses, latest first
 	open   int        // files open, used or idle
 	shards [shards]shard
+
+	failures uint64 // writes that the disk did not take
+	failed   error  // why it did not take the last of them
+}
+
+// Failures returns how often the disk has not taken what was to be written since
+// Open, and why it did not the last time. What counts is whether it grows: a disk
+// that was full has room again at some time, and nobody tells.
+func (s *Store) Failures() (n uint64, last error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures, s.failed
+}
+
+// fail counts a failure.
+func (s *Store) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures++
+	s.failed = err
 }
 
 // shard is one directory of logs, made with its first.

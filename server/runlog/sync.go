@@ -122,6 +122,7 @@ func (s *Store) fsyncLog(ctx context.Context, a *attempt) error {
 	<-s.slots
 	if err != nil {
 		s.distrust(a, err)
+		s.fail(err)
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if err := s.syncShard(ctx, a.shard, name); err != nil {
