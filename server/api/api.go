@@ -47,6 +47,9 @@ type Logs interface {
 	// After an error there may be more of it than is here.
 	Fetch(ctx context.Context, k runlog.Key) error
 	Stat(k runlog.Key) (runlog.Info, bool)
+	// Durable returns how much of a log is durable, by the word of those who keep it
+	// if need be: for a second at most.
+	Durable(ctx context.Context, k runlog.Key) int64
 	Read(k runlog.Key, p []byte, off int64) (int, error)
 	Follow(ctx context.Context, k runlog.Key, off int64, f func(off int64, chunk []byte) error) error
 	Seal(k runlog.Key, length int64) error

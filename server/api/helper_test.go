@@ -298,6 +298,11 @@ func (c copies) Fetch(_ context.Context, k runlog.Key) error {
 	return c.p.others(k)
 }
 
+func (c copies) Durable(_ context.Context, k runlog.Key) int64 {
+	i, _ := c.Stat(k)
+	return i.Durable
+}
+
 func (p *primary) observe(method string, code codes.Code, _ time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-func (s runService) GetRun(_ context.Context, req *schedv1.GetRunRequest) (*schedv1.GetRunResponse, error) {
+func (s runService) GetRun(ctx context.Context, req *schedv1.GetRunRequest) (*schedv1.GetRunResponse, error) {
 	c := request()
 	id := c.in("id").runID(req.GetId())
 	if err := c.err(); err != nil {
@@ -23,7 +23,7 @@ func (s runService) GetRun(_ context.Context, req *schedv1.GetRunRequest) (*sche
 	if r == nil {
 		return nil, noRun(id)
 	}
-	return &schedv1.GetRunResponse{Run: s.showOne(r)}, nil
+	return &schedv1.GetRunResponse{Run: s.showWhole(ctx, r)}, nil
 }
 
 func noRun(id state.RunID) error {

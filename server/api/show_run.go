@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"strconv"
 	"time"
 
@@ -58,7 +59,20 @@ func (l looker) at(r *state.Run) glance {
 	return glance{r, why}
 }
 
-// showOne returns a run as it is now, with all that is known of its logs; as it
+// showWhole returns a run as showOne does, and what other primaries know of its
+// logs, of which there may be nothing here.
+func (s *Server) showWhole(ctx context.Context, r *state.Run) *schedv1.Run {
+	p := s.showOne(r)
+	for _, a := range p.GetAttempts() {
+		if a.GetFinishedTime() == nil || a.GetLogDurableBytes() < a.GetLogBytes() {
+			k := runlog.Key{Run: p.GetId(), Attempt: a.GetNumber(), Fence: a.GetFence()}
+			a.LogDurableBytes = max(a.GetLogDurableBytes(), s.Logs.Durable(ctx, k))
+		}
+	}
+	return p
+}
+
+// showOne returns a run as it is now, with what is known here of its logs; as it
 // was, when it is gone.
 func (s *Server) showOne(r *state.Run) *schedv1.Run {
 	var g glance

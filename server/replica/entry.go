@@ -3,7 +3,6 @@ package replica
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -176,21 +175,17 @@ func (s *Store) learnEnd(e *entry, g *group, info runlog.Info) {
 	s.reckonLocked(e, g)
 }
 
-// reckonLocked finds out how much is durable. A copy that is whole counts as
-// more than any other has: what lies beyond the end is no output.
+// reckonLocked finds out how much is durable.
 func (s *Store) reckonLocked(e *entry, g *group) {
-	var amounts []int64
+	var copies []have
 	for _, id := range Holders(e.key, g.members) {
 		h := e.at[id]
 		if id == g.self {
 			h = have{durable: e.own, length: e.length, sealed: e.length >= 0}
 		}
-		if h.whole() {
-			h.durable = math.MaxInt64
-		}
-		amounts = append(amounts, h.durable)
+		copies = append(copies, h)
 	}
-	safe := min(durable(amounts), e.known)
+	safe := min(durable(copies), e.known)
 	if safe > e.safe {
 		e.safe = safe
 		if e.changed != nil {

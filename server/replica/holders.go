@@ -2,6 +2,7 @@ package replica
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/schedd/schedd/server/runlog"
@@ -44,10 +45,18 @@ func score(run, member string) uint64 {
 }
 
 // durable returns how much of a log is on as many disks as it takes, if its
-// holders have synced so much each. It reorders the amounts.
-func durable(amounts []int64) int64 {
-	if len(amounts) == 0 {
+// holders have these copies. One that is whole counts as more than any other has:
+// what lies beyond the end is no output.
+func durable(copies []have) int64 {
+	if len(copies) == 0 {
 		return 0
+	}
+	var amounts []int64
+	for _, h := range copies {
+		if h.whole() {
+			h.durable = math.MaxInt64
+		}
+		amounts = append(amounts, h.durable)
 	}
 	slices.SortFunc(amounts, func(a, b int64) int { return cmp.Compare(b, a) })
 	return amounts[min(enough, len(amounts))-1]

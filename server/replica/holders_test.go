@@ -99,9 +99,17 @@ func TestDurable(t *testing.T) {
 		{[]int64{3, 7, 5}, 5},
 		{[]int64{7, 7, 0}, 7},
 	} {
-		if got := durable(slices.Clone(c.amounts)); got != c.want {
+		var copies []have
+		for _, n := range c.amounts {
+			copies = append(copies, have{durable: n})
+		}
+		if got := durable(copies); got != c.want {
 			t.Errorf("%v: %d, want %d", c.amounts, got, c.want)
 		}
+	}
+	whole := have{durable: 5, length: 5, sealed: true} // what another has beyond the end is no output
+	if got := durable([]have{{durable: 7}, whole, {}}); got != 7 {
+		t.Errorf("of a copy that is whole and a longer one %d bytes count", got)
 	}
 }
 

@@ -42,6 +42,29 @@ func (s *Store) Fetch(ctx context.Context, k runlog.Key) error {
 	return nil
 }
 
+// Durable returns how much of k's log is durable, as far as its holders say within
+// a second: fewer bytes than there are when too few of them answer. It asks nobody
+// about a log that is known here to be durable to its end.
+func (s *Store) Durable(ctx context.Context, k runlog.Key) int64 {
+	g := s.now()
+	if info, _ := s.Stat(k); g.alone || info.Complete && info.Durable >= info.Length || k.Check() != nil {
+		return info.Durable
+	}
+	ctx, cancel := context.WithTimeout(ctx, linger)
+	defer cancel()
+	holders := Holders(k, g.members)
+	answers := s.question(ctx, k, g, holders, answersFor(len(holders)))
+	here, _ := s.logs.Stat(k)
+	answers[g.self] = have{here.Known, here.Durable, here.Length, here.Sealed}
+	var copies []have
+	known := int64(0)
+	for _, id := range holders {
+		copies = append(copies, answers[id])
+		known = max(known, answers[id].known)
+	}
+	return min(durable(copies), known)
+}
+
 // Follow calls f with k's log as it becomes known on this primary, see
 // [runlog.Store.Follow]. As long as it is not complete, what is known on others
 // is fetched each second.

@@ -265,11 +265,11 @@ type todo struct {
 // answered have of it, and itself. Each holder pulls what it lacks; only one
 // pushes, so that a primary which has lost all is not sent everything twice.
 func compare(w want, holders []string, self string, has map[string]have) (t todo) {
-	var amounts []int64
+	var copies []have
 	for _, id := range holders {
-		amounts = append(amounts, has[id].durable)
+		copies = append(copies, has[id])
 	}
-	t.safe = w.length >= 0 && durable(amounts) >= w.length
+	t.safe = w.length >= 0 && durable(copies) >= w.length
 
 	var longest int64
 	for _, h := range has {

@@ -456,6 +456,34 @@ func TestAllKnowThatItIsDurable(t *testing.T) {
 	})
 }
 
+// Each primary can tell how much of a log is durable, those too that keep nothing of
+// it, while the output still comes and when one of its holders is down.
+func TestDurableAnywhere(t *testing.T) {
+	story(t, 5, func(t *testing.T, w *world) {
+		k := key(1)
+		holders := Holders(k, w.members)
+		check := func(want int64, ids ...string) {
+			t.Helper()
+			for _, id := range ids {
+				if n := w.nodes[id]; n.up && n.Durable(t.Context(), k) != want {
+					t.Errorf("%s says that %d of %d bytes are durable", id, n.Durable(t.Context(), k), want)
+				}
+			}
+		}
+		w.write(holders[0], k, 0, 1000)
+		synctest.Wait()
+		check(1000, w.members...)
+		w.kill(holders[1])
+		check(1000, w.members...)
+		w.end(k, 1000)
+		time.Sleep(2 * compareAfter)
+		check(1000, w.members...)
+		w.kill(holders[2])
+		check(1000, holders[0]) // it was told
+		check(0, slices.DeleteFunc(slices.Clone(w.members), func(id string) bool { return slices.Contains(holders, id) })...)
+	})
+}
+
 // Who follows a log on another primary gets it as it comes, and its end, whoever
 // goes down meanwhile.
 func TestFollowElsewhere(t *testing.T) {

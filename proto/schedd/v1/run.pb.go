@@ -388,7 +388,9 @@ type Attempt struct {
 	Signal string `protobuf:"bytes,10,opt,name=signal,proto3" json:"signal,omitempty"`
 	// LogBytes is the length of its log, known when it has ended.
 	LogBytes int64 `protobuf:"varint,11,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
-	// LogDurableBytes is how much of the log is safe on the primaries.
+	// LogDurableBytes is how much of the log is safe on the primaries, as far as
+	// those that keep it say so. Only GetRun asks them; ListRuns and WatchRuns tell
+	// it of an attempt that goes on, as far as the primary that answers knows.
 	LogDurableBytes int64 `protobuf:"varint,12,opt,name=log_durable_bytes,json=logDurableBytes,proto3" json:"log_durable_bytes,omitempty"`
 	// CpuTime that the process tree used.
 	CpuTime *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
