@@ -1,61 +1,29 @@
 package systest
 
 import (
-	"cmp"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
 
-// long makes the random story of a group longer: go test -run TestGroupChaos
-// -long 48h -more 10 -timeout 0 ./server/systest.
-var long = flag.Duration("long", 0, "let a group live for so long in its random story")
-
-// Anything happens to three primaries and 50 workers: for hours. In the end the
-// ledger is complete, nothing was started twice, and every log is what was
-// printed.
+// Anything happens to three primaries and 50 workers. In the end the ledger is
+// complete, nothing was started twice, every log is what was printed, nobody was
+// told what is not so, and what had ended stayed as it was.
 func TestGroupChaos(t *testing.T) {
 	n, life := 2, 30*time.Minute
 	if testing.Short() {
 		n, life = 1, 15*time.Minute
 	}
-	life = cmp.Or(*long, life)
 	seeds(t, n, func(w *world, dice *rand.Rand) {
-		w.startGroup(3)
-		for i := range 45 {
-			w.startWorker(fmt.Sprint("w-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
-		}
-		for i := range 5 {
-			w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
-		}
-		w.awaitOnline()
-		c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, final: map[string]string{}}
-		for c.n < 12 {
-			c.n++
-			c.define(c.anyJob(fmt.Sprint("c-", c.n)))
-		}
-		people := w.watchWrites(dice, 4)
-		for end := time.Now().Add(life); time.Now().Before(end); {
-			time.Sleep(upTo(dice, time.Minute))
-			c.next()
-			time.Sleep(upTo(dice, time.Minute))
-			c.repair()
-			c.finality()
-		}
-		people.check()
-		c.unclone()
-		w.calm()
-		w.endless()
-		w.settle(3 * time.Hour)
-		c.finality()
-		w.checkEverywhere()
-		w.Logf("in %v: %v; runs: %v", life, c.did, count(w.runs("")))
+		c := newGroupChaos(w, dice, 3, 45, 5)
+		c.live(life)
+		c.judge()
 	})
 }
 
@@ -65,6 +33,50 @@ type groupChaos struct {
 	did    map[string]int     // how often each thing happened
 	cloned map[string]*worker // copies that run, by the worker
 	final  map[string]string  // how runs ended
+}
+
+// newGroupChaos starts a group, and workers of both kinds, with jobs for them.
+func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct int) *groupChaos {
+	w.startGroup(primaries)
+	for i := range workers {
+		w.startWorker(fmt.Sprint("w-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
+	}
+	for i := range direct {
+		w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
+	}
+	w.awaitOnline()
+	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, final: map[string]string{}}
+	for c.n < 12 {
+		c.n++
+		c.define(c.anyJob(fmt.Sprint("c-", c.n)))
+	}
+	return c
+}
+
+// live lets things happen for so long.
+func (c *groupChaos) live(life time.Duration) {
+	people := c.watchWrites(c.dice, 4)
+	for end := time.Now().Add(life); time.Now().Before(end); {
+		time.Sleep(upTo(c.dice, time.Minute))
+		c.next()
+		time.Sleep(upTo(c.dice, time.Minute))
+		c.repair()
+		c.finality()
+	}
+	people.check()
+}
+
+// judge mends everything, and holds the promises against what happened.
+func (c *groupChaos) judge() {
+	c.Helper()
+	c.repair()
+	c.unclone()
+	c.calm()
+	c.endless()
+	c.settle(3 * time.Hour)
+	c.finality()
+	c.checkEverywhere()
+	c.Logf("%v; runs: %v", c.did, count(c.runs("")))
 }
 
 // next lets something happen. Of the primaries it is a minority that suffers at a
@@ -110,6 +122,9 @@ func (c *groupChaos) toPrimaries() map[string]func() {
 			_, _ = c.primary.clusters.TransferLeadership(c.Context(), &schedv1.TransferLeadershipRequest{Id: m.id}) // it may be behind
 		},
 		"a primary is replaced by an empty one": func() { c.replace(m) },
+		"a primary's disk is slow":              func() { c.hinder(m) },
+		"the power fails":                       c.blackout,
+		"all primaries are upgraded":            c.upgrade,
 	}
 }
 
@@ -131,6 +146,41 @@ func (c *groupChaos) replace(m *member) {
 			return p.GetId() == m.id && p.GetVoter()
 		})
 	})
+}
+
+// hinder has each write of a primary's disk take most of a second, until repair.
+func (c *groupChaos) hinder(m *member) {
+	dice := rand.New(rand.NewPCG(c.dice.Uint64(), 0)) // who uses it next is not up to the seed
+	var mu sync.Mutex
+	m.disk.BeforeWrite(func() {
+		mu.Lock()
+		d := upTo(dice, 700*time.Millisecond)
+		mu.Unlock()
+		time.Sleep(d)
+	})
+}
+
+// blackout kills all primaries at once, and starts them after a while.
+func (c *groupChaos) blackout() {
+	for _, m := range c.group {
+		m.kill()
+	}
+	time.Sleep(upTo(c.dice, 5*time.Minute))
+	for _, m := range c.group {
+		m.start()
+		time.Sleep(upTo(c.dice, 5*time.Second))
+	}
+	c.awaitLeader()
+}
+
+// upgrade restarts one primary after the other.
+func (c *groupChaos) upgrade() {
+	for _, m := range c.group {
+		m.leave()
+		time.Sleep(upTo(c.dice, 5*time.Second))
+		m.start()
+		time.Sleep(10*time.Second + upTo(c.dice, 20*time.Second))
+	}
 }
 
 // toWorkers is what can happen to workers, jobs and people.
@@ -221,6 +271,7 @@ func (c *groupChaos) repair() {
 		m.isolate(false)
 		c.net.part(m.id, c.group[(i+1)%len(c.group)].id, false)
 		m.link.mend()
+		m.disk.BeforeWrite(nil)
 		if m.server == nil && c.dice.IntN(2) == 0 {
 			m.start()
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,8 @@ import (
 var (
 	seed = flag.Uint64("seed", 0, "replay the random stories with this seed only")
 	more = flag.Int("more", 1, "tell each random story with so many times as many seeds")
+	// fresh seeds find what the fixed ones never will; those guard what was found.
+	fresh = flag.Int("fresh", 0, "tell each random story with so many seeds that were never used before, too")
 )
 
 // seeds runs a random story with several seeds, or with the one asked for.
@@ -27,13 +30,24 @@ func seeds(t *testing.T, n int, tell func(w *world, dice *rand.Rand)) {
 	if *seed != 0 {
 		first, n = *seed, 1
 	}
+	var all []uint64
 	for s := first; s < first+uint64(n); s++ {
+		all = append(all, s)
+	}
+	if *seed == 0 {
+		for range *fresh {
+			all = append(all, 1<<32+rand.Uint64N(1<<52))
+		}
+	}
+	for _, s := range all {
 		t.Run(fmt.Sprint("seed=", s), func(t *testing.T) {
 			story(t, func(w *world) {
+				defer func() {
+					if w.Failed() {
+						w.Logf("to replay it: go test -run '^%s$' -seed=%d -long=%v ./server/systest", strings.Split(t.Name(), "/")[0], s, *long)
+					}
+				}()
 				tell(w, rand.New(rand.NewPCG(s, 0)))
-				if w.Failed() {
-					w.Logf("to replay it: go test -run '%s' -seed=%d ./server/systest", t.Name(), s)
-				}
 			})
 		})
 	}

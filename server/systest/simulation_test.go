@@ -1,0 +1,42 @@
+package systest
+
+import (
+	"cmp"
+	"flag"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// long is how long each world of the simulation lives; see make sim.
+var long = flag.Duration("long", 0, "let each world of the simulation live for so long")
+
+// moments are when worlds of the simulation begin: on days on which clocks change
+// somewhere, at the end of a year, in a leap day, and on days like any other.
+var moments = []time.Time{
+	time.Date(2000, 2, 28, 21, 0, 0, 0, time.UTC),
+	time.Date(2000, 3, 25, 14, 0, 0, 0, time.UTC),
+	time.Date(2000, 3, 25, 23, 0, 0, 0, time.UTC),
+	time.Date(2000, 4, 2, 5, 0, 0, 0, time.UTC),
+	time.Date(2000, 7, 14, 9, 30, 0, 0, time.UTC),
+	time.Date(2000, 10, 28, 23, 0, 0, 0, time.UTC),
+	time.Date(2000, 12, 31, 22, 0, 0, 0, time.UTC),
+}
+
+// TestSimulation lets worlds of all sizes live for hours, in which anything
+// happens. One hour for two of them is for each change; make sim is for more.
+func TestSimulation(t *testing.T) {
+	n, life := 2, time.Hour
+	if testing.Short() {
+		n = 1
+	}
+	life = cmp.Or(*long, life)
+	seeds(t, n, func(w *world, dice *rand.Rand) {
+		time.Sleep(time.Until(one(dice, moments...)) + upTo(dice, time.Hour))
+		primaries, workers, direct := one(dice, 3, 3, 3, 5), one(dice, 2, 3, 5, 10, 30), dice.IntN(3)
+		c := newGroupChaos(w, dice, primaries, workers, direct)
+		c.live(life)
+		c.judge()
+		w.Logf("%d primaries, %d workers and %d in direct mode lived for %v", primaries, workers, direct, life)
+	})
+}
