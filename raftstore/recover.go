@@ -17,25 +17,17 @@ import (
 //
 // It is the last resort. What the others had agreed on and this one had not yet
 // learned of is lost; what this one had in its log and nobody had agreed on counts
-// as agreed. When several survive, take the one whose log is longest, and start the
-// others anew with empty data; one of the old group that came back would disagree.
+// as agreed. When several survive, take the one whose log goes furthest, see
+// [LogEnd], and start the others anew with empty data; one of the old group that
+// came back would disagree.
 func Recover(c Config, group []Server) error {
-	if c.NodeID == "" || c.Log == nil || c.Dir == "" && c.Memory == nil {
-		return errors.New("recovering a primary: it needs a NodeID, a Log, and a Dir or a Memory")
-	}
 	if group == nil {
 		group = []Server{{ID: c.NodeID, Address: cmp.Or(c.Address, c.NodeID), Voter: true}}
 	}
 	if find(group, c.NodeID) == nil {
 		return fmt.Errorf("recovering primary %q: it has to be in the group itself", c.NodeID)
 	}
-	if c.Memory == nil {
-		// Opening would make a directory that is missing.
-		if _, err := os.Stat(filepath.Join(c.Dir, raftDBFile)); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("recovering primary %q: %s holds no data of a primary", c.NodeID, c.Dir)
-		}
-	}
-	d, err := openDisk(c)
+	d, err := openStopped(c)
 	if err != nil {
 		return fmt.Errorf("recovering primary %q: %w", c.NodeID, err)
 	}
@@ -43,6 +35,57 @@ func Recover(c Config, group []Server) error {
 		return fmt.Errorf("recovering primary %q: %w", c.NodeID, err)
 	}
 	return nil
+}
+
+// LogEnd returns the term and the index of the last entry in the log of a primary
+// that is stopped; it locks the directory meanwhile. Of two logs of one group the
+// one with the greater term goes further, and in the same term the one with the
+// greater index: whatever the group had agreed on is in the one that goes furthest
+// of a majority.
+func LogEnd(c Config) (term, index uint64, err error) {
+	d, err := openStopped(c)
+	if err != nil {
+		return 0, 0, fmt.Errorf("looking at the log of primary %q: %w", c.NodeID, err)
+	}
+	term, index, err = d.logEnd()
+	if err := errors.Join(err, d.close()); err != nil {
+		return 0, 0, fmt.Errorf("looking at the log of primary %q: %w", c.NodeID, err)
+	}
+	return term, index, nil
+}
+
+// openStopped opens the disk of a primary that is stopped and was one before:
+// opening would make a directory that is missing.
+func openStopped(c Config) (*disk, error) {
+	if c.NodeID == "" || c.Log == nil || c.Dir == "" && c.Memory == nil {
+		return nil, errors.New("it needs a NodeID, a Log, and a Dir or a Memory")
+	}
+	if c.Memory == nil {
+		if _, err := os.Stat(filepath.Join(c.Dir, raftDBFile)); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s holds no data of a primary", c.Dir)
+		}
+	}
+	return openDisk(c)
+}
+
+// logEnd looks at the log, and at the last snapshot when there is nothing after it.
+func (d *disk) logEnd() (term, index uint64, err error) {
+	all, err := d.snapshots.List()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, s := range all {
+		term, index = max(term, s.Term), max(index, s.Index)
+	}
+	last, err := d.logs.LastIndex()
+	if err != nil || last <= index {
+		return term, index, err
+	}
+	var entry raft.Log
+	if err := d.logs.GetLog(last, &entry); err != nil {
+		return 0, 0, fmt.Errorf("entry %d: %w", last, err)
+	}
+	return entry.Term, last, nil
 }
 
 // recover has Raft do it, which panics when the log is not as it left it.

@@ -41,8 +41,15 @@ func TestRecoverSurvivor(t *testing.T) {
 			t.Fatal(err)
 		}
 
+		term, index, err := LogEnd(conf)
+		if err != nil || term == 0 || index < 30 {
+			t.Errorf("its log ends in term %d at entry %d, %v", term, index, err)
+		}
 		if err := Recover(conf, nil); err != nil {
 			t.Fatal(err)
+		}
+		if t2, i2, err := LogEnd(conf); err != nil || t2 < term || i2 < index {
+			t.Errorf("afterwards it ends in term %d at entry %d, before that in %d at %d: %v", t2, i2, term, index, err)
 		}
 		c.start(left.id)
 		l = c.leader()

@@ -38,7 +38,7 @@ func recoverFlags() (o *recoverOptions, fs, matter *flag.FlagSet) {
 	serve, fs := serveFlags()
 	o = &recoverOptions{options: serve}
 	fs.Var(&o.peers, "peer", "`ID=HOST:PORT` of a primary of the group to be, itself included; once for each (default: itself alone)")
-	fs.BoolVar(&o.dryRun, "dry-run", false, "only say what would be done")
+	fs.BoolVar(&o.dryRun, "dry-run", false, "only look at the data, and say what would be done")
 	matter = flag.NewFlagSet("schedd recover", flag.ContinueOnError)
 	for _, name := range []string{"config", "node-id", "data-dir", "cluster-addr", "cluster-advertise", "peer", "dry-run"} {
 		f := fs.Lookup(name)
@@ -108,10 +108,15 @@ func runRecover(args []string, out, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := o.announce(out, group); err != nil || o.dryRun {
+	c := raftstore.Config{NodeID: o.NodeID, Dir: filepath.Join(o.DataDir, "raft"), Log: log}
+	term, index, err := raftstore.LogEnd(c)
+	if err != nil {
 		return err
 	}
-	err = raftstore.Recover(raftstore.Config{NodeID: o.NodeID, Dir: filepath.Join(o.DataDir, "raft"), Log: log}, group)
+	if err := o.announce(out, group, term, index); err != nil || o.dryRun {
+		return err
+	}
+	err = raftstore.Recover(c, group)
 	if err != nil {
 		return err
 	}
@@ -134,7 +139,7 @@ func (o *recoverOptions) group() ([]raftstore.Server, error) {
 }
 
 // announce says what will be done.
-func (o *recoverOptions) announce(out io.Writer, group []raftstore.Server) error {
+func (o *recoverOptions) announce(out io.Writer, group []raftstore.Server, term, index uint64) error {
 	var list []string
 	for _, v := range group {
 		list = append(list, v.ID+" at "+v.Address)
@@ -142,7 +147,9 @@ func (o *recoverOptions) announce(out io.Writer, group []raftstore.Server) error
 	_, err := fmt.Fprintf(out, `The data in %s, of primary %s, become those of a group of %d:
   %s
 All that is in its log counts as agreed. What others agreed on without it is lost.
-`, o.DataDir, o.NodeID, len(group), strings.Join(list, "\n  "))
+Its log ends in term %d at entry %d. If others survive, ask each with --dry-run, and
+recover the one with the greatest term, and the greatest entry in that.
+`, o.DataDir, o.NodeID, len(group), strings.Join(list, "\n  "), term, index)
 	return err
 }
 
