@@ -88,7 +88,8 @@ const (
 	// REVERSE: the worker dials out to the primaries.
 	// buf:lint:ignore ENUM_VALUE_PREFIX
 	Worker_REVERSE Worker_Mode = 1
-	// DIRECT: the primaries dial the worker's advertised address.
+	// DIRECT: the primaries dial the worker, at the address given to
+	// AddDirectWorker.
 	// buf:lint:ignore ENUM_VALUE_PREFIX
 	Worker_DIRECT Worker_Mode = 2
 )
@@ -149,8 +150,7 @@ type Worker struct {
 	Running uint32 `protobuf:"varint,5,opt,name=running,proto3" json:"running,omitempty"`
 	// Phase tells whether it takes runs.
 	Phase WorkerPhase `protobuf:"varint,6,opt,name=phase,proto3,enum=schedd.v1.WorkerPhase" json:"phase,omitempty"`
-	// Advertise is what the worker says of its host: metadata for people, and the
-	// address of direct mode.
+	// Advertise is what the worker says of its host: metadata for people.
 	Advertise *Advertise `protobuf:"bytes,7,opt,name=advertise,proto3" json:"advertise,omitempty"`
 	// ObservedAddress is where its stream came from, as the gateway saw it.
 	ObservedAddress string `protobuf:"bytes,8,opt,name=observed_address,json=observedAddress,proto3" json:"observed_address,omitempty"`
