@@ -199,6 +199,10 @@ func (s *Store) Failed() <-chan struct{} { return s.fsm.failed }
 // Err tells why the store failed; nil when it has not.
 func (s *Store) Err() error { return s.fsm.err() }
 
+// Stopped tells whether this primary takes no part in the group any more, since it
+// is closed, or is being closed.
+func (s *Store) Stopped() bool { return s.raft.State() == raft.Shutdown }
+
 // Close stops this primary. Proposals that wait for their turn get [ErrStopped];
 // the one in flight is answered first. Whoever is in [Store.Lead] is told to end,
 // but not waited for. Closing again waits for the first and returns the same.

@@ -250,8 +250,8 @@ const (
 	evacuateWithin = 5 * time.Second
 )
 
-// watchHealth says to load balancers and workers when this primary does not
-// reach the leader. Workers stay where they are while no primary does: their runs
+// watchHealth says to load balancers and workers when this primary is not ready, as
+// when it does not reach the leader. Workers stay where they are while no primary does: their runs
 // go on, and there is nowhere better. Otherwise they are sent away, and none is
 // let in.
 func (s *Server) watchHealth(ctx context.Context) {
@@ -260,6 +260,7 @@ func (s *Server) watchHealth(ctx context.Context) {
 	caughtUp := s.knowing()
 	var asked time.Time
 	for {
+		s.output.look(s.logs.Failures())
 		status := grpc_health_v1.HealthCheckResponse_SERVING
 		if s.unready() != "" {
 			status = grpc_health_v1.HealthCheckResponse_NOT_SERVING
@@ -302,20 +303,6 @@ func (s *Server) refuse() string {
 func (s *Server) cutOff() bool {
 	linked, since := s.uplink.Linked()
 	return !linked && since > leaderless
-}
-
-// unready returns why this primary should not be given calls or workers, "" when
-// it should.
-func (s *Server) unready() string {
-	switch {
-	case s.stopping.Load():
-		return "stopping"
-	case !s.caughtUp():
-		return "catching up with the log"
-	case s.cutOff():
-		return "no link to the leader"
-	}
-	return ""
 }
 
 // ownsWithin is how long a gateway waits to learn of an attempt whose worker

@@ -40,11 +40,12 @@ func (p *port) Addr() net.Addr { return &p.address }
 
 // bubbled tells a story of one primary whom nobody reaches, and which reaches
 // nobody, in a bubble.
-func bubbled(t *testing.T, tell func(t *testing.T, s *Server)) {
+func bubbled(t *testing.T, tell func(t *testing.T, s *Server, disk *raftstore.Memory)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		disk := raftstore.NewMemory()
 		s, err := Open(localConfig(t), Seams{
-			Memory: raftstore.NewMemory(), Listen: newPort, ListenCluster: newPort,
+			Memory: disk, Listen: newPort, ListenCluster: newPort,
 			DialCluster: func(context.Context, string) (net.Conn, error) { return nil, errors.New("nobody is there") },
 		})
 		if err != nil {
@@ -54,7 +55,7 @@ func bubbled(t *testing.T, tell func(t *testing.T, s *Server)) {
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()
 		time.Sleep(10 * time.Second)
-		tell(t, s)
+		tell(t, s, disk)
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -65,7 +66,7 @@ func bubbled(t *testing.T, tell func(t *testing.T, s *Server)) {
 // A primary that has left the group, or has another address now, is not dialled for
 // ever at the one that it had.
 func TestConnectionsToWhoLeftAreClosed(t *testing.T) {
-	bubbled(t, func(t *testing.T, s *Server) {
+	bubbled(t, func(t *testing.T, s *Server, _ *raftstore.Memory) {
 		conns := func(address string) []*grpc.ClientConn {
 			control, err := s.net.Conn(address)
 			bulk, err2 := s.net.BulkConn(address)

@@ -2,12 +2,16 @@ package server
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
 
 // catchUpTimeout bounds how long a call waits for a primary that has just
@@ -34,12 +38,71 @@ func (s *Server) caughtUp() bool {
 	}
 }
 
+// unready returns why this primary should not be given calls or workers, "" when
+// it should.
+func (s *Server) unready() string {
+	switch {
+	case s.stopping.Load():
+		return "stopping"
+	case s.store.Err() != nil:
+		return "the store has failed: " + s.store.Err().Error()
+	case s.store.Stopped():
+		return "the store has stopped"
+	case s.store.DiskErr() != nil:
+		return "the log can't be written: " + s.store.DiskErr().Error()
+	case !s.caughtUp():
+		return "catching up with the log"
+	case s.cutOff():
+		return "no link to the leader"
+	case s.output.trouble() != nil:
+		return "output of runs can't be written: " + s.output.trouble().Error()
+	}
+	return ""
+}
+
+// output is whether the disk takes the output of runs.
+type output struct {
+	mu       sync.Mutex // guards what follows
+	failures uint64     // seen by now
+	at       time.Time  // when there was another one
+	err      error
+}
+
+// keptAgain is after how long without another failure the disk is taken to have room
+// again. A worker tries again after a minute at the latest, and somewhat more.
+const keptAgain = 2 * time.Minute
+
+// look takes note of how often the disk has failed by now, and why it did the last
+// time.
+func (o *output) look(failures uint64, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if failures != o.failures {
+		o.failures, o.at, o.err = failures, time.Now(), err
+	}
+}
+
+// trouble tells why the disk did not take output lately; nil when it did, or nobody
+// tried.
+func (o *output) trouble() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if time.Since(o.at) > keptAgain {
+		return nil
+	}
+	return o.err
+}
+
+// answeredAtOnce are methods that tell how this primary is, which is not what it
+// knows: whoever looks why it does not get ready calls them.
+var answeredAtOnce = []string{schedv1.ClusterService_GetStatus_FullMethodName}
+
 // untilCaughtUp lets calls, and workers' sessions, wait until this primary knows
 // all that was ever acknowledged. Before, it would deny jobs and runs that there
-// are. What tells about the process itself is answered at once.
+// are. What tells how this primary is, and what is not ours, is answered at once.
 func (s *Server) untilCaughtUp() []grpc.ServerOption {
 	wait := func(ctx context.Context, method string) error {
-		if s.caughtUp() || !strings.HasPrefix(method, "/schedd.") {
+		if s.caughtUp() || !strings.HasPrefix(method, "/schedd.") || slices.Contains(answeredAtOnce, method) {
 			return nil
 		}
 		timeout := time.NewTimer(catchUpTimeout)

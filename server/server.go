@@ -87,6 +87,7 @@ type Server struct {
 	empty           bool         // it begins without data, in a group of others
 	stopping        atomic.Bool
 	elsewhere       atomic.Bool // workers are better off with other primaries
+	output          output
 }
 
 // Open builds a primary: everything is opened and listened to when it returns,

@@ -1,0 +1,125 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/server/runlog"
+)
+
+// wait lets time pass, and everything happen that is due by then.
+func wait(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// isReady checks what load balancers are told, by either way to ask.
+func isReady(t *testing.T, when string, s *Server, why string) {
+	t.Helper()
+	if is := s.unready(); why == "" && is != "" || !strings.Contains(is, why) {
+		t.Errorf("%s: not ready, since %q, want %q", when, is, why)
+	}
+	want := grpc_health_v1.HealthCheckResponse_SERVING
+	if why != "" {
+		want = grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	}
+	r, err := s.health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "schedd.agent.v1.AgentGateway"})
+	if err != nil || r.GetStatus() != want {
+		t.Errorf("%s: %v, %v, want %v", when, r.GetStatus(), err, want)
+	}
+}
+
+// A primary whose disk is full is not ready, and is again when there is room.
+func TestNotReadyWithAFullDisk(t *testing.T) {
+	bubbled(t, func(t *testing.T, s *Server, disk *raftstore.Memory) {
+		isReady(t, "at first", s, "")
+		disk.Fail(syscall.ENOSPC)
+		if err := s.store.AddServer(t.Context(), raftstore.Server{ID: "b", Address: "b:1"}); err == nil {
+			t.Error("what can't be written is agreed")
+		}
+		wait(5 * time.Second)
+		isReady(t, "with a full disk", s, "the log can't be written: no space left on device")
+		disk.Fail(nil)
+		wait(10 * time.Second)
+		isReady(t, "when there is room", s, "")
+	})
+}
+
+// A primary that can't keep the output of runs is not ready for as long as it is
+// tried, and a while longer.
+func TestNotReadyWithoutRoomForOutput(t *testing.T) {
+	bubbled(t, func(t *testing.T, s *Server, _ *raftstore.Memory) {
+		for i := range 256 { // folders in which no file can be made
+			if err := os.Symlink("nowhere", filepath.Join(s.config.DataDir, "runlogs", fmt.Sprintf("%02x", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		data := []byte("output")
+		for range 10 {
+			if _, err := s.logs.Append(runlog.Key{Run: "r", Attempt: 1, Fence: 7}, 0, data, runlog.Checksum(data)); err == nil {
+				t.Fatal("it was kept")
+			}
+			wait(time.Minute)
+			isReady(t, "while it is tried", s, "output of runs can't be written: ")
+		}
+		wait(2 * time.Minute)
+		isReady(t, "when it is tried no more", s, "")
+	})
+}
+
+// A primary whose store has stopped or failed is not ready, though it ends by itself
+// soon.
+func TestNotReadyWithoutAStore(t *testing.T) {
+	s, err := Open(localConfig(t), Seams{Memory: raftstore.NewMemory(), Listen: newPort, ListenCluster: newPort})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if is := s.unready(); is != "the store has stopped" {
+		t.Errorf("not ready, since %q", is)
+	}
+	if err := s.release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A primary that waits to be taken into a group tells how it is, and nothing that
+// it does not know.
+func TestStatusWhileJoining(t *testing.T) {
+	c := localConfig(t)
+	c.Cluster.Join = "127.0.0.1:1" // nobody is there
+	s := start(t, c)
+	conn, err := grpc.NewClient("passthrough:///"+s.APIAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	r, err := schedv1.NewClusterServiceClient(conn).GetStatus(ctx, &schedv1.GetStatusRequest{})
+	if err != nil || r.GetStatus().GetLeaderId() != "" || len(r.GetStatus().GetPrimaries()) != 0 {
+		t.Errorf("status: %v, %v, want one of nobody", r, err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := schedv1.NewJobServiceClient(conn).ListJobs(ctx, &schedv1.ListJobsRequest{}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("jobs: %v, want that it waits", err)
+	}
+}
