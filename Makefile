@@ -2,15 +2,18 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build dev check test e2e fuzz bench fmt gen clean
+.PHONY: help tools build dev check test e2e sim fuzz bench fmt gen clean
 
 TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
 MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
 E2E     := ./server/systest/e2e ./server/systest/natlab
 COUNTS  := bin/.counts
-# Two things to set: how long each fuzz target runs, and the revision whose
-# .proto files the present ones must stay compatible with (empty: none).
+# To set: how long each fuzz target runs, how many worlds are simulated for how
+# many of their hours, and the revision whose .proto files the present ones must
+# stay compatible with (empty: none).
 FUZZTIME ?= 20s
+SEEDS    ?= 10
+HOURS    ?= 1
 AGAINST  ?= main
 
 help: ## this list
@@ -25,7 +28,7 @@ build: ## the programs, into ./bin
 dev: build ## a whole schedd on this machine, with a few jobs to look at
 	bin/schedd dev --demo
 
-check: tools build ## all that CI runs: format, lint, generated code, tests with -race, end to end
+check: tools build ## all that CI runs: format, lint, generated code, tests with -race, simulation, end to end
 	@echo "== format"
 	bin/golangci-lint fmt --diff
 	bin/buf format --diff --exit-code
@@ -41,6 +44,8 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@echo "== tests"
 	@rm -f $(COUNTS)
 	@$(race); go test -v $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 30m ./... 2>&1 | $(summary)
+	@echo "== simulation"
+	@$(MAKE) --no-print-directory sim
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
 	@echo "== deploy"
@@ -58,6 +63,9 @@ test: ## the tests, as fast as they go
 e2e: build ## the tests with real processes and networks; all of them as root, with ip, iptables, haproxy, nginx
 	@for dir in $(E2E); do ls $$dir/*_test.go >/dev/null 2>&1 || { echo "e2e: there are no tests in $$dir" >&2; exit 1; }; done
 	@E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -p 1 -timeout 25m $(E2E) 2>&1 | $(summary)
+
+sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each
+	@go test -v -count=1 -timeout 0 -run '^TestSimulation$$' ./server/systest -args -more $(SEEDS) -fresh $(SEEDS) -long $(HOURS)h 2>&1 | $(summary)
 
 fuzz: ## each fuzz target for FUZZTIME, one after the other
 	@for pkg in $$(go list ./...); do \
