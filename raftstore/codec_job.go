@@ -122,6 +122,8 @@ func (e *encoder) policy(p state.Policy) *logv1.Policy {
 		OnLost:    toEnum[logv1.OnLost](e, p.OnLost, state.OnLostFail),
 		LostAfter: int64(p.LostAfter),
 		LogLimit:  p.LogLimit,
+
+		TotalTimeout: int64(p.TotalTimeout),
 	}
 }
 
@@ -143,5 +145,7 @@ func (d *decoder) policy(p *logv1.Policy) state.Policy {
 		OnLost:    fromEnum(d, p.GetOnLost(), state.OnLostFail),
 		LostAfter: time.Duration(p.GetLostAfter()),
 		LogLimit:  p.GetLogLimit(),
+
+		TotalTimeout: time.Duration(p.GetTotalTimeout()),
 	}
 }

@@ -161,6 +161,7 @@ type Policy struct {
 	CatchUp       CatchUp
 	CatchUpWindow time.Duration
 	Timeout       time.Duration // 0: none
+	TotalTimeout  time.Duration // 0: none
 	KillGrace     time.Duration
 	QueueTimeout  time.Duration
 	StartWithin   time.Duration

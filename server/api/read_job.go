@@ -217,6 +217,7 @@ func (c scope) policy(p *schedv1.Policy) state.Policy {
 		KillGrace:     c.in("kill_grace").duration(p.GetKillGrace(), killGraces),
 		QueueTimeout:  c.in("queue_timeout").duration(p.GetQueueTimeout(), queueTimeouts),
 		StartWithin:   c.in("start_within").duration(p.GetStartWithin(), startWithins),
+		TotalTimeout:  c.in("total_timeout").duration(p.GetTotalTimeout(), timeouts),
 		Retry:         c.in("retry").retry(p.GetRetry()),
 		OnLost:        onLosts.read(c.in("on_lost"), p.GetOnLost()),
 		LostAfter:     c.in("lost_after").duration(p.GetLostAfter(), lostAfters),

@@ -123,6 +123,7 @@ func showPolicy(p *state.Policy) *schedv1.Policy {
 		KillGrace:     durationpb.New(p.KillGrace),
 		QueueTimeout:  durationpb.New(p.QueueTimeout),
 		StartWithin:   durationpb.New(p.StartWithin),
+		TotalTimeout:  durationpb.New(p.TotalTimeout),
 		Retry: &schedv1.Retry{
 			MaxAttempts: uint32(p.Retry.MaxAttempts), InitialDelay: durationpb.New(p.Retry.InitialDelay),
 			Multiplier: p.Retry.Multiplier, MaxDelay: durationpb.New(p.Retry.MaxDelay),

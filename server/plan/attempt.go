@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/schedd/schedd/raftstore/state"
@@ -49,8 +50,34 @@ func refusals(r *state.Run) (n int) {
 	return n
 }
 
-// verdict is the phase of a run that ends with this result.
+// verdict is the phase of a run that ends with this result. One that was ended
+// since it took too long in all is not cancelled: nobody has asked for that.
 func verdict(r *state.Run, a state.Attempt) (state.Phase, string) {
+	phase, why := verdictOf(r, a)
+	if phase != state.Cancelled || !overdue(r, r.CancelTime) {
+		return phase, why
+	}
+	if !strings.Contains(why, r.CancelNote) {
+		why = r.CancelNote + "; " + why
+	}
+	return state.TimedOut, why
+}
+
+// overdue tells whether a run has used up its total_timeout by then.
+func overdue(r *state.Run, then time.Time) bool {
+	deadline := deadline(r)
+	return !deadline.IsZero() && !then.Before(deadline)
+}
+
+// deadline is when a run has to have ended; zero: it may take any time.
+func deadline(r *state.Run) time.Time {
+	if r.Definition.Policy.TotalTimeout == 0 {
+		return time.Time{}
+	}
+	return r.Created.Add(r.Definition.Policy.TotalTimeout)
+}
+
+func verdictOf(r *state.Run, a state.Attempt) (state.Phase, string) {
 	cancelled := !r.CancelTime.IsZero()
 	switch a.Outcome {
 	case state.OutcomeSucceeded:
@@ -134,6 +161,30 @@ type Look struct {
 // Check says what to do about a run that has not ended. silent is since when
 // its worker has no session; zero when it has one.
 func Check(r *state.Run, silent, now time.Time) Look {
+	at := deadline(r)
+	switch {
+	case at.IsZero() || !r.CancelTime.IsZero():
+		return check(r, silent, now)
+	case !now.Before(at):
+		return Look{Command: stop(r)}
+	}
+	look := check(r, silent, now)
+	if look.Next.IsZero() || at.Before(look.Next) {
+		look.Next = at
+	}
+	return look
+}
+
+// stop ends a run that takes too long.
+func stop(r *state.Run) state.Command {
+	why := fmt.Sprintf("it took longer than its total_timeout of %v", r.Definition.Policy.TotalTimeout)
+	if r.Live() == nil {
+		return state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: why}
+	}
+	return state.Cancel{Run: r.ID, Note: why}
+}
+
+func check(r *state.Run, silent, now time.Time) Look {
 	p := r.Definition
 	live := r.Live()
 	switch {

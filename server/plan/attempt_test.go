@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -96,6 +97,8 @@ func TestBackoff(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	wait := func(d *state.Definition) { d.Policy.OnLost = state.OnLostWait }
+	total := func(d *state.Definition) { d.Policy.TotalTimeout = 10 * time.Minute }
+	both := func(d *state.Definition) { wait(d); total(d) }
 	tests := []struct {
 		name   string
 		edit   func(*state.Definition)
@@ -113,6 +116,13 @@ func TestCheck(t *testing.T) {
 		{"worker silent", nil, state.Running, time.Minute, time.Hour, "", 2 * time.Minute},
 		{"worker silent for too long", nil, state.Running, 3 * time.Minute, time.Hour, "lost", 0},
 		{"worker silent, and the job waits for it", wait, state.Running, 48 * time.Hour, 50 * time.Hour, "", 0},
+		{"waits, and may not take as long as it may wait", total, state.Pending, 0, 0, "queue", 10 * time.Minute},
+		{"waited for longer than all of it may take", total, state.Pending, 0, 10 * time.Minute, "give up", 0},
+		{"assigned, and has little time", total, state.Assigned, 0, 295 * time.Second, "launch", resend},
+		{"runs, and has some time", total, state.Running, 0, time.Minute, "", 9 * time.Minute},
+		{"runs for longer than all of it may take", total, state.Running, 0, 10 * time.Minute, "stop", 0},
+		{"its worker is waited for, as long as all of it may take", both, state.Running, time.Minute, time.Minute, "", 9 * time.Minute},
+		{"its worker was waited for too long", both, state.Running, time.Minute, 10 * time.Minute, "stop", 0},
 		{"assigned to a worker that is silent for too long", nil, state.Assigned, 3 * time.Minute, time.Hour, "lost", 0},
 	}
 	for _, tt := range tests {
@@ -151,6 +161,8 @@ func words(l Look) string {
 	switch c := l.Command.(type) {
 	case state.GiveUp:
 		return "give up"
+	case state.Cancel:
+		return "stop"
 	case state.Finish:
 		if c.Attempt.Outcome == state.OutcomeLost {
 			return "lost"
@@ -166,6 +178,38 @@ func words(l Look) string {
 		return "kill"
 	}
 	return ""
+}
+
+// A run that takes too long is ended as one that is cancelled, and has timed out.
+// Whoever ends well at the last moment has.
+func TestTotalTimeout(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		result state.Attempt
+		after  time.Duration
+		phase  state.Phase
+		reason string
+	}{
+		{"killed", state.Attempt{Outcome: state.OutcomeCancelled, Reason: "killed on request"}, 10 * time.Minute, state.TimedOut, "total_timeout of 10m0s; killed on request"},
+		{"failed", state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 3}, 10 * time.Minute, state.TimedOut, "total_timeout of 10m0s"},
+		{"lost", state.Attempt{Outcome: state.OutcomeLost, Reason: "silent"}, 10 * time.Minute, state.TimedOut, "total_timeout of 10m0s; silent"},
+		{"ended well", state.Attempt{Outcome: state.OutcomeSucceeded}, 10 * time.Minute, state.Succeeded, ""},
+		{"cancelled before", state.Attempt{Outcome: state.OutcomeCancelled}, 9 * time.Minute, state.Cancelled, "not needed"},
+	} {
+		w, _, r := running(t, func(d *state.Definition) {
+			d.Policy.TotalTimeout, d.Policy.Retry.MaxAttempts = 10*time.Minute, 9
+		})
+		at := noon.Add(test.after)
+		cancel, late := Check(r, time.Time{}, at).Command.(state.Cancel)
+		if !late {
+			cancel = state.Cancel{Run: r.ID, Note: "not needed"}
+		}
+		r = w.do(at, cancel).Run
+		f := Ended(r, r.Live().Fence, test.result, at)
+		if f.Phase != test.phase || !strings.Contains(f.Reason, test.reason) {
+			t.Errorf("%s: it is %v (%s), want %v (%s)", test.name, f.Phase, f.Reason, test.phase, test.reason)
+		}
+	}
 }
 
 // A cancelled run's worker is told until it answers.

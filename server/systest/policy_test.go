@@ -277,6 +277,56 @@ func TestRetry(t *testing.T) {
 	})
 }
 
+// A run may take a minute in all: with its retries, with a process that will not
+// end, without a worker that may have it, and while its worker is away.
+func TestTotalTimeout(t *testing.T) {
+	story(t, func(w *world) {
+		k := shop(w)
+		limit := func(p *schedv1.Policy) func(*schedv1.Job) {
+			p.TotalTimeout = seconds(60)
+			return policy(p)
+		}
+		w.does("fails", func(runner.Spec) fakerunner.Behaviour {
+			return fakerunner.Behaviour{Duration: 10 * time.Second, ExitCode: 1}
+		})
+		w.does("deaf", func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{Duration: -1, IgnoreTerm: true} })
+		w.takes("quick", 50*time.Second)
+		w.define(job("fails", limit(&schedv1.Policy{Retry: &schedv1.Retry{MaxAttempts: 100, InitialDelay: seconds(5), Multiplier: 1}})))
+		w.define(job("deaf", limit(&schedv1.Policy{KillGrace: seconds(7)})))
+		w.define(job("quick", limit(&schedv1.Policy{})))
+		w.define(job("nowhere", selector("zone=moon"), limit(&schedv1.Policy{})))
+		w.define(job("away", limit(&schedv1.Policy{OnLost: schedv1.OnLost_ON_LOST_WAIT})))
+		w.does("away", talker(3*time.Hour, time.Minute))
+		began := time.Now()
+		for _, j := range []string{"fails", "deaf", "quick", "nowhere"} {
+			w.run(j)
+		}
+		w.wait(30 * time.Second)
+		w.restart(time.Second) // it counts on
+		w.wait(2 * time.Minute)
+		w.has("quick", phaseSucceeded)
+		for name, end := range map[string]time.Duration{"fails": 60 * time.Second, "deaf": 67 * time.Second, "nowhere": 60 * time.Second} {
+			r := w.has(name, phaseTimedOut)[0]
+			if took := r.GetFinishedTime().AsTime().Sub(began); took < end || took > end+2*time.Second || !strings.Contains(r.GetReason(), "total_timeout of 1m0s") {
+				w.Errorf("%s took %v (%s), want %v", name, took, r.GetReason(), end)
+			}
+		}
+
+		// Its worker is away when the time is up, and learns of it later.
+		w.run("away")
+		w.wait(10 * time.Second)
+		k.link.cut()
+		w.wait(2 * time.Minute)
+		k.link.mend()
+		w.wait(time.Minute)
+		w.has("away", phaseTimedOut)
+		if n := len(k.host.Running()); n != 0 {
+			w.Errorf("%d processes still run", n)
+		}
+		w.check()
+	})
+}
+
 // The primary is killed between two attempts: the retry is not forgotten.
 func TestRetrySurvives(t *testing.T) {
 	story(t, func(w *world) {

@@ -1691,6 +1691,10 @@ type Policy struct {
 	// LogLimitBytes bounds each attempt's log; over it, head and tail are kept
 	// with a marker between. 64 KiB to 16 GiB, default 64 MiB.
 	LogLimitBytes int64 `protobuf:"varint,12,opt,name=log_limit_bytes,json=logLimitBytes,proto3" json:"log_limit_bytes,omitempty"`
+	// TotalTimeout of the whole run, counted from its creation, with all that it
+	// waits and all its attempts: then it is TIMED_OUT, and an attempt that runs is
+	// ended as by CancelRun. 0 means none, which is the default.
+	TotalTimeout  *durationpb.Duration `protobuf:"bytes,13,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1807,6 +1811,13 @@ func (x *Policy) GetLogLimitBytes() int64 {
 		return x.LogLimitBytes
 	}
 	return 0
+}
+
+func (x *Policy) GetTotalTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.TotalTimeout
+	}
+	return nil
 }
 
 // Retry says how failed attempts are tried again.
@@ -3418,7 +3429,7 @@ const file_schedd_v1_job_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
 	"\x06Target\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x12/\n" +
-	"\bstrategy\x18\x02 \x01(\x0e2\x13.schedd.v1.StrategyR\bstrategy\"\xf8\x04\n" +
+	"\bstrategy\x18\x02 \x01(\x0e2\x13.schedd.v1.StrategyR\bstrategy\"\xb8\x05\n" +
 	"\x06Policy\x12,\n" +
 	"\aoverlap\x18\x01 \x01(\x0e2\x12.schedd.v1.OverlapR\aoverlap\x12%\n" +
 	"\x0emax_concurrent\x18\x02 \x01(\rR\rmaxConcurrent\x12-\n" +
@@ -3434,7 +3445,8 @@ const file_schedd_v1_job_proto_rawDesc = "" +
 	" \x01(\x0e2\x11.schedd.v1.OnLostR\x06onLost\x128\n" +
 	"\n" +
 	"lost_after\x18\v \x01(\v2\x19.google.protobuf.DurationR\tlostAfter\x12&\n" +
-	"\x0flog_limit_bytes\x18\f \x01(\x03R\rlogLimitBytesJ\x04\b\r\x10 \"\xe1\x01\n" +
+	"\x0flog_limit_bytes\x18\f \x01(\x03R\rlogLimitBytes\x12>\n" +
+	"\rtotal_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\ftotalTimeoutJ\x04\b\x0e\x10 \"\xe1\x01\n" +
 	"\x05Retry\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\rR\vmaxAttempts\x12>\n" +
 	"\rinitial_delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\finitialDelay\x12\x1e\n" +
@@ -3714,57 +3726,58 @@ var file_schedd_v1_job_proto_depIdxs = []int32{
 	22, // 41: schedd.v1.Policy.retry:type_name -> schedd.v1.Retry
 	5,  // 42: schedd.v1.Policy.on_lost:type_name -> schedd.v1.OnLost
 	50, // 43: schedd.v1.Policy.lost_after:type_name -> google.protobuf.Duration
-	50, // 44: schedd.v1.Retry.initial_delay:type_name -> google.protobuf.Duration
-	50, // 45: schedd.v1.Retry.max_delay:type_name -> google.protobuf.Duration
-	7,  // 46: schedd.v1.PutJobRequest.job:type_name -> schedd.v1.Job
-	7,  // 47: schedd.v1.PutJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 48: schedd.v1.GetJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 49: schedd.v1.ListJobsResponse.jobs:type_name -> schedd.v1.Job
-	49, // 50: schedd.v1.PauseJobRequest.until:type_name -> google.protobuf.Timestamp
-	7,  // 51: schedd.v1.PauseJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 52: schedd.v1.ResumeJobResponse.job:type_name -> schedd.v1.Job
-	51, // 53: schedd.v1.RunJobResponse.run:type_name -> schedd.v1.Run
-	9,  // 54: schedd.v1.PreviewScheduleRequest.triggers:type_name -> schedd.v1.Trigger
-	49, // 55: schedd.v1.PreviewScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
-	39, // 56: schedd.v1.PreviewScheduleResponse.occurrences:type_name -> schedd.v1.PreviewedOccurrence
-	49, // 57: schedd.v1.PreviewedOccurrence.nominal_time:type_name -> google.protobuf.Timestamp
-	49, // 58: schedd.v1.PreviewedOccurrence.due_time:type_name -> google.protobuf.Timestamp
-	50, // 59: schedd.v1.PreviewedOccurrence.utc_offset:type_name -> google.protobuf.Duration
-	49, // 60: schedd.v1.VerifyLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
-	49, // 61: schedd.v1.VerifyLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
-	42, // 62: schedd.v1.VerifyLedgerResponse.triggers:type_name -> schedd.v1.TriggerVerdict
-	49, // 63: schedd.v1.TriggerVerdict.start_time:type_name -> google.protobuf.Timestamp
-	49, // 64: schedd.v1.TriggerVerdict.decided_until:type_name -> google.protobuf.Timestamp
-	44, // 65: schedd.v1.TriggerVerdict.differences:type_name -> schedd.v1.LedgerDifference
-	43, // 66: schedd.v1.TriggerVerdict.spans:type_name -> schedd.v1.LedgerSpan
-	49, // 67: schedd.v1.LedgerSpan.first_time:type_name -> google.protobuf.Timestamp
-	49, // 68: schedd.v1.LedgerSpan.last_time:type_name -> google.protobuf.Timestamp
-	6,  // 69: schedd.v1.LedgerSpan.decision:type_name -> schedd.v1.Decision
-	49, // 70: schedd.v1.LedgerDifference.start_time:type_name -> google.protobuf.Timestamp
-	49, // 71: schedd.v1.LedgerDifference.end_time:type_name -> google.protobuf.Timestamp
-	23, // 72: schedd.v1.JobService.PutJob:input_type -> schedd.v1.PutJobRequest
-	25, // 73: schedd.v1.JobService.GetJob:input_type -> schedd.v1.GetJobRequest
-	27, // 74: schedd.v1.JobService.ListJobs:input_type -> schedd.v1.ListJobsRequest
-	29, // 75: schedd.v1.JobService.DeleteJob:input_type -> schedd.v1.DeleteJobRequest
-	31, // 76: schedd.v1.JobService.PauseJob:input_type -> schedd.v1.PauseJobRequest
-	33, // 77: schedd.v1.JobService.ResumeJob:input_type -> schedd.v1.ResumeJobRequest
-	35, // 78: schedd.v1.JobService.RunJob:input_type -> schedd.v1.RunJobRequest
-	37, // 79: schedd.v1.JobService.PreviewSchedule:input_type -> schedd.v1.PreviewScheduleRequest
-	40, // 80: schedd.v1.JobService.VerifyLedger:input_type -> schedd.v1.VerifyLedgerRequest
-	24, // 81: schedd.v1.JobService.PutJob:output_type -> schedd.v1.PutJobResponse
-	26, // 82: schedd.v1.JobService.GetJob:output_type -> schedd.v1.GetJobResponse
-	28, // 83: schedd.v1.JobService.ListJobs:output_type -> schedd.v1.ListJobsResponse
-	30, // 84: schedd.v1.JobService.DeleteJob:output_type -> schedd.v1.DeleteJobResponse
-	32, // 85: schedd.v1.JobService.PauseJob:output_type -> schedd.v1.PauseJobResponse
-	34, // 86: schedd.v1.JobService.ResumeJob:output_type -> schedd.v1.ResumeJobResponse
-	36, // 87: schedd.v1.JobService.RunJob:output_type -> schedd.v1.RunJobResponse
-	38, // 88: schedd.v1.JobService.PreviewSchedule:output_type -> schedd.v1.PreviewScheduleResponse
-	41, // 89: schedd.v1.JobService.VerifyLedger:output_type -> schedd.v1.VerifyLedgerResponse
-	81, // [81:90] is the sub-list for method output_type
-	72, // [72:81] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	50, // 44: schedd.v1.Policy.total_timeout:type_name -> google.protobuf.Duration
+	50, // 45: schedd.v1.Retry.initial_delay:type_name -> google.protobuf.Duration
+	50, // 46: schedd.v1.Retry.max_delay:type_name -> google.protobuf.Duration
+	7,  // 47: schedd.v1.PutJobRequest.job:type_name -> schedd.v1.Job
+	7,  // 48: schedd.v1.PutJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 49: schedd.v1.GetJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 50: schedd.v1.ListJobsResponse.jobs:type_name -> schedd.v1.Job
+	49, // 51: schedd.v1.PauseJobRequest.until:type_name -> google.protobuf.Timestamp
+	7,  // 52: schedd.v1.PauseJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 53: schedd.v1.ResumeJobResponse.job:type_name -> schedd.v1.Job
+	51, // 54: schedd.v1.RunJobResponse.run:type_name -> schedd.v1.Run
+	9,  // 55: schedd.v1.PreviewScheduleRequest.triggers:type_name -> schedd.v1.Trigger
+	49, // 56: schedd.v1.PreviewScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
+	39, // 57: schedd.v1.PreviewScheduleResponse.occurrences:type_name -> schedd.v1.PreviewedOccurrence
+	49, // 58: schedd.v1.PreviewedOccurrence.nominal_time:type_name -> google.protobuf.Timestamp
+	49, // 59: schedd.v1.PreviewedOccurrence.due_time:type_name -> google.protobuf.Timestamp
+	50, // 60: schedd.v1.PreviewedOccurrence.utc_offset:type_name -> google.protobuf.Duration
+	49, // 61: schedd.v1.VerifyLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
+	49, // 62: schedd.v1.VerifyLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
+	42, // 63: schedd.v1.VerifyLedgerResponse.triggers:type_name -> schedd.v1.TriggerVerdict
+	49, // 64: schedd.v1.TriggerVerdict.start_time:type_name -> google.protobuf.Timestamp
+	49, // 65: schedd.v1.TriggerVerdict.decided_until:type_name -> google.protobuf.Timestamp
+	44, // 66: schedd.v1.TriggerVerdict.differences:type_name -> schedd.v1.LedgerDifference
+	43, // 67: schedd.v1.TriggerVerdict.spans:type_name -> schedd.v1.LedgerSpan
+	49, // 68: schedd.v1.LedgerSpan.first_time:type_name -> google.protobuf.Timestamp
+	49, // 69: schedd.v1.LedgerSpan.last_time:type_name -> google.protobuf.Timestamp
+	6,  // 70: schedd.v1.LedgerSpan.decision:type_name -> schedd.v1.Decision
+	49, // 71: schedd.v1.LedgerDifference.start_time:type_name -> google.protobuf.Timestamp
+	49, // 72: schedd.v1.LedgerDifference.end_time:type_name -> google.protobuf.Timestamp
+	23, // 73: schedd.v1.JobService.PutJob:input_type -> schedd.v1.PutJobRequest
+	25, // 74: schedd.v1.JobService.GetJob:input_type -> schedd.v1.GetJobRequest
+	27, // 75: schedd.v1.JobService.ListJobs:input_type -> schedd.v1.ListJobsRequest
+	29, // 76: schedd.v1.JobService.DeleteJob:input_type -> schedd.v1.DeleteJobRequest
+	31, // 77: schedd.v1.JobService.PauseJob:input_type -> schedd.v1.PauseJobRequest
+	33, // 78: schedd.v1.JobService.ResumeJob:input_type -> schedd.v1.ResumeJobRequest
+	35, // 79: schedd.v1.JobService.RunJob:input_type -> schedd.v1.RunJobRequest
+	37, // 80: schedd.v1.JobService.PreviewSchedule:input_type -> schedd.v1.PreviewScheduleRequest
+	40, // 81: schedd.v1.JobService.VerifyLedger:input_type -> schedd.v1.VerifyLedgerRequest
+	24, // 82: schedd.v1.JobService.PutJob:output_type -> schedd.v1.PutJobResponse
+	26, // 83: schedd.v1.JobService.GetJob:output_type -> schedd.v1.GetJobResponse
+	28, // 84: schedd.v1.JobService.ListJobs:output_type -> schedd.v1.ListJobsResponse
+	30, // 85: schedd.v1.JobService.DeleteJob:output_type -> schedd.v1.DeleteJobResponse
+	32, // 86: schedd.v1.JobService.PauseJob:output_type -> schedd.v1.PauseJobResponse
+	34, // 87: schedd.v1.JobService.ResumeJob:output_type -> schedd.v1.ResumeJobResponse
+	36, // 88: schedd.v1.JobService.RunJob:output_type -> schedd.v1.RunJobResponse
+	38, // 89: schedd.v1.JobService.PreviewSchedule:output_type -> schedd.v1.PreviewScheduleResponse
+	41, // 90: schedd.v1.JobService.VerifyLedger:output_type -> schedd.v1.VerifyLedgerResponse
+	82, // [82:91] is the sub-list for method output_type
+	73, // [73:82] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_schedd_v1_job_proto_init() }

@@ -217,6 +217,8 @@ func TestOperands(t *testing.T) {
 
 // One environment serves all commands, and still none may be misspelt.
 func TestEnvironmentServesAll(t *testing.T) {
+	dir := t.TempDir()
+	start(t, dir).stop()
 	for name, value := range map[string]string{
 		"SCHEDD_SERVER": "127.0.0.1:1", "SCHEDD_FORCE": "true", "SCHEDD_PEER": "p1=h:1,p2=h:2", "SCHEDD_NODE_ID": "p1", "SCHEDD_DEMO": "true",
 	} {
@@ -228,7 +230,7 @@ func TestEnvironmentServesAll(t *testing.T) {
 	}
 	says(t, 1, []string{"connect: connection refused"}, "snapshot", "save", file) // it is forced, to that address
 	says(t, 1, []string{"damaged"}, "snapshot", "inspect", file)
-	says(t, 0, []string{"of primary p1", "p1 at h:1", "p2 at h:2"}, "recover", "--data-dir", t.TempDir(), "--dry-run")
+	says(t, 0, []string{"of primary p1", "p1 at h:1", "p2 at h:2"}, "recover", "--data-dir", dir, "--dry-run")
 	says(t, 2, []string{"can be reached by others"}, "serve", "--api-addr", ":7421")
 	says(t, 2, []string{"can be reached by others"}, "dev", "--api-addr", "0.0.0.0:1")
 	t.Setenv("SCHEDD_SERVR", "x")
