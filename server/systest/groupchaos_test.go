@@ -88,7 +88,7 @@ func (c *groupChaos) next() {
 	}
 	what := one(c.dice, slices.Sorted(maps.Keys(things))...)
 	c.did[what]++
-	c.log.Info("chaos: " + what)
+	c.log.Info("chaos", "what", what)
 	things[what]()
 }
 
