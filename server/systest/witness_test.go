@@ -33,6 +33,9 @@ type witnesses struct {
 
 	mu      sync.Mutex // guards the following
 	history []porcupine.Operation
+	job     int       // the number of the one that is used
+	since   time.Time // when it was used first
+	lost    int       // calls on it without an answer
 }
 
 // question is what a call asks, and answer what came of it.
@@ -50,9 +53,11 @@ type (
 )
 
 const (
-	// witnessFor is how long one job is used. A call without an answer goes with
-	// all that come after it, and the check takes ever longer.
-	witnessFor = 2 * time.Minute
+	// witnessFor is how long one job is used, and witnessLost how many of the calls on
+	// it may be without an answer. Such a call goes with all that come after it, and
+	// the check takes ever longer.
+	witnessFor  = 2 * time.Minute
+	witnessLost = 6
 	// witnessWait is how long people wait for an answer.
 	witnessWait = 7 * time.Second
 	witnessKey  = "value" // of the label that holds what was put
@@ -80,7 +85,6 @@ func (s *witnesses) live(ctx context.Context, dice *rand.Rand, id int) {
 	}
 	defer func() { _ = conn.Close() }() // nobody waits for what it still has to say
 	jobs := schedv1.NewJobServiceClient(conn)
-	began := time.Now()
 	for n := 1; ctx.Err() == nil; n++ {
 		select {
 		case <-ctx.Done():
@@ -91,7 +95,7 @@ func (s *witnesses) live(ctx context.Context, dice *rand.Rand, id int) {
 			way.reset() // and to another primary
 		}
 		q := question{
-			job: fmt.Sprint("seen-", time.Since(began)/witnessFor), op: one(dice, "put", "put", "get", "get", "get", "delete"),
+			job: s.current(), op: one(dice, "put", "put", "get", "get", "get", "delete"),
 			value: 1000*n + id,
 		}
 		o := porcupine.Operation{ClientId: id, Input: q, Call: time.Now().UnixNano()}
@@ -104,9 +108,26 @@ func (s *witnesses) live(ctx context.Context, dice *rand.Rand, id int) {
 		default:
 			o.Return = math.MaxInt64
 		}
-		s.mu.Lock()
-		s.history = append(s.history, o)
-		s.mu.Unlock()
+		s.enter(o)
+	}
+}
+
+// current names the job that is used now.
+func (s *witnesses) current() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost >= witnessLost || time.Since(s.since) > witnessFor {
+		s.job, s.since, s.lost = s.job+1, time.Now(), 0
+	}
+	return fmt.Sprint("seen-", s.job)
+}
+
+func (s *witnesses) enter(o porcupine.Operation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history = append(s.history, o)
+	if o.Return == math.MaxInt64 {
+		s.lost++
 	}
 }
 
