@@ -69,9 +69,10 @@ func overdue(r *state.Run, then time.Time) bool {
 	return !deadline.IsZero() && !then.Before(deadline)
 }
 
-// deadline is when a run has to have ended; zero: it may take any time.
+// deadline is when a run has to have ended; zero: it may take any time, or has
+// ended.
 func deadline(r *state.Run) time.Time {
-	if r.Definition.Policy.TotalTimeout == 0 {
+	if r.Definition == nil || r.Definition.Policy.TotalTimeout == 0 {
 		return time.Time{}
 	}
 	return r.Created.Add(r.Definition.Policy.TotalTimeout)

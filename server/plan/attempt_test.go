@@ -212,6 +212,21 @@ func TestTotalTimeout(t *testing.T) {
 	}
 }
 
+// A worker tells how an attempt ended of which nobody expects anything any more.
+func TestLateResult(t *testing.T) {
+	w, _, r := running(t, nil)
+	r = w.do(noon, state.Cancel{Run: r.ID}).Run
+	fence := r.Live().Fence
+	r = w.do(noon, Ended(r, fence, state.Attempt{Outcome: state.OutcomeLost}, noon)).Run
+	if !r.Phase.Final() {
+		t.Fatalf("the run is %v", r.Phase)
+	}
+	late := w.do(noon, Ended(r, fence, state.Attempt{Outcome: state.OutcomeCancelled}, noon)).Run
+	if late.Phase != r.Phase || late.Attempts[0].Late != state.OutcomeCancelled {
+		t.Errorf("the run is %v, its attempt was late with %v", late.Phase, late.Attempts[0].Late)
+	}
+}
+
 // A cancelled run's worker is told until it answers.
 func TestCheckCancelled(t *testing.T) {
 	w, _, r := running(t, nil)
