@@ -22,9 +22,14 @@ const (
 	cancels = 100
 	// cancelWithin is what 99 of 100 of them have to take effect in.
 	cancelWithin = 150 * time.Millisecond
-	// cancelSlack is how many times as long it may take here, or as on an idle link
-	// of this machine, before the test fails.
-	cancelSlack = 10
+	// cancelSlack is how much longer than promised, or than on the idle link of the
+	// same run if that is worse, it may take before the test fails: what the machine
+	// itself is late by comes on top of both. Output that is sent without credit
+	// fills the link's queues, and makes it far more.
+	cancelSlack = 150 * time.Millisecond
+	// recordSlack is the same for the end on record, which waits for disks that other
+	// tests keep busy.
+	recordSlack = time.Second
 )
 
 // slow is a link of 10 Mbit/s and 20 ms.
@@ -57,11 +62,12 @@ func slowLink(t *testing.T, l *lab) {
 	for _, m := range []struct {
 		what       string
 		idle, busy []time.Duration
-	}{{"signalled", idle.signalled, busy.signalled}, {"on record", idle.recorded, busy.recorded}} {
+		slack      time.Duration
+	}{{"signalled", idle.signalled, busy.signalled, cancelSlack}, {"on record", idle.recorded, busy.recorded, recordSlack}} {
 		p99 := percentile(m.busy, 99)
 		measured(t, "10 Mbit/s, 20 ms, log flood at %.2f MB/s: a cancelled run is %s after p50 %v, p99 %v (promised p99: %v); idle link: p50 %v, p99 %v",
 			speed/1e6, m.what, percentile(m.busy, 50), p99, cancelWithin, percentile(m.idle, 50), percentile(m.idle, 99))
-		if p99 > cancelSlack*max(cancelWithin, percentile(m.idle, 99)) {
+		if p99 > m.slack+max(cancelWithin, percentile(m.idle, 99)) {
 			t.Errorf("cancelling takes %v", p99)
 		}
 	}

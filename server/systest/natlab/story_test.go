@@ -125,18 +125,36 @@ func (s *story) mistakes(proof *schedv1.VerifyLedgerResponse) (faults []error) {
 	return faults
 }
 
-// late returns how late decisions were, and processes ran, of what was due after
-// since, or just before: the worst of each.
-func (s *story) late(since time.Time) (decided, ran time.Duration) {
+// lateness is how late decisions were, and processes ran: the worst of each.
+type lateness struct {
+	decided, ran time.Duration
+	slowest      *schedv1.Run // that ran so late
+}
+
+// String says what there is to say about it.
+func (l lateness) String() string {
+	text := fmt.Sprintf("decided at most %v late, running at most %v late", l.decided.Round(time.Millisecond), l.ran.Round(time.Millisecond))
+	if l.ran-l.decided > time.Second {
+		text += fmt.Sprintf(", which is %v", l.slowest)
+	}
+	return text
+}
+
+// late returns how late it was of what was due after since, or just before.
+func (s *story) late(since time.Time) (l lateness) {
 	for _, r := range s.runs {
-		if nominal := r.GetNominalTime().AsTime(); nominal.After(since.Add(-time.Second)) { // with what was under way
-			decided = max(decided, r.GetCreatedTime().AsTime().Sub(nominal))
-			for _, a := range r.GetAttempts() {
-				ran = max(ran, s.effects[fmt.Sprint(r.GetId(), "/", a.GetNumber())].at.Sub(nominal))
+		nominal := r.GetNominalTime().AsTime()
+		if !nominal.After(since.Add(-time.Second)) { // with what was under way
+			continue
+		}
+		l.decided = max(l.decided, r.GetCreatedTime().AsTime().Sub(nominal))
+		for _, a := range r.GetAttempts() {
+			if ran := s.effects[fmt.Sprint(r.GetId(), "/", a.GetNumber())].at.Sub(nominal); ran > l.ran || l.slowest == nil {
+				l.ran, l.slowest = ran, r
 			}
 		}
 	}
-	return decided, ran
+	return l
 }
 
 // miscounted says what is wrong with a log of counting.
