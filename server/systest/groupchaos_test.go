@@ -1,6 +1,7 @@
 package systest
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -20,6 +21,7 @@ func TestGroupChaos(t *testing.T) {
 	if testing.Short() {
 		life = 15 * time.Minute
 	}
+	life = cmp.Or(*long, life)
 	seeds(t, 1, func(w *world, dice *rand.Rand) {
 		c := newGroupChaos(w, dice, 3, 45, 5)
 		c.live(life)
