@@ -2,7 +2,7 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build dev check test e2e sim fuzz bench fmt gen clean
+.PHONY: help tools build dev check test e2e sim mutants fuzz bench fmt gen clean
 
 TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
 MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
@@ -28,7 +28,7 @@ build: ## the programs, into ./bin
 dev: build ## a whole schedd on this machine, with a few jobs to look at
 	bin/schedd dev --demo
 
-check: tools build ## all that CI runs: format, lint, generated code, tests with -race, simulation, end to end
+check: tools build ## all that CI runs: format, lint, generated code, tests with -race, simulation, mutants, end to end
 	@echo "== format"
 	bin/golangci-lint fmt --diff
 	bin/buf format --diff --exit-code
@@ -46,6 +46,8 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(race); go test -v $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 30m ./... 2>&1 | $(summary)
 	@echo "== simulation"
 	@$(MAKE) --no-print-directory sim
+	@echo "== mutants"
+	@.ci/mutants
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
 	@echo "== deploy"
@@ -66,6 +68,9 @@ e2e: build ## the tests with real processes and networks; all of them as root, w
 
 sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each
 	@go test -v -count=1 -timeout 0 -run '^TestSimulation$$' ./server/systest -args -more $(SEEDS) -fresh $(SEEDS) -long $(HOURS)h 2>&1 | $(summary)
+
+mutants: ## break each promise once, and see that a test notices
+	@.ci/mutants
 
 fuzz: ## each fuzz target for FUZZTIME, one after the other
 	@for pkg in $$(go list ./...); do \
