@@ -41,5 +41,6 @@
 // Soon after a log was sealed, when the group changes or a primary is back, and
 // every ten minutes, its holders compare what they have. Who lacks something pulls it; the first of
 // those who lack nothing pushes to those who do. So a primary that begins with an
-// empty disk has all its copies back after a while.
+// empty disk has all its copies back after a while. Until then [Store.Missing] counts
+// what it lacks.
 package replica

@@ -303,8 +303,8 @@ func (l *link) relearn(ctx context.Context) error {
 			s.pushLocked(e, g)
 		}
 	}
+	s.stirLocked(false)
 	s.mu.Unlock()
-	signal(s.news)
 	s.log.Info("a primary takes copies of logs again", "primary", l.id)
 	return nil
 }

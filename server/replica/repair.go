@@ -16,8 +16,9 @@ const (
 	// they have of it: by then it has been pushed, if all is well.
 	compareAfter = 3 * time.Second
 	// sweepEvery is how often they compare all of them, and sweepSoon how long
-	// after the start, a change of the group or the return of a primary they do,
-	// if the last time was sweepRest ago.
+	// after the start, a change of the group or the return of a primary they do; but
+	// after the last only if the last time was sweepRest ago. That is also how often
+	// what is missing is looked for.
 	sweepEvery = 10 * time.Minute
 	sweepSoon  = 5 * time.Second
 	sweepRest  = time.Minute
@@ -97,24 +98,50 @@ func (s *Store) compareSealed(ctx context.Context) {
 	}
 }
 
-// sweepAll compares all logs from time to time, and soon after the group has
-// changed or a primary is back.
+// sweepAll compares all logs from time to time, and soon after the group or all
+// that is remembered has changed, or a primary is back. What is missing after that
+// is looked for again sooner than all is.
 func (s *Store) sweepAll(ctx context.Context) {
+	var last time.Time // when all were compared
+	due := time.Now().Add(sweepSoon)
 	next := time.NewTimer(sweepSoon)
 	defer next.Stop()
-	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.news:
-			next.Reset(max(sweepSoon, sweepRest-time.Since(last)))
+			if at := s.sweepAt(last); at.Before(due) {
+				due = at
+			}
 		case <-next.C:
+			if time.Now().Before(due) {
+				s.compareAll(ctx, s.missing())
+				break
+			}
 			s.sweep(ctx)
 			last = time.Now()
-			next.Reset(sweepEvery - time.Duration(rand.Int64N(int64(sweepEvery/5))))
+			due = last.Add(sweepEvery - time.Duration(rand.Int64N(int64(sweepEvery/5))))
 		}
+		wait := time.Until(due)
+		if len(s.missing()) > 0 {
+			wait = min(wait, sweepRest)
+		}
+		next.Reset(wait)
 	}
+}
+
+// sweepAt returns when all logs are compared after there was news, if they were
+// last. A primary that comes and goes may not have it done all the time; but one
+// that has to keep what it lacks must not wait, since people go on by then.
+func (s *Store) sweepAt(last time.Time) time.Time {
+	soon := time.Now().Add(sweepSoon)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if rested := last.Add(sweepRest); !s.urgent && rested.After(soon) {
+		return rested
+	}
+	return soon
 }
 
 // due takes out the sealed logs whose time has come.
@@ -131,27 +158,13 @@ func (s *Store) due(now time.Time) []want {
 	return ws
 }
 
-// sweep compares all logs that this primary should have. What it has and nobody
-// remembers is left alone: it is about to be removed, and others may have done so.
+// sweep compares all logs that this primary should have, those that it lacks first.
+// What it has and nobody remembers is left alone: it is about to be removed, and
+// others may have done so.
 func (s *Store) sweep(ctx context.Context) {
-	g := s.now()
-	if g.alone {
-		return
-	}
-	var some []want
-	for k, length := range s.known {
-		if !slices.Contains(Holders(k, g.members), g.self) {
-			continue
-		}
-		if some = append(some, want{k, length}); len(some) == maxKeys {
-			s.compareAll(ctx, some)
-			some = some[:0]
-		}
-		if ctx.Err() != nil {
-			return
-		}
-	}
-	s.compareAll(ctx, some)
+	missing, others := s.survey()
+	s.compareAll(ctx, missing)
+	s.compareAll(ctx, others)
 }
 
 // compareAll compares logs with what others have, and repairs what is to be
@@ -234,11 +247,7 @@ func (s *Store) repairAll(ctx context.Context, g *group, ws []want, all []map[st
 	defer wg.Wait()
 	for i, w := range ws {
 		todo := compare(w, Holders(w.key, g.members), g.self, all[i])
-		if todo.safe {
-			s.mu.Lock()
-			s.whole[w.key] = struct{}{}
-			s.mu.Unlock()
-		}
+		s.note(w, todo)
 		if !todo.pull && len(todo.push) == 0 {
 			continue
 		}
@@ -248,7 +257,7 @@ func (s *Store) repairAll(ctx context.Context, g *group, ws []want, all []map[st
 			return
 		}
 		wg.Go(func() {
-			s.mend(ctx, g, w.key, all[i], todo)
+			s.mend(ctx, g, w, all[i], todo)
 			<-s.repairs
 		})
 	}
@@ -256,9 +265,10 @@ func (s *Store) repairAll(ctx context.Context, g *group, ws []want, all []map[st
 
 // todo is what this primary does about a log.
 type todo struct {
-	safe bool     // all of it is durable
-	pull bool     // others have more
-	push []string // who has less
+	safe  bool     // all of it is durable
+	lacks bool     // this primary lacks something of it, or can't tell
+	pull  bool     // others have more
+	push  []string // who has less
 }
 
 // compare decides what this primary does about a log, by what those that have
@@ -280,9 +290,17 @@ func compare(w want, holders []string, self string, has map[string]have) (t todo
 		longest = min(longest, own.length)
 	}
 	if own.known < longest {
-		t.pull = true
+		t.pull, t.lacks = true, true
 		return t
 	}
+	answered := 0
+	for _, id := range holders {
+		if _, ok := has[id]; ok {
+			answered++
+		}
+	}
+	unsynced := own.sealed && own.known >= own.length
+	t.lacks = !own.whole() && (unsynced || answered < sureFor(len(holders)))
 	first := slices.IndexFunc(holders, func(id string) bool { h, answered := has[id]; return answered && h.known >= longest })
 	if first < 0 || holders[first] != self {
 		return t
@@ -297,7 +315,8 @@ func compare(w want, holders []string, self string, has map[string]have) (t todo
 
 // mend does what is to be done about one log. What fails is done by the next
 // sweep.
-func (s *Store) mend(ctx context.Context, g *group, k runlog.Key, has map[string]have, t todo) {
+func (s *Store) mend(ctx context.Context, g *group, w want, has map[string]have, t todo) {
+	k := w.key
 	e := s.use(k)
 	defer s.leave(e)
 	for id, h := range has {
@@ -305,8 +324,8 @@ func (s *Store) mend(ctx context.Context, g *group, k runlog.Key, has map[string
 			s.learn(e, g, id, h)
 		}
 	}
-	if t.pull {
-		s.pullLater(ctx, e, g, has)
+	if t.pull && s.pullLater(ctx, e, g, has) {
+		s.note(w, todo{})
 	}
 	for _, id := range t.push {
 		s.mu.Lock()
@@ -322,12 +341,13 @@ func (s *Store) mend(ctx context.Context, g *group, k runlog.Key, has map[string
 	}
 }
 
-// pullLater pulls what a holder lacks, and syncs it.
-func (s *Store) pullLater(ctx context.Context, e *entry, g *group, has map[string]have) {
+// pullLater pulls what a holder lacks, and syncs it. It reports whether all that
+// others had is here.
+func (s *Store) pullLater(ctx context.Context, e *entry, g *group, has map[string]have) bool {
 	select {
 	case e.turn <- struct{}{}:
 	case <-ctx.Done():
-		return
+		return false
 	}
 	defer func() { <-e.turn }()
 	delete(has, g.self)
@@ -338,4 +358,5 @@ func (s *Store) pullLater(ctx context.Context, e *entry, g *group, has map[strin
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("a log is not repaired yet", "run", e.key.Run, "attempt", e.key.Attempt, "err", err)
 	}
+	return err == nil
 }

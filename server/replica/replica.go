@@ -71,7 +71,7 @@ type Store struct {
 	stale  atomic.Bool           // the members may have changed
 	group  atomic.Pointer[group] // as last looked at
 	looked chan struct{}         // holds a token when the group has changed
-	news   chan struct{}         // likewise, or a primary is back: logs are to be compared
+	news   chan struct{}         // likewise when all logs are to be compared
 	noted  chan struct{}         // likewise when a log was sealed
 
 	repairs chan struct{} // holds a token for each log that is being repaired
@@ -83,6 +83,11 @@ type Store struct {
 	entries map[runlog.Key]*entry
 	whole   map[runlog.Key]struct{} // complete here and known to be durable
 	sealed  map[runlog.Key]sealing  // to be compared soon
+
+	round    uint64               // grows when all logs are to be compared anew
+	urgent   bool                 // they are, without a rest
+	surveyed uint64               // the round in which lacking was last made
+	lacking  map[runlog.Key]int64 // this primary should have them, and lacks something; where they end
 }
 
 // group is who is in it. It is replaced, never changed.
@@ -105,6 +110,7 @@ func New(c Config) *Store {
 		entries: map[runlog.Key]*entry{},
 		whole:   map[runlog.Key]struct{}{},
 		sealed:  map[runlog.Key]sealing{},
+		lacking: map[runlog.Key]int64{},
 	}
 	s.group.Store(&group{})
 	s.look()
@@ -151,6 +157,7 @@ func (s *Store) look() {
 		}
 	}
 	s.group.Store(g)
+	s.stirLocked(true)
 	s.mu.Unlock()
 	signal(s.looked)
 }
@@ -267,6 +274,7 @@ func (s *Store) Remove(ks ...runlog.Key) error {
 		delete(s.entries, k)
 		delete(s.whole, k)
 		delete(s.sealed, k)
+		delete(s.lacking, k)
 	}
 	return err
 }
@@ -283,9 +291,7 @@ func (s *Store) Run(ctx context.Context) {
 	tidy := time.NewTicker(tidyEvery)
 	defer tidy.Stop()
 	for ctx.Err() == nil {
-		if s.runLinks(ctx, &wg, running) {
-			signal(s.news)
-		}
+		s.runLinks(ctx, &wg, running)
 		select {
 		case <-ctx.Done():
 		case <-s.looked:
@@ -297,9 +303,8 @@ func (s *Store) Run(ctx context.Context) {
 	}
 }
 
-// runLinks runs the links that are new and ends those whose primary has left. It
-// returns whether there were any.
-func (s *Store) runLinks(ctx context.Context, wg *sync.WaitGroup, running map[*link]context.CancelFunc) (changed bool) {
+// runLinks runs the links that are new and ends those whose primary has left.
+func (s *Store) runLinks(ctx context.Context, wg *sync.WaitGroup, running map[*link]context.CancelFunc) {
 	s.mu.Lock()
 	links := make(map[*link]bool, len(s.links))
 	for _, l := range s.links {
@@ -310,7 +315,6 @@ func (s *Store) runLinks(ctx context.Context, wg *sync.WaitGroup, running map[*l
 		if !links[l] {
 			end()
 			delete(running, l)
-			changed = true
 		}
 	}
 	for l := range links {
@@ -318,10 +322,8 @@ func (s *Store) runLinks(ctx context.Context, wg *sync.WaitGroup, running map[*l
 			ctx, end := context.WithCancel(ctx)
 			running[l] = end
 			wg.Go(func() { l.run(ctx) })
-			changed = true
 		}
 	}
-	return changed
 }
 
 // signal puts a token in a channel that holds one.

@@ -1,0 +1,92 @@
+package replica
+
+import (
+	"slices"
+
+	"github.com/schedd/schedd/server/runlog"
+)
+
+// Missing returns of how many logs this primary should keep a copy, and lacks
+// something that others have; those of which too few others say what they have
+// count as well. among are the ids of the primaries that keep copies, by which that
+// was found out, sorted; nil while it is not known: since those have changed, or all
+// that is remembered, or one of them was away, the logs have not been looked through.
+// That takes some seconds, or after a primary was away up to a minute.
+// What nobody has is not missing: it is still to come from its worker, or lost.
+func (s *Store) Missing() (n int, among []string) {
+	s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.group.Load()
+	switch {
+	case g.alone:
+		return 0, g.members
+	case s.surveyed != s.round:
+		return 0, nil
+	}
+	return len(s.lacking), g.members
+}
+
+// KnownChanged tells that all that is remembered may be other logs than before, as
+// after a snapshot: they are compared soon.
+func (s *Store) KnownChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stirLocked(true)
+}
+
+// stirLocked has all logs be compared anew; an urgent time does not wait for a rest.
+func (s *Store) stirLocked(urgent bool) {
+	s.round++
+	s.urgent = s.urgent || urgent
+	signal(s.news)
+}
+
+// survey returns the logs that this primary should have: those that are not whole
+// on its disk, which count as missing until they were compared, and the others.
+func (s *Store) survey() (missing, others []want) {
+	s.mu.Lock()
+	round := s.round
+	s.urgent = false
+	s.mu.Unlock()
+	g := s.now()
+	lacking := map[runlog.Key]int64{}
+	for k, length := range s.known {
+		switch {
+		case g.alone || !slices.Contains(Holders(k, g.members), g.self):
+		case s.has(k).whole():
+			others = append(others, want{k, length})
+		default:
+			missing = append(missing, want{k, length})
+			lacking[k] = length
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lacking, s.surveyed = lacking, round
+	return missing, others
+}
+
+// missing returns the logs of which something is missing, as far as known.
+func (s *Store) missing() (ws []want) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, length := range s.lacking {
+		ws = append(ws, want{k, length})
+	}
+	return ws
+}
+
+// note takes note of how a log was found.
+func (s *Store) note(w want, t todo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.safe {
+		s.whole[w.key] = struct{}{}
+	}
+	if t.lacks {
+		s.lacking[w.key] = w.length
+	} else {
+		delete(s.lacking, w.key)
+	}
+}
