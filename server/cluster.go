@@ -137,7 +137,7 @@ func (s *Server) openLinks() {
 	s.uplink = peer.NewUplink(peer.UplinkConfig{
 		PrimaryID: s.config.NodeID, Version: settings.Version(), Level: raftstore.Level,
 		Leader: func() string { id, _ := s.store.Leader(); return id },
-		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Log: s.log,
+		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Condition: s.condition, Log: s.log,
 	})
 	s.member = group.NewMember(group.Config{
 		Self:   raftstore.Server{ID: s.config.NodeID, Address: s.advertised()},

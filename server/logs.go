@@ -7,6 +7,7 @@ import (
 
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
 	"github.com/schedd/schedd/server/runlog"
 )
 
@@ -21,6 +22,7 @@ func (s *Server) keepLogs(ctx context.Context) {
 	defer feed.Close()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	abreast := s.uplink.CaughtUp()
 	ended := map[runlog.Key]int64{} // lengths that the run logs have not been told
 	gone := map[runlog.Key]bool{}   // logs of no attempt, by the last sweep
 	for {
@@ -29,9 +31,16 @@ func (s *Server) keepLogs(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-feed.Wake():
-			changed, _ := feed.Take()
+			changed, all := feed.Take()
+			if all { // what others know by the log, this primary knows by a snapshot
+				s.replica.KnownChanged()
+			}
 			s.findEnded(changed, ended)
 			err = s.sealLogs(ctx, ended)
+		case <-abreast: // before, it did not know of all logs
+			abreast = nil
+			s.replica.KnownChanged()
+			s.abreast.Store(true)
 		case <-sweep.C:
 			gone, err = s.sweepLogs(gone)
 		}
@@ -39,6 +48,15 @@ func (s *Server) keepLogs(ctx context.Context) {
 			s.log.Error("run logs not kept in order; trying again with the next change", "err", err)
 		}
 	}
+}
+
+// condition returns how this primary is: of the logs that there are, it says
+// nothing before it knows of all.
+func (s *Server) condition() (is peer.Condition) {
+	if s.abreast.Load() {
+		is.LogsMissing, is.LogsAmong = s.replica.Missing()
+	}
+	return is
 }
 
 // logKey names the log of an attempt.

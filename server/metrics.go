@@ -1,6 +1,7 @@
 package server
 
 import (
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -171,6 +172,17 @@ func (m *metrics) watch(s *raftstore.Store, g *gateway.Server, u *peer.Uplink, h
 	m.total("sessions_rejected_total", "Sessions of workers refused.", func() uint64 { return g.Stats().Rejected })
 	m.total("log_bytes_total", "Bytes of output received.", func() uint64 { return g.Stats().LogBytes })
 	m.total("log_errors_total", "How often output could not be kept.", func() uint64 { return g.Stats().LogErrors })
+}
+
+// watchLogs adds what is read of the run logs.
+func (m *metrics) watchLogs(condition func() peer.Condition) {
+	m.gauge("logs_missing", "Logs of which this primary should keep a copy and lacks something that others have; NaN while that is not known.", func() float64 {
+		is := condition()
+		if len(is.LogsAmong) == 0 {
+			return math.NaN()
+		}
+		return float64(is.LogsMissing)
+	})
 }
 
 func (m *metrics) gauge(name, help string, f func() float64) {

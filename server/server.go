@@ -86,6 +86,7 @@ type Server struct {
 	clusterListener net.Listener // nil: no cluster port
 	empty           bool         // it begins without data, in a group of others
 	stopping        atomic.Bool
+	abreast         atomic.Bool // the logs that it knows of were all that the leader knew of
 	elsewhere       atomic.Bool // workers are better off with other primaries
 	output          output
 }
@@ -122,9 +123,10 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	})
 	s.api = api.New(api.Config{
 		Store: s.store, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
-		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.uplink.Len, Log: s.log,
+		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
 	})
 	s.metrics.watch(s.store, s.gateway, s.uplink, s.hub)
+	s.metrics.watchLogs(s.condition)
 	s.serve()
 	s.serveCluster()
 	return s, nil

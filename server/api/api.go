@@ -119,7 +119,9 @@ type Config struct {
 	Version string
 	// Sessions returns how many workers' sessions this primary holds.
 	Sessions func() int
-	Log      *slog.Logger
+	// Condition returns how this primary is.
+	Condition func() peer.Condition
+	Log       *slog.Logger
 }
 
 // Server is the API of one primary.

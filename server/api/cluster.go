@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -44,7 +45,7 @@ var primaryRoles = map[string]schedv1.PrimaryRole{
 
 func (s *Server) showSelf(v raftstore.Server, group raftstore.Status) *schedv1.Primary {
 	return &schedv1.Primary{
-		Id: v.ID, ClusterAddress: v.Address, Voter: v.Voter, Role: primaryRoles[group.Role],
+		Id: v.ID, ClusterAddress: v.Address, Voter: v.Voter, Role: primaryRoles[group.Role], LogsMissing: showMissing(v, group, s.Condition()),
 		LastContact: showTime(group.LastContact), AppliedIndex: s.Group.AppliedIndex(), Sessions: uint32(s.Sessions()), Version: s.Version,
 	}
 }
@@ -54,6 +55,7 @@ func (s *Server) showSelf(v raftstore.Server, group raftstore.Status) *schedv1.P
 func showOther(v raftstore.Server, group raftstore.Status, heard map[string]peer.Primary) *schedv1.Primary {
 	p := &schedv1.Primary{Id: v.ID, ClusterAddress: v.Address, Voter: v.Voter}
 	h, linked := heard[v.ID]
+	p.LogsMissing = showMissing(v, group, h.Condition)
 	switch {
 	case v.ID == group.LeaderID:
 		p.Role = schedv1.PrimaryRole_PRIMARY_ROLE_LEADER
@@ -65,4 +67,20 @@ func showOther(v raftstore.Server, group raftstore.Status, heard map[string]peer
 		p.Role = schedv1.PrimaryRole_PRIMARY_ROLE_FOLLOWER
 	}
 	return p
+}
+
+// showMissing returns how many copies of logs a primary lacks; nil while it is not
+// known. What was found out of another group than this one is no answer: people
+// take the next primary away when none is missing.
+func showMissing(v raftstore.Server, group raftstore.Status, is peer.Condition) *uint32 {
+	var keep []string
+	for _, o := range group.Servers {
+		if o.Voter {
+			keep = append(keep, o.ID)
+		}
+	}
+	if !v.Voter || !slices.Equal(keep, is.LogsAmong) {
+		return nil
+	}
+	return new(uint32(is.LogsMissing))
 }

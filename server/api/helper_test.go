@@ -280,7 +280,7 @@ func newPrimary(t *testing.T, dir string) *primary {
 	}
 	p.server = New(Config{
 		Store: p.store, Logs: copies{p.logs, p}, Presence: p.crew, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
-		NodeID: "p1", Version: "v1", Sessions: func() int { return 5 }, Log: log,
+		NodeID: "p1", Version: "v1", Sessions: func() int { return 5 }, Condition: noCondition, Log: log,
 	})
 	return p
 }
@@ -435,3 +435,6 @@ func sleep(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
+
+// noCondition is that of a primary that has not looked yet.
+func noCondition() peer.Condition { return peer.Condition{} }

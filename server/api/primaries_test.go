@@ -77,14 +77,42 @@ func TestClusterStatus(t *testing.T) {
 		r, err := w.c.group().GetStatus(t.Context(), &schedv1.GetStatusRequest{})
 		want := &schedv1.ClusterStatus{}
 		unmarshal(t, want, `{"cluster_id":"test","leader_id":"a","term":"3","applied_index":"2","primaries":[
-			{"id":"a","cluster_address":"a:7420","role":"PRIMARY_ROLE_LEADER","voter":true,"applied_index":"2","sessions":5,"version":"v-a"},
-			{"id":"b","cluster_address":"b:7420","role":"PRIMARY_ROLE_FOLLOWER","voter":true,"applied_index":"1","sessions":7,"version":"v-b",
+			{"id":"a","cluster_address":"a:7420","role":"PRIMARY_ROLE_LEADER","voter":true,"applied_index":"2","sessions":5,"version":"v-a","logs_missing":3},
+			{"id":"b","cluster_address":"b:7420","role":"PRIMARY_ROLE_FOLLOWER","voter":true,"applied_index":"1","sessions":7,"version":"v-b","logs_missing":3,
 			 "last_contact":"2000-01-01T00:00:00Z","clock_offset":"0.001s"},
-			{"id":"c","cluster_address":"c:7420","role":"PRIMARY_ROLE_FOLLOWER","voter":true,"applied_index":"1","sessions":7,"version":"v-c",
+			{"id":"c","cluster_address":"c:7420","role":"PRIMARY_ROLE_FOLLOWER","voter":true,"applied_index":"1","sessions":7,"version":"v-c","logs_missing":3,
 			 "last_contact":"2000-01-01T00:00:00Z","clock_offset":"0.001s"},
 			{"id":"d","cluster_address":"d:7420"}]}`)
 		if d := cmp.Diff(want, r.GetStatus(), protocmp.Transform()); err != nil || d != "" {
 			t.Error(err, d)
+		}
+	})
+}
+
+// What a primary lacked of the logs when others kept copies as well is not what it
+// lacks now, and one without a vote keeps none.
+func TestLogsMissing(t *testing.T) {
+	together(t, func(t *testing.T, w *trio) {
+		show := func() (all []string) {
+			r, err := w.c.group().GetStatus(t.Context(), &schedv1.GetStatusRequest{})
+			w.fine(err)
+			for _, p := range r.GetStatus().GetPrimaries() {
+				is := p.GetId() + " ?"
+				if p.LogsMissing != nil {
+					is = fmt.Sprint(p.GetId(), " ", p.GetLogsMissing())
+				}
+				all = append(all, is)
+			}
+			return all
+		}
+		w.hear()
+		if got, want := show(), []string{"a 3", "b 3", "c 3"}; !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+		w.fine(w.a.add(t.Context(), "c", "c:7420", false))
+		w.hear()
+		if got, want := show(), []string{"a ?", "b ?", "c ?"}; !slices.Equal(got, want) {
+			t.Errorf("when c votes no more: %v, want %v", got, want)
 		}
 	})
 }

@@ -103,7 +103,7 @@ func newNode(w *trio, id string) *node {
 	log := slog.New(slog.NewTextHandler(n.logged, nil))
 	n.server = New(Config{
 		Store: n, Presence: &crew{}, Gateway: &crew{}, Cluster: n, Group: n, Primaries: n,
-		NodeID: id, Version: "v-" + id, Sessions: func() int { return 5 }, Log: log,
+		NodeID: id, Version: "v-" + id, Sessions: func() int { return 5 }, Condition: n.condition, Log: log,
 	})
 	return n
 }
@@ -224,13 +224,19 @@ func (w *trio) leadSeenBy(id string, by ...string) {
 	}
 }
 
+// condition is that of a primary which lacks 3 logs, as long as a, b and c keep
+// copies.
+func (n *node) condition() peer.Condition {
+	return peer.Condition{LogsMissing: 3, LogsAmong: []string{"a", "b", "c"}}
+}
+
 // hear has the leader hear of all others now.
 func (w *trio) hear() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.all() {
 		w.heard[n.id] = peer.Primary{
-			Version: "v-" + n.id, LastContact: time.Now(), AppliedIndex: n.AppliedIndex(), Sessions: 7, ClockOffset: time.Millisecond,
+			Version: "v-" + n.id, LastContact: time.Now(), AppliedIndex: n.AppliedIndex(), Sessions: 7, ClockOffset: time.Millisecond, Condition: n.condition(),
 		}
 	}
 }

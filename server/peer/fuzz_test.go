@@ -107,7 +107,7 @@ func FuzzUplink(f *testing.F) {
 	))
 	f.Add(record(&peerv1.LinkResponse{}))
 	f.Fuzz(func(t *testing.T, messages []byte) {
-		u := NewUplink(UplinkConfig{PrimaryID: "b", Log: slog.New(slog.DiscardHandler), Applied: func() uint64 { return 5 }})
+		u := NewUplink(UplinkConfig{PrimaryID: "b", Log: slog.New(slog.DiscardHandler), Applied: func() uint64 { return 5 }, Condition: func() Condition { return Condition{} }})
 		u.gateway = &hand{}
 		u.Attach(session("w", 1, "b"))
 		out := newQueue[*peerv1.LinkRequest]()

@@ -149,6 +149,8 @@ type node struct {
 	up   *Uplink
 	hand *hand
 
+	is Condition // guarded by w.mu
+
 	conns  conns
 	server *grpc.Server
 	stop   context.CancelFunc // of its term
@@ -197,7 +199,7 @@ func (w *world) start(ctx context.Context, id string) *node {
 	n.tasks.Go(func() { _ = n.server.Serve(&n.conns) })
 	n.up = NewUplink(UplinkConfig{
 		PrimaryID: id, Version: "v-" + id, Log: log, Applied: w.applied.Load,
-		Leader: w.leads, Watch: w.watch,
+		Leader: w.leads, Watch: w.watch, Condition: n.condition,
 		Open: func(ctx context.Context, leader string) (Stream, error) {
 			if leader == id {
 				return n.hub.Open(ctx)
@@ -207,6 +209,12 @@ func (w *world) start(ctx context.Context, id string) *node {
 	})
 	n.tasks.Go(func() { n.up.Run(ctx, n.hand) })
 	return n
+}
+
+func (n *node) condition() Condition {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	return n.is
 }
 
 // dial opens a link to n over a connection that ends with it.

@@ -235,6 +235,7 @@ func (l *link) answered(b *peerv1.Beat, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known.AppliedIndex, l.known.Sessions = b.GetAppliedIndex(), int(b.GetSessions())
+	l.known.Condition = Condition{LogsMissing: int(b.GetLogsMissing()), LogsAmong: b.GetLogsAmong()}
 	if b.GetSeq() == l.seq {
 		l.known.ClockOffset, l.known.RTT = offsetOf(l.sent, b.GetTime().AsTime(), now)
 	}

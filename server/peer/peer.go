@@ -85,6 +85,15 @@ type Local interface {
 	Dial(addresses []string)
 }
 
+// Condition is how a primary is, as it tells the leader every so often.
+type Condition struct {
+	// LogsMissing is of how many logs it should keep a copy and lacks something, and
+	// LogsAmong are the ids, sorted, of the primaries that keep copies, by which that
+	// was found out: none while it is not known.
+	LogsMissing int
+	LogsAmong   []string
+}
+
 // Primary is what the leader has heard of a primary over its link.
 type Primary struct {
 	Version      string
@@ -94,4 +103,5 @@ type Primary struct {
 	Sessions     int           // of workers that it holds
 	ClockOffset  time.Duration // of its clock from the leader's; half the round trip is its error
 	RTT          time.Duration // of the last beat
+	Condition
 }

@@ -39,6 +39,8 @@ type UplinkConfig struct {
 	Open func(ctx context.Context, leader string) (Stream, error)
 	// Applied returns the index of the last log entry applied here.
 	Applied func() uint64
+	// Condition returns how this primary is. It must not block.
+	Condition func() Condition
 	// Log is told of the link.
 	Log *slog.Logger
 }
@@ -322,8 +324,10 @@ func (u *Uplink) handle(m *peerv1.LinkResponse, out *queue[*peerv1.LinkRequest])
 		if u.Applied() >= b.Beat.GetAppliedIndex() {
 			u.abreast.Do(func() { close(u.caughtUp) })
 		}
+		is := u.Condition()
 		out.put(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Beat{Beat: &peerv1.Beat{
 			Seq: b.Beat.GetSeq(), Time: timestamppb.Now(), AppliedIndex: u.Applied(), Sessions: uint32(u.Len()),
+			LogsMissing: uint32(is.LogsMissing), LogsAmong: is.LogsAmong,
 		}}})
 	}
 }

@@ -138,26 +138,6 @@ func (c *groupChaos) toPrimaries() map[string]func() {
 	}
 }
 
-// replace removes a primary from the group, and has it join again with an empty
-// disk.
-func (c *groupChaos) replace(m *member) {
-	c.Helper()
-	c.await("the removal of "+m.id, time.Minute, func() bool {
-		_, err := c.primary.clusters.RemovePrimary(c.Context(), &schedv1.RemovePrimaryRequest{Id: m.id})
-		return err == nil
-	})
-	m.leave()
-	m.wipe()
-	time.Sleep(upTo(c.dice, 20*time.Second))
-	m.start()
-	c.await("the vote of "+m.id, 2*time.Minute, func() bool {
-		r, err := c.primary.clusters.GetStatus(c.Context(), &schedv1.GetStatusRequest{})
-		return err == nil && slices.ContainsFunc(r.GetStatus().GetPrimaries(), func(p *schedv1.Primary) bool {
-			return p.GetId() == m.id && p.GetVoter()
-		})
-	})
-}
-
 // hinder has each write of a primary's disk take most of a second, until repair.
 func (c *groupChaos) hinder(m *member) {
 	dice := rand.New(rand.NewPCG(c.dice.Uint64(), 0)) // who uses it next is not up to the seed

@@ -185,7 +185,12 @@ type Primary struct {
 	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	// ClockOffset of its clock from the leader's, as measured; unset for the
 	// leader.
-	ClockOffset   *durationpb.Duration `protobuf:"bytes,9,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	ClockOffset *durationpb.Duration `protobuf:"bytes,9,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	// LogsMissing is of how many logs it should keep a copy and lacks something
+	// that other primaries have. Unset while that is not known: for some seconds
+	// after the group has changed, while the leader has no link with it, and of one
+	// that has no vote, which keeps no copies.
+	LogsMissing   *uint32 `protobuf:"varint,10,opt,name=logs_missing,json=logsMissing,proto3,oneof" json:"logs_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,6 +286,13 @@ func (x *Primary) GetClockOffset() *durationpb.Duration {
 		return x.ClockOffset
 	}
 	return nil
+}
+
+func (x *Primary) GetLogsMissing() uint32 {
+	if x != nil && x.LogsMissing != nil {
+		return *x.LogsMissing
+	}
+	return 0
 }
 
 // GetStatusRequest asks for the status.
@@ -849,7 +861,7 @@ const file_schedd_v1_cluster_proto_rawDesc = "" +
 	"\tleader_id\x18\x02 \x01(\tR\bleaderId\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12#\n" +
 	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x120\n" +
-	"\tprimaries\x18\x05 \x03(\v2\x12.schedd.v1.PrimaryR\tprimaries\"\xdc\x02\n" +
+	"\tprimaries\x18\x05 \x03(\v2\x12.schedd.v1.PrimaryR\tprimaries\"\x95\x03\n" +
 	"\aPrimary\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12*\n" +
@@ -859,7 +871,10 @@ const file_schedd_v1_cluster_proto_rawDesc = "" +
 	"\rapplied_index\x18\x06 \x01(\x04R\fappliedIndex\x12\x1a\n" +
 	"\bsessions\x18\a \x01(\rR\bsessions\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12<\n" +
-	"\fclock_offset\x18\t \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\"\x12\n" +
+	"\fclock_offset\x18\t \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12&\n" +
+	"\flogs_missing\x18\n" +
+	" \x01(\rH\x00R\vlogsMissing\x88\x01\x01B\x0f\n" +
+	"\r_logs_missing\"\x12\n" +
 	"\x10GetStatusRequest\"E\n" +
 	"\x11GetStatusResponse\x120\n" +
 	"\x06status\x18\x01 \x01(\v2\x18.schedd.v1.ClusterStatusR\x06status\"b\n" +
@@ -967,6 +982,7 @@ func file_schedd_v1_cluster_proto_init() {
 	if File_schedd_v1_cluster_proto != nil {
 		return
 	}
+	file_schedd_v1_cluster_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

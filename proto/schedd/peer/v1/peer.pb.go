@@ -870,7 +870,13 @@ type Beat struct {
 	// AppliedIndex is the last log entry that the sender has applied.
 	AppliedIndex uint64 `protobuf:"varint,3,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// Sessions of workers that the sender holds.
-	Sessions      uint32 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Sessions uint32 `protobuf:"varint,4,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// LogsMissing is of how many logs a gateway should keep a copy, and lacks
+	// something that others have.
+	LogsMissing uint32 `protobuf:"varint,5,opt,name=logs_missing,json=logsMissing,proto3" json:"logs_missing,omitempty"`
+	// LogsAmong are the ids, sorted, of the primaries that keep copies, by which
+	// LogsMissing was found out; none while it is not known.
+	LogsAmong     []string `protobuf:"bytes,6,rep,name=logs_among,json=logsAmong,proto3" json:"logs_among,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -931,6 +937,20 @@ func (x *Beat) GetSessions() uint32 {
 		return x.Sessions
 	}
 	return 0
+}
+
+func (x *Beat) GetLogsMissing() uint32 {
+	if x != nil {
+		return x.LogsMissing
+	}
+	return 0
+}
+
+func (x *Beat) GetLogsAmong() []string {
+	if x != nil {
+		return x.LogsAmong
+	}
+	return nil
 }
 
 // Deliver puts a message in the queue of a session, if that is still there.
@@ -2122,12 +2142,15 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x05Heard\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x89\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xcb\x01\n" +
 	"\x04Beat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
 	"\rapplied_index\x18\x03 \x01(\x04R\fappliedIndex\x12\x1a\n" +
-	"\bsessions\x18\x04 \x01(\rR\bsessions\"w\n" +
+	"\bsessions\x18\x04 \x01(\rR\bsessions\x12!\n" +
+	"\flogs_missing\x18\x05 \x01(\rR\vlogsMissing\x12\x1d\n" +
+	"\n" +
+	"logs_among\x18\x06 \x03(\tR\tlogsAmong\"w\n" +
 	"\aDeliver\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x129\n" +
