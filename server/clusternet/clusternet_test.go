@@ -23,7 +23,8 @@ import (
 	"github.com/schedd/schedd/server/clusternet"
 )
 
-// Three primaries, each of which reaches all, itself among them, in each way.
+// Three primaries, each of which reaches all in each way. To itself it talks by gRPC,
+// but never for Raft.
 func TestOnePortCarriesBoth(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -33,8 +34,10 @@ func TestOnePortCarriesBoth(t *testing.T) {
 					if err := from.call(t, to.address); err != nil {
 						t.Errorf("gRPC: %v", err)
 					}
-					if err := from.stream(to.address); err != nil {
+					if err := from.stream(to.address); from != to && err != nil {
 						t.Errorf("Raft: %v", err)
+					} else if from == to && (err == nil || !strings.Contains(err.Error(), "this primary's own address")) {
+						t.Errorf("Raft, to itself: %v", err)
 					}
 				}
 			}
@@ -51,6 +54,27 @@ func TestOnePortCarriesBoth(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Raft is led to where another primary is now, by where it was, until that is no
+// longer so.
+func TestRedirect(t *testing.T) {
+	a, b := startTCP(t, "a", theKey), startTCP(t, "b", theKey)
+	const before = "127.0.0.1:1" // nobody is there
+	a.Streams().Redirect(map[string]string{before: b.address})
+	for _, address := range []string{before, b.address} {
+		if err := a.stream(address); err != nil {
+			t.Errorf("to %s: %v", address, err)
+		}
+	}
+	a.Streams().Redirect(map[string]string{before: a.address})
+	if err := a.stream(before); err == nil {
+		t.Error("it was led to itself")
+	}
+	a.Streams().Redirect(nil)
+	if err := a.stream(before); err == nil {
+		t.Error("it is led there for ever")
 	}
 }
 

@@ -1,6 +1,7 @@
 package clusternet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -26,6 +27,7 @@ type Streams struct {
 	waiting  []net.Conn // the first that came first
 	reserved int        // places for more, which are being answered
 	dials    map[*context.CancelFunc]struct{}
+	moved    map[string]string // see Redirect
 	closed   bool
 }
 
@@ -99,9 +101,26 @@ func (s *Streams) put(conn net.Conn) bool {
 	return true
 }
 
+// Redirect has Dial connect to what is mapped to the address that it is given, where
+// there is something. It takes the place of what was said before.
+func (s *Streams) Redirect(moved map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved = moved
+}
+
+// redirected returns where to connect to for an address.
+func (s *Streams) redirected(address string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.moved[address], address)
+}
+
 // Dial connects to the primary at address, host:port, for Raft. When it succeeds,
 // the other end is a primary that takes the connection. It fails when that takes
-// longer than timeout, and when the streams are closed meanwhile.
+// longer than timeout, and when the streams are closed meanwhile. It never leads to
+// this primary itself, which may be where another one was: Raft would count its own
+// voice as that one's.
 func (s *Streams) Dial(address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -109,7 +128,11 @@ func (s *Streams) Dial(address string, timeout time.Duration) (net.Conn, error) 
 		return nil, fmt.Errorf("connect to %s for Raft: %w", address, net.ErrClosed)
 	}
 	defer s.endDial(&cancel)
-	conn, err := s.open(ctx, address)
+	to := s.redirected(address)
+	if to == string(s.addr) {
+		return nil, fmt.Errorf("connect to %s for Raft: that is this primary's own address", address)
+	}
+	conn, err := s.open(ctx, to)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s for Raft: %w", address, err)
 	}
