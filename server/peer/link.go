@@ -179,7 +179,7 @@ func (l *link) greet(hello *peerv1.LinkHello) error {
 	l.id = hello.GetPrimaryId()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.known.Version, l.known.LastContact = hello.GetVersion(), time.Now()
+	l.known.Version, l.known.Instance, l.known.LastContact = hello.GetVersion(), hello.GetInstance(), time.Now()
 	l.known.Level = max(hello.GetLevel(), firstLevel)
 	return nil
 }

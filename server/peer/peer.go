@@ -97,6 +97,7 @@ type Condition struct {
 // Primary is what the leader has heard of a primary over its link.
 type Primary struct {
 	Version      string
+	Instance     string        // of its process; "" when it does not say
 	Level        uint32        // of the commands that it can apply, at least 1
 	LastContact  time.Time     // by the leader's clock
 	AppliedIndex uint64        // the last log entry that it has applied

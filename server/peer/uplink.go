@@ -29,6 +29,9 @@ const (
 type UplinkConfig struct {
 	// PrimaryID and Version are what the leader is told of this primary.
 	PrimaryID, Version string
+	// Instance is drawn anew by each process, so that the leader knows it from others
+	// of the same id.
+	Instance string
 	// Level is up to which this primary can apply commands of the log.
 	Level uint32
 	// Leader returns the id of who leads, "" when that is not known.
@@ -168,6 +171,10 @@ func (u *Uplink) Run(ctx context.Context, gateway Local) {
 // errOtherLeader ends a link to who led before.
 var errOtherLeader = errors.New("another primary leads")
 
+// errNoLeader ends a link when the leader is one no more, as far as this primary knows:
+// it was lost, or this primary was removed from the group.
+var errNoLeader = errors.New("no leader is known any more")
+
 // link is one link, until it ends.
 func (u *Uplink) link(ctx context.Context, leader string, news <-chan struct{}) error {
 	ctx, end := context.WithCancelCause(ctx)
@@ -191,7 +198,11 @@ func (u *Uplink) link(ctx context.Context, leader string, news <-chan struct{}) 
 		select {
 		case <-ctx.Done():
 		case <-news:
-			if u.Leader() != leader {
+			switch u.Leader() {
+			case leader:
+			case "":
+				end(errNoLeader)
+			default:
 				end(errOtherLeader)
 			}
 		}
@@ -210,7 +221,7 @@ func (u *Uplink) greet(ctx context.Context, leader string) (Stream, error) {
 		return nil, fmt.Errorf("link to %s: %w", leader, err)
 	}
 	err = stream.Send(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Hello{
-		Hello: &peerv1.LinkHello{PrimaryId: u.PrimaryID, Version: u.Version, Level: u.Level},
+		Hello: &peerv1.LinkHello{PrimaryId: u.PrimaryID, Version: u.Version, Level: u.Level, Instance: u.Instance},
 	}})
 	var m *peerv1.LinkResponse
 	if err == nil || errors.Is(err, io.EOF) {

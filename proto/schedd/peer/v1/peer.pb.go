@@ -392,7 +392,9 @@ type LinkHello struct {
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Level of the commands of the log that this primary can apply: all up to it.
 	// 0 from one that does not say, which can apply those of level 1.
-	Level         uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
+	Level uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
+	// Instance as in IntroduceRequest; empty from one that does not say.
+	Instance      string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -446,6 +448,13 @@ func (x *LinkHello) GetLevel() uint32 {
 		return x.Level
 	}
 	return 0
+}
+
+func (x *LinkHello) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
 }
 
 // LinkWelcome says who leads.
@@ -1341,9 +1350,13 @@ type IntroduceResponse struct {
 	// Instance as in IntroduceRequest.
 	Instance string `protobuf:"bytes,7,opt,name=instance,proto3" json:"instance,omitempty"`
 	// Found tells that who answers has found who asks through its own list.
-	Found         bool `protobuf:"varint,8,opt,name=found,proto3" json:"found,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Found bool `protobuf:"varint,8,opt,name=found,proto3" json:"found,omitempty"`
+	// RecordedAddress is where the group has it, as far as it knows: another one than
+	// its cluster address if it has moved. Empty when it is in none, and from one that
+	// does not say.
+	RecordedAddress string `protobuf:"bytes,9,opt,name=recorded_address,json=recordedAddress,proto3" json:"recorded_address,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *IntroduceResponse) Reset() {
@@ -1432,6 +1445,13 @@ func (x *IntroduceResponse) GetFound() bool {
 	return false
 }
 
+func (x *IntroduceResponse) GetRecordedAddress() string {
+	if x != nil {
+		return x.RecordedAddress
+	}
+	return ""
+}
+
 // JoinRequest says who wants to join, or who is in the group and has another
 // address now.
 type JoinRequest struct {
@@ -1446,7 +1466,11 @@ type JoinRequest struct {
 	// HandedOn tells that a primary that does not lead has handed the call on to who
 	// leads as far as it knows. It is handed on once: one that gets it so and does
 	// not lead refuses with UNAVAILABLE.
-	HandedOn      bool `protobuf:"varint,4,opt,name=handed_on,json=handedOn,proto3" json:"handed_on,omitempty"`
+	HandedOn bool `protobuf:"varint,4,opt,name=handed_on,json=handedOn,proto3" json:"handed_on,omitempty"`
+	// Instance as in IntroduceRequest, by which the leader knows it from a namesake;
+	// empty from one that does not say. That its id is another one's, which lives, it
+	// is told by ALREADY_EXISTS, and of nothing else.
+	Instance      string `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1507,6 +1531,13 @@ func (x *JoinRequest) GetHandedOn() bool {
 		return x.HandedOn
 	}
 	return false
+}
+
+func (x *JoinRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
 }
 
 // JoinResponse tells that the caller is in the group, or will be heard of by
@@ -2113,12 +2144,13 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x04shed\x18\x05 \x01(\v2\x14.schedd.peer.v1.ShedH\x00R\x04shed\x12*\n" +
 	"\x04dial\x18\x06 \x01(\v2\x14.schedd.peer.v1.DialH\x00R\x04dial\x12*\n" +
 	"\x04beat\x18\a \x01(\v2\x14.schedd.peer.v1.BeatH\x00R\x04beatB\x06\n" +
-	"\x04body\"Z\n" +
+	"\x04body\"v\n" +
 	"\tLinkHello\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x03 \x01(\rR\x05level\">\n" +
+	"\x05level\x18\x03 \x01(\rR\x05level\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\">\n" +
 	"\vLinkWelcome\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\"\xef\x01\n" +
@@ -2173,7 +2205,7 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12\x16\n" +
 	"\x06expect\x18\x03 \x01(\rR\x06expect\x12\x1a\n" +
-	"\binstance\x18\x04 \x01(\tR\binstance\"\xf4\x01\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\"\x9f\x02\n" +
 	"\x11IntroduceResponse\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
@@ -2183,13 +2215,15 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1b\n" +
 	"\tleader_id\x18\x06 \x01(\tR\bleaderId\x12\x1a\n" +
 	"\binstance\x18\a \x01(\tR\binstance\x12\x14\n" +
-	"\x05found\x18\b \x01(\bR\x05found\"\x88\x01\n" +
+	"\x05found\x18\b \x01(\bR\x05found\x12)\n" +
+	"\x10recorded_address\x18\t \x01(\tR\x0frecordedAddress\"\xa4\x01\n" +
 	"\vJoinRequest\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12'\n" +
 	"\x0fcluster_address\x18\x02 \x01(\tR\x0eclusterAddress\x12\x14\n" +
 	"\x05empty\x18\x03 \x01(\bR\x05empty\x12\x1b\n" +
-	"\thanded_on\x18\x04 \x01(\bR\bhandedOn\"+\n" +
+	"\thanded_on\x18\x04 \x01(\bR\bhandedOn\x12\x1a\n" +
+	"\binstance\x18\x05 \x01(\tR\binstance\"+\n" +
 	"\fJoinResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +

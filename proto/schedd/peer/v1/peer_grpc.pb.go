@@ -149,7 +149,9 @@ const (
 //
 // GroupService forms the group, and lets a primary join it.
 type GroupServiceClient interface {
-	// Introduce tells who calls, and asks who answers.
+	// Introduce tells who calls, and asks who answers. Who calls under the id of who
+	// answers is refused: with ALREADY_EXISTS by one that is, or was, in a group, and
+	// with FAILED_PRECONDITION by one that is in none yet.
 	Introduce(ctx context.Context, in *IntroduceRequest, opts ...grpc.CallOption) (*IntroduceResponse, error)
 	// Join asks the leader to take the caller into the group. Any primary of the
 	// group takes the call and hands it on, once.
@@ -203,7 +205,9 @@ func (c *groupServiceClient) ReadIndex(ctx context.Context, in *ReadIndexRequest
 //
 // GroupService forms the group, and lets a primary join it.
 type GroupServiceServer interface {
-	// Introduce tells who calls, and asks who answers.
+	// Introduce tells who calls, and asks who answers. Who calls under the id of who
+	// answers is refused: with ALREADY_EXISTS by one that is, or was, in a group, and
+	// with FAILED_PRECONDITION by one that is in none yet.
 	Introduce(context.Context, *IntroduceRequest) (*IntroduceResponse, error)
 	// Join asks the leader to take the caller into the group. Any primary of the
 	// group takes the call and hands it on, once.
