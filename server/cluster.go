@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -134,16 +135,23 @@ func (s *Server) openLinks() {
 		PrimaryID: s.config.NodeID, Leader: s.inbox, Admit: s.admitLink, Log: s.log,
 		Term: func() uint64 { return s.store.Status().Term }, Applied: s.store.AppliedIndex,
 	})
-	s.uplink = peer.NewUplink(peer.UplinkConfig{
-		PrimaryID: s.config.NodeID, Version: settings.Version(), Level: raftstore.Level,
-		Leader: func() string { id, _ := s.store.Leader(); return id },
-		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Condition: s.condition, Log: s.log,
-	})
 	s.member = group.NewMember(group.Config{
 		Self:   raftstore.Server{ID: s.config.NodeID, Address: s.advertised()},
 		Expect: s.config.Cluster.BootstrapExpect, Others: s.config.Cluster.others(),
-		Store: s.store, Conn: s.primaries.conn, Version: settings.Version(), Log: s.log,
+		Store: s.store, Conn: s.primaries.conn, Heard: s.hub.Primaries, Redirect: s.redirect, Version: settings.Version(), Log: s.log,
 	})
+	s.uplink = peer.NewUplink(peer.UplinkConfig{
+		PrimaryID: s.config.NodeID, Version: settings.Version(), Level: raftstore.Level, Instance: s.member.Instance(),
+		Leader: func() string { id, _ := s.store.Leader(); return id },
+		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Condition: s.condition, Log: s.log,
+	})
+}
+
+// redirect has Raft look for primaries where they are now, by where the group has them.
+func (s *Server) redirect(moved map[string]string) {
+	if s.net != nil {
+		s.net.Streams().Redirect(moved)
+	}
 }
 
 // admitLink holds a primary that links to what its certificate says.
@@ -189,7 +197,7 @@ func (s *Server) lead(ctx context.Context) error {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.member.Steward(ctx, s.hub.Primaries, s.standby)
+			s.member.Steward(ctx, s.standby)
 		}()
 		stop := s.store.Subscribe(func(changes []state.Change) {
 			if changes == nil || slices.ContainsFunc(changes, func(c state.Change) bool { return c.Group }) {
@@ -297,6 +305,14 @@ func (s *Server) refuse() string {
 		return "this primary does not reach the leader"
 	}
 	return ""
+}
+
+// behind returns why this primary does not know all that was acknowledged yet.
+func (s *Server) behind() string {
+	if err := s.member.Trouble(); err != nil {
+		return strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	return "catching up with the log"
 }
 
 // cutOff tells whether there was no link to the leader for too long.

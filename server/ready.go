@@ -50,8 +50,10 @@ func (s *Server) unready() string {
 		return "the store has stopped"
 	case s.store.DiskErr() != nil:
 		return "the log can't be written: " + s.store.DiskErr().Error()
+	case s.member.Removed():
+		return "this primary was removed from the group"
 	case !s.caughtUp():
-		return "catching up with the log"
+		return s.behind()
 	case s.cutOff():
 		return "no link to the leader"
 	case s.output.trouble() != nil:

@@ -17,6 +17,7 @@
 package group
 
 import (
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"errors"
@@ -29,9 +30,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
 	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/server/peer"
 )
 
 const (
@@ -45,6 +49,8 @@ const (
 	formedWithin = 5 * time.Second
 	// tellEvery is how often the operator is told what forming waits for.
 	tellEvery = 10 * time.Second
+	// warnEvery is how often the operator is told of a namesake.
+	warnEvery = time.Minute
 )
 
 // Store is what the group is on record in; [raftstore.Store] is one.
@@ -73,6 +79,11 @@ type Config struct {
 	Store Store
 	// Conn returns a connection to the cluster port at an address.
 	Conn func(address string) (grpc.ClientConnInterface, error)
+	// Heard returns what was heard of the primaries by id, while this one leads.
+	Heard func() map[string]peer.Primary
+	// Redirect is told where Raft finds primaries that are not where the group has them,
+	// by where it has them: of all of those, whenever it changes.
+	Redirect func(moved map[string]string)
 	// Version of schedd, for the others to see.
 	Version string
 	// Log is told how the group comes to be.
@@ -84,36 +95,60 @@ type Config struct {
 type Member struct {
 	peerv1.UnimplementedGroupServiceServer
 	Config
-	instance string    // drawn anew in each life
-	passed   time.Time // when others were first seen in a group; for enter alone
+	instance string            // drawn anew in each life
+	passed   time.Time         // when others were first seen in a group; for enter alone
+	moved    map[string]string // what Redirect was last told; for stay alone
+	noted    bool              // the leader has noted a new address; for stay alone
 
-	mu    sync.Mutex
-	found map[string]bool // ids of primaries that answered from our own list, and whether in a group at first
+	mu      sync.Mutex           // guards what follows
+	found   map[string]bool      // ids of primaries that answered from our own list, and whether in a group at first
+	taken   map[string]time.Time // when this primary, as the leader, last took in who had no data, by id
+	warned  time.Time            // when the operator was last told of a namesake
+	trouble error
+}
+
+// errNamesake is that another primary, which lives and is in a group, has the id of
+// this one.
+var errNamesake = errors.New("the name is taken")
+
+// errNotYet is while a group is being formed.
+var errNotYet = errors.New("not in a group yet")
+
+// Instance is by which this process is known from others of the same id.
+func (m *Member) Instance() string { return m.instance }
+
+// Trouble tells why this primary is in no group, or what it heard from the others when
+// it last asked them because it knows of no leader; nil when neither is so.
+func (m *Member) Trouble() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.trouble
+}
+
+func (m *Member) setTrouble(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.trouble = err
 }
 
 // NewMember returns a member that does nothing before it is run.
 func NewMember(c Config) *Member {
-	return &Member{Config: c, instance: cryptorand.Text(), found: map[string]bool{}}
+	return &Member{Config: c, instance: cryptorand.Text(), found: map[string]bool{}, taken: map[string]time.Time{}}
 }
 
 // Run forms or joins the group if this primary is in none, and then keeps its
-// address right, until ctx is done.
+// address right, until ctx is done. Who finds that its id is another one's, which
+// lives, asks for nothing any more: as soon as that one is away for a moment, it would
+// take its place.
 func (m *Member) Run(ctx context.Context) {
-	m.enter(ctx)
-	var told bool
-	for m.pause(ctx, lookEvery) {
-		switch there, placed := m.placed(); {
-		case placed:
-		case !there:
-			if !told {
-				m.Log.Warn("this primary was removed from the group: stop it; to come back it begins with an empty data directory")
-			}
-			told = true
-		default:
-			if err := m.join(ctx, m.addresses(), false); err != nil && ctx.Err() == nil {
-				m.Log.Warn("the group does not have this primary's address yet; trying again", "address", m.Self.Address, "err", err)
-			}
-		}
+	err := m.enter(ctx)
+	if err == nil {
+		err = m.stay(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.setTrouble(err)
+		m.Log.Error("another primary has the name of this one, which asks to be in the group no more: stop it, and start it "+
+			"under a name of its own, with an empty data directory", "primary", m.Self.ID, "err", err)
 	}
 }
 
@@ -129,29 +164,35 @@ func (m *Member) pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// enter returns when this primary is in a group. One that began without data, and
-// found others in a group already, also waits until the leader knows that: if it
-// had a vote once, it does not remember how it voted.
-func (m *Member) enter(ctx context.Context) {
+// enter returns when this primary is in a group, or with [errNamesake]. One that
+// began without data, and found others in a group already, also waits until the
+// leader knows that: if it had a vote once, it does not remember how it voted.
+func (m *Member) enter(ctx context.Context) error {
 	if m.Store.Formed() {
-		return
+		return nil
 	}
 	var told time.Time
 	for ctx.Err() == nil {
 		late := m.isLate()
-		if m.Store.Formed() && !late {
-			return
+		var err error
+		if late || !m.Store.Formed() {
+			err = m.tryEnter(ctx)
 		}
-		err := m.tryEnter(ctx)
-		if err == nil && late && m.Store.Formed() {
-			return
-		}
-		if err != nil && ctx.Err() == nil && time.Since(told) >= tellEvery {
+		switch {
+		case errors.Is(err, errNamesake):
+			return err
+		case err == nil && m.Store.Formed() && late == m.isLate():
+			m.setTrouble(nil)
+			m.Log.Info("in the group", "address", m.Self.Address)
+			return nil
+		case err != nil && ctx.Err() == nil && time.Since(told) >= tellEvery:
 			told = time.Now()
 			m.Log.Info("not in a group yet; trying again", "expect", m.Expect, "join", strings.Join(m.Others, ","), "err", err)
 		}
+		m.setTrouble(cmp.Or(err, errNotYet))
 		m.pause(ctx, askEvery)
 	}
+	return nil
 }
 
 // isLate tells whether this primary has met another one that was in a group when
@@ -170,6 +211,9 @@ func (m *Member) isLate() bool {
 // tryEnter tries once to form a group or to join one.
 func (m *Member) tryEnter(ctx context.Context) error {
 	others, err := m.askAll(ctx)
+	if errors.Is(err, errNamesake) {
+		return err
+	}
 	if i := slices.IndexFunc(others, func(o other) bool { return o.GetFormed() }); i >= 0 {
 		if m.Expect > 1 && others[i].GetLeaderId() == "" {
 			return errors.Join(errors.New("there is a group, which has no leader yet"), err)
@@ -237,6 +281,9 @@ func (m *Member) ask(ctx context.Context, address string) (*peerv1.IntroduceResp
 		return nil, fmt.Errorf("ask %s who it is: %w", address, err)
 	}
 	r, err := peerv1.NewGroupServiceClient(conn).Introduce(ctx, m.introduction())
+	if status.Code(err) == codes.AlreadyExists {
+		return nil, fmt.Errorf("%w: %s", errNamesake, status.Convert(err).Message())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s who it is: %w", address, err)
 	}
@@ -258,7 +305,7 @@ func complete(self raftstore.Server, expect int, others []other) ([]raftstore.Se
 			return nil, fmt.Errorf("%s at %s has --bootstrap-expect %d, and this primary %d: give all the same", o.GetPrimaryId(), o.address, o.GetExpect(), expect)
 		}
 		if i := slices.IndexFunc(group, func(v raftstore.Server) bool { return v.ID == o.GetPrimaryId() }); i >= 0 {
-			return nil, fmt.Errorf("two primaries are called %s, at %s and %s: give each a --node-id of its own", o.GetPrimaryId(), group[i].Address, o.address)
+			return nil, errors.New(twoAreCalled(o.GetPrimaryId(), group[i].Address, o.address))
 		}
 		if !o.GetFound() {
 			return nil, fmt.Errorf("%s has not found %s through its own --join yet: name %s there, or wait a second", o.GetPrimaryId(), self.ID, self.Address)
@@ -272,69 +319,16 @@ func complete(self raftstore.Server, expect int, others []other) ([]raftstore.Se
 	return group, nil
 }
 
+func twoAreCalled(id, a, b string) string {
+	return fmt.Sprintf("two primaries are called %s, at %s and %s: give each a --node-id of its own", id, a, b)
+}
+
 func names(group []raftstore.Server) string {
 	var list []string
 	for _, v := range group {
 		list = append(list, v.ID)
 	}
 	return strings.Join(list, ",")
-}
-
-// placed tells whether this primary is in the group, and whether at its address, as
-// far as it knows.
-func (m *Member) placed() (there, placed bool) {
-	for _, v := range m.Store.Status().Servers {
-		if v.ID == m.Self.ID {
-			return true, v.Address == m.Self.Address
-		}
-	}
-	return false, false
-}
-
-// addresses returns where other primaries may be: those of the group, and those
-// that this one was told of.
-func (m *Member) addresses() []string {
-	var list []string
-	for _, v := range m.Store.Status().Servers {
-		if v.ID != m.Self.ID {
-			list = append(list, v.Address)
-		}
-	}
-	return append(list, m.Others...)
-}
-
-// join asks the first of the addresses that answers to have this primary in the
-// group, at its address.
-func (m *Member) join(ctx context.Context, addresses []string, empty bool) error {
-	req := &peerv1.JoinRequest{PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address, Empty: empty}
-	if m.Store.Leads() {
-		_, err := m.take(ctx, req)
-		return err
-	}
-	var errs []error
-	for _, address := range addresses {
-		err := m.joinAt(ctx, address, req)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-func (m *Member) joinAt(ctx context.Context, address string, req *peerv1.JoinRequest) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*askWithin)
-	defer cancel()
-	conn, err := m.Conn(address)
-	if err != nil {
-		return fmt.Errorf("join the group at %s: %w", address, err)
-	}
-	r, err := peerv1.NewGroupServiceClient(conn).Join(ctx, req)
-	if err != nil {
-		return fmt.Errorf("join the group at %s: %w", address, err)
-	}
-	m.Log.Info("in the group", "leader", r.GetLeaderId(), "address", m.Self.Address)
-	return nil
 }
 
 // BetterElsewhere asks the other primaries of the group, and reports whether a

@@ -37,7 +37,7 @@ type node struct {
 	id      string
 	memory  *raftstore.Memory
 	address string
-	log     *strings.Builder
+	log     *journal
 
 	store  *raftstore.Store // nil: it is down
 	member *Member
@@ -45,6 +45,24 @@ type node struct {
 	conns  []*grpc.ClientConn
 	stop   context.CancelFunc
 	tasks  sync.WaitGroup
+}
+
+// journal is what a primary tells its operator.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 func story(t *testing.T, tell func(w *world)) {
@@ -62,12 +80,12 @@ func story(t *testing.T, tell func(w *world)) {
 	})
 }
 
-// start starts a primary, whose address is its id in Raft's network.
+// start starts a primary, whose first address is its id.
 func (w *world) start(id string, expect int, join ...string) *node {
 	w.Helper()
 	n := w.nodes[id]
 	if n == nil {
-		n = &node{w: w, id: id, memory: raftstore.NewMemory(), address: id, log: &strings.Builder{}}
+		n = &node{w: w, id: id, memory: raftstore.NewMemory(), address: id, log: &journal{}}
 		w.nodes[id] = n
 	}
 	n.up(expect, join...)
@@ -79,13 +97,13 @@ func (n *node) up(expect int, join ...string) {
 	log := slog.New(slog.NewTextHandler(n.log, nil))
 	var err error
 	n.store, err = raftstore.Open(raftstore.Config{
-		NodeID: n.id, Memory: n.memory, Transport: n.w.net.Transport(n.id), Join: expect > 1 || len(join) > 0, Log: slog.New(slog.DiscardHandler),
+		NodeID: n.id, Memory: n.memory, Transport: n.w.net.TransportAt(n.address, n.address), Join: expect > 1 || len(join) > 0, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		n.w.Fatal(err)
 	}
 	n.member = NewMember(Config{
-		Self: raftstore.Server{ID: n.id, Address: n.address}, Expect: expect, Others: join, Store: n.store, Conn: n.dial, Version: "v", Log: log,
+		Self: raftstore.Server{ID: n.id, Address: n.address}, Expect: expect, Others: join, Store: n.store, Conn: n.dial, Heard: n.w.heard, Redirect: func(map[string]string) {}, Version: "v", Log: log,
 	})
 	port := bufconn.Listen(1 << 16)
 	n.w.mu.Lock()
@@ -99,7 +117,7 @@ func (n *node) up(expect int, join ...string) {
 	n.tasks.Go(func() { n.member.Run(ctx) })
 	n.tasks.Go(func() {
 		_ = n.store.Lead(ctx, func(ctx context.Context) error {
-			n.member.Steward(ctx, n.w.heard, func(id string) (is bool) {
+			n.member.Steward(ctx, func(id string) (is bool) {
 				n.store.View(func(s *state.State) { is = s.Standby(id) })
 				return is
 			})
@@ -113,9 +131,9 @@ func (w *world) heard() map[string]peer.Primary {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	all := map[string]peer.Primary{}
-	for id, n := range w.nodes {
-		if n.store != nil {
-			all[id] = peer.Primary{LastContact: time.Now(), AppliedIndex: n.store.AppliedIndex()}
+	for _, n := range w.nodes {
+		if n.store != nil && n.store.Formed() {
+			all[n.id] = peer.Primary{Instance: n.member.Instance(), LastContact: time.Now(), AppliedIndex: n.store.AppliedIndex()}
 		}
 	}
 	return all
@@ -178,6 +196,14 @@ func (n *node) group() string {
 	return strings.Join(list, " ")
 }
 
+// said holds how often the primary has told the operator something.
+func (n *node) said(t *testing.T, what string, want int) {
+	t.Helper()
+	if is := strings.Count(n.log.String(), what); is != want {
+		t.Errorf("%s has said %q %d times, want %d:\n%s", n.id, what, is, want, n.log)
+	}
+}
+
 func (w *world) all(want string) {
 	w.Helper()
 	leaders := map[string]bool{}
@@ -233,9 +259,11 @@ func TestJoin(t *testing.T) {
 		if _, err := a.store.Propose(w.Context(), state.SetStandby{ID: "c", Standby: true}); err != nil {
 			w.Fatal(err)
 		}
-		w.start("b", 1, "a")
+		b := w.start("b", 1, "a")
 		w.wait(5 * time.Second)
 		w.all("a -b")
+		a.said(t, "taking a primary into the group", 1)
+		b.said(t, `msg="in the group"`, 1)
 		w.wait(10 * time.Second)
 		w.all("a b")
 		w.start("c", 1, "b", "a") // through one that may not lead
@@ -346,7 +374,7 @@ func TestComesBackEmpty(t *testing.T) {
 func TestNamesakes(t *testing.T) {
 	story(t, func(w *world) {
 		a := w.start("a", 2, "x")
-		other := &node{w: w, id: "a", memory: raftstore.NewMemory(), address: "x", log: &strings.Builder{}}
+		other := &node{w: w, id: "a", memory: raftstore.NewMemory(), address: "x", log: &journal{}}
 		w.nodes["x"] = other
 		w.net = raftstore.NewNetwork()
 		other.up(2, "a")
@@ -354,6 +382,156 @@ func TestNamesakes(t *testing.T) {
 		if a.store.Formed() || other.store.Formed() || !strings.Contains(a.log.String(), "two primaries are called a") {
 			w.Errorf("formed: %v, %v; a says:\n%s", a.store.Formed(), other.store.Formed(), a.log)
 		}
+	})
+}
+
+// namesake starts a primary with empty data under an id that another one has, at an
+// address of its own.
+func (w *world) namesake(id, address string, join ...string) *node {
+	w.Helper()
+	n := &node{w: w, id: id, memory: raftstore.NewMemory(), address: address, log: &journal{}}
+	w.nodes[address] = n
+	n.up(1, join...)
+	return n
+}
+
+// three starts three primaries that form a group, and returns the one that leads, or
+// one of the others.
+func (w *world) three(lead bool) *node {
+	w.Helper()
+	list := []string{"a", "b", "c"}
+	for _, id := range list {
+		w.start(id, 3, list...)
+	}
+	w.wait(20 * time.Second)
+	w.all("a b c")
+	for _, id := range list {
+		if w.nodes[id].store.Leads() == lead {
+			return w.nodes[id]
+		}
+	}
+	w.Fatalf("there is none of which it is %v that it leads", lead)
+	return nil
+}
+
+// Somebody starts a new primary under the name of one that lives, with the
+// configuration of that one, say. The group stays as it is, nobody loses the
+// leadership, and both say what is wrong. The new one does not wait for the other one
+// to be away either.
+func TestNamesakeOfOneThatLives(t *testing.T) {
+	for name, lead := range map[string]bool{"of a follower": false, "of the leader": true} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				n := w.three(lead)
+				before := n.store.Status()
+				second := w.namesake(n.id, "x", "a", "b", "c")
+				w.wait(time.Minute)
+				after := n.store.Status()
+				if after.Term != before.Term || after.LeaderID != before.LeaderID || !slices.Equal(after.Servers, before.Servers) {
+					w.Errorf("the group was %+v, and is %+v", before, after)
+				}
+				if second.store.Formed() || strings.Count(second.log.String(), "level=ERROR") != 1 || !strings.Contains(second.log.String(), "give each a --node-id of its own") {
+					w.Errorf("in a group: %v; the second %s says:\n%s", second.store.Formed(), n.id, second.log)
+				}
+				if log := n.log.String(); strings.Count(log, "level=WARN") != 1 || !strings.Contains(log, "another primary has the name of this one") {
+					w.Errorf("the first %s says:\n%s", n.id, log)
+				}
+				n.down()
+				w.wait(time.Minute)
+				if second.store.Formed() {
+					w.Errorf("it took the place of %s while that was away", n.id)
+				}
+				n.up(3, "a", "b", "c")
+				w.wait(30 * time.Second)
+				second.down()
+				w.all("a b c")
+			})
+		})
+	}
+}
+
+// A primary tells why there is no group for it, or no leader, for as long as that is so.
+func TestTrouble(t *testing.T) {
+	story(t, func(w *world) {
+		is := func(n *node, want string) {
+			t.Helper()
+			if err := n.member.Trouble(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				w.Errorf("%s is in trouble: %v, want %q", n.id, err, want)
+			}
+		}
+		w.start("a", 3, "b", "c")
+		w.wait(10 * time.Second)
+		is(w.nodes["a"], "ask b who it is")
+		w.nodes["a"].down()
+		n := w.three(false)
+		is(n, "")
+		for _, m := range w.nodes {
+			if m != n {
+				m.down()
+			}
+		}
+		w.wait(15 * time.Second)
+		is(n, "connection refused")
+		for _, m := range w.nodes {
+			if m != n {
+				m.up(3, "a", "b", "c")
+			}
+		}
+		w.wait(15 * time.Second)
+		is(n, "")
+	})
+}
+
+// A primary loses its disk again and again: just when it has its vote back, and while it
+// waits for that. Each time the ten seconds count anew.
+func TestVoteAfterEachLoss(t *testing.T) {
+	story(t, func(w *world) {
+		n := w.three(false)
+		leader := w.nodes[n.store.Status().LeaderID]
+		votes := func() bool {
+			return slices.ContainsFunc(leader.store.Status().Servers, func(v raftstore.Server) bool { return v.ID == n.id && v.Voter })
+		}
+		await := func(what bool) {
+			for votes() != what {
+				w.wait(10 * time.Millisecond)
+			}
+		}
+		for _, loss := range []struct {
+			after time.Duration
+			again bool // the next loss comes before it votes
+		}{{after: time.Minute}, {}, {}, {after: time.Minute, again: true}, {after: 6 * time.Second, again: true}, {after: 6 * time.Second}} {
+			w.wait(loss.after)
+			n.down()
+			n.memory = raftstore.NewMemory()
+			n.up(3, "a", "b", "c")
+			began := time.Now()
+			await(false)
+			if loss.again {
+				continue
+			}
+			await(true)
+			if took := time.Since(began); took < steadyFor || took > steadyFor+5*time.Second {
+				w.Errorf("it began without data, and had a vote %v later", took)
+			}
+		}
+	})
+}
+
+// A primary has lost its host, and comes back empty elsewhere under its name: the
+// one that had it does not answer.
+func TestComesBackEmptyElsewhere(t *testing.T) {
+	story(t, func(w *world) {
+		n := w.three(false)
+		n.down()
+		w.wait(10 * time.Second)
+		delete(w.nodes, n.id)
+		n = w.namesake(n.id, "x", "a", "b", "c")
+		w.wait(8 * time.Second)
+		if !strings.Contains(n.group(), "-"+n.id) {
+			w.Errorf("%s began without data, and the group is %q", n.id, n.group())
+		}
+		w.wait(30 * time.Second)
+		w.all("a b c")
 	})
 }
 
@@ -380,7 +558,9 @@ func TestAddressChange(t *testing.T) {
 				n.address = n.id + "-new"
 				n.up(3, list...)
 				w.wait(time.Minute)
+				n.said(t, "the group has this primary's new address", 1)
 				for _, m := range w.nodes {
+					m.said(t, "taking a primary into the group", 0)
 					want := raftstore.Server{ID: n.id, Address: n.address, Voter: true}
 					if m.store.Leads() && !slices.Contains(m.store.Status().Servers, want) {
 						w.Errorf("%s leads and sees %v, want %v", m.id, m.store.Status().Servers, want)

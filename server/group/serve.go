@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -15,14 +17,37 @@ import (
 
 // Introduce implements [peerv1.GroupServiceServer].
 func (m *Member) Introduce(_ context.Context, req *peerv1.IntroduceRequest) (*peerv1.IntroduceResponse, error) {
-	if req.GetPrimaryId() == m.Self.ID && req.GetInstance() != m.instance {
-		return nil, status.Errorf(codes.AlreadyExists, "two primaries are called %s, at %s and %s: give each a --node-id of its own", m.Self.ID, m.Self.Address, req.GetClusterAddress())
+	if req.GetPrimaryId() != m.Self.ID || req.GetInstance() == m.instance {
+		return m.answer(req.GetPrimaryId()), nil
 	}
+	m.warnOf(req.GetClusterAddress())
+	code := codes.FailedPrecondition // it may yet be mended here
+	if m.Store.Formed() {
+		code = codes.AlreadyExists
+	}
+	return nil, status.Error(code, twoAreCalled(m.Self.ID, m.Self.Address, req.GetClusterAddress()))
+}
+
+// answer says who this primary is to one of that id.
+func (m *Member) answer(to string) *peerv1.IntroduceResponse {
 	leader, _ := m.Store.Leader()
 	return &peerv1.IntroduceResponse{
 		PrimaryId: m.Self.ID, ClusterAddress: m.Self.Address, Expect: uint32(m.Expect), Instance: m.instance,
-		Found: m.hasFound(req.GetPrimaryId()), Formed: m.Store.Formed(), LeaderId: leader, Version: m.Version,
-	}, nil
+		Found: m.hasFound(to), Formed: m.Store.Formed(), LeaderId: leader, Version: m.Version, RecordedAddress: m.recorded(m.Self.ID),
+	}
+}
+
+// warnOf tells the operator of a namesake, once a minute at most.
+func (m *Member) warnOf(address string) {
+	m.mu.Lock()
+	due := time.Since(m.warned) >= warnEvery
+	if due {
+		m.warned = time.Now()
+	}
+	m.mu.Unlock()
+	if due {
+		m.Log.Warn("another primary has the name of this one: give each a --node-id of its own", "primary", m.Self.ID, "other", address)
+	}
 }
 
 func (m *Member) hasFound(id string) bool {
@@ -58,18 +83,16 @@ func (m *Member) take(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.Joi
 	if req.GetPrimaryId() == "" || req.GetClusterAddress() == "" {
 		return nil, status.Error(codes.InvalidArgument, "who joins has to say its id and address")
 	}
-	servers := m.Store.Status().Servers
-	v := raftstore.Server{ID: req.GetPrimaryId(), Address: req.GetClusterAddress()}
-	if i := slices.IndexFunc(servers, func(o raftstore.Server) bool { return o.ID == v.ID }); i >= 0 {
-		v.Voter = servers[i].Voter && (!req.GetEmpty() || alone(servers))
-	} else if !req.GetEmpty() {
-		return nil, status.Errorf(codes.FailedPrecondition, "%s was removed from the group: to come back it begins with an empty data directory", v.ID)
+	c := m.inquire(ctx, req)
+	v, err := admit(c)
+	if err != nil {
+		return nil, err
 	}
-	if i := slices.IndexFunc(servers, func(o raftstore.Server) bool { return o.Address == v.Address && o.ID != v.ID }); i >= 0 {
-		return nil, status.Errorf(codes.AlreadyExists, "%s is the address of %s in the group: remove that one first, if it is gone", v.Address, servers[i].ID)
+	if c.empty {
+		m.tookIn(v.ID)
 	}
-	if !slices.Contains(servers, v) {
-		m.Log.Info("taking a primary into the group", "primary", v.ID, "address", v.Address, "voter", v.Voter)
+	if !slices.Contains(c.servers, v) {
+		m.tell(c, v)
 		if err := m.Store.AddServer(ctx, v); err != nil {
 			return nil, leaderStatus(err)
 		}
@@ -77,15 +100,61 @@ func (m *Member) take(ctx context.Context, req *peerv1.JoinRequest) (*peerv1.Joi
 	return &peerv1.JoinResponse{LeaderId: m.Self.ID}, nil
 }
 
-// alone tells whether only one has a vote, which it can't lose.
-func alone(servers []raftstore.Server) bool {
-	voters := 0
-	for _, v := range servers {
-		if v.Voter {
-			voters++
+// tell tells the operator what admitting v changes.
+func (m *Member) tell(c claim, v raftstore.Server) {
+	log := m.Log.With("primary", v.ID, "address", v.Address, "voter", v.Voter)
+	switch {
+	case c.asked == "":
+		log.Info("taking a primary into the group")
+	case c.empty:
+		log.Warn("a primary has come back without data, and has no vote until it has caught up")
+	default:
+		log.Info("a primary has another address now")
+	}
+}
+
+// inquire finds out what there is to know about who asks to be in the group. The group
+// is looked at last, so that it is not changed by what is old.
+func (m *Member) inquire(ctx context.Context, req *peerv1.JoinRequest) claim {
+	c := claim{
+		id: req.GetPrimaryId(), address: req.GetClusterAddress(), instance: req.GetInstance(), empty: req.GetEmpty(),
+		asked: m.recorded(req.GetPrimaryId()),
+	}
+	if c.id == m.Self.ID {
+		c.there = m.answer(c.id) // who has it is here
+		if c.instance == m.instance {
+			c.here = c.there
+		}
+	} else {
+		c.here, c.there = m.askBoth(ctx, c.address, c.asked)
+		if p := m.Heard()[c.id]; time.Since(p.LastContact) <= fresh {
+			c.heard = p.Instance
 		}
 	}
-	return voters < 2
+	c.servers = m.Store.Status().Servers
+	return c
+}
+
+// askBoth asks at two addresses at once who is there. Who does not answer is nil.
+func (m *Member) askBoth(ctx context.Context, a, b string) (atA, atB *peerv1.IntroduceResponse) {
+	var wg sync.WaitGroup
+	if b != "" && b != a {
+		wg.Go(func() { atB, _ = m.ask(ctx, b) })
+	}
+	atA, _ = m.ask(ctx, a)
+	wg.Wait()
+	if b == a {
+		atB = atA
+	}
+	return atA, atB
+}
+
+// tookIn has the time begin anew for which a primary has to be caught up before it
+// votes.
+func (m *Member) tookIn(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.taken[id] = time.Now()
 }
 
 // ReadIndex implements [peerv1.GroupServiceServer].

@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/schedd/schedd/raftstore"
@@ -18,17 +19,17 @@ const (
 )
 
 // Steward looks after the group while this primary leads: it lets primaries vote
-// once they have caught up, unless they are standbys. heard is what was heard of
-// the primaries, and standby tells who shall never vote. It returns when ctx is
-// done.
-func (m *Member) Steward(ctx context.Context, heard func() map[string]peer.Primary, standby func(id string) bool) {
-	since := map[string]time.Time{} // since when a primary that may vote is caught up
+// once they have caught up, unless they are standbys; standby tells who shall never
+// vote. It returns when ctx is done.
+func (m *Member) Steward(ctx context.Context, standby func(id string) bool) {
+	var all map[string]abreast
 	for m.pause(ctx, askEvery) {
 		now := time.Now()
-		since = ready(since, m.Store.Status().Servers, heard(), standby, m.Store.AppliedIndex(), now)
-		for _, v := range m.Store.Status().Servers {
-			at, ok := since[v.ID]
-			if !ok || now.Sub(at) < steadyFor {
+		servers := m.Store.Status().Servers
+		all = ready(all, servers, m.Heard(), m.lastTaken(), standby, m.Store.AppliedIndex(), now)
+		for _, v := range servers {
+			p, ok := all[v.ID]
+			if !ok || now.Sub(p.since) < steadyFor {
 				continue
 			}
 			v.Voter = true
@@ -38,24 +39,43 @@ func (m *Member) Steward(ctx context.Context, heard func() map[string]peer.Prima
 				}
 				continue
 			}
+			delete(all, v.ID) // it may lose the vote before the next look, and counts anew then
 			m.Log.Info("a primary has caught up and votes now", "primary", v.ID)
 		}
 	}
 }
 
-// ready returns since when each primary that does not vote, and may, has been
-// caught up without a break. It is pure.
-func ready(since map[string]time.Time, servers []raftstore.Server, heard map[string]peer.Primary, standby func(string) bool, applied uint64, now time.Time) map[string]time.Time {
-	next := map[string]time.Time{}
+// lastTaken returns when who had no data was last taken in, by id.
+func (m *Member) lastTaken() map[string]time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.taken)
+}
+
+// abreast is a primary that may vote when it stays as it is.
+type abreast struct {
+	since    time.Time // when it was first seen so
+	address  string
+	instance string // of its process
+}
+
+// ready returns which primaries do not vote, and may, and are caught up: those of
+// before since when they were seen so without a break, as the same process at the same
+// address, and without having been taken in anew. It is pure.
+func ready(before map[string]abreast, servers []raftstore.Server, heard map[string]peer.Primary, taken map[string]time.Time,
+	standby func(string) bool, applied uint64, now time.Time,
+) map[string]abreast {
+	next := map[string]abreast{}
 	for _, v := range servers {
 		p, ok := heard[v.ID]
 		if v.Voter || standby(v.ID) || !ok || now.Sub(p.LastContact) > fresh || p.AppliedIndex+caughtUpWithin < applied {
 			continue
 		}
-		next[v.ID] = now
-		if at, was := since[v.ID]; was {
-			next[v.ID] = at
+		is := abreast{now, v.Address, p.Instance}
+		if was, ok := before[v.ID]; ok && was.address == is.address && was.instance == is.instance && taken[v.ID].Before(was.since) {
+			is.since = was.since
 		}
+		next[v.ID] = is
 	}
 	return next
 }

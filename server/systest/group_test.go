@@ -25,6 +25,7 @@ import (
 type member struct {
 	w     *world
 	id    string
+	host  string // where it is; its id, at first
 	disk  *raftstore.Memory
 	dir   string // of its run logs
 	link  *link  // to the others
@@ -46,7 +47,7 @@ func (w *world) startGroup(n int) {
 		ids = append(ids, fmt.Sprint("p", i+1))
 	}
 	for _, id := range ids {
-		m := &member{w: w, id: id, disk: raftstore.NewMemory(), dir: filepath.Join(w.dir, id), link: w.net.newLink(id)}
+		m := &member{w: w, id: id, host: id, disk: raftstore.NewMemory(), dir: filepath.Join(w.dir, id), link: w.net.newLink(id)}
 		w.group = append(w.group, m)
 	}
 	for _, m := range w.group {
@@ -95,23 +96,26 @@ func (w *world) alive() []*member {
 func (w *world) peers() string {
 	var list []string
 	for _, m := range w.group {
-		list = append(list, m.id+":"+clusterPort)
+		list = append(list, m.address())
 	}
 	return strings.Join(list, ",")
 }
+
+// address is where the others reach the member.
+func (m *member) address() string { return net.JoinHostPort(m.host, clusterPort) }
 
 // start starts the primary on what its last life left.
 func (m *member) start() {
 	m.w.Helper()
 	c := server.DefaultConfig()
 	c.NodeID, c.DataDir, c.Insecure = m.id, m.dir, true
-	c.Cluster.Addr, c.Cluster.Advertise = m.id+":"+clusterPort, m.id+":"+clusterPort
+	c.Cluster.Addr, c.Cluster.Advertise = m.address(), m.address()
 	c.Cluster.BootstrapExpect, c.Cluster.Join = len(m.w.group), m.w.peers()
 	m.lives++
 	s, err := server.Open(c, server.Seams{
 		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk,
-		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.id, apiPort}), nil },
-		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.id, clusterPort}), nil },
+		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, apiPort}), nil },
+		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, clusterPort}), nil },
 		DialCluster:   m.link.dial,
 		DialWorker: func(address string) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///"+address, append(wire.DialOptions(),
@@ -125,13 +129,13 @@ func (m *member) start() {
 	m.server, m.stop = s, stop
 	m.wg.Go(func() { m.err = s.Run(ctx) })
 	m.own = &primary{}
-	m.own.connect(m.w, m.w.net.newLink("client"), m.id+":"+apiPort)
+	m.own.connect(m.w, m.w.net.newLink("client"), m.host+":"+apiPort)
 }
 
 // kill ends the primary as SIGKILL does, at this very instant.
 func (m *member) kill() {
 	m.w.Helper()
-	m.w.net.vanish(m.id)
+	m.w.net.vanish(m.host)
 	m.disk.Pull()
 	m.end()
 }
@@ -142,6 +146,20 @@ func (m *member) wipe() {
 	m.dir += "-new"
 }
 
+// move takes a primary that is down to another host, with all that is on its disk.
+func (m *member) move(host string) {
+	m.host, m.link = host, m.w.net.newLink(host)
+}
+
+// namesake starts a primary under the name of m on a host of its own, with nothing on
+// its disk. Who calls it ends it.
+func (m *member) namesake(host string) *member {
+	m.w.Helper()
+	o := &member{w: m.w, id: m.id, host: host, disk: raftstore.NewMemory(), dir: m.dir + "-of-" + host, link: m.w.net.newLink(host)}
+	o.start()
+	return o
+}
+
 // leave asks the primary to stop, and waits until it has.
 func (m *member) leave() {
 	m.w.Helper()
@@ -149,7 +167,7 @@ func (m *member) leave() {
 	if m.err != nil {
 		m.w.Errorf("%s stopped with %v", m.id, m.err)
 	}
-	m.w.net.vanish(m.id)
+	m.w.net.vanish(m.host)
 }
 
 func (m *member) end() {
@@ -172,7 +190,7 @@ func (w *world) endGroup() {
 func (m *member) isolate(apart bool) {
 	for _, o := range m.w.group {
 		if o != m {
-			m.w.net.part(m.id, o.id, apart)
+			m.w.net.part(m.host, o.host, apart)
 		}
 	}
 }
