@@ -174,10 +174,12 @@ func (s *Store) load(a *attempt) error {
 		return nil
 	}
 	if err != nil {
+		s.fail(err)
 		return fmt.Errorf("read log %v: %w", a.key, err)
 	}
 	l, found, err := examine(f, a)
 	if err != nil {
+		s.fail(err)
 		s.closeAll([]*os.File{f})
 		return fmt.Errorf("read log %v: %w", a.key, err)
 	}

@@ -89,13 +89,14 @@ type Store struct {
 	open   int        // files open, used or idle
 	shards [shards]shard
 
-	failures uint64 // writes that the disk did not take
+	failures uint64 // writes that the disk did not take, and logs that it did not open
 	failed   error  // why it did not take the last of them
 }
 
 // Failures returns how often the disk has not taken what was to be written since
-// Open, and why it did not the last time. What counts is whether it grows: a disk
-// that was full has room again at some time, and nobody tells.
+// Open, or not let a log be opened for that, and why it did not the last time. What
+// counts is whether it grows: a disk that was full has room again at some time, and
+// nobody tells. [Store.Probe] finds out.
 func (s *Store) Failures() (n uint64, last error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -126,6 +126,9 @@ func (s *Store) fsyncLog(ctx context.Context, a *attempt) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if err := s.syncShard(ctx, a.shard, name); err != nil {
+		if !errors.Is(err, errWaiting) {
+			s.fail(err)
+		}
 		return err
 	}
 	// The file cannot have been stored anew meanwhile: that needs a failed fsync
