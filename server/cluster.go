@@ -254,21 +254,22 @@ const (
 	// askElsewhere is how often one that is cut off asks the others.
 	askElsewhere = 5 * time.Second
 	// evacuateWithin is how long workers get to leave one that is cut off. It is soon,
-	// since to the leader they have been gone for a while.
-	evacuateWithin = 5 * time.Second
+	// since to the leader they have been gone for a while. leaveDiskWithin is how long
+	// they get to leave one whose disk fails: they keep what it does not take.
+	evacuateWithin  = 5 * time.Second
+	leaveDiskWithin = 20 * time.Second
 )
 
 // watchHealth says to load balancers and workers when this primary is not ready, as
-// when it does not reach the leader. Workers stay where they are while no primary does: their runs
-// go on, and there is nowhere better. Otherwise they are sent away, and none is
-// let in.
+// when it does not reach the leader, or its disk does not take the output of runs. Workers
+// stay where they are while it is so on all primaries: their runs go on, and there is
+// nowhere better. Otherwise they are sent away, and none is let in.
 func (s *Server) watchHealth(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	caughtUp := s.knowing()
 	var asked time.Time
 	for {
-		s.output.look(s.logs.Failures())
 		status := grpc_health_v1.HealthCheckResponse_SERVING
 		if s.unready() != "" {
 			status = grpc_health_v1.HealthCheckResponse_NOT_SERVING
@@ -284,11 +285,7 @@ func (s *Server) watchHealth(ctx context.Context) {
 			s.gateway.Dial(nil) //nolint:contextcheck // the leader gives them to another one; what ends meanwhile is the gateway's
 			s.elsewhere.Store(s.member.BetterElsewhere(ctx))
 		}
-		if s.elsewhere.Load() {
-			if n := s.gateway.Evacuate(evacuateWithin); n > 0 { //nolint:contextcheck // sessions have contexts of their own
-				s.log.Warn("this primary has no link to a leader, and others may: workers are asked to come back through them", "workers", n)
-			}
-		}
+		s.evacuate() //nolint:contextcheck // sessions have contexts of their own
 		select {
 		case <-ctx.Done():
 			return
@@ -299,10 +296,28 @@ func (s *Server) watchHealth(ctx context.Context) {
 	}
 }
 
+// evacuate asks workers to come back through other primaries, if they are better off
+// there.
+func (s *Server) evacuate() {
+	why, spread := s.refuse(), leaveDiskWithin
+	if s.elsewhere.Load() {
+		spread = evacuateWithin
+	}
+	if why == "" {
+		return
+	}
+	if n := s.gateway.Evacuate(spread, why); n > 0 {
+		s.log.Warn("workers are asked to come back through other primaries", "workers", n, "reason", why)
+	}
+}
+
 // refuse returns why workers should come in through another primary.
 func (s *Server) refuse() string {
-	if s.elsewhere.Load() {
+	switch {
+	case s.elsewhere.Load():
 		return "this primary does not reach the leader"
+	case s.keptElsewhere() != nil:
+		return "this primary can't keep the output of runs"
 	}
 	return ""
 }

@@ -53,6 +53,7 @@ func (s *Server) keepLogs(ctx context.Context) {
 // condition returns how this primary is: of the logs that there are, it says
 // nothing before it knows of all.
 func (s *Server) condition() (is peer.Condition) {
+	is.Failing = s.output.trouble() != nil
 	if s.abreast.Load() {
 		is.LogsMissing, is.LogsAmong = s.replica.Missing()
 	}

@@ -176,6 +176,12 @@ func (m *metrics) watch(s *raftstore.Store, g *gateway.Server, u *peer.Uplink, h
 
 // watchLogs adds what is read of the run logs.
 func (m *metrics) watchLogs(condition func() peer.Condition) {
+	m.gauge("log_disk_failing", "1 while this primary's disk does not take the output of runs.", func() float64 {
+		if condition().Failing {
+			return 1
+		}
+		return 0
+	})
 	m.gauge("logs_missing", "Logs of which this primary should keep a copy and lacks something that others have; NaN while that is not known.", func() float64 {
 		is := condition()
 		if len(is.LogsAmong) == 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -56,43 +55,11 @@ func (s *Server) unready() string {
 		return s.behind()
 	case s.cutOff():
 		return "no link to the leader"
-	case s.output.trouble() != nil:
-		return "output of runs can't be written: " + s.output.trouble().Error()
+	}
+	if err := s.keptElsewhere(); err != nil {
+		return "output of runs can't be written, and others keep it: " + err.Error()
 	}
 	return ""
-}
-
-// output is whether the disk takes the output of runs.
-type output struct {
-	mu       sync.Mutex // guards what follows
-	failures uint64     // seen by now
-	at       time.Time  // when there was another one
-	err      error
-}
-
-// keptAgain is after how long without another failure the disk is taken to have room
-// again. A worker tries again after a minute at the latest, and somewhat more.
-const keptAgain = 2 * time.Minute
-
-// look takes note of how often the disk has failed by now, and why it did the last
-// time.
-func (o *output) look(failures uint64, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if failures != o.failures {
-		o.failures, o.at, o.err = failures, time.Now(), err
-	}
-}
-
-// trouble tells why the disk did not take output lately; nil when it did, or nobody
-// tried.
-func (o *output) trouble() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if time.Since(o.at) > keptAgain {
-		return nil
-	}
-	return o.err
 }
 
 // answeredAtOnce are methods that tell how this primary is, which is not what it

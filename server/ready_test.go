@@ -2,9 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +16,6 @@ import (
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/raftstore"
-	"github.com/schedd/schedd/server/runlog"
 )
 
 // wait lets time pass, and everything happen that is due by then.
@@ -57,28 +53,6 @@ func TestNotReadyWithAFullDisk(t *testing.T) {
 		disk.Fail(nil)
 		wait(10 * time.Second)
 		isReady(t, "when there is room", s, "")
-	})
-}
-
-// A primary that can't keep the output of runs is not ready for as long as it is
-// tried, and a while longer.
-func TestNotReadyWithoutRoomForOutput(t *testing.T) {
-	bubbled(t, func(t *testing.T, s *Server, _ *raftstore.Memory) {
-		for i := range 256 { // folders in which no file can be made
-			if err := os.Symlink("nowhere", filepath.Join(s.config.DataDir, "runlogs", fmt.Sprintf("%02x", i))); err != nil {
-				t.Fatal(err)
-			}
-		}
-		data := []byte("output")
-		for range 10 {
-			if _, err := s.logs.Append(runlog.Key{Run: "r", Attempt: 1, Fence: 7}, 0, data, runlog.Checksum(data)); err == nil {
-				t.Fatal("it was kept")
-			}
-			wait(time.Minute)
-			isReady(t, "while it is tried", s, "output of runs can't be written: ")
-		}
-		wait(2 * time.Minute)
-		isReady(t, "when it is tried no more", s, "")
 	})
 }
 

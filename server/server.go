@@ -247,7 +247,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	run("lead", func() error { return s.store.Lead(work, s.lead) })
 	wg.Go(func() { s.uplink.Run(work, s.gateway) })
-	for _, f := range []func(context.Context){s.member.Run, s.replica.Run, s.watchGroup, s.watchHealth, s.keepLogs} {
+	for _, f := range []func(context.Context){s.member.Run, s.replica.Run, s.watchGroup, s.watchHealth, s.watchOutput, s.keepLogs} {
 		wg.Go(func() { f(work) })
 	}
 

@@ -69,13 +69,13 @@ func (s *Server) movable(age time.Duration) []*session {
 }
 
 // Evacuate asks all workers to come back through another connection, however
-// young their sessions are, within the spread: this primary does not reach the
-// leader, which would take them for lost. Their sessions go on until then. It
-// returns how many it asked, and at once.
-func (s *Server) Evacuate(spread time.Duration) int {
+// young their sessions are, within the spread, and tells them the reason why they are
+// better off there. Their sessions go on until then. It returns how many it asked, and
+// at once.
+func (s *Server) Evacuate(spread time.Duration, reason string) int {
 	all := s.movable(0)
 	for _, n := range all {
-		n.moveAfter(time.Duration(rand.Float64()*float64(spread)), "this primary does not reach the leader")
+		n.moveAfter(time.Duration(rand.Float64()*float64(spread)), reason)
 	}
 	return len(all)
 }

@@ -134,14 +134,14 @@ func TestEvacuate(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {
 		w := p.connect(t, 1)
 		why = "this primary does not reach the leader"
-		if n := p.Evacuate(5 * time.Second); n != 1 {
+		if n := p.Evacuate(5*time.Second, why); n != 1 {
 			t.Errorf("%d workers were asked, want 1", n)
 		}
 		begun := time.Now()
 		if m := w.expect("Move"); m.GetMove().GetReason() != why || time.Since(begun) > 5*time.Second {
 			t.Errorf("after %v the worker is told %v", time.Since(begun), m)
 		}
-		if n := p.Evacuate(5 * time.Second); n != 0 || len(p.Sessions()) != 1 {
+		if n := p.Evacuate(5*time.Second, why); n != 0 || len(p.Sessions()) != 1 {
 			t.Errorf("%d workers were asked again, and %d sessions are left", n, len(p.Sessions()))
 		}
 		late := p.dial(t, 2)

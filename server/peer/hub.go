@@ -278,16 +278,69 @@ func (h *Hub) settle() {
 	h.share()
 }
 
-// share tells each gateway whom to dial, once the links of a new leader are there:
+// share tells each gateway whom to dial, if its disk takes the output of runs, once the links of a new leader are there:
 // the first one would be told to dial all, and take workers from gateways that
 // have them. The caller holds the lock.
 func (h *Hub) share() {
 	if !h.settled {
 		return
 	}
-	for g, list := range assign(h.directs, keys(h.links)) {
-		h.links[g].put(&peerv1.LinkResponse{Body: &peerv1.LinkResponse_Dial{Dial: &peerv1.Dial{Addresses: list}}})
+	lists := assign(h.directs, keys(h.keeping()))
+	for g, l := range h.links {
+		list := lists[g]
+		l.put(&peerv1.LinkResponse{Body: &peerv1.LinkResponse_Dial{Dial: &peerv1.Dial{Addresses: list}}})
 	}
+}
+
+// reshare shares out anew whom to dial.
+func (h *Hub) reshare() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.share()
+}
+
+// keeping returns the links of the gateways that workers should be with: those whose
+// disks take the output of runs, or all when there are none. The caller holds the lock.
+func (h *Hub) keeping() map[string]*link {
+	some := map[string]*link{}
+	for g, l := range h.links {
+		if !l.primary().Failing {
+			some[g] = l
+		}
+	}
+	if len(some) == 0 {
+		return h.links
+	}
+	return some
+}
+
+// othersKeep tells whether the disk of another gateway takes the output of runs.
+func (h *Hub) othersKeep(l *link) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, o := range h.links {
+		if o != l && !o.primary().Failing {
+			return true
+		}
+	}
+	return false
+}
+
+// held returns how many sessions each gateway has that workers should be with. One
+// with none counts, so that the others send it some; one that takes none does not.
+func (h *Hub) held() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	has := map[string]int{}
+	for g := range h.keeping() {
+		has[g] = 0
+	}
+	for _, r := range h.routes {
+		if _, ok := has[r.Gateway]; ok {
+			has[r.Gateway]++
+		}
+	}
+	return has
 }
 
 // Primaries returns what was heard of the primaries that have a link, by id.
@@ -327,11 +380,7 @@ func (h *Hub) balance(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		has := map[string]int{}
-		for _, s := range h.Sessions() {
-			has[s.Gateway]++
-		}
-		h.each(func(l *link) { has[l.id] += 0 })
+		has := h.held()
 		shed := excess(has)
 		h.each(func(l *link) {
 			if n := shed[l.id]; n > 0 {

@@ -132,12 +132,13 @@ func (l *link) welcome() *peerv1.LinkResponse {
 }
 
 func (l *link) beat() *peerv1.LinkResponse {
+	others := l.hub.othersKeep(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seq++
 	l.sent = time.Now()
 	return &peerv1.LinkResponse{Body: &peerv1.LinkResponse_Beat{Beat: &peerv1.Beat{
-		Seq: l.seq, Time: timestamppb.New(l.sent), AppliedIndex: l.hub.Applied(),
+		Seq: l.seq, Time: timestamppb.New(l.sent), AppliedIndex: l.hub.Applied(), OthersKeep: others,
 	}}}
 }
 
@@ -181,6 +182,7 @@ func (l *link) greet(hello *peerv1.LinkHello) error {
 	defer l.mu.Unlock()
 	l.known.Version, l.known.Instance, l.known.LastContact = hello.GetVersion(), hello.GetInstance(), time.Now()
 	l.known.Level = max(hello.GetLevel(), firstLevel)
+	l.known.Failing = hello.GetFailing()
 	return nil
 }
 
@@ -225,18 +227,23 @@ func (l *link) handle(m *peerv1.LinkRequest) {
 			h.Leader.Seen(w.GetWorkerId(), w.GetEpoch(), w.GetTime().AsTime())
 		}
 	case *peerv1.LinkRequest_Beat:
-		l.answered(b.Beat, time.Now())
+		if l.answered(b.Beat, time.Now()) {
+			h.reshare()
+		}
 	}
 }
 
-// answered takes the answer to a beat. One to an earlier beat is too old to tell
-// the time by.
-func (l *link) answered(b *peerv1.Beat, now time.Time) {
+// answered takes the answer to a beat, and reports whether the gateway's disk has
+// begun to fail, or to work again. An answer to an earlier beat is too old to tell the
+// time by.
+func (l *link) answered(b *peerv1.Beat, now time.Time) (turned bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	turned = l.known.Failing != b.GetFailing()
 	l.known.AppliedIndex, l.known.Sessions = b.GetAppliedIndex(), int(b.GetSessions())
-	l.known.Condition = Condition{LogsMissing: int(b.GetLogsMissing()), LogsAmong: b.GetLogsAmong()}
+	l.known.Condition = Condition{LogsMissing: int(b.GetLogsMissing()), LogsAmong: b.GetLogsAmong(), Failing: b.GetFailing()}
 	if b.GetSeq() == l.seq {
 		l.known.ClockOffset, l.known.RTT = offsetOf(l.sent, b.GetTime().AsTime(), now)
 	}
+	return turned
 }

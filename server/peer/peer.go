@@ -92,6 +92,8 @@ type Condition struct {
 	// was found out: none while it is not known.
 	LogsMissing int
 	LogsAmong   []string
+	// Failing tells that its disk does not take the output of runs.
+	Failing bool
 }
 
 // Primary is what the leader has heard of a primary over its link.

@@ -85,3 +85,60 @@ func TestOffset(t *testing.T) {
 		}
 	})
 }
+
+// A gateway whose disk fails is told whether that of another one works, and dials no
+// workers as long as it does. Nor does it count for what is a fair share.
+func TestFailingDisks(t *testing.T) {
+	addresses := []string{"1:1", "2:1", "3:1", "4:1", "5:1", "6:1", "7:1", "8:1", "9:1"}
+	story(t, func(w *world) {
+		fail := func(ids ...string) {
+			w.mu.Lock()
+			for id, n := range w.nodes {
+				n.is.Failing = slices.Contains(ids, id)
+			}
+			w.mu.Unlock()
+			wait(3 * beatEvery)
+		}
+		// expect checks who is told that others keep output, and who dials workers.
+		expect := func(when string, others, dials []string) {
+			t.Helper()
+			sum := 0
+			for id, n := range w.nodes {
+				if is := n.up.OthersKeep(); is != slices.Contains(others, id) {
+					t.Errorf("%s: %s hears that others keep output: %v", when, id, is)
+				}
+				n.hand.look(func(h *hand) {
+					sum += len(h.dials)
+					if is := len(h.dials) > 0; is != slices.Contains(dials, id) {
+						t.Errorf("%s: %s dials %v", when, id, h.dials)
+					}
+				})
+			}
+			if sum != len(addresses) {
+				t.Errorf("%s: %d workers are dialled, want all of %d", when, sum, len(addresses))
+			}
+		}
+		all := []string{"a", "b", "c"}
+		a := w.nodes["a"].hub
+		w.lead("a")
+		a.Direct(addresses)
+		wait(time.Minute)
+		expect("at first", all, all)
+		fail("b")
+		expect("b fails", all, []string{"a", "c"})
+		if has := a.held(); len(has) != 2 {
+			t.Errorf("sessions are shared among %v", has)
+		}
+		fail("a", "b")
+		expect("a and b fail", []string{"a", "b"}, []string{"c"})
+		fail("a", "b", "c")
+		expect("all fail", nil, all)
+		w.lead("c")
+		w.nodes["c"].hub.Direct(addresses)
+		wait(time.Minute)
+		w.nodes["a"].hub.Direct(nil)
+		expect("all fail, and another leads", nil, all)
+		fail()
+		expect("in the end", all, all)
+	}, "a", "b", "c")
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -55,6 +56,7 @@ type Uplink struct {
 	gateway  Local         // of this primary; set by Run
 	abreast  sync.Once     // guards the closing of caughtUp
 	caughtUp chan struct{} // closed when this primary was as far as the leader
+	others   atomic.Bool   // the disk of another gateway takes output, as last heard
 
 	mu       sync.Mutex // guards the following
 	sessions map[string]Session
@@ -140,6 +142,11 @@ func (u *Uplink) Linked() (linked bool, since time.Duration) {
 	return u.out != nil, time.Since(u.since)
 }
 
+// OthersKeep tells whether the disk of another primary takes the output of runs, as
+// the leader said last: workers are better off there than with one whose disk does
+// not.
+func (u *Uplink) OthersKeep() bool { return u.others.Load() }
+
 // CaughtUp is closed once this primary has applied what the leader had when it
 // asked for a beat. A primary that joins a group knows nothing before.
 func (u *Uplink) CaughtUp() <-chan struct{} { return u.caughtUp }
@@ -221,7 +228,7 @@ func (u *Uplink) greet(ctx context.Context, leader string) (Stream, error) {
 		return nil, fmt.Errorf("link to %s: %w", leader, err)
 	}
 	err = stream.Send(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Hello{
-		Hello: &peerv1.LinkHello{PrimaryId: u.PrimaryID, Version: u.Version, Level: u.Level, Instance: u.Instance},
+		Hello: &peerv1.LinkHello{PrimaryId: u.PrimaryID, Version: u.Version, Level: u.Level, Instance: u.Instance, Failing: u.Condition().Failing},
 	}})
 	var m *peerv1.LinkResponse
 	if err == nil || errors.Is(err, io.EOF) {
@@ -335,10 +342,11 @@ func (u *Uplink) handle(m *peerv1.LinkResponse, out *queue[*peerv1.LinkRequest])
 		if u.Applied() >= b.Beat.GetAppliedIndex() {
 			u.abreast.Do(func() { close(u.caughtUp) })
 		}
+		u.others.Store(b.Beat.GetOthersKeep())
 		is := u.Condition()
 		out.put(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Beat{Beat: &peerv1.Beat{
 			Seq: b.Beat.GetSeq(), Time: timestamppb.Now(), AppliedIndex: u.Applied(), Sessions: uint32(u.Len()),
-			LogsMissing: uint32(is.LogsMissing), LogsAmong: is.LogsAmong,
+			LogsMissing: uint32(is.LogsMissing), LogsAmong: is.LogsAmong, Failing: is.Failing,
 		}}})
 	}
 }

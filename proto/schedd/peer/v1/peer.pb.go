@@ -394,7 +394,9 @@ type LinkHello struct {
 	// 0 from one that does not say, which can apply those of level 1.
 	Level uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
 	// Instance as in IntroduceRequest; empty from one that does not say.
-	Instance      string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	Instance string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Failing as in Beat.
+	Failing       bool `protobuf:"varint,5,opt,name=failing,proto3" json:"failing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +457,13 @@ func (x *LinkHello) GetInstance() string {
 		return x.Instance
 	}
 	return ""
+}
+
+func (x *LinkHello) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
 }
 
 // LinkWelcome says who leads.
@@ -885,7 +894,11 @@ type Beat struct {
 	LogsMissing uint32 `protobuf:"varint,5,opt,name=logs_missing,json=logsMissing,proto3" json:"logs_missing,omitempty"`
 	// LogsAmong are the ids, sorted, of the primaries that keep copies, by which
 	// LogsMissing was found out; none while it is not known.
-	LogsAmong     []string `protobuf:"bytes,6,rep,name=logs_among,json=logsAmong,proto3" json:"logs_among,omitempty"`
+	LogsAmong []string `protobuf:"bytes,6,rep,name=logs_among,json=logsAmong,proto3" json:"logs_among,omitempty"`
+	// Failing tells that a gateway's disk does not take the output of runs.
+	Failing bool `protobuf:"varint,7,opt,name=failing,proto3" json:"failing,omitempty"`
+	// OthersKeep tells a gateway that the disk of another one, which has a link, does.
+	OthersKeep    bool `protobuf:"varint,8,opt,name=others_keep,json=othersKeep,proto3" json:"others_keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,6 +973,20 @@ func (x *Beat) GetLogsAmong() []string {
 		return x.LogsAmong
 	}
 	return nil
+}
+
+func (x *Beat) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+func (x *Beat) GetOthersKeep() bool {
+	if x != nil {
+		return x.OthersKeep
+	}
+	return false
 }
 
 // Deliver puts a message in the queue of a session, if that is still there.
@@ -2144,13 +2171,14 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x04shed\x18\x05 \x01(\v2\x14.schedd.peer.v1.ShedH\x00R\x04shed\x12*\n" +
 	"\x04dial\x18\x06 \x01(\v2\x14.schedd.peer.v1.DialH\x00R\x04dial\x12*\n" +
 	"\x04beat\x18\a \x01(\v2\x14.schedd.peer.v1.BeatH\x00R\x04beatB\x06\n" +
-	"\x04body\"v\n" +
+	"\x04body\"\x90\x01\n" +
 	"\tLinkHello\x12\x1d\n" +
 	"\n" +
 	"primary_id\x18\x01 \x01(\tR\tprimaryId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
 	"\x05level\x18\x03 \x01(\rR\x05level\x12\x1a\n" +
-	"\binstance\x18\x04 \x01(\tR\binstance\">\n" +
+	"\binstance\x18\x04 \x01(\tR\binstance\x12\x18\n" +
+	"\afailing\x18\x05 \x01(\bR\afailing\">\n" +
 	"\vLinkWelcome\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\"\xef\x01\n" +
@@ -2174,7 +2202,7 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\x05Heard\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xcb\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x86\x02\n" +
 	"\x04Beat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
@@ -2182,7 +2210,10 @@ const file_schedd_peer_v1_peer_proto_rawDesc = "" +
 	"\bsessions\x18\x04 \x01(\rR\bsessions\x12!\n" +
 	"\flogs_missing\x18\x05 \x01(\rR\vlogsMissing\x12\x1d\n" +
 	"\n" +
-	"logs_among\x18\x06 \x03(\tR\tlogsAmong\"w\n" +
+	"logs_among\x18\x06 \x03(\tR\tlogsAmong\x12\x18\n" +
+	"\afailing\x18\a \x01(\bR\afailing\x12\x1f\n" +
+	"\vothers_keep\x18\b \x01(\bR\n" +
+	"othersKeep\"w\n" +
 	"\aDeliver\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x129\n" +
