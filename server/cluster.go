@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -194,11 +195,9 @@ func (s *Server) serveCluster() {
 // lead is one term of this primary.
 func (s *Server) lead(ctx context.Context) error {
 	s.hub.During(ctx, func(ctx context.Context) {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			s.member.Steward(ctx, s.standby)
-		}()
+		var beside sync.WaitGroup
+		beside.Go(func() { s.member.Steward(ctx, s.standby) })
+		beside.Go(func() { s.clock().run(ctx) })
 		stop := s.store.Subscribe(func(changes []state.Change) {
 			if changes == nil || slices.ContainsFunc(changes, func(c state.Change) bool { return c.Group }) {
 				s.hub.Direct(s.directs())
@@ -207,9 +206,17 @@ func (s *Server) lead(ctx context.Context) error {
 		s.hub.Direct(s.directs())
 		lead.Run(ctx, s.leader())
 		stop()
-		<-done
+		beside.Wait()
 	})
 	return nil
+}
+
+// clock watches this primary's while it leads.
+func (s *Server) clock() *clockWatch {
+	return &clockWatch{
+		self: s.config.NodeID, primaries: s.hub.Primaries, size: func() int { return len(s.store.Status().Servers) },
+		transfer: s.store.TransferTo, log: s.log,
+	}
 }
 
 // standby tells whether a primary shall never vote.
