@@ -20,12 +20,13 @@ const module = "github.com/schedd/schedd"
 // this list, and a reviewer reads it. What tests import is their own business.
 var may = map[string][]string{
 	// What goes over a wire, and what both ends of it agree on. They know nothing.
-	"proto/schedd/v1":       {},
-	"proto/schedd/agent/v1": {},
-	"proto/schedd/peer/v1":  {"proto/schedd/agent/v1"},
-	"proto/schedd/log/v1":   {},
-	"proto/wire":            {},
-	"proto/settings":        {},
+	"proto/schedd/v1":        {},
+	"proto/schedd/agent/v1":  {},
+	"proto/schedd/peer/v1":   {"proto/schedd/agent/v1"},
+	"proto/schedd/log/v1":    {},
+	"proto/schedd/runner/v1": {},
+	"proto/wire":             {},
+	"proto/settings":         {},
 
 	// What all primaries agree on.
 	"raftstore/state": {},
