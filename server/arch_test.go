@@ -66,6 +66,7 @@ var may = map[string][]string{
 	"agent/spool":             {},
 	"agent/runner":            {},
 	"agent/runner/fakerunner": {"agent/runner"},
+	"agent/runner/remote":     {"agent/journal", "agent/runner", "proto/schedd/runner/v1"},
 	"agent/session":           {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
 		"agent/journal", "agent/runner", "agent/session", "agent/spool",
