@@ -48,6 +48,13 @@ type Config struct {
 	Name string
 	// Labels are what jobs select workers by. Default: none.
 	Labels map[string]string
+	// InProcess has jobs' processes be the agent's own children, which end when
+	// it stops: for containers, in which nothing outlives process 1. Default:
+	// whether this is process 1.
+	InProcess bool
+	// StartRunner has the agent start its runner when there is none. Without it
+	// somebody else has to, as systemd does. Default true.
+	StartRunner bool
 	// Slots is how many attempts run at the same time. Default: 4 for each CPU.
 	Slots int
 	// AdvertiseHostname and AdvertiseIP are shown to people. Nobody dials them,
@@ -70,6 +77,9 @@ func DefaultConfig() Config {
 		DataDir: "/var/lib/schedagent",
 		Name:    host,
 		Slots:   slotsPerCPU * runtime.NumCPU(),
+
+		InProcess:   os.Getpid() == 1,
+		StartRunner: true,
 	}
 }
 
@@ -80,10 +90,8 @@ func (c Config) Validate() error {
 
 	faults = append(faults, c.checkServers()...)
 	faults = append(faults, c.checkDirect()...)
-	if c.DataDir == "" {
-		fault("data-dir: is empty; name a directory that outlives restarts")
-	} else if !filepath.IsAbs(c.DataDir) {
-		fault("data-dir: %q is not absolute; write it from / on", c.DataDir)
+	if err := checkDataDir(c.DataDir); err != nil {
+		faults = append(faults, err)
 	}
 	if c.Name == "" || !plain(c.Name) {
 		fault("name: %.60q has to be 1 to %d printable characters", c.Name, maxName)
@@ -101,6 +109,16 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func checkDataDir(dir string) error {
+	switch {
+	case dir == "":
+		return errors.New("data-dir: is empty; name a directory that outlives restarts")
+	case !filepath.IsAbs(dir):
+		return fmt.Errorf("data-dir: %q is not absolute; write it from / on", dir)
+	}
+	return nil
 }
 
 func (c Config) checkServers() (faults []error) {

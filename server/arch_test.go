@@ -69,7 +69,7 @@ var may = map[string][]string{
 	"agent/runner/remote":     {"agent/journal", "agent/runner", "proto/schedd/runner/v1"},
 	"agent/session":           {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
-		"agent/journal", "agent/runner", "agent/session", "agent/spool",
+		"agent/journal", "agent/runner", "agent/runner/remote", "agent/session", "agent/spool",
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 	"agent/cmd/schedagent": {"agent", "proto/settings"},
