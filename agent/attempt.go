@@ -244,18 +244,13 @@ func (t *table) obstacle(a *attempt, now time.Time) *agentv1.Result {
 
 func (t *table) spec(a *attempt, output string) runner.Spec {
 	task := a.launch.GetTask()
-	who := account(task.GetUser())
-	dir := workingDir(task, who)
-	if task.GetUser() != "" {
-		who = nil // the runner knows better
-	}
 	return runner.Spec{
 		ID:          a.id(),
 		Argv:        task.GetArgv(),
 		Script:      task.GetScript(),
 		Interpreter: task.GetInterpreter(),
-		Env:         environment(a.launch, t.worker, who),
-		Dir:         dir,
+		Env:         environment(a.launch, t.worker),
+		Dir:         task.GetWorkingDir(),
 		User:        task.GetUser(),
 		Stdin:       task.GetStdin(),
 		Output:      output,

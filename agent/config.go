@@ -48,6 +48,10 @@ type Config struct {
 	Name string
 	// Labels are what jobs select workers by. Default: none.
 	Labels map[string]string
+	// Policy is the name of a file that says what may be started on this host;
+	// see package policy. It is for a runner that the agent starts, or that is
+	// in its process. Default: anything may be.
+	Policy string
 	// InProcess has jobs' processes be the agent's own children, which end when
 	// it stops: for containers, in which nothing outlives process 1. Default:
 	// whether this is process 1.
@@ -100,6 +104,12 @@ func (c Config) Validate() error {
 		fault("slots: %d is not between 1 and %d", c.Slots, maxSlots)
 	}
 	faults = append(faults, checkLabels(c.Labels)...)
+	switch {
+	case c.Policy != "" && !filepath.IsAbs(c.Policy):
+		fault("policy: %q is not absolute; write it from / on", c.Policy)
+	case c.Policy != "" && !c.StartRunner && !c.InProcess:
+		fault("policy: is for a runner that the agent starts, and it is to start none; give it to schedagent runner")
+	}
 	if !plain(c.AdvertiseHostname) {
 		fault("advertise-hostname: %.60q has to be at most %d printable characters", c.AdvertiseHostname, maxName)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/policy"
 	"github.com/schedd/schedd/agent/runner/remote"
 	"github.com/schedd/schedd/proto/settings"
 )
@@ -34,12 +35,12 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 	case s.Runner != nil:
 		return func() {}, nil
 	case c.InProcess || len(s.RunnerCommand) == 0:
-		s.Runner, err = localRunner(h.dir, s.Log)
+		s.Runner, err = localRunner(h.dir, c.Policy, s.Log)
 		return func() {}, err
 	}
-	o := remote.Options{Dir: h.path(RunnerDir), Life: uint64(h.starts), Version: settings.Version(), Log: s.Log}
+	o := remote.Options{Dir: h.path(RunnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
 	if c.StartRunner {
-		o.Launch = h.launcher(*s)
+		o.Launch = h.launcher(c, *s)
 	}
 	r, err := remote.Open(ctx, o)
 	if err != nil {
@@ -50,13 +51,20 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 }
 
 // localRunner returns a runner of real processes for a data directory. Its scripts
-// are where every user can pass through.
-func localRunner(dataDir string, log *slog.Logger) (*runner.Local, error) {
+// are where every user can pass through. A policy that can't be read keeps it from
+// starting at all, so that the operator is told and not only whoever has jobs.
+func localRunner(dataDir, rules string, log *slog.Logger) (*runner.Local, error) {
+	read := func() (policy.Policy, error) { return policy.Read(rules) }
+	if rules == "" {
+		read = nil
+	} else if _, err := read(); err != nil {
+		return nil, err
+	}
 	dir := filepath.Join(dataDir, scriptDir)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("make a directory for scripts: %w", err)
 	}
-	return runner.New(runner.Options{TempDir: dir, Logger: log}), nil
+	return runner.New(runner.Options{TempDir: dir, Policy: read, Logger: log}), nil
 }
 
 // RunnerConfig is all that a runner is told by its operator, or by the agent that
@@ -64,6 +72,9 @@ func localRunner(dataDir string, log *slog.Logger) (*runner.Local, error) {
 type RunnerConfig struct {
 	// DataDir is that of the agent.
 	DataDir string
+	// Policy is the name of a file that says what may be started on this host;
+	// see package policy. Default: anything may be.
+	Policy string
 	// IdleExit is how long it stays without an agent and without attempts that
 	// run. 0 is for ever.
 	IdleExit time.Duration
@@ -72,6 +83,9 @@ type RunnerConfig struct {
 // Validate returns all that is wrong, each fault with what to do, joined.
 func (c RunnerConfig) Validate() error {
 	err := checkDataDir(c.DataDir)
+	if c.Policy != "" && !filepath.IsAbs(c.Policy) {
+		err = errors.Join(err, fmt.Errorf("policy: %q is not absolute; write it from / on", c.Policy))
+	}
 	if c.IdleExit < 0 {
 		err = errors.Join(err, fmt.Errorf("idle-exit: %v is negative; 0 is for ever", c.IdleExit))
 	}
@@ -85,13 +99,13 @@ func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	local, err := localRunner(c.DataDir, log)
+	local, err := localRunner(c.DataDir, c.Policy, log)
 	if err != nil {
 		return err
 	}
 	return remote.Serve(ctx, remote.ServeOptions{
 		Dir: filepath.Join(c.DataDir, RunnerDir), Runner: local, BootID: runner.BootID(), Idle: c.IdleExit,
-		Version: settings.Version(), Log: log,
+		Version: settings.Version(), Policy: c.Policy, Log: log,
 	})
 }
 
@@ -106,7 +120,7 @@ func StopRunner(ctx context.Context, dataDir string) (ended int, err error) {
 
 // launcher returns what starts a runner, unless the one that it started last still
 // lives. It is for one goroutine.
-func (h *home) launcher(s Seams) func() error {
+func (h *home) launcher(c Config, s Seams) func() error {
 	var last *runner.Detached
 	return func() error {
 		if last != nil && !last.Ended() {
@@ -119,6 +133,9 @@ func (h *home) launcher(s Seams) func() error {
 			}
 		}
 		argv := slices.Concat(s.RunnerCommand, []string{"--data-dir=" + h.dir, "--idle-exit=" + remote.IdleExit.String()})
+		if c.Policy != "" {
+			argv = append(argv, "--policy="+c.Policy)
+		}
 		started, err := runner.Detach(argv, log)
 		if err != nil {
 			return err

@@ -72,7 +72,11 @@ func takes(t *testing.T, program string, env []string, args ...string) {
 func TestUnitsAreSetRight(t *testing.T) {
 	takes(t, "schedd", nil, "serve", "--config=systemd/schedd.yaml")
 	takes(t, "schedagent", nil, "run", "--config=systemd/schedagent.yaml", "--start-runner=false")
-	takes(t, "schedagent", nil, "runner")
+	rules, err := filepath.Abs("systemd/policy.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	takes(t, "schedagent", nil, "runner", "--policy="+rules)
 }
 
 // Likewise for what the containers are started with.

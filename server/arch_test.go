@@ -64,12 +64,13 @@ var may = map[string][]string{
 	// A worker. It never knows a primary's code.
 	"agent/journal":           {},
 	"agent/spool":             {},
-	"agent/runner":            {},
+	"agent/runner":            {"agent/runner/policy"},
+	"agent/runner/policy":     {},
 	"agent/runner/fakerunner": {"agent/runner"},
 	"agent/runner/remote":     {"agent/journal", "agent/runner", "proto/schedd/runner/v1"},
 	"agent/session":           {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
-		"agent/journal", "agent/runner", "agent/runner/remote", "agent/session", "agent/spool",
+		"agent/journal", "agent/runner", "agent/runner/policy", "agent/runner/remote", "agent/session", "agent/spool",
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 	"agent/cmd/schedagent": {"agent", "proto/settings"},

@@ -86,14 +86,15 @@ type Spec struct {
 	Script      string
 	Interpreter []string
 	// Env is the whole environment, as "K=V"; the agent's own is never passed
-	// on. With User set, HOME, USER, LOGNAME and SHELL are added unless given.
+	// on. HOME, USER, LOGNAME and SHELL are added unless given.
 	// SCHEDD_RUN_ID and SCHEDD_ATTEMPT in it are how processes that left the
 	// session are recognised.
 	Env []string
-	// Dir is the working directory, "/" when empty.
+	// Dir is the working directory. Empty is the home of the user, or "/" where
+	// that does not exist.
 	Dir string
-	// User is the name or number of the user to run as, the agent's own when
-	// empty. Only root may run as another.
+	// User is the name or number of the user to run as, the runner's own when
+	// empty, unless its policy names another. Only root may run as another.
 	User string
 	// Stdin is what the process reads; empty is /dev/null.
 	Stdin []byte

@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	errRetired  = errors.New("an idle runner of another version makes way for one of ours")
+	errRetired  = errors.New("an idle runner of another kind makes way for one of ours")
 	errStrange  = errors.New("the runner broke the protocol")
 	errGoodbye  = errors.New("the runner is being stopped")
 	errLanguage = errors.New("agent and runner have no protocol in common")
@@ -97,7 +97,7 @@ func (r *Runner) attend(ctx context.Context) error {
 	}
 	late := time.AfterFunc(answerWithin, cancel)
 	defer late.Stop()
-	version, err := r.greet(l, stream)
+	hello, err := r.greet(l, stream)
 	if err != nil {
 		return err
 	}
@@ -106,8 +106,12 @@ func (r *Runner) attend(ctx context.Context) error {
 		return err
 	}
 	late.Stop()
-	if len(all) == 0 && r.mayRetire(version) {
+	if r.isOther(hello) && len(all) == 0 && !r.tried {
 		return r.retire(ctx, l)
+	}
+	if r.isOther(hello) && hello.GetPolicy() != r.o.Policy {
+		r.o.Log.Error("THE RUNNER GOES BY ANOTHER POLICY than the one that this agent was given, since it has attempts and can't be replaced: let them end, then schedagent stop",
+			"pid", hello.GetPid(), "policy", hello.GetPolicy(), "wanted", r.o.Policy)
 	}
 	r.adopt(l, all) //nolint:contextcheck // what it has to end it ends over other links, too
 	return r.listen(stream)
@@ -132,21 +136,21 @@ func dialed(first net.Conn, again func(context.Context) (net.Conn, error)) (*grp
 }
 
 // greet hears who the runner is.
-func (r *Runner) greet(l *link, stream grpc.ServerStreamingClient[runnerv1.WatchResponse]) (version string, err error) {
+func (r *Runner) greet(l *link, stream grpc.ServerStreamingClient[runnerv1.WatchResponse]) (*runnerv1.Hello, error) {
 	m, err := stream.Recv()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	hello := m.GetHello()
 	switch {
 	case hello == nil:
-		return "", fmt.Errorf("%w: it begins with %v", errStrange, m)
+		return nil, fmt.Errorf("%w: it begins with %v", errStrange, m)
 	case hello.GetRevision() == 0:
-		return "", fmt.Errorf("%w: the runner, process %d, is version %s and speaks %d to %d, this agent %d to %d: let what it runs end, then schedagent stop",
+		return nil, fmt.Errorf("%w: the runner, process %d, is version %s and speaks %d to %d, this agent %d to %d: let what it runs end, then schedagent stop",
 			errLanguage, hello.GetPid(), hello.GetVersion(), hello.GetMinRevision(), hello.GetMaxRevision(), minRevision, maxRevision)
 	}
 	l.instance, l.pid = hello.GetInstance(), hello.GetPid()
-	return hello.GetVersion(), nil
+	return hello, nil
 }
 
 // hear returns all that the runner keeps.
@@ -167,10 +171,9 @@ func (r *Runner) hear(stream grpc.ServerStreamingClient[runnerv1.WatchResponse])
 	}
 }
 
-// mayRetire reports whether an idle runner of this version should make way for one
-// of ours.
-func (r *Runner) mayRetire(version string) bool {
-	return r.o.Launch != nil && version != r.o.Version && !r.tried
+// isOther reports whether a runner is not as this agent would have started it.
+func (r *Runner) isOther(hello *runnerv1.Hello) bool {
+	return r.o.Launch != nil && (hello.GetVersion() != r.o.Version || hello.GetPolicy() != r.o.Policy)
 }
 
 // retire asks an idle runner to end.

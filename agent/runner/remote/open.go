@@ -24,6 +24,8 @@ type Options struct {
 	Life uint64
 	// Version of the agent's program.
 	Version string
+	// Policy is the name of the policy file that Launch gives to a runner.
+	Policy string
 	// Launch starts a runner for Dir, and does nothing while the one that it
 	// started last still lives. Nil: somebody else starts it.
 	Launch func() error
@@ -43,7 +45,7 @@ type Runner struct {
 	stopping chan struct{}
 
 	// For keep alone.
-	tried bool // an idle runner of another version was asked to make way
+	tried bool // an idle runner of another kind was asked to make way
 
 	mu        sync.Mutex    // guards all below, and every process as said there
 	link      *link         // nil while there is none

@@ -28,6 +28,7 @@ type host struct {
 	boot    string
 	idle    time.Duration
 	version string // of runners that start from now on
+	policy  string // likewise
 	does    map[string]fakerunner.Behaviour
 	before  func(id string) // called by the runner before it starts one
 
@@ -91,7 +92,7 @@ func (h *host) launch() error {
 		return h.does[s.ID]
 	})
 	o := remote.ServeOptions{
-		Dir: h.dir, Runner: s.fake, BootID: h.boot, Idle: h.idle, Version: h.version, Log: h.log(), Listener: s.socket,
+		Dir: h.dir, Runner: s.fake, BootID: h.boot, Idle: h.idle, Version: h.version, Policy: h.policy, Log: h.log(), Listener: s.socket,
 	}
 	h.serving = s
 	h.all = append(h.all, s)
@@ -541,6 +542,40 @@ func TestAnotherVersion(t *testing.T) {
 		r = h.agentOf(101)
 		if got := h.kept(r); got != "a/1 runs" || h.launched() != 3 {
 			t.Errorf("a runner of another version that is busy tells %s; %d were started", got, h.launched())
+		}
+		r.Close()
+	})
+}
+
+// A runner that goes by another policy makes way when it is idle, and is told of when
+// it is not.
+func TestAnotherPolicy(t *testing.T) {
+	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: time.Minute}}, func(h *host) {
+		r := h.agent()
+		h.start(r, "a/1")
+		r.Close()
+		var said strings.Builder
+		o := remote.Options{
+			Dir: h.dir, Life: 2, Version: "1", Policy: "/p", Launch: h.launch, Dial: h.dial, Log: slog.New(slog.NewTextHandler(&said, nil)),
+		}
+		r, err := remote.Open(h.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.wait(2 * time.Minute)
+		r.Forget("a/1")
+		h.wait(time.Second)
+		r.Close()
+		if !strings.Contains(said.String(), "ANOTHER POLICY") || h.launched() != 1 {
+			t.Errorf("%d were started, and the agent says %s", h.launched(), &said)
+		}
+		h.policy = "/p"
+		o.Life = 3
+		if r, err = remote.Open(h.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if h.launched() != 2 {
+			t.Errorf("an idle runner with another policy stays; %d were started", h.launched())
 		}
 		r.Close()
 	})

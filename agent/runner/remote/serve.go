@@ -33,6 +33,9 @@ type ServeOptions struct {
 	Idle time.Duration
 	// Version of the program, for people and for agents of another version.
 	Version string
+	// Policy is the name of the file that Runner goes by, for agents that expect
+	// another one.
+	Policy string
 	// Log gets the runner's story.
 	Log *slog.Logger
 	// Listener is used in place of the socket, by tests.
@@ -61,7 +64,7 @@ func Serve(ctx context.Context, o ServeOptions) (err error) {
 	k := newKeeper(o.Log, o.Runner, b)
 	k.resume(ended, left)
 	o.Log.Info("runner starts", "pid", os.Getpid(), "version", o.Version, "dir", o.Dir, "ended", len(ended), "lost", len(left))
-	s := &service{keeper: k, version: o.Version, instance: rand.Text(), end: make(chan struct{}, 1), over: make(chan struct{})}
+	s := &service{keeper: k, version: o.Version, policy: o.Policy, instance: rand.Text(), end: make(chan struct{}, 1), over: make(chan struct{})}
 	s.live(ctx, o)
 	o.Log.Info("runner ends")
 	return nil
@@ -72,6 +75,7 @@ type service struct {
 	runnerv1.UnimplementedRunnerServiceServer
 	*keeper
 	version  string
+	policy   string
 	instance string
 	end      chan struct{} // holds one: somebody has stopped the runner
 	over     chan struct{} // closed: all calls have to end
@@ -153,7 +157,7 @@ func (s *service) awaitStill(ctx context.Context, patience time.Duration) bool {
 func (s *service) Watch(req *runnerv1.WatchRequest, stream grpc.ServerStreamingServer[runnerv1.WatchResponse]) error {
 	hello := &runnerv1.Hello{
 		Revision: commonRevision(req), MinRevision: minRevision, MaxRevision: maxRevision,
-		Instance: s.instance, Version: s.version, Pid: int64(os.Getpid()),
+		Instance: s.instance, Version: s.version, Pid: int64(os.Getpid()), Policy: s.policy,
 	}
 	if err := stream.Send(&runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Hello{Hello: hello}}); err != nil {
 		return err

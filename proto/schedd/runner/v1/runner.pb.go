@@ -239,7 +239,10 @@ type Hello struct {
 	// Version of the runner's program, for people.
 	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// Pid of the runner.
-	Pid           int64 `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
+	Pid int64 `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Policy is the file that says what it may start; empty when it may start
+	// anything.
+	Policy        string `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +317,13 @@ func (x *Hello) GetPid() int64 {
 		return x.Pid
 	}
 	return 0
+}
+
+func (x *Hello) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
 }
 
 // Synced says that all attempts that are kept have been told.
@@ -1211,14 +1221,15 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\v2\x19.schedd.runner.v1.AttemptH\x00R\aattempt\x122\n" +
 	"\x06synced\x18\x03 \x01(\v2\x18.schedd.runner.v1.SyncedH\x00R\x06synced\x128\n" +
 	"\bstopping\x18\x04 \x01(\v2\x1a.schedd.runner.v1.StoppingH\x00R\bstoppingB\x06\n" +
-	"\x04body\"\xb1\x01\n" +
+	"\x04body\"\xc9\x01\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12!\n" +
 	"\fmin_revision\x18\x02 \x01(\rR\vminRevision\x12!\n" +
 	"\fmax_revision\x18\x03 \x01(\rR\vmaxRevision\x12\x1a\n" +
 	"\binstance\x18\x04 \x01(\tR\binstance\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x10\n" +
-	"\x03pid\x18\x06 \x01(\x03R\x03pid\"\b\n" +
+	"\x03pid\x18\x06 \x01(\x03R\x03pid\x12\x16\n" +
+	"\x06policy\x18\a \x01(\tR\x06policy\"\b\n" +
 	"\x06Synced\"\n" +
 	"\n" +
 	"\bStopping\"\x96\x01\n" +
