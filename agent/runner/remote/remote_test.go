@@ -618,6 +618,27 @@ func TestDirectoryIsOurs(t *testing.T) {
 	stop()
 }
 
+// Whoever stops a runner that is just about to end finds nobody.
+func TestStopOfOneThatEnds(t *testing.T) {
+	dir := t.TempDir()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c, err := l.Accept()
+		if err == nil {
+			_ = c.Close()
+		}
+		_ = l.Close()
+	})
+	if n, err := remote.Stop(t.Context(), dir); !errors.Is(err, remote.ErrNobody) {
+		t.Errorf("stopped %d, %v", n, err)
+	}
+	wg.Wait()
+}
+
 // A data directory may have a longer name than the kernel takes for a socket.
 func TestLongName(t *testing.T) {
 	o := remote.ServeOptions{
