@@ -172,6 +172,10 @@ func (t *table) settle(a *attempt, known acceptance) {
 	if t.rebooted(known) {
 		reason = "the host rebooted"
 	} else if err := t.endStrays(a); err != nil {
+		if t.isLeaving() {
+			t.leave(a) // before it could be done: the next agent does it
+			return
+		}
 		reason += "; processes that it left may still run: " + err.Error()
 	}
 	r := t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, reason)

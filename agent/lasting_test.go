@@ -1,10 +1,12 @@
 package agent_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/schedd/schedd/agent"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 )
@@ -159,5 +161,43 @@ func TestRunnerKnowsMoreThanTheJournal(t *testing.T) {
 		if left := append(w.host.Running(), w.host.Ended()...); len(left) > 0 {
 			t.Errorf("left on the host: %q", left)
 		}
+	})
+}
+
+// absent is a runner that can't be reached until gone is closed, and then is left.
+type absent struct {
+	*fakerunner.Fake
+	gone chan struct{}
+}
+
+func (a absent) EndStrays(string, []string) (int, error) {
+	<-a.gone
+	return 0, errors.New("the agent is leaving its runner")
+}
+
+// An agent is stopped before it could see to what a former life may have left, since
+// its runner was away. It does not say that it has; the next one does it.
+func TestStopBeforeTheRunnerIsThere(t *testing.T) {
+	story(t, polite, map[string]fakerunner.Behaviour{"r1": {Duration: time.Second}}, func(w *world) {
+		w.start()
+		var image string
+		w.onStart = func(string) { image = w.image() }
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(time.Minute)
+
+		gone := make(chan struct{})
+		w.change = func(c *agent.Config, s *agent.Seams) { s.Runner = absent{w.host, gone} }
+		second := w.startIn(image, w.boot)
+		second.stop()
+		w.wait(10 * time.Second)
+		close(gone)
+		second.wg.Wait()
+		w.says(w.gateway.last(), "inventory r1/1=ACCEPTED", "goodbye")
+
+		w.change = func(*agent.Config, *agent.Seams) {}
+		w.startIn(image, w.boot)
+		w.wait(time.Minute)
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, "while it was being started")
+		w.startsOf("r1", 1)
 	})
 }

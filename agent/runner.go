@@ -17,8 +17,8 @@ import (
 	"github.com/schedd/schedd/proto/settings"
 )
 
-// RunnerDir is where, in a data directory, agent and runner meet.
-const RunnerDir = "runner"
+// runnerDir is where, in a data directory, agent and runner meet.
+const runnerDir = "runner"
 
 // runnerLog is what a runner says that an agent has started. A pipe or a terminal
 // of the agent would not do: the runner is there after both are gone.
@@ -38,7 +38,7 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 		s.Runner, err = localRunner(h.dir, c.Policy, s.Log)
 		return func() {}, err
 	}
-	o := remote.Options{Dir: h.path(RunnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
+	o := remote.Options{Dir: h.path(runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
 	if c.StartRunner {
 		o.Launch = h.launcher(c, *s)
 	}
@@ -104,7 +104,7 @@ func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
 		return err
 	}
 	return remote.Serve(ctx, remote.ServeOptions{
-		Dir: filepath.Join(c.DataDir, RunnerDir), Runner: local, BootID: runner.BootID(), Idle: c.IdleExit,
+		Dir: filepath.Join(c.DataDir, runnerDir), Runner: local, BootID: runner.BootID(), Idle: c.IdleExit,
 		Version: settings.Version(), Policy: c.Policy, Log: log,
 	})
 }
@@ -115,7 +115,7 @@ var ErrNoRunner = remote.ErrNobody
 // StopRunner stops the runner of a data directory, and with it all that runs there
 // and the agent. It returns how many attempts ran, when none does any more.
 func StopRunner(ctx context.Context, dataDir string) (ended int, err error) {
-	return remote.Stop(ctx, filepath.Join(dataDir, RunnerDir))
+	return remote.Stop(ctx, filepath.Join(dataDir, runnerDir))
 }
 
 // launcher returns what starts a runner, unless the one that it started last still

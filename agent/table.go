@@ -275,6 +275,13 @@ func (t *table) runnerStops() <-chan struct{} {
 	return t.lasting.Stopping()
 }
 
+// isLeaving reports whether what runs is left to the runner.
+func (t *table) isLeaving() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leaving
+}
+
 // leave takes note that an attempt goes on without this agent.
 func (t *table) leave(a *attempt) {
 	t.log.Info("left to the runner", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job)

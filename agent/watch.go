@@ -76,9 +76,7 @@ func (w *watcher) killNow() {
 
 // mayLeave reports whether the process can outlive the agent.
 func (w *watcher) mayLeave() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.leaving && !isClosed(w.proc.Done())
+	return w.isLeaving() && !isClosed(w.proc.Done())
 }
 
 // stopNow ends the process since the agent ends, and it can't outlive it: its end
