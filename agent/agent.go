@@ -12,16 +12,22 @@
 //
 // # The end of a worker
 //
-// When [Run] is asked to stop, what runs is asked to end and killed after its
-// job's grace; its outcome is INTERRUPTED, since neither the job nor the leader
-// wanted that. What did not start yet is REFUSED. If there is a session the
-// results get some seconds to arrive; if not they are in the journal, and the
-// next agent in this data directory tells them. Logs stay in the spool likewise.
+// What runs is the runner's, which is another process: whether the agent is asked
+// to stop, crashes or is replaced by another version makes no difference to it. The
+// next agent in this data directory finds in its journal what was accepted and has
+// no result, and asks the runner. What runs it looks after from there on; what has
+// ended meanwhile it tells; of what the runner does not know nobody can say whether
+// it was started, so it counts as started: what is left of it is ended, and it is
+// INTERRUPTED. So is what ran when the runner died or the host rebooted.
 //
-// After a crash the next agent finds attempts in the journal that were accepted
-// and have no result. Whether their processes were started can't be known of
-// all, so they count as started: what is left of them is ended, and they are
-// INTERRUPTED.
+// When [Run] is asked to stop, what did not start yet is REFUSED. If there is a
+// session the results get some seconds to arrive; if not they are in the journal,
+// and the next agent tells them. Logs stay in the spool likewise.
+//
+// When the runner is stopped, the agent stops too: then what runs is asked to end
+// and killed after its job's grace; its outcome is INTERRUPTED, since neither the
+// job nor the leader wanted that. Without a runner of its own, as in schedd dev,
+// each stop of the agent is such a one.
 package agent
 
 import (
@@ -30,7 +36,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -46,6 +51,9 @@ const (
 	lastWords = 10 * time.Second
 	// overtime is what a process gets beyond its grace to be gone after KILL.
 	overtime = 15 * time.Second
+	// settling is how long a start that is under way may keep an agent from
+	// leaving its runner.
+	settling = 5 * time.Second
 )
 
 // errStopped is what the gateway is told at the end.
@@ -55,7 +63,13 @@ var errStopped = errors.New("the worker was stopped")
 type Seams struct {
 	// Log gets the story of the worker. Default: it goes nowhere.
 	Log *slog.Logger
-	// Runner starts processes. Default: real ones, on this host.
+	// RunnerCommand is a program and its first arguments that serve a runner in
+	// a process of its own, as "schedagent runner" does: the agent uses the one
+	// that is in its data directory, and starts it if there is none. What runs
+	// then goes on without the agent. Default: none. The agent has its processes
+	// itself, and they end when it stops.
+	RunnerCommand []string
+	// Runner starts processes, for tests. Default: see RunnerCommand.
 	Runner runner.Runner
 	// Dialer connects to a server, for tests. Default: gRPC's own, which honours
 	// HTTPS_PROXY.
@@ -81,11 +95,11 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	if s.Runner == nil {
-		if s.Runner, err = h.localRunner(s.Log); err != nil {
-			return err
-		}
+	leave, err := h.openRunner(ctx, c, &s)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	j, entries, err := journal.Open(h.path(journalFile), s.Log)
 	if err != nil {
 		return fmt.Errorf("open the worker's memory: %w", err)
@@ -107,7 +121,7 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 	s.Log.Info("worker starts", "worker", t.worker, "name", c.Name, "data_dir", c.DataDir, "version", settings.Version(), "attempts", len(entries),
 		"server", c.Server, "direct_listen", ways.listens())
 	t.resume(entries)
-	live(ctx, t, ways, s.Log)
+	live(ctx, t, ways, leave)
 	s.Log.Info("worker stopped", "worker", t.worker)
 	return nil
 }
@@ -117,7 +131,7 @@ func (s *Seams) fill() {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
 	if s.BootID == "" {
-		s.BootID = bootID()
+		s.BootID = runner.BootID()
 	}
 	if s.Listen == nil {
 		s.Listen = func(ctx context.Context, addr string) (net.Listener, error) {
@@ -126,39 +140,31 @@ func (s *Seams) fill() {
 	}
 }
 
-// live keeps sessions until ctx is done, and ends attempts before it ends the
-// last session.
-func live(ctx context.Context, t *table, w *ways, log *slog.Logger) {
+// live keeps sessions until ctx is done or the runner is stopped, and sees what runs
+// to its end, or leaves it to the runner, before it ends the last session.
+func live(ctx context.Context, t *table, w *ways, leave func()) {
 	talk, hangUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { w.run(talk) })
-	<-ctx.Done()
-
-	log.Info("worker stops; waiting for attempts to end")
-	t.stop()
-	wait, cancel := context.WithTimeout(talk, t.longestGrace()+overtime)
+	select {
+	case <-ctx.Done():
+	case <-t.runnerStops():
+	}
+	patience := t.stop()
+	wait, cancel := context.WithTimeout(talk, patience)
 	if !t.awaitEnds(wait) {
-		log.Error("attempts did not end; stopping without them")
+		t.log.Error("attempts did not end; stopping without them")
 	}
 	cancel()
 	if w.connected() {
 		wait, cancel = context.WithTimeout(talk, lastWords)
 		if !t.awaitAcks(wait) {
-			log.Warn("not all results are on record yet; the next start tells them again")
+			t.log.Warn("not all results are on record yet; the next start tells them again")
 		}
 		cancel()
 	}
 	hangUp(errStopped)
 	wg.Wait()
+	leave()
 	t.close()
-}
-
-// localRunner returns a runner of real processes, with a directory for scripts
-// that every user can pass through.
-func (h *home) localRunner(log *slog.Logger) (runner.Runner, error) {
-	dir := h.path(scriptDir)
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, fmt.Errorf("make a directory for scripts: %w", err)
-	}
-	return runner.New(runner.Options{TempDir: dir, Logger: log}), nil
 }

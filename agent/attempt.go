@@ -28,6 +28,7 @@ type attempt struct {
 	launch   *agentv1.Launch // nil unless it was launched in this life
 	deadline time.Time       // to start
 	refusal  string          // why it must not even be accepted
+	grace    time.Duration   // between TERM and KILL when it is ended for the worker's sake
 	poke     chan struct{}   // holds one: killing was set
 	released chan struct{}   // closed when it may be forgotten
 
@@ -62,6 +63,10 @@ func (a *attempt) protoKey() *agentv1.AttemptKey {
 
 func (a *attempt) id() string {
 	return a.key.Run + "/" + strconv.FormatUint(uint64(a.key.Attempt), 10)
+}
+
+func (a *attempt) startedBy(proc runner.Process) *agentv1.Started {
+	return &agentv1.Started{Key: a.protoKey(), Fence: a.fence, Time: stamp(proc.Started()), Pid: int64(proc.PID())}
 }
 
 func (a *attempt) startedTime() *timestamppb.Timestamp { return a.started.GetTime() }
@@ -104,6 +109,16 @@ func (t *table) carryOut(a *attempt) {
 	}
 	if result == nil {
 		result = t.start(a)
+	}
+	t.conclude(a, result)
+}
+
+// conclude is the rest of the life of an attempt that has a result. One without is
+// left to the runner, and to the next agent.
+func (t *table) conclude(a *attempt, result *agentv1.Result) {
+	if result == nil {
+		t.leave(a)
+		return
 	}
 	t.end(a, result)
 	t.bury(a)
@@ -156,12 +171,11 @@ func (t *table) prevent(a *attempt) {
 		a.volatile = true
 	}
 	a.exitKept = err == nil
-	t.end(a, result)
-	t.bury(a)
+	t.conclude(a, result)
 }
 
 // start starts the process if it still may, and returns the result when it has
-// ended.
+// ended; nil when it goes on without this agent.
 func (t *table) start(a *attempt) *agentv1.Result {
 	if r := t.obstacle(a, time.Now()); r != nil {
 		return r
@@ -175,6 +189,9 @@ func (t *table) start(a *attempt) *agentv1.Result {
 		return t.notStarted(a, fmt.Sprintf("the worker can't keep its log: %v", err))
 	}
 	proc, err := t.runner.Start(t.spec(a, log.Path()))
+	if errors.Is(err, runner.ErrLeft) {
+		return nil
+	}
 	if err != nil {
 		if rerr := log.Remove(); rerr != nil {
 			t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", rerr)
@@ -182,16 +199,26 @@ func (t *table) start(a *attempt) *agentv1.Result {
 		return t.notStarted(a, err.Error())
 	}
 	t.running(a, log, proc)
+	return t.follow(a, proc, true)
+}
 
-	// The process need not wait for the record of its start: an attempt that was
-	// accepted is taken for one that may have started.
+// follow looks after a process until it has ended, and returns the result; nil when
+// it goes on without this agent. With note set its start is put on record, for
+// which it need not wait: an attempt that was accepted is taken for one that may
+// have started.
+func (t *table) follow(a *attempt, proc runner.Process, note bool) *agentv1.Result {
 	var noted sync.WaitGroup
-	noted.Go(func() { t.noteStart(a) })
-	w := &watcher{table: t, attempt: a, log: log, proc: proc, pause: pollLeast}
-	w.watch()
+	if note {
+		noted.Go(func() { t.noteStart(a) })
+	}
+	defer noted.Wait()
+	w := &watcher{table: t, attempt: a, log: a.log, proc: proc, pause: pollLeast}
+	if !w.watch() {
+		return nil
+	}
 	w.lookAtDisk()
 	noted.Wait()
-	r := t.ended(a, log, proc.Exit(), w.why)
+	r := t.ended(a, a.log, proc.Exit(), w.why)
 	if w.full {
 		r.Reason = joined(fullReason, r.GetReason())
 	}
@@ -217,23 +244,19 @@ func (t *table) obstacle(a *attempt, now time.Time) *agentv1.Result {
 
 func (t *table) spec(a *attempt, output string) runner.Spec {
 	task := a.launch.GetTask()
-	who := account(task.GetUser())
-	dir := workingDir(task, who)
-	if task.GetUser() != "" {
-		who = nil // the runner knows better
-	}
 	return runner.Spec{
 		ID:          a.id(),
 		Argv:        task.GetArgv(),
 		Script:      task.GetScript(),
 		Interpreter: task.GetInterpreter(),
-		Env:         environment(a.launch, t.worker, who),
-		Dir:         dir,
+		Env:         environment(a.launch, t.worker),
+		Dir:         task.GetWorkingDir(),
 		User:        task.GetUser(),
 		Stdin:       task.GetStdin(),
 		Output:      output,
 		Timeout:     a.launch.GetTimeout().AsDuration(),
-		KillGrace:   a.launch.GetKillGrace().AsDuration(),
+		KillGrace:   a.grace,
+		Deadline:    a.deadline,
 	}
 }
 
@@ -243,7 +266,7 @@ func (t *table) running(a *attempt, log *spool.Log, proc runner.Process) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a.phase = agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING
-	a.started = &agentv1.Started{Key: a.protoKey(), Fence: a.fence, Time: stamp(proc.Started()), Pid: int64(proc.PID())}
+	a.started = a.startedBy(proc)
 	a.log = log
 	t.reportLocked(a.key)
 }

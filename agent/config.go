@@ -48,6 +48,17 @@ type Config struct {
 	Name string
 	// Labels are what jobs select workers by. Default: none.
 	Labels map[string]string
+	// Policy is the name of a file that says what may be started on this host;
+	// see package policy. It is for a runner that the agent starts, or that is
+	// in its process. Default: anything may be.
+	Policy string
+	// InProcess has jobs' processes be the agent's own children, which end when
+	// it stops: for containers, in which nothing outlives process 1. Default:
+	// whether this is process 1.
+	InProcess bool
+	// StartRunner has the agent start its runner when there is none. Without it
+	// somebody else has to, as systemd does. Default true.
+	StartRunner bool
 	// Slots is how many attempts run at the same time. Default: 4 for each CPU.
 	Slots int
 	// AdvertiseHostname and AdvertiseIP are shown to people. Nobody dials them,
@@ -70,6 +81,9 @@ func DefaultConfig() Config {
 		DataDir: "/var/lib/schedagent",
 		Name:    host,
 		Slots:   slotsPerCPU * runtime.NumCPU(),
+
+		InProcess:   os.Getpid() == 1,
+		StartRunner: true,
 	}
 }
 
@@ -80,10 +94,8 @@ func (c Config) Validate() error {
 
 	faults = append(faults, c.checkServers()...)
 	faults = append(faults, c.checkDirect()...)
-	if c.DataDir == "" {
-		fault("data-dir: is empty; name a directory that outlives restarts")
-	} else if !filepath.IsAbs(c.DataDir) {
-		fault("data-dir: %q is not absolute; write it from / on", c.DataDir)
+	if err := checkDataDir(c.DataDir); err != nil {
+		faults = append(faults, err)
 	}
 	if c.Name == "" || !plain(c.Name) {
 		fault("name: %.60q has to be 1 to %d printable characters", c.Name, maxName)
@@ -92,6 +104,12 @@ func (c Config) Validate() error {
 		fault("slots: %d is not between 1 and %d", c.Slots, maxSlots)
 	}
 	faults = append(faults, checkLabels(c.Labels)...)
+	switch {
+	case c.Policy != "" && !filepath.IsAbs(c.Policy):
+		fault("policy: %q is not absolute; write it from / on", c.Policy)
+	case c.Policy != "" && !c.StartRunner && !c.InProcess:
+		fault("policy: is for a runner that the agent starts, and it is to start none; give it to schedagent runner")
+	}
 	if !plain(c.AdvertiseHostname) {
 		fault("advertise-hostname: %.60q has to be at most %d printable characters", c.AdvertiseHostname, maxName)
 	}
@@ -101,6 +119,16 @@ func (c Config) Validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func checkDataDir(dir string) error {
+	switch {
+	case dir == "":
+		return errors.New("data-dir: is empty; name a directory that outlives restarts")
+	case !filepath.IsAbs(dir):
+		return fmt.Errorf("data-dir: %q is not absolute; write it from / on", dir)
+	}
+	return nil
 }
 
 func (c Config) checkServers() (faults []error) {

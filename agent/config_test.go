@@ -2,7 +2,6 @@ package agent
 
 import (
 	"maps"
-	"os/user"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +40,9 @@ func TestValidate(t *testing.T) {
 		{"another host, knowingly", func(c *Config) { c.Server, c.Insecure = "lb.example.com:7421", true }, nil},
 		{"looks like here", func(c *Config) { c.Server = "localhost.example.com:1" }, []string{"is another host"}},
 		{"relative directory", func(c *Config) { c.DataDir = "data" }, []string{"data-dir: \"data\" is not absolute"}},
+		{"a policy", func(c *Config) { c.Policy = "/etc/schedd/policy.yaml" }, nil},
+		{"relative policy", func(c *Config) { c.Policy = "policy.yaml" }, []string{"policy: \"policy.yaml\" is not absolute"}},
+		{"a policy for another's runner", func(c *Config) { c.Policy, c.StartRunner = "/p", false }, []string{"give it to schedagent runner"}},
 		{"labels", func(c *Config) { c.Labels = map[string]string{"zone": "eu", "example.com/gpu": ""} }, nil},
 		{"bad labels", func(c *Config) { c.Labels = map[string]string{"": "x", "a b": "", "ok": "no/slash"} }, []string{"the key \"\"", "the key \"a b\"", "\"no/slash\""}},
 		{
@@ -97,13 +99,13 @@ func TestEnvironment(t *testing.T) {
 			Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 2}, Fence: 3, Namespace: "n", Job: "j",
 			ScheduledAt: &timestamppb.Timestamp{Seconds: 86400}, Task: &agentv1.Task{Env: added},
 		}
-		want := map[string]string{"PATH": runner.DefaultPath, "HOME": "/home/u", "USER": "u", "LOGNAME": "u"}
+		want := map[string]string{"PATH": runner.DefaultPath}
 		maps.Copy(want, added)
 		maps.Copy(want, map[string]string{
 			"SCHEDD_RUN_ID": "r1", "SCHEDD_ATTEMPT": "2", "SCHEDD_FENCE": "3", "SCHEDD_NAMESPACE": "n", "SCHEDD_JOB": "j",
 			"SCHEDD_TRIGGER": "", "SCHEDD_SCHEDULED_AT": "1970-01-02T00:00:00Z", "SCHEDD_WORKER": "w-1",
 		})
-		list := environment(l, "w-1", &user.User{Username: "u", HomeDir: "/home/u"})
+		list := environment(l, "w-1")
 		got := map[string]string{}
 		for _, entry := range list {
 			k, v, _ := strings.Cut(entry, "=")
@@ -116,7 +118,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestEnvironmentOfARunByHand(t *testing.T) {
-	list := environment(&agentv1.Launch{Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 1}}, "w-1", nil)
+	list := environment(&agentv1.Launch{Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 1}}, "w-1")
 	for _, want := range []string{"SCHEDD_TRIGGER=", "SCHEDD_SCHEDULED_AT="} {
 		if !slices.Contains(list, want) {
 			t.Errorf("%q has no empty %s", list, want)
@@ -124,24 +126,5 @@ func TestEnvironmentOfARunByHand(t *testing.T) {
 	}
 	if slices.ContainsFunc(list, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
 		t.Errorf("%q: whose home?", list)
-	}
-}
-
-// A task says where it runs, else it runs at home, else at the root.
-func TestWorkingDir(t *testing.T) {
-	home := t.TempDir()
-	for _, test := range []struct {
-		given string
-		user  *user.User
-		want  string
-	}{
-		{"/srv", &user.User{HomeDir: home}, "/srv"},
-		{"", &user.User{HomeDir: home}, home},
-		{"", &user.User{HomeDir: home + "/none"}, "/"},
-		{"", nil, "/"},
-	} {
-		if got := workingDir(&agentv1.Task{WorkingDir: test.given}, test.user); got != test.want {
-			t.Errorf("%+v: %q", test, got)
-		}
 	}
 }

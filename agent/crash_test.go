@@ -29,19 +29,22 @@ func TestCrashBeforeTheStart(t *testing.T) {
 		v := w.gateway.last()
 		v.launch(launchOf("r1"))
 		w.wait(time.Minute)
-		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, "the agent stopped while it ran")
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, "the agent stopped while it was being started")
 		w.startsOf("r1", 1)
 	})
 }
 
-// The agent dies while a process runs. The next one ends what is left of it,
-// brings the log up to there, and says that it was interrupted.
-func TestCrashWhileItRuns(t *testing.T) {
+// The agent dies while a child of it runs, or the host does. The next one ends what
+// is left of it, brings the log up to there, and says that it was interrupted.
+func TestCrashOfAParent(t *testing.T) {
 	output := text(30_000)
 	script := map[string]fakerunner.Behaviour{"r1": {Duration: -1, Output: []fakerunner.Chunk{{Data: output}}}}
 	for boot, reason := range map[string]string{"boot-1": "the agent stopped while it ran", "boot-2": "the host rebooted"} {
 		t.Run(reason, func(t *testing.T) {
 			story(t, manners{ackResults: true}, script, func(w *world) {
+				if boot == w.boot {
+					w.bare()
+				}
 				w.start()
 				w.gateway.last().launch(launchOf("r1"))
 				w.wait(5 * time.Second)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strings"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/settings"
@@ -58,16 +57,6 @@ func someAddress() string {
 		}
 	}
 	return found
-}
-
-// bootID returns a name for this boot of the host, or nothing where the system
-// has none.
-func bootID() string {
-	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
 }
 
 func (h *home) public() ed25519.PublicKey { return h.key.Public().(ed25519.PublicKey) }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/schedd/schedd/agent/journal"
+	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/session"
 	"github.com/schedd/schedd/agent/spool"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
@@ -17,8 +18,9 @@ import (
 // acceptance is what is kept of a launch. The task is not: it may hold secrets,
 // and is never carried out a second time.
 type acceptance struct {
-	Boot string `json:"boot,omitempty"` // of the host
-	Job  string `json:"job,omitempty"`
+	Boot  string        `json:"boot,omitempty"` // of the host
+	Job   string        `json:"job,omitempty"`
+	Grace time.Duration `json:"grace,omitempty"` // between TERM and KILL
 }
 
 func (a *attempt) newRecord(kind journal.Kind, payload []byte) journal.Record {
@@ -26,9 +28,9 @@ func (a *attempt) newRecord(kind journal.Kind, payload []byte) journal.Record {
 }
 
 func (t *table) acceptedRecord(a *attempt) journal.Record {
-	payload, err := json.Marshal(acceptance{Boot: t.boot, Job: a.job})
+	payload, err := json.Marshal(acceptance{Boot: t.boot, Job: a.job, Grace: a.grace})
 	if err != nil {
-		payload = nil // two strings: it can't fail; without them the attempt is still on record
+		payload = nil // strings and a number: it can't fail; without them the attempt is still on record
 	}
 	return a.newRecord(journal.Accepted, payload)
 }
@@ -60,6 +62,7 @@ func (t *table) noteStart(a *attempt) {
 // resume takes up the attempts of former lives. It is called before there is a
 // session.
 func (t *table) resume(entries []journal.Entry) {
+	kept := t.kept()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range entries {
@@ -67,21 +70,71 @@ func (t *table) resume(entries []journal.Entry) {
 		a.recovered = true
 		a.log, _ = t.spool.Get(spool.Key(e.Key))
 		known := recall(a, e)
-		if a.result != nil {
+		proc := kept[a.id()]
+		delete(kept, a.id())
+		switch {
+		case a.result != nil:
 			a.exitKept = true
 			a.logSize = a.result.GetLogBytes()
+			t.runnerForgets(a)
 			t.beginLocked(a, t.bury)
-			continue
+		case proc != nil && (isClosed(proc.Done()) || !t.rebooted(known)):
+			t.reattachLocked(a, proc, e.Started == nil)
+		default:
+			t.beginLocked(a, func(a *attempt) { t.settle(a, known) })
 		}
-		t.beginLocked(a, func(a *attempt) { t.settle(a, known) })
 	}
+	for id, proc := range kept {
+		t.lives.Go(func() { t.disown(id, proc) })
+	}
+}
+
+// kept returns what the runner has of former lives.
+func (t *table) kept() map[string]runner.Process {
+	if t.lasting == nil {
+		return nil
+	}
+	return t.lasting.Known()
+}
+
+// rebooted reports whether the host was, since an attempt was accepted. No process
+// outlives that.
+func (t *table) rebooted(known acceptance) bool {
+	return known.Boot != "" && t.boot != "" && known.Boot != t.boot
+}
+
+// reattachLocked looks after what was started in a former life, and has gone on, or
+// ended, without an agent.
+func (t *table) reattachLocked(a *attempt, proc runner.Process, note bool) {
+	t.log.Info("found again", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "pid", proc.PID())
+	a.phase = agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING
+	if a.started == nil {
+		a.started = a.startedBy(proc)
+	}
+	t.beginLocked(a, func(a *attempt) { t.conclude(a, t.follow(a, proc, note)) })
+}
+
+// disown sees to what the runner has and the journal knows no more: an attempt that
+// was acknowledged, or one that damage took. Nobody waits for that one, and another
+// may be made in its place, so it is ended.
+func (t *table) disown(id string, proc runner.Process) {
+	if !isClosed(proc.Done()) {
+		t.log.Error("ending an attempt that the journal does not know", "attempt", id, "pid", proc.PID())
+		proc.Kill(0)
+		select {
+		case <-proc.Done():
+		case <-t.closing:
+			return
+		}
+	}
+	t.lasting.Forget(id)
 }
 
 // recall fills in what the journal knows of an attempt. What it can't read it
 // leaves out: the attempt is still known.
 func recall(a *attempt, e journal.Entry) (known acceptance) {
 	if e.Accepted != nil && json.Unmarshal(e.Accepted.Payload, &known) == nil {
-		a.job = known.Job
+		a.job, a.grace = known.Job, known.Grace
 	}
 	if e.Started != nil {
 		a.phase = agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING
@@ -106,36 +159,34 @@ func recall(a *attempt, e journal.Entry) (known acceptance) {
 }
 
 // settle is the rest of the life of an attempt that was under way when a former
-// life of the agent ended. It may have started, so it never starts again; what
-// is left of it is ended.
+// life of the agent ended, and that no runner knows. It may have started, so it
+// never starts again; what is left of it is ended.
 func (t *table) settle(a *attempt, known acceptance) {
-	reason := "the agent stopped while it ran"
-	if known.Boot != "" && t.boot != "" && known.Boot != t.boot {
+	reason := "the agent stopped while it was being started"
+	if a.started != nil {
+		reason = "the worker's runner died while it ran"
+	}
+	if t.lasting == nil {
+		reason = "the agent stopped while it ran"
+	}
+	if t.rebooted(known) {
 		reason = "the host rebooted"
 	} else if err := t.endStrays(a); err != nil {
+		if t.isLeaving() {
+			t.leave(a) // before it could be done: the next agent does it
+			return
+		}
 		reason += "; processes that it left may still run: " + err.Error()
 	}
 	r := t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, reason)
 	r.StartedTime = a.startedTime()
-	if a.log != nil {
-		r.LogBytes, r.LogDroppedBytes = t.seal(a, a.log)
-	}
-	t.end(a, r)
-	t.bury(a)
-}
-
-// strays is what the runner of real processes can do beyond [runner.Runner].
-type strays interface {
-	EndStrays(id string, env []string) (int, error)
+	r.LogBytes, r.LogDroppedBytes = t.seal(a, a.log)
+	t.conclude(a, r)
 }
 
 // endStrays ends the processes that an attempt of a former life left behind.
 func (t *table) endStrays(a *attempt) error {
-	r, ok := t.runner.(strays)
-	if !ok {
-		return nil
-	}
-	n, err := r.EndStrays(a.id(), []string{
+	n, err := t.runner.EndStrays(a.id(), []string{
 		"SCHEDD_RUN_ID=" + a.key.Run, fmt.Sprint("SCHEDD_ATTEMPT=", a.key.Attempt), "SCHEDD_WORKER=" + t.worker,
 	})
 	if n > 0 {

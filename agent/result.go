@@ -43,7 +43,9 @@ func (t *table) notStarted(a *attempt, reason string) *agentv1.Result {
 func (t *table) ended(a *attempt, log *spool.Log, exit runner.Exit, why cause) *agentv1.Result {
 	outcome, reason := verdict(exit, why)
 	r := t.newResult(a, outcome, reason)
-	r.ExitCode, r.Signal = int32(exit.Code), exit.Signal
+	if !exit.Interrupted {
+		r.ExitCode, r.Signal = int32(exit.Code), exit.Signal
+	}
 	r.StartedTime, r.FinishedTime = stamp(exit.Started), stamp(exit.Finished)
 	r.CpuTime, r.MaxRssBytes = durationpb.New(exit.CPUTime), exit.MaxRSS
 	r.LogBytes, r.LogDroppedBytes = t.seal(a, log)
@@ -54,6 +56,8 @@ func (t *table) ended(a *attempt, log *spool.Log, exit runner.Exit, why cause) *
 // exit code.
 func verdict(exit runner.Exit, why cause) (agentv1.Outcome, string) {
 	switch {
+	case exit.Interrupted:
+		return agentv1.Outcome_OUTCOME_INTERRUPTED, cmp.Or(exit.Reason, "how it ended nobody saw")
 	case exit.TimedOut:
 		return agentv1.Outcome_OUTCOME_TIMED_OUT, cmp.Or(exit.Reason, "it took longer than its timeout")
 	case exit.Killed:
@@ -72,8 +76,12 @@ func joined(first, second string) string {
 	return first + "; " + second
 }
 
-// seal fixes the log. One that can't be fixed is as long as what is known of it.
+// seal fixes the log. One that can't be fixed is as long as what is known of it; one
+// that is not there is empty.
 func (t *table) seal(a *attempt, log *spool.Log) (size, dropped int64) {
+	if log == nil {
+		return 0, 0
+	}
 	size, dropped, err := log.Seal()
 	if err != nil {
 		t.log.Error("log can't be sealed; its end may be missing", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
@@ -119,6 +127,14 @@ func (t *table) keepExit(a *attempt, r *agentv1.Result) {
 		return
 	}
 	a.exitKept = true
+	t.runnerForgets(a)
+}
+
+// runnerForgets tells the runner that how an attempt ended is on record here.
+func (t *table) runnerForgets(a *attempt) {
+	if t.lasting != nil {
+		t.lasting.Forget(a.id())
+	}
 }
 
 // bury waits until an attempt that has ended may be forgotten, and forgets it.

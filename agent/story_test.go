@@ -298,11 +298,13 @@ func TestNotStarted(t *testing.T) {
 	})
 }
 
-// A worker that is stopped ends what runs, tells so, and says goodbye.
+// A worker without a runner of its own that is stopped ends what runs, tells so, and
+// says goodbye.
 func TestGracefulStop(t *testing.T) {
 	stubborn := forever
 	stubborn.IgnoreTerm = true
 	story(t, polite, map[string]fakerunner.Behaviour{"r1": forever, "r2": stubborn}, func(w *world) {
+		w.bare()
 		one := w.start()
 		v := w.gateway.last()
 		v.launch(launchOf("r1"))

@@ -36,17 +36,19 @@ type table struct {
 	journal record
 	spool   *spool.Spool
 	runner  runner.Runner
-	worker  string // its id
-	boot    string // the host's boot id, empty when not known
+	lasting runner.Lasting // the runner, if what it runs goes on without the agent; else nil
+	worker  string         // its id
+	boot    string         // the host's boot id, empty when not known
 	slots   int
 
 	lives    sync.WaitGroup // one for each attempt's goroutine
-	stopping chan struct{}  // closed: no new attempts, and end those that run
+	stopping chan struct{}  // closed: no new attempts; those that run are ended or left
 	closing  chan struct{}  // closed: nobody waits for acknowledgements any more
 	changed  chan struct{}  // holds one: an attempt has ended, or was acknowledged
 
 	mu       sync.Mutex // guards all below, and every attempt as said there
 	stopped  bool       // stopping is closed
+	leaving  bool       // what runs is left to the runner; not changed after stopped is set
 	attempts map[session.Key]*attempt
 	open     int // attempts that have not ended
 	refused  tombs
@@ -54,8 +56,9 @@ type table struct {
 }
 
 func newTable(log *slog.Logger, j record, s *spool.Spool, r runner.Runner) *table {
+	lasting, _ := r.(runner.Lasting)
 	return &table{
-		log: log, journal: j, spool: s, runner: r,
+		log: log, journal: j, spool: s, runner: r, lasting: lasting,
 		stopping: make(chan struct{}), closing: make(chan struct{}), changed: make(chan struct{}, 1),
 		attempts: make(map[session.Key]*attempt), boxes: make(map[*session.Outbox]struct{}),
 	}
@@ -90,6 +93,7 @@ func (t *table) launch(l *agentv1.Launch, now time.Time) {
 	a := newAttempt(k, l.GetFence())
 	a.launch = l
 	a.job = l.GetNamespace() + "/" + l.GetJob()
+	a.grace = l.GetKillGrace().AsDuration()
 	a.deadline = now.Add(l.GetStartWithin().AsDuration())
 	switch {
 	case t.stopped:
@@ -243,14 +247,48 @@ func (t *table) Message(k session.Key) *agentv1.AgentMessage {
 	return nil
 }
 
-// stop takes no new attempts, and ends those that run.
-func (t *table) stop() {
+// stop takes no new attempts. Those that run are left to a runner that lasts;
+// without one, or when that is being stopped itself, they are ended. It returns how
+// long that may take.
+func (t *table) stop() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.stopped {
+		t.leaving = t.lasting != nil && !isClosed(t.lasting.Stopping())
 		t.stopped = true
 		close(t.stopping)
 	}
+	if t.leaving {
+		t.log.Info("worker stops; what runs goes on without it", "attempts", t.open)
+		return settling
+	}
+	t.log.Info("worker stops; waiting for attempts to end", "attempts", t.open)
+	return t.longestGraceLocked() + overtime
+}
+
+// runnerStops returns what is closed when the runner is stopped; nil when it is only
+// stopped with the agent.
+func (t *table) runnerStops() <-chan struct{} {
+	if t.lasting == nil {
+		return nil
+	}
+	return t.lasting.Stopping()
+}
+
+// isLeaving reports whether what runs is left to the runner.
+func (t *table) isLeaving() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leaving
+}
+
+// leave takes note that an attempt goes on without this agent.
+func (t *table) leave(a *attempt) {
+	t.log.Info("left to the runner", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open--
+	wake(t.changed)
 }
 
 // close ends all goroutines of the table. It is called after stop, when no
@@ -260,7 +298,7 @@ func (t *table) close() {
 	t.lives.Wait()
 }
 
-// awaitEnds waits until no attempt runs any more.
+// awaitEnds waits until all attempts have ended or are left.
 func (t *table) awaitEnds(ctx context.Context) bool {
 	return t.await(ctx, func() bool { return t.open == 0 })
 }
@@ -295,15 +333,13 @@ func (t *table) await(ctx context.Context, cond func() bool) bool {
 	}
 }
 
-// longestGrace returns how long the slowest of the running attempts may take to
-// end when it is asked to.
-func (t *table) longestGrace() time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// longestGraceLocked returns how long the slowest of the running attempts may take
+// to end when it is asked to.
+func (t *table) longestGraceLocked() time.Duration {
 	var longest time.Duration
 	for _, a := range t.attempts {
 		if a.result == nil {
-			longest = max(longest, a.launch.GetKillGrace().AsDuration())
+			longest = max(longest, a.grace)
 		}
 	}
 	return longest
@@ -348,6 +384,15 @@ func wake(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

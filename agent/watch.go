@@ -40,19 +40,23 @@ func (c *cause) set(outcome agentv1.Outcome, reason string) {
 	}
 }
 
-// watch waits for the end of the process, and ends it when it has to.
-func (w *watcher) watch() {
+// watch waits for the end of the process, and ends it when it has to. It reports
+// whether it saw the end; otherwise the process goes on without this agent.
+func (w *watcher) watch() bool {
 	poll := time.NewTimer(w.pause)
 	defer poll.Stop()
 	stopping := w.stopping
 	for {
 		select {
 		case <-w.proc.Done():
-			return
+			return true
 		case <-w.attempt.poke:
 			w.killNow()
 		case <-stopping:
 			stopping = nil
+			if w.mayLeave() {
+				return false
+			}
 			w.stopNow()
 		case <-poll.C:
 			w.poll()
@@ -70,16 +74,25 @@ func (w *watcher) killNow() {
 	w.proc.Kill(m.GetGrace().AsDuration())
 }
 
-// stopNow ends the process since the agent ends. It can't outlive the agent: its
-// end would be seen by nobody.
+// mayLeave reports whether the process can outlive the agent.
+func (w *watcher) mayLeave() bool {
+	return w.isLeaving() && !isClosed(w.proc.Done())
+}
+
+// stopNow ends the process since the agent ends, and it can't outlive it: its end
+// would be seen by nobody. A runner that is stopped ends it as well.
 func (w *watcher) stopNow() {
 	w.why.set(agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker was stopped")
-	w.proc.Kill(w.attempt.launch.GetKillGrace().AsDuration())
+	w.proc.Kill(w.attempt.grace)
 }
 
 // poll looks at the log. What goes wrong is told once.
 func (w *watcher) poll() {
 	a := w.attempt
+	if w.log == nil { // it was damaged, and set aside
+		w.pause = pollMost
+		return
+	}
 	size, err := w.log.Poll()
 	if err != nil && !w.blind {
 		w.table.log.Warn("log can't be looked at, or not bounded", "run", a.key.Run, "attempt", a.key.Attempt, "job", a.job, "err", err)
@@ -87,7 +100,7 @@ func (w *watcher) poll() {
 	w.blind = err != nil
 	if errors.Is(err, spool.ErrUnbounded) {
 		w.why.set(agentv1.Outcome_OUTCOME_FAILED, "ended by the worker: its log is over the limit and would fill the disk")
-		w.proc.Kill(a.launch.GetKillGrace().AsDuration())
+		w.proc.Kill(a.grace)
 	}
 	w.lookAtDisk()
 	w.pause = min(2*w.pause, pollMost)

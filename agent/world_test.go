@@ -137,6 +137,12 @@ func (w *world) wait(d time.Duration) {
 	synctest.Wait()
 }
 
+// bare has workers that start from now on run processes themselves, as children
+// that end with them.
+func (w *world) bare() {
+	w.change = func(_ *agent.Config, s *agent.Seams) { s.Runner = struct{ runner.Runner }{w.host} }
+}
+
 // image copies the data directory as it is on the disk at this moment: what an
 // agent that crashed now would leave.
 func (w *world) image() string {

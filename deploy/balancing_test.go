@@ -61,7 +61,7 @@ func TestBalancersBalance(t *testing.T) {
 				t.Fatal(err)
 			}
 			start(t, b.command, b.args(conf, dir)...)
-			start(t, binary("schedagent"), "run", "--server="+front, "--name="+b.file, "--labels=lb="+b.file, "--data-dir="+filepath.Join(dir, "worker"))
+			start(t, binary("schedagent"), "run", "--in-process", "--server="+front, "--name="+b.file, "--labels=lb="+b.file, "--data-dir="+filepath.Join(dir, "worker"))
 			carries(t, front, b.file)
 		})
 	}

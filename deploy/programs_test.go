@@ -71,7 +71,12 @@ func takes(t *testing.T, program string, env []string, args ...string) {
 // The programs know each setting in the files for systemd.
 func TestUnitsAreSetRight(t *testing.T) {
 	takes(t, "schedd", nil, "serve", "--config=systemd/schedd.yaml")
-	takes(t, "schedagent", nil, "run", "--config=systemd/schedagent.yaml")
+	takes(t, "schedagent", nil, "run", "--config=systemd/schedagent.yaml", "--start-runner=false")
+	rules, err := filepath.Abs("systemd/policy.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	takes(t, "schedagent", nil, "runner", "--policy="+rules)
 }
 
 // Likewise for what the containers are started with.
@@ -100,7 +105,7 @@ func TestPodsAreSetRight(t *testing.T) {
 }
 
 var (
-	command = regexp.MustCompile("(schedd|schedagent) (dev|serve|run|keygen|recover|snapshot (?:save|restore|inspect))\\b((?:[^\n`|\\\\]|\\\\\n)*)")
+	command = regexp.MustCompile("(schedd|schedagent) (dev|serve|run|runner|stop|keygen|recover|snapshot (?:save|restore|inspect))\\b((?:[^\n`|\\\\]|\\\\\n)*)")
 	option  = regexp.MustCompile(`--[a-z-]+`)
 	metric  = regexp.MustCompile(`schedd_[a-z_]+`)
 )

@@ -20,12 +20,13 @@ const module = "github.com/schedd/schedd"
 // this list, and a reviewer reads it. What tests import is their own business.
 var may = map[string][]string{
 	// What goes over a wire, and what both ends of it agree on. They know nothing.
-	"proto/schedd/v1":       {},
-	"proto/schedd/agent/v1": {},
-	"proto/schedd/peer/v1":  {"proto/schedd/agent/v1"},
-	"proto/schedd/log/v1":   {},
-	"proto/wire":            {},
-	"proto/settings":        {},
+	"proto/schedd/v1":        {},
+	"proto/schedd/agent/v1":  {},
+	"proto/schedd/peer/v1":   {"proto/schedd/agent/v1"},
+	"proto/schedd/log/v1":    {},
+	"proto/schedd/runner/v1": {},
+	"proto/wire":             {},
+	"proto/settings":         {},
 
 	// What all primaries agree on.
 	"raftstore/state": {},
@@ -63,11 +64,13 @@ var may = map[string][]string{
 	// A worker. It never knows a primary's code.
 	"agent/journal":           {},
 	"agent/spool":             {},
-	"agent/runner":            {},
+	"agent/runner":            {"agent/runner/policy"},
+	"agent/runner/policy":     {},
 	"agent/runner/fakerunner": {"agent/runner"},
+	"agent/runner/remote":     {"agent/journal", "agent/runner", "proto/schedd/runner/v1"},
 	"agent/session":           {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
-		"agent/journal", "agent/runner", "agent/session", "agent/spool",
+		"agent/journal", "agent/runner", "agent/runner/policy", "agent/runner/remote", "agent/session", "agent/spool",
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 	"agent/cmd/schedagent": {"agent", "proto/settings"},

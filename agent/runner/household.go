@@ -67,6 +67,10 @@ func (h *household) isMainLocked(pid int) bool {
 // other's processes.
 var markNames = []string{"SCHEDD_RUN_ID", "SCHEDD_ATTEMPT", "SCHEDD_WORKER"}
 
+// Marks returns the entries of an environment by which the processes of an attempt
+// are recognised: what EndStrays needs.
+func Marks(env []string) []string { return marksOf(env) }
+
 // marksOf returns the entries of an environment that tell of whose attempt it is;
 // nil when it does not say of which run and attempt.
 func marksOf(env []string) (marks []string) {

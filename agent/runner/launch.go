@@ -5,9 +5,12 @@ package runner
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/schedd/schedd/agent/runner/policy"
 )
 
 // work is a Spec made ready for the kernel.
@@ -24,28 +27,21 @@ type work struct {
 
 // prepare does all that can be done, and can fail, before the fork. The caller
 // closes the work, also after an error, and removes its script.
-func (l *Local) prepare(s Spec) (*work, error) {
+func (l *Local) prepare(s Spec, allowed policy.Policy) (*work, error) {
 	w := &work{env: s.Env, dir: s.Dir, stdin: -1, output: -1}
-	if w.dir == "" {
-		w.dir = "/"
-	}
 	if err := s.check(); err != nil {
 		return w, err
 	}
-	if s.User != "" {
-		who, err := lookupIdentity(s.User)
-		if err != nil {
-			return w, err
-		}
-		w.who, w.env = who, who.environment(s.Env)
+	if err := w.setUser(s, allowed); err != nil {
+		return w, err
 	}
 	if err := w.setArgv(l, s); err != nil {
 		return w, err
 	}
-	var err error
-	if w.program, err = lookPath(w.argv[0], w.env, w.dir); err != nil {
+	if err := w.setProgram(allowed); err != nil {
 		return w, err
 	}
+	var err error
 	if w.output, err = openOutput(s.Output); err != nil {
 		return w, err
 	}
@@ -83,6 +79,40 @@ func (s Spec) check() error {
 		return fmt.Errorf("working directory %q has a zero byte in it", s.Dir)
 	}
 	return nil
+}
+
+// setUser says who it runs as, where, and what a login would add to its environment.
+func (w *work) setUser(s Spec, allowed policy.Policy) error {
+	login, err := own()
+	if s.User != "" {
+		login, err = lookupIdentity(s.User)
+		w.who = login
+	}
+	switch {
+	case err != nil && s.User == "" && allowed.Users == nil:
+		login = &identity{home: "/"} // a user that has a number and nothing else
+	case err != nil:
+		return err
+	default:
+		w.env = login.environment(s.Env)
+	}
+	if w.dir == "" {
+		w.dir = login.start()
+	}
+	if err := allowed.CheckUser(login.name); err != nil {
+		return err
+	}
+	return allowed.CheckEnv(s.Env, "PATH="+DefaultPath)
+}
+
+// setProgram finds the program. Where not all are allowed, what is started is the
+// very path that was checked.
+func (w *work) setProgram(allowed policy.Policy) (err error) {
+	if w.program, err = lookPath(w.argv[0], w.env, w.dir); err != nil || allowed.Programs == nil {
+		return err
+	}
+	w.program = in(w.dir, filepath.Clean(w.program))
+	return allowed.CheckProgram(w.program)
 }
 
 func (w *work) setArgv(l *Local, s Spec) error {

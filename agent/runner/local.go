@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/schedd/schedd/agent/runner/policy"
 )
 
 // Options are what a Local needs to know about its host.
@@ -16,14 +18,18 @@ type Options struct {
 	// write to it, and the users that attempts run as must be able to pass
 	// through it and its parents (mode 0711). Default: os.TempDir().
 	TempDir string
+	// Policy returns what may be started, and is asked before each start. An
+	// error of it keeps all from starting. Default: anything may be.
+	Policy func() (policy.Policy, error)
 	// Logger gets what needs somebody's attention. Default: slog.DiscardHandler.
 	Logger *slog.Logger
 }
 
 // Local runs real processes on this host.
 type Local struct {
-	temp string
-	log  *slog.Logger
+	temp   string
+	policy func() (policy.Policy, error)
+	log    *slog.Logger
 }
 
 var _ Runner = (*Local)(nil)
@@ -38,23 +44,31 @@ func New(o Options) *Local {
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()
 	}
+	if o.Policy == nil {
+		o.Policy = func() (policy.Policy, error) { return policy.Policy{}, nil }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if err := home.settle(); err != nil {
 		o.Logger.Warn("processes that leave an attempt's session and lose their parent will not be found", "err", err)
 	}
-	return &Local{temp: o.TempDir, log: o.Logger}
+	return &Local{temp: o.TempDir, policy: o.Policy, log: o.Logger}
 }
 
 // Start starts the process of one attempt. The error wraps the system's reason
 // (fs.ErrNotExist, fs.ErrPermission, syscall.EAGAIN, …), or ErrRunning.
 func (l *Local) Start(s Spec) (Process, error) {
+	allowed, err := l.policy()
+	if err != nil {
+		return nil, fmt.Errorf("nothing is started here: %w", err)
+	}
+	s.User, s.Timeout = allowed.User(s.User), allowed.Timeout(s.Timeout)
 	p := newProcess(l, s)
 	if err := home.reserve(p); err != nil {
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
 	}
-	if err := l.start(p, s); err != nil {
+	if err := l.start(p, s, allowed); err != nil {
 		home.forget(p)
 		return nil, err
 	}
@@ -63,8 +77,8 @@ func (l *Local) Start(s Spec) (Process, error) {
 }
 
 // start brings p's main process to life.
-func (l *Local) start(p *process, s Spec) (err error) {
-	w, err := l.prepare(s)
+func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
+	w, err := l.prepare(s, allowed)
 	defer w.close()
 	p.script = w.script
 	defer func() {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,16 +74,27 @@ func TestOutputOrder(t *testing.T) {
 	}
 }
 
-// A process sees the environment that it was given and no more, in that order.
+// me is the user that runs this test.
+func me(t *testing.T) *user.User {
+	t.Helper()
+	u, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// A process sees the environment that it was given, in that order, what a login adds
+// unless that is given, and no more.
 func TestEnvironmentIsExact(t *testing.T) {
 	t.Setenv("SCHEDD_AGENT_SECRET", "not for jobs")
 	p := newPlace(t)
-	for _, env := range [][]string{{"B=2", "A=1", "EMPTY=", "SPACE=a b=c", "UTF=ö"}, {}} {
+	for _, env := range [][]string{{"B=2", "A=1", "EMPTY=", "SPACE=a b=c", "UTF=ö", "SHELL=x"}, {"SHELL=x"}} {
 		s := p.spec("/usr/bin/env")
 		s.Env = env
 		_, got := p.run(s)
 		var want string
-		for _, kv := range env {
+		for _, kv := range append(env, "HOME="+me(t).HomeDir, "USER="+me(t).Username, "LOGNAME="+me(t).Username) {
 			want += kv + "\n"
 		}
 		if got != want {
@@ -180,7 +192,7 @@ func TestSurroundings(t *testing.T) {
 	p := newPlace(t)
 	s := p.sh("pwd; umask; grep -E '^Sig(Blk|Ign)' /proc/self/status; ps -o tty= -p $$")
 	_, got := p.run(s)
-	want := []string{"/", "0022", "SigBlk:", "0000000000000000", "SigIgn:", ignored(t), "?"}
+	want := []string{me(t).HomeDir, "0022", "SigBlk:", "0000000000000000", "SigIgn:", ignored(t), "?"}
 	if d := cmp.Diff(want, strings.Fields(got)); d != "" {
 		t.Error(d)
 	}

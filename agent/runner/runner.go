@@ -6,8 +6,8 @@
 //
 // It decides nothing: whether an attempt may start, and only once, is its
 // caller's to know. It reads no log, keeps no journal and never writes to the
-// output of an attempt. What goes in and out is plain data, so that it can
-// become a process of its own behind the same [Runner].
+// output of an attempt. What goes in and out is plain data, so that it is the
+// same from within one process ([Local]) and from another one (package remote).
 package runner
 
 import (
@@ -19,12 +19,39 @@ import (
 // this runner has started and not yet seen the end of.
 var ErrRunning = errors.New("this attempt is already running")
 
+// ErrLeft is returned by the Start of a [Lasting] runner whose user leaves it, or
+// has been replaced, before it was told whether the process runs. The next user is
+// told.
+var ErrLeft = errors.New("the agent has left its runner; whether this was started the next one learns")
+
 // Runner starts the processes of attempts. It may be used by many goroutines.
 type Runner interface {
 	// Start starts the process of one attempt, and returns once its program
 	// runs (exec has succeeded) or can't. An error is about this attempt only,
-	// is one sentence for people, and means that no process was left behind.
+	// is one sentence for people, and means that no process was left behind,
+	// but for ErrLeft.
 	Start(Spec) (Process, error)
+	// EndStrays ends what a former life of the runner left of an attempt, by
+	// the variables in env that tell whose it is, and returns how many
+	// processes it ended, after they are gone. It fails with ErrRunning when
+	// this runner runs the attempt, and with errors.ErrUnsupported where
+	// nobody can find them.
+	EndStrays(id string, env []string) (int, error)
+}
+
+// Lasting is a Runner that outlives its user: what it has started goes on without
+// one, and how that ended is kept until the next one has taken note.
+type Lasting interface {
+	Runner
+	// Known returns what was started before this user came, by ID: what runs,
+	// and what has ended and is not forgotten.
+	Known() map[string]Process
+	// Forget lets the runner forget how an attempt ended. It returns at once;
+	// an attempt that still runs is kept.
+	Forget(id string)
+	// Stopping is closed when somebody has stopped the runner: it starts nothing
+	// any more, and ends what runs.
+	Stopping() <-chan struct{}
 }
 
 // Process is the running, or ended, process tree of one attempt. It may be used
@@ -59,14 +86,15 @@ type Spec struct {
 	Script      string
 	Interpreter []string
 	// Env is the whole environment, as "K=V"; the agent's own is never passed
-	// on. With User set, HOME, USER, LOGNAME and SHELL are added unless given.
+	// on. HOME, USER, LOGNAME and SHELL are added unless given.
 	// SCHEDD_RUN_ID and SCHEDD_ATTEMPT in it are how processes that left the
 	// session are recognised.
 	Env []string
-	// Dir is the working directory, "/" when empty.
+	// Dir is the working directory. Empty is the home of the user, or "/" where
+	// that does not exist.
 	Dir string
-	// User is the name or number of the user to run as, the agent's own when
-	// empty. Only root may run as another.
+	// User is the name or number of the user to run as, the runner's own when
+	// empty, unless its policy names another. Only root may run as another.
 	User string
 	// Stdin is what the process reads; empty is /dev/null.
 	Stdin []byte
@@ -78,6 +106,9 @@ type Spec struct {
 	// KillGrace is the time between SIGTERM and SIGKILL after a timeout, and
 	// for what outlives the main process; 0 is SIGKILL at once.
 	KillGrace time.Duration
+	// Deadline is when it is too late to start it; zero is never. It matters to
+	// a runner that may be away.
+	Deadline time.Time
 }
 
 // DefaultPath is where programs are looked up when Env has no PATH.
@@ -94,6 +125,10 @@ type Exit struct {
 	// the main process had ended. At most one is set: the one that came first.
 	TimedOut bool
 	Killed   bool
+	// Interrupted says that it was ended for the worker's sake, or that its
+	// runner lost sight of it: how it would have ended, or did end, nobody
+	// knows. Reason says more, and Code and Signal mean nothing.
+	Interrupted bool
 	// Leftover counts the processes of the tree that were still there when the
 	// main process had ended by itself, and were ended then.
 	Leftover int

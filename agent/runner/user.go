@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -19,6 +20,18 @@ type identity struct {
 	name, home, shell string
 	uid, gid          uint32
 	groups            []uint32
+}
+
+// own is whom a process runs as that nobody is named for.
+var own = sync.OnceValues(func() (*identity, error) { return lookupIdentity(strconv.Itoa(os.Geteuid())) })
+
+// start is where a process begins that is not told where: at home, if there is such
+// a place.
+func (id *identity) start() string {
+	if info, err := os.Stat(id.home); err == nil && info.IsDir() {
+		return id.home
+	}
+	return "/"
 }
 
 // lookupIdentity finds a user by name or, failing that, by number.

@@ -67,7 +67,7 @@ func (c *chaos) next() {
 	d := c.dice
 	k := one(d, c.workers...)
 	jobs := c.jobs()
-	switch d.IntN(14) {
+	switch d.IntN(15) {
 	case 0, 1:
 		c.restart(one(d, 0, upTo(d, time.Minute), upTo(d, 10*time.Minute)))
 	case 2:
@@ -114,6 +114,8 @@ func (c *chaos) next() {
 		if active := c.runs("active=true"); len(active) > 0 {
 			_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(d, active...).GetId()}) // it may have ended
 		}
+	case 14:
+		k.host.Die() // with an agent or without
 	case 13:
 		_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: one(d, jobs...).GetName()}) // overlap may forbid it
 	}

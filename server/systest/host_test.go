@@ -78,12 +78,14 @@ type life struct {
 	hold   func(runner.Spec) // called before each start
 	dead   chan struct{}     // closed: the agent was killed
 	buried chan struct{}     // closed: what is left of it may end
+	ended  chan struct{}     // closed: it has ended in order
+	views  sync.WaitGroup
 }
 
 var errDead = errors.New("the agent was killed before it could start this")
 
 func newLife(f *fakerunner.Fake, hold func(runner.Spec)) *life {
-	return &life{Fake: f, hold: hold, dead: make(chan struct{}), buried: make(chan struct{})}
+	return &life{Fake: f, hold: hold, dead: make(chan struct{}), buried: make(chan struct{}), ended: make(chan struct{})}
 }
 
 func (l *life) over() bool {
@@ -106,12 +108,42 @@ func (l *life) Start(s runner.Spec) (runner.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &view{Process: p, life: l, done: make(chan struct{})}
-	go v.wait()
-	return v, nil
+	return l.see(p), nil
 }
 
-// EndStrays is what agents look for beyond runner.Runner.
+// see returns this life's view of a process.
+func (l *life) see(p runner.Process) *view {
+	v := &view{Process: p, life: l, done: make(chan struct{})}
+	l.views.Go(v.wait)
+	return v
+}
+
+// Known implements runner.Lasting.
+func (l *life) Known() map[string]runner.Process {
+	known := l.Fake.Known()
+	for id, p := range known {
+		known[id] = l.see(p)
+	}
+	return known
+}
+
+// Forget implements runner.Lasting.
+func (l *life) Forget(id string) {
+	if !l.over() {
+		l.Fake.Forget(id)
+	}
+}
+
+// Stopping implements runner.Lasting: what happens to the host is no news to a life
+// that is over.
+func (l *life) Stopping() <-chan struct{} {
+	if l.over() {
+		return nil
+	}
+	return l.Fake.Stopping()
+}
+
+// EndStrays implements runner.Runner.
 func (l *life) EndStrays(id string, env []string) (int, error) {
 	if l.over() {
 		return 0, errDead
@@ -134,6 +166,8 @@ func (v *view) wait() {
 		}
 	case <-v.life.dead:
 		<-v.life.buried
+	case <-v.life.ended:
+		return // nobody looks any more
 	}
 	close(v.done)
 }

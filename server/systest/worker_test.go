@@ -88,6 +88,8 @@ func (k *worker) end() {
 	if k.err != nil {
 		k.w.Errorf("the agent of %s ended with %v", k.name, k.err)
 	}
+	close(k.life.ended)
+	k.life.views.Wait()
 	k.life = nil
 }
 

@@ -43,8 +43,9 @@ func (w *world) ended(r *schedv1.Run, phase schedv1.Phase, want ...schedv1.Outco
 	}
 }
 
-// An agent crashes at each stage of an attempt, and comes back at once. Whether
-// it had been started or not, it is not started again.
+// An agent crashes at each stage of an attempt, and comes back at once. What runs
+// goes on, and ends as if nothing had been. What may have been started and does not
+// run is not started again.
 func TestAgentCrashesAtEachStage(t *testing.T) {
 	for _, stage := range []struct {
 		name  string
@@ -61,14 +62,14 @@ func TestAgentCrashesAtEachStage(t *testing.T) {
 		{"started", func(w *world, k *worker) {
 			w.wait(5 * time.Second)
 			k.crash()
-		}, interrupted, schedv1.Phase_PHASE_LOST, 1},
+		}, succeeded, schedv1.Phase_PHASE_SUCCEEDED, 1},
 		{"started, unheard of", func(w *world, k *worker) {
 			w.hold(func(runner.Spec) { time.Sleep(2 * time.Second) })
 			w.wait(2 * time.Second)
 			k.link.cut()
 			w.wait(4 * time.Second)
 			k.crash()
-		}, interrupted, schedv1.Phase_PHASE_LOST, 1},
+		}, succeeded, schedv1.Phase_PHASE_SUCCEEDED, 1},
 		{"ended, unheard of", func(w *world, k *worker) {
 			w.wait(5 * time.Second)
 			k.link.cut()
@@ -239,29 +240,96 @@ func TestReinstalledWorker(t *testing.T) {
 	})
 }
 
-// An agent is stopped as asked: what runs is ended and told, and what is started
-// next goes to another worker.
-func TestStoppedAgent(t *testing.T) {
+// An agent is away while what it has started goes on: it was stopped or it crashed,
+// for a moment or beyond the end of it. All that time the run is running, and then it
+// is as if nothing had been.
+func TestAgentIsAway(t *testing.T) {
+	for name, away := range map[string]time.Duration{"for a moment": 2 * time.Second, "for a while": 2 * time.Minute, "beyond its end": 20 * time.Minute} {
+		for how, goes := range map[string]func(*worker){"stopped": (*worker).end, "crashed": (*worker).crash} {
+			t.Run(how+" "+name, func(t *testing.T) {
+				story(t, func(w *world) {
+					k := shop(w)
+					w.does("j", talker(10*time.Minute, time.Second))
+					w.define(job("j", policy(&schedv1.Policy{OnLost: schedv1.OnLost_ON_LOST_WAIT})))
+					r := w.run("j")
+					w.wait(time.Minute)
+					gone := time.Now()
+					goes(k)
+					if took := time.Since(gone); took > 10*time.Second {
+						w.Errorf("it took %v", took)
+					}
+					w.wait(away)
+					if r := w.get(r.GetId()); r.GetPhase() != schedv1.Phase_PHASE_RUNNING {
+						w.Errorf("meanwhile the run is %v (%s)", r.GetPhase(), r.GetReason())
+					}
+					k.start()
+					r = w.awaitPhase(r.GetId(), 11*time.Minute, schedv1.Phase_PHASE_SUCCEEDED)
+					w.ended(r, schedv1.Phase_PHASE_SUCCEEDED, succeeded)
+					a := r.GetAttempts()[0]
+					if took := a.GetFinishedTime().AsTime().Sub(a.GetStartedTime().AsTime()); took != 10*time.Minute {
+						w.Errorf("it is said to have taken %v", took)
+					}
+					w.check()
+				})
+			})
+		}
+	}
+}
+
+// An agent is upgraded while something runs, which is cancelled after that: the kill
+// reaches what another agent has started.
+func TestCancelAfterAnUpgrade(t *testing.T) {
 	story(t, func(w *world) {
 		k := shop(w)
 		w.does("j", talker(10*time.Minute, time.Second))
-		w.define(job("j", policy(&schedv1.Policy{OnLost: schedv1.OnLost_ON_LOST_RETRY})))
+		w.define(job("j"))
 		r := w.run("j")
 		w.wait(time.Minute)
-		other := w.startWorker("shop-2", nil, 4)
-		w.awaitOnline()
-		stopped := time.Now()
 		k.end()
-		if took := time.Since(stopped); took > 10*time.Second {
-			w.Errorf("stopping took %v", took)
-		}
-		w.wait(2 * time.Second)
-		w.ended(w.get(r.GetId()), schedv1.Phase_PHASE_RUNNING, interrupted, 0)
-		if len(other.host.Running()) != 1 {
-			w.Errorf("%v runs on the other worker", other.host.Running())
-		}
+		w.wait(time.Second)
 		k.start()
-		w.awaitPhase(r.GetId(), time.Hour, schedv1.Phase_PHASE_SUCCEEDED)
+		w.awaitOnline()
+		w.cancel(r.GetId())
+		w.wait(time.Minute)
+		w.ended(w.get(r.GetId()), phaseCancelled, cancelled)
+		if n := len(k.host.Running()); n != 0 {
+			w.Errorf("%d processes still run", n)
+		}
 		w.check()
 	})
+}
+
+// The runner dies, or is stopped with all that runs: that is interrupted, told at
+// once, and done again elsewhere if the job wants that.
+func TestRunnerEnds(t *testing.T) {
+	for name, end := range map[string]func(*worker){
+		"killed":                   func(k *worker) { k.host.Die() },
+		"killed without its agent": func(k *worker) { k.crash(); k.host.Die(); k.start() },
+		"stopped":                  func(k *worker) { k.host.Stop(); k.wg.Wait(); k.end() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				k := shop(w)
+				w.does("j", talker(10*time.Minute, time.Second))
+				w.define(job("j", policy(&schedv1.Policy{OnLost: schedv1.OnLost_ON_LOST_RETRY})))
+				r := w.run("j")
+				w.wait(time.Minute)
+				other := w.startWorker("shop-2", nil, 4)
+				w.awaitOnline()
+				ended := time.Now()
+				end(k)
+				w.wait(2 * time.Second)
+				r = w.get(r.GetId())
+				w.ended(r, schedv1.Phase_PHASE_RUNNING, interrupted, 0)
+				if at := r.GetAttempts()[0].GetFinishedTime().AsTime(); at.Sub(ended) > time.Second {
+					w.Errorf("it was interrupted %v after the end of its runner", at.Sub(ended))
+				}
+				if len(other.host.Running()) != 1 {
+					w.Errorf("%v runs on the other worker", other.host.Running())
+				}
+				w.awaitPhase(r.GetId(), time.Hour, schedv1.Phase_PHASE_SUCCEEDED)
+				w.check()
+			})
+		})
+	}
 }

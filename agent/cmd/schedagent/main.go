@@ -28,13 +28,17 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 	switch command {
 	case "run":
 		return runWorker(ctx, rest, out, logs)
+	case "runner":
+		return beRunner(ctx, rest, out, logs)
+	case "stop":
+		return stopWorker(ctx, rest, out)
 	case "version":
 		return printVersion(rest, out)
 	case "help", "-h", "-help", "--help":
 		_, err := io.WriteString(out, overview)
 		return err
 	case "":
-		return settings.Errorf("give a command: run or version; --help tells more")
+		return settings.Errorf("give a command: run, runner, stop or version; --help tells more")
 	}
-	return settings.Errorf("unknown command %q: there are run and version; --help tells more", command)
+	return settings.Errorf("unknown command %q: there are run, runner, stop and version; --help tells more", command)
 }

@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,11 +18,11 @@ import (
 )
 
 // actAsProgram makes the test binary be schedagent, for tests that need a
-// process of its own.
+// process of its own, and for the runner that such a process starts.
 const actAsProgram = "ACT_AS_SCHEDAGENT"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(actAsProgram) != "" {
+	if os.Getenv(actAsProgram) != "" || len(os.Args) > 1 && os.Args[1] == "runner" {
 		main()
 	}
 	os.Exit(m.Run())
@@ -33,7 +35,7 @@ func TestWrongUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ args, want string }{
-		{"", "give a command: run or version"},
+		{"", "give a command: run, runner, stop or version"},
 		{"start", `unknown command "start"`},
 		{"version now", "version takes no arguments"},
 		{"run --slot 3", "did you mean --slots?"},
@@ -132,7 +134,20 @@ func programIn(t *testing.T, env []string, args ...string) (*exec.Cmd, *bufio.Sc
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	if at := slices.Index(args, "--data-dir"); at >= 0 {
+		t.Cleanup(func() { stopAll(t, args[at+1]) })
+	}
 	return cmd, bufio.NewScanner(stderr)
+}
+
+// stopAll ends what was started in a data directory.
+func stopAll(t *testing.T, dir string) string {
+	t.Helper()
+	var out, logs bytes.Buffer
+	if err := run(context.WithoutCancel(t.Context()), []string{"stop", "--data-dir", dir}, &out, &logs); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	return out.String()
 }
 
 // await reads the log until a line has the text.

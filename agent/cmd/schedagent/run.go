@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 
 	"github.com/schedd/schedd/agent"
 	"github.com/schedd/schedd/proto/settings"
@@ -17,13 +18,18 @@ On a host that can be reached and can't dial out, it listens instead: see run --
 
 Commands:
   run       be a worker; run --help lists its settings
+  stop      end a worker's jobs, its runner and its agent
+  runner    be the part of a worker that has the jobs' processes; run starts it
   version   say which version this is
 `
 
 const runSummary = `schedagent run [--config FILE] [flags]
 
-Be a worker, until SIGTERM or SIGINT: then running attempts are asked to end and
-their results are delivered. A second signal stops at once.`
+Be a worker, until SIGTERM or SIGINT. Jobs are the children of another process, its
+runner, and go on without it; the next agent in the data directory finds them again.
+A second signal stops at once. To end the jobs as well: schedagent stop. In a
+container, as process 1, the agent has the jobs' processes itself: it asks them to
+end, tells how they did, and ends after them.`
 
 // envPrefix begins the names of our environment variables.
 const envPrefix = "SCHEDAGENT"
@@ -43,6 +49,9 @@ func newOptions() (*options, *flag.FlagSet) {
 	fs.String("config", "", "`file` in YAML with any of these settings")
 	fs.StringVar(&o.Server, "server", o.Server, "`address` of the load balancer, or of the primaries, separated by commas")
 	fs.StringVar(&o.DataDir, "data-dir", o.DataDir, "`directory` of the identity, the journal and the spool; one agent may use it at a time")
+	fs.StringVar(&o.Policy, "policy", "", "`file` that says which users and programs jobs may be here; no primary can widen it")
+	fs.BoolVar(&o.InProcess, "in-process", o.InProcess, "have jobs' processes without a runner: they end when the agent stops; for containers, where it is process 1")
+	fs.BoolVar(&o.StartRunner, "start-runner", o.StartRunner, "start the runner, which has the jobs' processes, when there is none; without it something else does")
 	fs.StringVar(&o.Name, "name", o.Name, "`name` that people see; workers differ by id, so two may share one")
 	fs.Var((*labels)(&o.Labels), "labels", "what jobs select workers by, a `list` such as zone=eu,gpu")
 	fs.IntVar(&o.Slots, "slots", o.Slots, "`number` of runs at the same time")
@@ -70,7 +79,7 @@ func (o *options) check() error {
 // parse reads the settings. A worker that listens does not dial a server that
 // nobody named.
 func (o *options) parse(fs *flag.FlagSet, args []string) error {
-	if err := settings.Parse(fs, args, envPrefix); err != nil {
+	if err := settings.Parse(fs, args, envPrefix, allFlags()...); err != nil {
 		return err
 	}
 	named := false
@@ -98,7 +107,11 @@ func runWorker(ctx context.Context, args []string, out, logs io.Writer) error {
 	if o.Insecure {
 		log.Warn("INSECURE: no TLS and no authentication of the gateway; whoever is on the way, or can reach --direct-listen, can run programs here")
 	}
-	return agent.Run(ctx, o.Config, agent.Seams{Log: log})
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program, to start the runner with: %w", err)
+	}
+	return agent.Run(ctx, o.Config, agent.Seams{Log: log, RunnerCommand: []string{self, "runner"}})
 }
 
 // printVersion is the command version.

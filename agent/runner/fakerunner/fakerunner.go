@@ -9,6 +9,7 @@ package fakerunner
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -53,14 +54,20 @@ type Fake struct {
 	nextPID int
 	specs   []runner.Spec // every Start, also those that failed
 	running map[string]*process
+	ended   map[string]*process // and not forgotten
+
+	stopping chan struct{}
 }
 
-var _ runner.Runner = (*Fake)(nil)
+var _ runner.Lasting = (*Fake)(nil)
 
 // New returns a Fake whose attempts behave as script says. The script is called
 // once for each Start, on the caller's goroutine.
 func New(script func(runner.Spec) Behaviour) *Fake {
-	return &Fake{script: script, nextPID: 1000, running: map[string]*process{}}
+	return &Fake{
+		script: script, nextPID: 1000, running: map[string]*process{}, ended: map[string]*process{},
+		stopping: make(chan struct{}),
+	}
 }
 
 // Start starts an attempt as the real one would: it fails for an ID that runs,
@@ -116,6 +123,57 @@ func (f *Fake) leave(p *process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.running, p.spec.ID)
+	f.ended[p.spec.ID] = p
+}
+
+// Known returns what runs, and what has ended and is not forgotten.
+func (f *Fake) Known() map[string]runner.Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := map[string]runner.Process{}
+	for id, p := range f.ended {
+		known[id] = p
+	}
+	for id, p := range f.running {
+		known[id] = p
+	}
+	return known
+}
+
+// Forget forgets how an attempt ended.
+func (f *Fake) Forget(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.ended, id)
+}
+
+// Ended returns the IDs that have ended and are not forgotten, sorted.
+func (f *Fake) Ended() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.ended))
+}
+
+// Stopping is closed by Stop.
+func (f *Fake) Stopping() <-chan struct{} { return f.stopping }
+
+// Stop ends what runs, as whoever stops the real runner does.
+func (f *Fake) Stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.stopping)
+	for _, p := range f.running {
+		p.stop()
+	}
+}
+
+// Die is the end of the runner by SIGKILL: what ran ends, and nobody knows how.
+func (f *Fake) Die() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.running {
+		p.orphan()
+	}
 }
 
 // Starts returns how often Start was called for an ID, also when it failed.
@@ -140,17 +198,11 @@ func (f *Fake) Specs() []runner.Spec {
 func (f *Fake) Running() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var ids []string
-	for id := range f.running {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
+	return slices.Sorted(maps.Keys(f.running))
 }
 
-// EndStrays kills what runs under the ID, for an agent's next life that doesn't
-// know its Process, and returns 1 if there was any. The real one fails when it
-// started the ID itself; the Fake can't tell whose life it is.
+// EndStrays kills what runs under the ID and returns 1 if there was any. The real
+// one fails when it runs the ID itself; the Fake can't tell whose life it is.
 func (f *Fake) EndStrays(id string, _ []string) (int, error) {
 	f.mu.Lock()
 	p := f.running[id]

@@ -20,8 +20,9 @@ type process struct {
 	done    chan struct{}
 	exit    runner.Exit // written before done is closed
 
-	mu     sync.Mutex // guards killAt
-	killAt time.Time
+	mu          sync.Mutex // guards all below
+	killAt      time.Time
+	interrupted string // why it was ended for the worker's sake
 }
 
 func (p *process) PID() int              { return p.pid }
@@ -43,6 +44,19 @@ func (p *process) Kill(grace time.Duration) {
 	case p.poke <- struct{}{}:
 	default: // live has yet to see the last one, and will see this too
 	}
+}
+
+// stop ends it for the worker's sake.
+func (p *process) stop() { p.interrupt("the worker was stopped while it ran", p.spec.KillGrace) }
+
+// orphan ends it as one whose runner died.
+func (p *process) orphan() { p.interrupt("the worker's runner died while it ran", 0) }
+
+func (p *process) interrupt(reason string, grace time.Duration) {
+	p.mu.Lock()
+	p.interrupted = reason
+	p.mu.Unlock()
+	p.Kill(grace)
 }
 
 // hurry brings SIGKILL forward to at.
@@ -96,6 +110,11 @@ func (p *process) live() runner.Exit {
 		}
 	}
 	e.Finished = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e.Killed && p.interrupted != "" {
+		e.Killed, e.Interrupted, e.Reason = false, true, p.interrupted
+	}
 	return e
 }
 

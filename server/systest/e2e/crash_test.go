@@ -180,10 +180,10 @@ func TestNothingIsDeniedAfterACrash(t *testing.T) {
 	}
 }
 
-// A worker is killed at any moment while it runs jobs. Its next process ends
-// what the last one left behind and says so; nothing is started twice, what may
-// be tried again is, and it is still the same worker.
-func TestWorkerIsKilled(t *testing.T) {
+// A runner is killed at any moment while it runs jobs, and every other time its agent
+// with it. The next one ends what the last one left behind and says so; nothing is
+// started twice, what may be tried again is, and it is still the same worker.
+func TestRunnerIsKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	id := w.worker.online(t, w.primary).GetId()
@@ -206,16 +206,21 @@ func TestWorkerIsKilled(t *testing.T) {
 		run := w.awaitRunning(t, w.run(t, "family"))
 		w.awaitTold(t, run)
 		moment(rnd, time.Second)
-		w.worker.kill()
-		if r, err := w.runs.GetRun(t.Context(), &schedv1.GetRunRequest{Id: run.GetId()}); err != nil || over(r.GetRun()) {
-			t.Errorf("a broken connection says nothing about a run, got %v, %v", r, err)
-		}
-		if again := w.worker.start(t, w.primary).GetId(); again != id {
-			t.Errorf("worker %s came back as %s", id, again)
+		if n%2 == 0 {
+			w.worker.killRunner(t)
+		} else {
+			w.worker.kill()
+			w.worker.killRunner(t)
+			if r, err := w.runs.GetRun(t.Context(), &schedv1.GetRunRequest{Id: run.GetId()}); err != nil || over(r.GetRun()) {
+				t.Errorf("a broken connection says nothing about a run, got %v, %v", r, err)
+			}
+			if again := w.worker.start(t, w.primary).GetId(); again != id {
+				t.Errorf("worker %s came back as %s", id, again)
+			}
 		}
 		run = w.awaitEnd(t, run)
 		phase(t, run, schedv1.Phase_PHASE_LOST)
-		if a := last(run); a.GetOutcome() != schedv1.Outcome_OUTCOME_INTERRUPTED || !strings.Contains(a.GetReason(), "agent stopped") || run.GetReason() == "" {
+		if a := last(run); a.GetOutcome() != schedv1.Outcome_OUTCOME_INTERRUPTED || !strings.Contains(a.GetReason(), "runner died") || run.GetReason() == "" {
 			t.Errorf("an interrupted attempt with the reason is wanted, got %v", run)
 		}
 		sameBytes(t, "the log up to the crash", w.readLog(t, run.GetId()), []byte("started\n"))
@@ -259,6 +264,7 @@ func TestBothAreKilled(t *testing.T) {
 		for _, p := range [][]*process{{w.process, w.worker.process}, {w.worker.process, w.process}}[rnd.IntN(2)] {
 			p.kill()
 		}
+		w.worker.killRunner(t)
 		w.launch(t)
 		w.worker.start(t, w.primary)
 	}
@@ -300,6 +306,7 @@ func TestTwoClustersOnOneHost(t *testing.T) {
 		runs = append(runs, run)
 	}
 	worlds[0].worker.kill()
+	worlds[0].worker.killRunner(t)
 	worlds[0].worker.start(t, worlds[0].primary)
 	phase(t, worlds[0].awaitEnd(t, runs[0]), schedv1.Phase_PHASE_LOST)
 	if err := os.WriteFile(worlds[1].file+".stop", nil, 0o600); err != nil {

@@ -152,6 +152,42 @@ func TestWhatCannotBeStarted(t *testing.T) {
 	}
 }
 
+// What a host's policy does not allow is not started, whatever the primary says; a
+// change of the policy counts at once.
+func TestWorkerPolicy(t *testing.T) {
+	t.Parallel()
+	w := newSilentWorld(t)
+	w.start(t)
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	rules := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rules("programs: [/bin/true]\nmax_timeout: 2s\n")
+	w.worker = newWorker(t, w.primary, "w1", "--policy", file)
+	w.worker.start(t, w.primary)
+	phase(t, w.putAndRun(t, w.exec("allowed", "/bin/true")), schedv1.Phase_PHASE_SUCCEEDED)
+	run := w.putAndRun(t, w.script("script", tell))
+	phase(t, run, schedv1.Phase_PHASE_FAILED)
+	if a := last(run); a.GetOutcome() != schedv1.Outcome_OUTCOME_NOT_STARTED || !strings.Contains(a.GetReason(), `policy does not let "/bin/sh" be started`) {
+		t.Errorf("a refusal with its reason is wanted, got %v", a)
+	}
+	rules("programs: [/bin/*]\nmax_timeout: 2s\n")
+	phase(t, w.putAndRun(t, w.script("script", tell)), schedv1.Phase_PHASE_SUCCEEDED)
+	phase(t, w.putAndRun(t, w.exec("long", "/bin/sleep", "86400")), schedv1.Phase_PHASE_TIMED_OUT)
+	rules("program: [/bin/*]\n")
+	run = w.putAndRun(t, w.exec("allowed", "/bin/true"))
+	phase(t, run, schedv1.Phase_PHASE_FAILED)
+	if !strings.Contains(run.GetReason(), "nothing is started here") || !strings.Contains(run.GetReason(), file) {
+		t.Errorf("the reason is %q", run.GetReason())
+	}
+	if n := len(w.effects(t)); n != 1 {
+		t.Errorf("%d processes ran, want the second script only", n)
+	}
+}
+
 // A worker whose disk is full says so, and works again when it is not.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,20 +45,15 @@ func TestStopAndStartAgain(t *testing.T) {
 	job := w.put(t, every(w.script("tick", tell+"echo tack"), time.Second))
 	w.awaitRuns(t, "tick", "ticks have run", succeeded(2))
 	runs := w.pauseAll(t, "tick")
-	w.put(t, w.script("wait", "echo waiting\n"+tell+"sleep 86400"))
-	interrupted := w.awaitRunning(t, w.run(t, "wait"))
-	w.awaitTold(t, interrupted)
+	w.put(t, w.script("count", count))
+	long := w.awaitRunning(t, w.run(t, "count"))
+	w.awaitTold(t, long)
 	stream, err := w.runs.WatchRuns(t.Context(), &schedv1.WatchRunsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	w.worker.stop(t)
-	interrupted = w.awaitEnd(t, interrupted)
-	phase(t, interrupted, schedv1.Phase_PHASE_LOST)
-	if a := last(interrupted); a.GetOutcome() != schedv1.Outcome_OUTCOME_INTERRUPTED || !strings.Contains(a.GetReason(), "worker was stopped") {
-		t.Errorf("an interrupted attempt with the reason is wanted, got %v", a)
-	}
 	w.stop(t)
 	for {
 		if _, err := stream.Recv(); err != nil {
@@ -93,7 +89,14 @@ func TestStopAndStartAgain(t *testing.T) {
 	if diff := cmp.Diff(runs, kept, protocmp.Transform(), durable); diff != "" {
 		t.Errorf("the runs are others (-want +got)\n%s", diff)
 	}
-	sameBytes(t, "the log of the run that was interrupted", w.readLog(t, interrupted.GetId()), []byte("waiting\n"))
+	if err := os.WriteFile(w.file+".stop", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	long = w.awaitEnd(t, long)
+	phase(t, long, unharmed)
+	if wrong := counting(w.readLog(t, long.GetId())); wrong != "" {
+		t.Errorf("the log of the run that went on is not whole: %s", wrong)
+	}
 	if _, err := w.jobs.ResumeJob(t.Context(), &schedv1.ResumeJobRequest{Name: "tick"}); err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +135,38 @@ func TestRunsSurviveARestartOfThePrimary(t *testing.T) {
 	}
 }
 
-// A worker that waits for a job which won't end is stopped by a second signal,
-// at once, and its next process tells how that was.
+// A worker is stopped with all that it runs: that is told, as interrupted, and then
+// there is no process of it any more.
+func TestStopEverything(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.put(t, w.script("long", "echo begun\n"+tell+"sleep 86400"))
+	run := w.awaitRunning(t, w.run(t, "long"))
+	w.awaitTold(t, run)
+	stop := []string{binary("schedagent"), "stop", "--data-dir", w.worker.dir}
+	if r := command(t, nil, stop...); r.code != 0 || r.err != "" || r.out != "stopped; 1 attempts were running\n" {
+		t.Errorf("schedagent stop exits with %d and says %q %q", r.code, r.out, r.err)
+	}
+	if pids := w.strays(t); len(pids) > 0 {
+		t.Errorf("processes %v are left", pids)
+	}
+	if code := w.worker.ended(t); code != 0 {
+		t.Errorf("the agent exits with %d", code)
+	}
+	run = w.awaitEnd(t, run)
+	phase(t, run, schedv1.Phase_PHASE_LOST)
+	if a := last(run); a.GetOutcome() != schedv1.Outcome_OUTCOME_INTERRUPTED || !strings.Contains(a.GetReason(), "worker was stopped") {
+		t.Errorf("an interrupted attempt with the reason is wanted, got %v", a)
+	}
+	sameBytes(t, "the log", w.readLog(t, run.GetId()), []byte("begun\n"))
+	await(t, "the runner has ended", func() (bool, any) { return w.worker.runner(t) == 0, nil })
+	if r := command(t, nil, stop...); r.code != 0 || !strings.Contains(r.out, "nothing to stop") {
+		t.Errorf("schedagent stop, once more, exits with %d and says %q %q", r.code, r.out, r.err)
+	}
+}
+
+// A runner that waits for a job which won't end is stopped by a second signal, at
+// once, and the next one ends the job and tells how that was.
 func TestSecondSignalStopsAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
@@ -148,15 +181,21 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 				t.Fatalf("the job says %q, %v", log, err)
 			}
 			w.worker.signal(t, signal)
-			await(t, "the worker stops", func() (bool, any) {
-				return strings.Contains(w.worker.said(t), "worker stops"), nil
-			})
-			if !w.worker.running() {
-				t.Fatalf("the worker ended without its job, exit code %d", w.worker.code)
+			if code := w.worker.ended(t); code != 0 {
+				t.Errorf("the agent exits with %d", code)
 			}
-			w.worker.signal(t, signal)
-			if code := w.worker.ended(t); code == 0 {
-				t.Error("the worker says that it stopped in order")
+			runner := w.worker.runner(t)
+			for _, said := range []string{"ending what runs", ""} {
+				if err := syscall.Kill(runner, signal); err != nil {
+					t.Fatalf("signal the runner, process %d: %v", runner, err)
+				}
+				await(t, "the runner stops", func() (bool, any) {
+					log := readFile(t, filepath.Join(w.worker.dir, "runner.log"))
+					return said != "" && strings.Contains(log, said) || w.worker.runner(t) != runner, log
+				})
+			}
+			if len(w.strays(t)) == 0 {
+				t.Error("the job has ended, though it is deaf")
 			}
 			w.worker.start(t, w.primary)
 			run = w.awaitEnd(t, run)

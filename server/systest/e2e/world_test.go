@@ -137,6 +137,56 @@ const secret = "E2E_SECRET=hush"
 func (w *worker) launch(t *testing.T) {
 	t.Helper()
 	w.process = start(t, "schedagent", []string{secret}, w.args()...)
+	t.Cleanup(func() { w.endRunner(t) })
+}
+
+// runner returns the process id of the worker's runner, 0 without one.
+func (w *worker) runner(t *testing.T) int {
+	t.Helper()
+	for _, pid := range processes(t) {
+		if strings.Contains(cmdline(pid), "schedagent runner --data-dir="+w.dir+" ") {
+			return pid
+		}
+	}
+	return 0
+}
+
+// killRunner is what the kernel does when memory runs out.
+func (w *worker) killRunner(t *testing.T) {
+	t.Helper()
+	pid := w.runner(t)
+	if pid == 0 {
+		t.Fatalf("worker %s has no runner", w.name)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatalf("kill the runner, process %d: %v", pid, err)
+	}
+	await(t, "the runner is gone", func() (bool, any) { return w.runner(t) != pid, pid })
+}
+
+// endRunner ends the runner at the end of a test, and what it runs. The agent ends
+// with it.
+func (w *worker) endRunner(t *testing.T) {
+	t.Helper()
+	pid := w.runner(t)
+	if pid == 0 {
+		return
+	}
+	if t.Failed() {
+		t.Logf("worker %s, the end of what its runner said:\n%s", w.name, tail(filepath.Join(w.dir, "runner.log"), 40))
+	}
+	_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
+	grace, again := time.NewTimer(patience/10), time.NewTicker(look)
+	defer grace.Stop()
+	defer again.Stop()
+	for w.runner(t) == pid {
+		select {
+		case <-again.C:
+		case <-grace.C:
+			_ = syscall.Kill(pid, syscall.SIGKILL) // likewise; its jobs have a mark
+			return
+		}
+	}
 }
 
 // start starts the worker, and waits until the primary has it online. As a
@@ -217,18 +267,21 @@ func newSilentWorld(t *testing.T) *world {
 // arguments.
 func (w *world) strays(t *testing.T) []int {
 	t.Helper()
+	return slices.DeleteFunc(processes(t), func(pid int) bool {
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // it may have ended, or is a zombie
+		return !strings.Contains(string(env), w.mark) && !strings.Contains(cmdline(pid), w.mark)
+	})
+}
+
+// processes are all of this host.
+func processes(t *testing.T) (pids []int) {
+	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var pids []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		env, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ")) // it may have ended, or is a zombie
-		if strings.Contains(string(env), w.mark) || strings.Contains(cmdline(pid), w.mark) {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
 			pids = append(pids, pid)
 		}
 	}

@@ -295,7 +295,19 @@ func (w *worker) launch(t *testing.T) {
 		built("schedagent"), "run", "--data-dir", w.dir, "--name", w.name, "--labels", "lab=" + w.name, "--slots", "400",
 		"--insecure", "--log-format", "json", "--log-level", "debug",
 	}, way...)...)
+	w.owner.Cleanup(w.endRunner)
 	if t.Failed() {
 		t.FailNow()
+	}
+}
+
+// endRunner ends what outlives the worker's agent.
+func (w *worker) endRunner() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.owner.Context()), patience/3)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, built("schedagent"), "stop", "--data-dir", w.dir)
+	cmd.Env = clean(os.Environ())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.owner.Errorf("end the runner of %s: %v\n%s", w.name, err, out)
 	}
 }

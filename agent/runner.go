@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/policy"
+	"github.com/schedd/schedd/agent/runner/remote"
+	"github.com/schedd/schedd/proto/settings"
+)
+
+// runnerDir is where, in a data directory, agent and runner meet.
+const runnerDir = "runner"
+
+// runnerLog is what a runner says that an agent has started. A pipe or a terminal
+// of the agent would not do: the runner is there after both are gone.
+const runnerLog = "runner.log"
+
+// runnerLogMax is how large that file may be when a runner is started, in bytes. A
+// larger one is set aside, in place of the one that was before.
+const runnerLogMax = 4 << 20
+
+// openRunner sees that there is a runner in s. It returns how to leave it, which may
+// be done twice.
+func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func(), err error) {
+	switch {
+	case s.Runner != nil:
+		return func() {}, nil
+	case c.InProcess || len(s.RunnerCommand) == 0:
+		s.Runner, err = localRunner(h.dir, c.Policy, s.Log)
+		return func() {}, err
+	}
+	o := remote.Options{Dir: h.path(runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
+	if c.StartRunner {
+		o.Launch = h.launcher(c, *s)
+	}
+	r, err := remote.Open(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("%w; what it says is in %s", err, h.path(runnerLog))
+	}
+	s.Runner = r
+	return sync.OnceFunc(r.Close), nil
+}
+
+// localRunner returns a runner of real processes for a data directory. Its scripts
+// are where every user can pass through. A policy that can't be read keeps it from
+// starting at all, so that the operator is told and not only whoever has jobs.
+func localRunner(dataDir, rules string, log *slog.Logger) (*runner.Local, error) {
+	read := func() (policy.Policy, error) { return policy.Read(rules) }
+	if rules == "" {
+		read = nil
+	} else if _, err := read(); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(dataDir, scriptDir)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("make a directory for scripts: %w", err)
+	}
+	return runner.New(runner.Options{TempDir: dir, Policy: read, Logger: log}), nil
+}
+
+// RunnerConfig is all that a runner is told by its operator, or by the agent that
+// starts it.
+type RunnerConfig struct {
+	// DataDir is that of the agent.
+	DataDir string
+	// Policy is the name of a file that says what may be started on this host;
+	// see package policy. Default: anything may be.
+	Policy string
+	// IdleExit is how long it stays without an agent and without attempts that
+	// run. 0 is for ever.
+	IdleExit time.Duration
+}
+
+// Validate returns all that is wrong, each fault with what to do, joined.
+func (c RunnerConfig) Validate() error {
+	err := checkDataDir(c.DataDir)
+	if c.Policy != "" && !filepath.IsAbs(c.Policy) {
+		err = errors.Join(err, fmt.Errorf("policy: %q is not absolute; write it from / on", c.Policy))
+	}
+	if c.IdleExit < 0 {
+		err = errors.Join(err, fmt.Errorf("idle-exit: %v is negative; 0 is for ever", c.IdleExit))
+	}
+	return err
+}
+
+// ServeRunner is the runner of a data directory, until ctx is done or it is stopped
+// by [StopRunner]: then what runs is asked to end and killed after its grace. It
+// never talks to a gateway.
+func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	local, err := localRunner(c.DataDir, c.Policy, log)
+	if err != nil {
+		return err
+	}
+	return remote.Serve(ctx, remote.ServeOptions{
+		Dir: filepath.Join(c.DataDir, runnerDir), Runner: local, BootID: runner.BootID(), Idle: c.IdleExit,
+		Version: settings.Version(), Policy: c.Policy, Log: log,
+	})
+}
+
+// ErrNoRunner is returned by [StopRunner] when there is none.
+var ErrNoRunner = remote.ErrNobody
+
+// StopRunner stops the runner of a data directory, and with it all that runs there
+// and the agent. It returns how many attempts ran, when none does any more.
+func StopRunner(ctx context.Context, dataDir string) (ended int, err error) {
+	return remote.Stop(ctx, filepath.Join(dataDir, runnerDir))
+}
+
+// launcher returns what starts a runner, unless the one that it started last still
+// lives. It is for one goroutine.
+func (h *home) launcher(c Config, s Seams) func() error {
+	var last *runner.Detached
+	return func() error {
+		if last != nil && !last.Ended() {
+			return nil
+		}
+		log := h.path(runnerLog)
+		if info, err := os.Stat(log); err == nil && info.Size() > runnerLogMax {
+			if err := os.Rename(log, log+".1"); err != nil {
+				s.Log.Warn("the runner's log is large and was not set aside", "path", log, "err", err)
+			}
+		}
+		argv := slices.Concat(s.RunnerCommand, []string{"--data-dir=" + h.dir, "--idle-exit=" + remote.IdleExit.String()})
+		if c.Policy != "" {
+			argv = append(argv, "--policy="+c.Policy)
+		}
+		started, err := runner.Detach(argv, log)
+		if err != nil {
+			return err
+		}
+		last = started
+		s.Log.Info("started a runner", "pid", last.PID(), "log", log)
+		return nil
+	}
+}

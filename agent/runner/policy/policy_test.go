@@ -1,0 +1,104 @@
+package policy_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/schedd/schedd/agent/runner/policy"
+)
+
+func write(t *testing.T, text string, mode os.FileMode) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(name, mode); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestRead(t *testing.T) {
+	text := "users: [report, 'app-*']\ndefault_user: jobs\nprograms:\n  - /usr/local/bin/*\nenv: []\nmax_timeout: 1h30m\n"
+	got, err := policy.Read(write(t, text, 0o644))
+	want := policy.Policy{
+		Users: []string{"report", "app-*"}, DefaultUser: "jobs", Programs: []string{"/usr/local/bin/*"}, Env: []string{}, MaxTimeout: 90 * time.Minute,
+	}
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Errorf("%v\n%s", err, d)
+	}
+	if got, err := policy.Read(write(t, "# nothing yet\n", 0o600)); err != nil || !cmp.Equal(got, policy.Policy{}) {
+		t.Errorf("an empty one is %+v, %v", got, err)
+	}
+}
+
+// What can't be understood allows nothing, and the operator is told what is wrong.
+func TestUnreadable(t *testing.T) {
+	for text, want := range map[string]string{
+		"user: [a]":                    "user",
+		"users: a":                     "line 1",
+		"programs: [bin/x]":            "no clean path",
+		"programs: [/bin/../x]":        "no clean path",
+		"users: ['[']":                 "no pattern",
+		"max_timeout: 4":               "no duration",
+		"max_timeout: -1h":             "no duration",
+		"users: []\n---\nusers: ['*']": "second document",
+		"users: [a":                    "line 1",
+	} {
+		name := write(t, text, 0o600)
+		if _, err := policy.Read(name); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if _, err := policy.Read(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("one that is not there is read")
+	}
+	if _, err := policy.Read(write(t, "", 0o666)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("one that all may write: %v", err)
+	}
+}
+
+func TestChecks(t *testing.T) {
+	open := policy.Policy{}
+	strict := policy.Policy{Users: []string{"report", "app-*"}, DefaultUser: "jobs", Programs: []string{"/opt/jobs/*"}, Env: []string{"REPORT_*"}}
+	none := policy.Policy{Users: []string{}, Programs: []string{}, Env: []string{}}
+	for _, test := range []struct {
+		name string
+		err  error
+		want string // empty: it is allowed
+	}{
+		{"any user", open.CheckUser("root"), ""},
+		{"a user of the list", strict.CheckUser("app-7"), ""},
+		{"the default user", strict.CheckUser("jobs"), ""},
+		{"another user", strict.CheckUser("root"), `as user "root", only as jobs, report, app-*`},
+		{"no user at all", none.CheckUser("root"), "none at all"},
+		{"any program", open.CheckProgram("/bin/sh"), ""},
+		{"a program of the list", strict.CheckProgram("/opt/jobs/nightly"), ""},
+		{"below the list", strict.CheckProgram("/opt/jobs/sub/nightly"), "only /opt/jobs/*"},
+		{"another program", strict.CheckProgram("/bin/sh"), `"/bin/sh"`},
+		{"no program at all", none.CheckProgram("/bin/sh"), "none at all"},
+		{"any variable", open.CheckEnv([]string{"LD_PRELOAD=x"}), ""},
+		{"variables of the list, the run and the user", strict.CheckEnv([]string{"REPORT_DAY=1", "SCHEDD_RUN_ID=r", "HOME=/", "PATH=/bin"}, "PATH=/bin"), ""},
+		{"another PATH", strict.CheckEnv([]string{"PATH=/tmp"}, "PATH=/bin"), `"PATH"`},
+		{"another variable", strict.CheckEnv([]string{"LD_PRELOAD=x"}), `"LD_PRELOAD", only REPORT_*`},
+	} {
+		if test.want == "" && test.err != nil || test.want != "" && (test.err == nil || !strings.Contains(test.err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", test.name, test.err, test.want)
+		}
+	}
+	if strict.User("") != "jobs" || strict.User("a") != "a" || open.User("") != "" {
+		t.Error("the default user is not for those who name nobody")
+	}
+	capped := policy.Policy{MaxTimeout: time.Hour}
+	for asked, want := range map[time.Duration]time.Duration{0: time.Hour, time.Minute: time.Minute, 2 * time.Hour: time.Hour} {
+		if got := capped.Timeout(asked); got != want {
+			t.Errorf("of %v it makes %v", asked, got)
+		}
+	}
+}

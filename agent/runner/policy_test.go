@@ -1,0 +1,95 @@
+//go:build unix
+
+package runner_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/policy"
+)
+
+// governed returns a place whose runner has a policy.
+func governed(t *testing.T, allowed policy.Policy, err error) place {
+	p := newPlace(t)
+	p.runner = runner.New(runner.Options{TempDir: p.dir, Policy: func() (policy.Policy, error) { return allowed, err }})
+	return p
+}
+
+// What the policy of a host does not allow is refused with a sentence, and leaves
+// nothing behind; what it allows runs.
+func TestPolicy(t *testing.T) {
+	mine := me(t).Username
+	p := governed(t, policy.Policy{Users: []string{mine}, Programs: []string{"/bin/true", "/usr/bin/env", "/bin/echo"}, Env: []string{"A"}}, nil)
+	link := filepath.Join(p.dir, "true")
+	if err := os.Symlink("/bin/sh", link); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		change func(*runner.Spec)
+		want   string // empty: it runs
+	}{
+		"allowed":              {func(*runner.Spec) {}, ""},
+		"found in PATH":        {func(s *runner.Spec) { s.Argv, s.Env = []string{"env"}, []string{"PATH=" + runner.DefaultPath} }, ""},
+		"another program":      {func(s *runner.Spec) { s.Argv = []string{"/bin/ls"} }, `does not let "/bin/ls" be started`},
+		"by a detour":          {func(s *runner.Spec) { s.Argv = []string{"/bin/../bin/true"} }, ""},
+		"by a relative detour": {func(s *runner.Spec) { s.Argv, s.Dir = []string{"./sh"}, "/bin" }, `"/bin/sh"`},
+		"one of the same name": {func(s *runner.Spec) { s.Argv, s.Dir = []string{"./true"}, p.dir }, link},
+		"by another PATH":      {func(s *runner.Spec) { s.Argv, s.Env = []string{"true"}, []string{"PATH=" + p.dir} }, `variable "PATH"`},
+		"a script":             {func(s *runner.Spec) { s.Argv, s.Script = nil, "exit 0" }, `"/bin/sh"`},
+		"a script of another":  {func(s *runner.Spec) { s.Argv, s.Script = nil, "#!/usr/bin/perl\n" }, `"/usr/bin/perl"`},
+		"a script of ours":     {func(s *runner.Spec) { s.Argv, s.Script, s.Interpreter = nil, "x", []string{"/bin/echo"} }, ""},
+		"another user":         {func(s *runner.Spec) { s.User = other }, `as user "daemon", only as ` + mine},
+		"a variable":           {func(s *runner.Spec) { s.Env = append(s.Env, "A=1") }, ""},
+		"another variable":     {func(s *runner.Spec) { s.Env = append(s.Env, "LD_PRELOAD=/tmp/x") }, `"LD_PRELOAD"`},
+	} {
+		if os.Geteuid() != 0 && strings.Contains(name, "user") {
+			continue // only root gets so far
+		}
+		s := p.spec("/bin/true")
+		test.change(&s)
+		proc, err := p.runner.Start(s)
+		if err == nil {
+			p.wait(proc)
+		}
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+	}
+	p.noScripts()
+}
+
+// A policy that can't be read allows nothing.
+func TestUnreadablePolicy(t *testing.T) {
+	broken := errors.New("line 3: what is this")
+	p := governed(t, policy.Policy{}, broken)
+	if _, err := p.runner.Start(p.spec("/bin/true")); !errors.Is(err, broken) {
+		t.Errorf("it says %v", err)
+	}
+}
+
+// Who names nobody runs as whom the policy says, at home there; nothing runs longer
+// than it says.
+func TestPolicyNarrows(t *testing.T) {
+	needRoot(t)
+	p := governed(t, policy.Policy{Users: []string{}, DefaultUser: other, MaxTimeout: 100 * time.Millisecond}, nil)
+	s := p.sh(`id -un; echo "$HOME $USER"; exec sleep 1000`)
+	s.Timeout = time.Hour
+	e, got := p.run(s)
+	if want := "daemon\n/usr/sbin daemon\n"; got != want {
+		t.Errorf("it says %q, want %q", got, want)
+	}
+	if !e.TimedOut || !strings.Contains(e.Reason, "timed out after 100ms") {
+		t.Errorf("it ended as %+v", e)
+	}
+	s = p.sh("true")
+	s.User = "root"
+	if _, err := p.runner.Start(s); err == nil || !strings.Contains(err.Error(), "only as daemon") {
+		t.Errorf("root: %v", err)
+	}
+}

@@ -1,0 +1,120 @@
+package remote
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/schedd/schedd/agent/journal"
+	"github.com/schedd/schedd/agent/runner"
+	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
+)
+
+// book is what a runner must not forget when it dies: which attempts it has
+// started, and how they ended. A disk that takes nothing any more keeps no attempt
+// from ending: then it is told from memory.
+type book struct {
+	log     *slog.Logger
+	journal *journal.Journal
+	boot    string
+}
+
+// begun is what is kept of a start. The task is not: it may hold secrets.
+type begun struct {
+	Boot    string    `json:"boot,omitempty"` // of the host
+	Marks   []string  `json:"marks"`          // of its processes' environment
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+}
+
+// lost is an attempt that ran when a former runner died.
+type lost struct {
+	id      string
+	pid     int
+	started time.Time
+	marks   []string
+	strays  bool // processes of it may be left
+	reason  string
+}
+
+// openBook returns what former runners have left, too.
+func openBook(dir, boot string, log *slog.Logger) (b *book, ended map[string]runner.Exit, left []lost, err error) {
+	j, entries, err := journal.Open(filepath.Join(dir, journalFile), log)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("open the runner's memory: %w", err)
+	}
+	b, ended = &book{log: log, journal: j, boot: boot}, map[string]runner.Exit{}
+	for _, e := range entries {
+		exit := new(runnerv1.Exit)
+		if e.Exited != nil && proto.Unmarshal(e.Exited.Payload, exit) == nil {
+			ended[e.Key.Run] = readExit(exit)
+			continue
+		}
+		left = append(left, b.lostOf(e))
+	}
+	return b, ended, left, nil
+}
+
+// lostOf tells of an attempt of which there is no end on record.
+func (b *book) lostOf(e journal.Entry) lost {
+	l := lost{id: e.Key.Run, strays: true, reason: "the worker's runner died while it ran"}
+	var was begun
+	if e.Accepted == nil || json.Unmarshal(e.Accepted.Payload, &was) != nil {
+		l.strays = false
+		l.reason += ", and its record is damaged: processes that it left may still run"
+		return l
+	}
+	l.pid, l.started, l.marks = was.PID, was.Started, was.Marks
+	if was.Boot != "" && b.boot != "" && was.Boot != b.boot {
+		l.strays, l.reason = false, "the host rebooted while it ran"
+	}
+	return l
+}
+
+// noteStart puts on record that an attempt runs.
+func (b *book) noteStart(a *kept, env []string) {
+	a.noted = true
+	payload, err := json.Marshal(begun{Boot: b.boot, Marks: runner.Marks(env), PID: a.pid, Started: a.started})
+	if err == nil {
+		err = b.journal.Append(record(journal.Accepted, a.id, payload))
+	}
+	if err != nil {
+		b.log.Error("start is not on record; if the runner dies now, the agent alone knows of it", "attempt", a.id, "err", err)
+	}
+}
+
+// noteExit puts on record how an attempt ended, and that it was started, unless that
+// is there.
+func (b *book) noteExit(a *kept, exit runner.Exit) {
+	var recs []journal.Record
+	if !a.noted {
+		recs = append(recs, record(journal.Accepted, a.id, nil))
+	}
+	payload, err := proto.Marshal(showExit(exit))
+	if err == nil {
+		err = b.journal.Append(append(recs, record(journal.Exited, a.id, payload))...)
+	}
+	if err != nil {
+		b.log.Error("end is not on record; it is lost if the runner dies before the agent has it", "attempt", a.id, "err", err)
+	}
+}
+
+func (b *book) noteForgotten(ids []string) {
+	var recs []journal.Record
+	for _, id := range ids {
+		recs = append(recs, record(journal.Acked, id, nil))
+	}
+	if err := b.journal.Append(recs...); err != nil {
+		b.log.Warn("attempts stay on record until the agent comes again", "attempts", len(ids), "err", err)
+	}
+}
+
+// record is one in the words of package journal, for which an attempt has a run
+// and a number. Here its ID says both.
+func record(kind journal.Kind, id string, payload []byte) journal.Record {
+	return journal.Record{Kind: kind, Key: journal.Key{Run: id, Attempt: 1}, Time: time.Now(), Payload: payload}
+}

@@ -1,0 +1,78 @@
+package remote
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/schedd/schedd/agent/runner"
+	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
+)
+
+// Whatever isn't UTF-8 could not be sent, so what the host may have named in
+// another way goes as bytes, and sentences for people are mended.
+
+func showSpec(life uint64, s runner.Spec) *runnerv1.StartRequest {
+	return &runnerv1.StartRequest{
+		Life: life, Id: s.ID, Argv: s.Argv, Script: s.Script, Interpreter: s.Interpreter,
+		Env: showEnv(s.Env), Dir: []byte(s.Dir), User: s.User, Stdin: s.Stdin, Output: []byte(s.Output),
+		Timeout: durationpb.New(s.Timeout), KillGrace: durationpb.New(s.KillGrace),
+	}
+}
+
+// readSpec leaves out the deadline, which is for the agent's clock to tell.
+func readSpec(m *runnerv1.StartRequest) runner.Spec {
+	return runner.Spec{
+		ID: m.GetId(), Argv: m.GetArgv(), Script: m.GetScript(), Interpreter: m.GetInterpreter(),
+		Env: readEnv(m.GetEnv()), Dir: string(m.GetDir()), User: m.GetUser(), Stdin: m.GetStdin(), Output: string(m.GetOutput()),
+		Timeout: m.GetTimeout().AsDuration(), KillGrace: m.GetKillGrace().AsDuration(),
+	}
+}
+
+func showEnv(env []string) (list [][]byte) {
+	for _, kv := range env {
+		list = append(list, []byte(kv))
+	}
+	return list
+}
+
+func readEnv(list [][]byte) (env []string) {
+	for _, kv := range list {
+		env = append(env, string(kv))
+	}
+	return env
+}
+
+func showExit(e runner.Exit) *runnerv1.Exit {
+	return &runnerv1.Exit{
+		Code: int32(e.Code), Signal: e.Signal, TimedOut: e.TimedOut, Killed: e.Killed, Interrupted: e.Interrupted,
+		Leftover: int32(e.Leftover), CpuTime: durationpb.New(e.CPUTime), MaxRssBytes: e.MaxRSS,
+		StartedTime: showTime(e.Started), FinishedTime: showTime(e.Finished), Reason: sentence(e.Reason),
+	}
+}
+
+func readExit(m *runnerv1.Exit) runner.Exit {
+	return runner.Exit{
+		Code: int(m.GetCode()), Signal: m.GetSignal(), TimedOut: m.GetTimedOut(), Killed: m.GetKilled(), Interrupted: m.GetInterrupted(),
+		Leftover: int(m.GetLeftover()), CPUTime: m.GetCpuTime().AsDuration(), MaxRSS: m.GetMaxRssBytes(),
+		Started: readTime(m.GetStartedTime()), Finished: readTime(m.GetFinishedTime()), Reason: m.GetReason(),
+	}
+}
+
+func showTime(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func readTime(m *timestamppb.Timestamp) time.Time {
+	if m == nil {
+		return time.Time{}
+	}
+	return m.AsTime()
+}
+
+func sentence(s string) string { return strings.ToValidUTF8(s, "?") }

@@ -1,0 +1,64 @@
+// Package remote is a runner in a process of its own, both ends of it: [Serve]
+// is the runner, [Open] is how an agent finds and uses it.
+//
+// The agent can then be killed, restarted or replaced by another version without
+// touching a job: its processes are the runner's children, which keeps their
+// timeouts and limits, sees how they end, and puts that on its disk before it
+// tells anybody. The next agent is told of all that runs, and of all that has
+// ended and was not forgotten since.
+//
+// They meet on a unix socket in a directory that only their user can enter. Which
+// of several agents counts is told by its life, a count of the starts in its data
+// directory: when the runner has told a new one what there is, no start that a
+// former one asked for is under way, so what was not told was not started by
+// this runner.
+//
+// The runner may die too, by a SIGKILL or for want of memory. Then the exit codes
+// of its children are lost to everybody: nobody but a parent is told them, so
+// there is no taking them over. The next runner finds them in its journal, ends
+// what is left of them, and says that they were interrupted. The agent starts that
+// runner at once.
+//
+// It starts no process itself but through package runner, decides nothing about
+// attempts, and never reads their output.
+package remote
+
+import "time"
+
+// Revisions of the protocol that both ends here speak.
+const (
+	minRevision = 1
+	maxRevision = 1
+)
+
+const (
+	// maxMessage bounds a message, in bytes. A task comes from a gateway with
+	// 1 MiB at most.
+	maxMessage = 16 << 20
+	// IdleExit is how long a runner that an agent has started stays without
+	// an agent and without attempts that run.
+	IdleExit = 5 * time.Minute
+	// overtime is what a process gets beyond its grace to be gone after KILL.
+	overtime = 15 * time.Second
+	// noteAfter is how long an attempt runs before its start is put on record:
+	// what ends sooner costs one fsync, and not two.
+	noteAfter = 50 * time.Millisecond
+	// farewell is how long an agent gets to hear the last words of a runner.
+	farewell = 5 * time.Second
+	// answerWithin is how long an agent waits for the first word of a runner that
+	// has taken its connection.
+	answerWithin = 20 * time.Second
+	// startWithin is how long a runner may take to be there.
+	startWithin = 30 * time.Second
+	// An agent looks for its runner after lookLeast, and then less and less
+	// often, down to every lookMost.
+	lookLeast = 5 * time.Millisecond
+	lookMost  = time.Second
+)
+
+// Files in the directory of a runner.
+const (
+	lockFile    = "lock"
+	socketFile  = "socket"
+	journalFile = "journal"
+)

@@ -1,0 +1,256 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/schedd/schedd/agent/runner"
+	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
+)
+
+// Options are how an agent finds its runner.
+type Options struct {
+	// Dir is where agent and runner meet.
+	Dir string
+	// Life counts the starts of an agent in this data directory.
+	Life uint64
+	// Version of the agent's program.
+	Version string
+	// Policy is the name of the policy file that Launch gives to a runner.
+	Policy string
+	// Launch starts a runner for Dir, and does nothing while the one that it
+	// started last still lives. Nil: somebody else starts it.
+	Launch func() error
+	// Log gets what happens to the runner.
+	Log *slog.Logger
+	// Dial connects to the runner in place of the socket, for tests.
+	Dial func(ctx context.Context) (net.Conn, error)
+}
+
+// Runner is a runner in another process. When that one dies it finds the next.
+type Runner struct {
+	o        Options
+	until    func(time.Time) (context.Context, context.CancelFunc) // for calls; ends with Close too, and never when zero
+	end      context.CancelFunc
+	wg       sync.WaitGroup
+	errands  chan struct{} // holds one: there are kills or ids to forget that were not sent
+	stopping chan struct{}
+
+	// For keep alone.
+	tried bool // an idle runner of another kind was asked to make way
+
+	mu        sync.Mutex    // guards all below, and every process as said there
+	link      *link         // nil while there is none
+	relinked  chan struct{} // closed, and replaced, when link changes
+	fault     error         // why there is no link
+	processes map[string]*process
+	forgotten map[string]bool // that the runner was not told of yet
+	closed    bool
+}
+
+var _ runner.Lasting = (*Runner)(nil)
+
+// link is one call of Watch, after all was told.
+type link struct {
+	client   runnerv1.RunnerServiceClient
+	instance string
+	pid      int64
+}
+
+// Open finds the runner, starts it if need be, and returns when it has told what it
+// keeps. Close it.
+func Open(ctx context.Context, o Options) (*Runner, error) {
+	if o.Dial == nil {
+		o.Dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, o.Dir) }
+	}
+	r := &Runner{
+		o: o, errands: make(chan struct{}, 1), stopping: make(chan struct{}), relinked: make(chan struct{}),
+		processes: make(map[string]*process), forgotten: make(map[string]bool),
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	r.end = end
+	r.until = func(t time.Time) (context.Context, context.CancelFunc) {
+		if t.IsZero() {
+			return context.WithCancel(life)
+		}
+		return context.WithDeadline(life, t)
+	}
+	r.wg.Go(func() { r.keep(life) })
+	r.wg.Go(func() { r.run(life) })
+	wait, cancel := context.WithTimeout(ctx, startWithin)
+	defer cancel()
+	if _, err := r.await(wait, nil); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("find the runner in %q: %w", o.Dir, err)
+	}
+	return r, nil
+}
+
+// Close leaves the runner. What it runs goes on.
+func (r *Runner) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.end()
+	r.wg.Wait()
+}
+
+// Stopping implements runner.Lasting.
+func (r *Runner) Stopping() <-chan struct{} { return r.stopping }
+
+// await returns a link other than the one given, as soon as there is one.
+func (r *Runner) await(ctx context.Context, not *link) (*link, error) {
+	for {
+		r.mu.Lock()
+		l, changed, fault, over := r.link, r.relinked, r.fault, r.closed
+		r.mu.Unlock()
+		switch {
+		case over:
+			return nil, errors.New("the agent is leaving its runner")
+		case l != nil && l != not:
+			return l, nil
+		}
+		select {
+		case <-changed:
+		case <-r.stopping:
+			return nil, errGoodbye
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), fault)
+		}
+	}
+}
+
+// relink takes note of a new link, or of the loss of one.
+func (r *Runner) relink(l *link, fault error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.link, r.fault = l, fault
+	close(r.relinked)
+	r.relinked = make(chan struct{})
+	wake(r.errands)
+}
+
+// Known implements runner.Lasting. It is called before the first Start.
+func (r *Runner) Known() map[string]runner.Process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := make(map[string]runner.Process, len(r.processes))
+	for id, p := range r.processes {
+		known[id] = p
+	}
+	return known
+}
+
+// Start implements runner.Runner. When the runner dies meanwhile nobody can tell
+// whether the process was started. Then it returns one that has ended and was
+// interrupted, after it has ended what there may be.
+func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
+	ctx, cancel := r.until(s.Deadline)
+	defer cancel()
+	var l *link
+	var err error
+	for asked := ""; ; {
+		if l, err = r.await(ctx, l); err != nil && asked == "" {
+			return nil, fmt.Errorf("starting attempt %q: there is no runner: %w", s.ID, err)
+		} else if err != nil {
+			return r.doubtful(s)
+		}
+		if p := r.told(s.ID); p != nil {
+			return p, nil
+		}
+		if asked != "" && l.instance != asked {
+			return r.doubtful(s)
+		}
+		asked = l.instance
+		if p, err := r.ask(l, s); !errors.Is(err, errUnanswered) {
+			return p, err
+		}
+	}
+}
+
+// errUnanswered says that it is not known what became of a question.
+var errUnanswered = errors.New("the runner did not answer")
+
+// ask asks the runner once to start an attempt.
+func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
+	ctx, cancel := r.until(time.Time{}) // an answer that comes late is an answer
+	defer cancel()
+	resp, err := l.client.Start(ctx, showSpec(r.o.Life, s))
+	switch status.Code(err) {
+	case codes.OK:
+		if resp.GetError() != "" {
+			return nil, errors.New(resp.GetError())
+		}
+		return r.take(resp.GetAttempt(), s.Env), nil
+	case codes.FailedPrecondition:
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, runner.ErrLeft)
+	case codes.InvalidArgument, codes.ResourceExhausted, codes.Unimplemented:
+		return nil, fmt.Errorf("starting attempt %q: the runner can't be asked: %w", s.ID, err)
+	default:
+		return nil, errUnanswered
+	}
+}
+
+// doubtful returns an attempt that may have run: it was asked for, and whoever was
+// asked died.
+func (r *Runner) doubtful(s runner.Spec) (runner.Process, error) {
+	reason := "the worker's runner died before it could tell whether it had started it"
+	_, err := r.EndStrays(s.ID, runner.Marks(s.Env))
+	if r.isClosed() {
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, runner.ErrLeft)
+	}
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		reason += "; processes of it may run: " + err.Error()
+	}
+	p, now := newProcess(r, s.ID), time.Now()
+	p.over(runner.Exit{Interrupted: true, Reason: reason, Started: now, Finished: now})
+	return p, nil
+}
+
+func (r *Runner) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
+// EndStrays implements runner.Runner.
+func (r *Runner) EndStrays(id string, env []string) (int, error) {
+	ctx, cancel := r.until(time.Now().Add(startWithin))
+	defer cancel()
+	var l *link
+	for {
+		var err error
+		if l, err = r.await(ctx, l); err != nil {
+			return 0, fmt.Errorf("ending strays of attempt %q: there is no runner: %w", id, err)
+		}
+		resp, err := l.client.EndStrays(ctx, &runnerv1.EndStraysRequest{Id: id, Env: showEnv(env)})
+		switch {
+		case status.Code(err) == codes.Unavailable:
+			continue
+		case err != nil:
+			return 0, fmt.Errorf("ending strays of attempt %q: the runner says: %w", id, err)
+		case resp.GetUnsupported():
+			return int(resp.GetEnded()), fmt.Errorf("%s: %w", resp.GetError(), errors.ErrUnsupported)
+		case resp.GetError() != "":
+			return int(resp.GetEnded()), errors.New(resp.GetError())
+		}
+		return int(resp.GetEnded()), nil
+	}
+}
+
+// Forget implements runner.Lasting.
+func (r *Runner) Forget(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.processes, id)
+	r.forgotten[id] = true
+	wake(r.errands)
+}
