@@ -1,0 +1,100 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// Run returns the run of that id, nil when it is not here. The error is
+// [ErrUnavailable], or ctx's.
+func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err error) {
+	s.mu.Lock()
+	r = s.queue.runs[id]
+	s.mu.Unlock()
+	if r != nil {
+		return r, nil
+	}
+	err = s.read(ctx, func(db *sql.DB) error {
+		var record []byte
+		switch err := db.QueryRowContext(ctx, "SELECT record FROM runs WHERE id = ?", id[:]).Scan(&record); {
+		case errors.Is(err, sql.ErrNoRows):
+			return nil
+		case err != nil:
+			return err
+		}
+		r, err = raftstore.DecodeRun(record)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for run %v: %w", id, err)
+	}
+	return r, nil
+}
+
+// Knows returns those of the runs that are here. The error is [ErrUnavailable], or
+// ctx's.
+func (s *Store) Knows(ctx context.Context, ids []state.RunID) (map[state.RunID]bool, error) {
+	known := make(map[state.RunID]bool, len(ids))
+	s.mu.Lock()
+	for _, id := range ids {
+		if s.queue.runs[id] != nil {
+			known[id] = true
+		}
+	}
+	s.mu.Unlock()
+	err := s.read(ctx, func(db *sql.DB) error {
+		stmt, err := db.PrepareContext(ctx, "SELECT 1 FROM runs WHERE id = ?")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = stmt.Close() }()
+		for _, id := range ids {
+			var one int
+			switch err := stmt.QueryRowContext(ctx, id[:]).Scan(&one); {
+			case err == nil:
+				known[id] = true
+			case !errors.Is(err, sql.ErrNoRows):
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for %d runs: %w", len(ids), err)
+	}
+	return known, nil
+}
+
+// Count returns how many runs are on disk. It takes longer the more there are, up to a
+// second. The error is [ErrUnavailable], or ctx's.
+func (s *Store) Count(ctx context.Context) (n int64, err error) {
+	err = s.read(ctx, func(db *sql.DB) error {
+		return db.QueryRowContext(ctx, "SELECT count(*) FROM runs INDEXED BY by_phase").Scan(&n)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("counting runs: %w", err)
+	}
+	return n, nil
+}
+
+// read calls f with the file.
+func (s *Store) read(ctx context.Context, f func(*sql.DB) error) error {
+	db, err := s.handle()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	err = f(db.read)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	s.suspect(err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
