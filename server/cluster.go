@@ -180,6 +180,7 @@ func (s *Server) serveCluster() {
 	peerv1.RegisterLinkServiceServer(s.clusterGRPC, s.hub)
 	peerv1.RegisterGroupServiceServer(s.clusterGRPC, s.member)
 	peerv1.RegisterLogServiceServer(s.clusterGRPC, s.replica.Service())
+	peerv1.RegisterHistoryServiceServer(s.clusterGRPC, s.history.Service())
 	s.api.Register(s.clusterGRPC)
 }
 

@@ -36,7 +36,7 @@ type primary struct {
 // start starts it on what is on disk, with the log applied from the snapshot on.
 func (p *primary) start() {
 	p.st, p.applied = newShared(), 0
-	p.h = Open(Config{Dir: p.dir, Keep: generous, Log: quiet()})
+	p.h = New(Config{Dir: p.dir, Keep: generous, Log: quiet()})
 	if p.snap != nil {
 		p.st.state, p.applied = p.snap.Restore(), p.from
 		p.h.Restored(point(p.st.state), final(p.snap.Runs), true)

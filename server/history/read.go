@@ -10,8 +10,9 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// Run returns the run of that id, nil when it is not here. The error is
-// [ErrUnavailable], or ctx's.
+// Run returns the run of that id, nil when there is none. The error is
+// [ErrUnavailable], also when it may be one of those that the history still lacks, or
+// ctx's.
 func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err error) {
 	s.mu.Lock()
 	r = s.queue.runs[id]
@@ -23,6 +24,9 @@ func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err erro
 		var record []byte
 		switch err := db.QueryRowContext(ctx, "SELECT record FROM runs WHERE id = ?", id[:]).Scan(&record); {
 		case errors.Is(err, sql.ErrNoRows):
+			if why := s.Missing(); why != "" {
+				return errors.New(why)
+			}
 			return nil
 		case err != nil:
 			return err

@@ -55,24 +55,23 @@ type Store struct {
 	flushers map[*flusher]struct{}
 }
 
-// Open opens the history in c.Dir. A file that can't be used is no reason not to be
-// a primary: that is told by [Store.Fault], and tried again. Whoever opens it has to
-// Close it.
-func Open(c Config) *Store {
-	s := &Store{
+// New returns a store that takes what it is handed. Whoever makes one has to Close it.
+func New(c Config) *Store {
+	return &Store{
 		Config: c, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), holes: make(chan struct{}, 1),
 		turn: make(chan struct{}, 1), closing: make(chan struct{}),
 		queue: newQueue(), flushers: map[*flusher]struct{}{},
 	}
+}
+
+// Start opens the file, and begins to write what is handed over. Nobody else may use
+// the directory. A file that can't be used is no reason not to be a primary: that is
+// told by [Store.Fault], and tried again. view shows the replicated state.
+func (s *Store) Start(view func(func(*state.State))) {
+	s.view = view
 	if err := s.open(context.Background()); err != nil {
 		s.fail(err)
 	}
-	return s
-}
-
-// Start begins to write what is handed over. view shows the replicated state.
-func (s *Store) Start(view func(func(*state.State))) {
-	s.view = view
 	signal(s.wake)
 	s.writer.Go(s.run)
 }
@@ -130,8 +129,11 @@ func (s *Store) Gaps() []Gap {
 func (s *Store) Missing() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.db == nil || s.fault != nil {
-		return fmt.Sprintf("the history of this primary can't be used (%v): ask another primary, or again later", s.fault)
+	switch {
+	case s.db == nil && s.fault != nil:
+		return fmt.Sprintf("the history of this primary can't be opened (%v): ask another primary", s.fault)
+	case s.db == nil || s.copy || s.spoilt:
+		return "the history of this primary is being made anew: ask another primary, or again later"
 	}
 	for _, g := range s.gaps {
 		if g.Lost {
