@@ -24,9 +24,9 @@ type Retention struct {
 
 // DefaultRetention is what a primary keeps when it isn't told otherwise.
 var DefaultRetention = Retention{
-	RunsPerJob: 1000,
-	Runs:       200_000,
-	RunAge:     90 * 24 * time.Hour,
+	RunsPerJob: 100,
+	Runs:       20_000,
+	RunAge:     24 * time.Hour,
 	LostAge:    30 * 24 * time.Hour,
 	MostRuns:   200_000,
 	LedgerAge:  400 * 24 * time.Hour,
