@@ -316,10 +316,19 @@ const ownsWithin = time.Second
 func (s *Server) owns(ctx context.Context, worker string, k runlog.Key) bool {
 	ctx, cancel := context.WithTimeout(ctx, ownsWithin)
 	defer cancel()
+	id, err := state.ParseRunID(k.Run)
+	if err != nil {
+		return false
+	}
+	past := s.attemptOfPast(ctx, id, k)
 	for {
 		index := s.store.AppliedIndex()
-		var a *state.Attempt
-		s.store.View(func(st *state.State) { a = attemptOf(st, k) })
+		a := past
+		s.store.View(func(st *state.State) {
+			if r := st.Run(id); r != nil {
+				a = attemptOf(r, k)
+			}
+		})
 		if a != nil || s.store.Leads() || s.store.WaitApplied(ctx, index+1) != nil {
 			return a != nil && a.Worker == state.WorkerID(worker)
 		}

@@ -8,8 +8,10 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/history"
 	"github.com/schedd/schedd/server/plan"
+	"github.com/schedd/schedd/server/runlog"
 )
 
 // keepHistory fills and shortens the history.
@@ -29,6 +31,22 @@ func (p *primaries) Others() (ids []string, in bool) {
 
 // HistoryConn implements [history.Peers].
 func (p *primaries) HistoryConn(id string) (grpc.ClientConnInterface, error) { return p.LogConn(id) }
+
+// attemptOfPast returns the attempt whose log that is, of a run that has left the state:
+// its worker may be slow, or have been away. It returns nil when there is none, and while
+// the run is in the state, which is no reason to look elsewhere.
+func (s *Server) attemptOfPast(ctx context.Context, id state.RunID, k runlog.Key) *state.Attempt {
+	here := false
+	s.store.View(func(st *state.State) { here = st.Run(id) != nil })
+	if here {
+		return nil
+	}
+	r, err := s.history.Run(ctx, id)
+	if err != nil { // the worker tries again
+		s.log.Debug("whose output it is can't be told until the history can be read", "run", id, "err", err)
+	}
+	return attemptOf(r, k)
+}
 
 // checkRetention returns all that is wrong with what is to be kept.
 func checkRetention(hot plan.Retention, past history.Retention) (errs []error) {

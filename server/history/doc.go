@@ -6,7 +6,7 @@
 // stay. It decides nothing, takes part in no agreement, and is never on the way of
 // one: what ends is put in a queue in memory while it is applied, and a goroutine
 // of this package writes it, many in one transaction, with how far the log was.
-// It starts no run, and removes no log; whoever does asks [Store.Knows].
+// It starts no run, and removes no log; whoever does asks [Store.Runs].
 //
 // # Never in neither
 //

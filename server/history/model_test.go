@@ -220,7 +220,7 @@ func TestListIsWhatMatches(t *testing.T) {
 				want = append(want, r.ID)
 			}
 		}
-		for page := range runs {
+		for page := range runs + 2 {
 			list, err := s.List(context.Background(), q)
 			if err != nil {
 				t.Fatal(err)
@@ -232,7 +232,7 @@ func TestListIsWhatMatches(t *testing.T) {
 				break
 			}
 			q.Below = list[len(list)-1].Serial
-			if page == runs-1 {
+			if page > runs {
 				t.Fatal("the pages have no end")
 			}
 		}

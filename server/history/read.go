@@ -40,29 +40,32 @@ func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err erro
 	return r, nil
 }
 
-// Knows returns those of the runs that are here. The error is [ErrUnavailable], or
+// Runs returns those of the runs that are here, by id. The error is [ErrUnavailable], or
 // ctx's.
-func (s *Store) Knows(ctx context.Context, ids []state.RunID) (map[state.RunID]bool, error) {
-	known := make(map[state.RunID]bool, len(ids))
+func (s *Store) Runs(ctx context.Context, ids []state.RunID) (map[state.RunID]*state.Run, error) {
+	found := make(map[state.RunID]*state.Run, len(ids))
 	s.mu.Lock()
 	for _, id := range ids {
-		if s.queue.runs[id] != nil {
-			known[id] = true
+		if r := s.queue.runs[id]; r != nil {
+			found[id] = r
 		}
 	}
 	s.mu.Unlock()
-	err := s.read(ctx, func(db *sql.DB) error {
-		stmt, err := db.PrepareContext(ctx, "SELECT 1 FROM runs WHERE id = ?")
+	err := s.read(ctx, func(db *sql.DB) (err error) {
+		stmt, err := db.PrepareContext(ctx, "SELECT record FROM runs WHERE id = ?")
 		if err != nil {
 			return err
 		}
-		defer func() { _ = stmt.Close() }()
+		defer func() { err = errors.Join(err, stmt.Close()) }()
 		for _, id := range ids {
-			var one int
-			switch err := stmt.QueryRowContext(ctx, id[:]).Scan(&one); {
-			case err == nil:
-				known[id] = true
-			case !errors.Is(err, sql.ErrNoRows):
+			var record []byte
+			switch err := stmt.QueryRowContext(ctx, id[:]).Scan(&record); {
+			case errors.Is(err, sql.ErrNoRows) || err == nil && found[id] != nil:
+				continue
+			case err != nil:
+				return err
+			}
+			if found[id], err = raftstore.DecodeRun(record); err != nil {
 				return err
 			}
 		}
@@ -71,7 +74,23 @@ func (s *Store) Knows(ctx context.Context, ids []state.RunID) (map[state.RunID]b
 	if err != nil {
 		return nil, fmt.Errorf("looking for %d runs: %w", len(ids), err)
 	}
-	return known, nil
+	return found, nil
+}
+
+// Each calls f with all runs, the newest first, some at a time, until it returns false.
+// The error is [ErrUnavailable], or ctx's.
+func (s *Store) Each(ctx context.Context, f func([]*state.Run) bool) error {
+	q := Query{Limit: batch}
+	for {
+		runs, err := s.List(ctx, q)
+		if err != nil {
+			return err
+		}
+		if len(runs) > 0 && !f(runs) || len(runs) < q.Limit {
+			return nil
+		}
+		q.Below = runs[len(runs)-1].Serial
+	}
 }
 
 // Count returns how many runs are on disk. It takes longer the more there are, up to a
