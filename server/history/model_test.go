@@ -37,6 +37,7 @@ type primary struct {
 func (p *primary) start() {
 	p.st, p.applied = newShared(), 0
 	p.h = New(Config{Dir: p.dir, Keep: generous, Log: quiet()})
+	p.h.batch = rapid.IntRange(1, 4).Draw(p.t, "batch")
 	if p.snap != nil {
 		p.st.state, p.applied = p.snap.Restore(), p.from
 		p.h.Restored(point(p.st.state), final(p.snap.Runs), true)

@@ -61,8 +61,8 @@ func (q *queue) prepend(m item, runs []*state.Run) {
 	q.items = append(append(q.items, m), rest...)
 }
 
-// next returns what goes into the next transaction. It stays in the queue.
-func (q *queue) next() []item { return slices.Clone(q.items[:min(len(q.items), batch)]) }
+// next returns the first n, or all there are. They stay in the queue.
+func (q *queue) next(n int) []item { return slices.Clone(q.items[:min(len(q.items), n)]) }
 
 // drop takes out the first n.
 func (q *queue) drop(n int) {

@@ -36,6 +36,7 @@ type Store struct {
 	Config
 
 	view    func(func(*state.State))
+	batch   int           // how many items go into one transaction
 	wake    chan struct{} // holds a token: there is something to write
 	hurry   chan struct{} // likewise: now
 	holes   chan struct{} // likewise: there is a gap to fill
@@ -59,7 +60,7 @@ type Store struct {
 func New(c Config) *Store {
 	return &Store{
 		Config: c, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), holes: make(chan struct{}, 1),
-		turn: make(chan struct{}, 1), closing: make(chan struct{}),
+		turn: make(chan struct{}, 1), closing: make(chan struct{}), batch: batch,
 		queue: newQueue(), flushers: map[*flusher]struct{}{},
 	}
 }

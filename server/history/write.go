@@ -68,7 +68,7 @@ func (s *Store) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	s.mu.Lock()
-	items, from, again := s.queue.next(), s.kept, s.copy
+	items, from, again := s.queue.next(s.batch), s.kept, s.copy
 	s.mu.Unlock()
 	if again {
 		s.copyState()
