@@ -23,10 +23,8 @@ type Archive interface {
 	// as they were right after: one that was changed after its end comes again.
 	// There may be none.
 	Ended(at Point, runs []*state.Run)
-	// Restored hands over all runs of a state that took the place of what was there,
-	// which have ended. With unseen, the log up to that point was not applied here:
-	// more may have ended, and left the state, than was ever handed over.
-	Restored(at Point, runs []*state.Run, unseen bool)
+	// Restored tells that another state took the place of what was there.
+	Restored(r Restoration)
 	// Flush returns when what was handed over up to an index is safe, or tells why
 	// it is not. A snapshot of the state at that index is finished only then, as
 	// what the log held before it is never applied again.
@@ -38,6 +36,19 @@ type Point struct {
 	Index   uint64    // of the last entry
 	Now     time.Time // by the leaders' clocks; never goes back
 	Cluster string    // its id; "" before it has one
+}
+
+// Restoration is a state that took the place of another.
+type Restoration struct {
+	At   Point
+	Runs []*state.Run // all that have ended in it
+
+	// Unseen tells that the log up to there was not applied here: more may have
+	// ended, and left the state, than was ever handed over.
+	Unseen bool
+	// Undone, when it is not 0, tells that it is an older state, put in place by an
+	// operator: what was born with a greater serial number until now never was.
+	Undone uint64
 }
 
 // flushWithin is how long a snapshot waits for the archive. It is then finished
@@ -62,13 +73,16 @@ func (f *fsm) fileAll(n *state.Snapshot, unseen bool) {
 	if f.archive == nil {
 		return
 	}
-	var ended []*state.Run
-	for _, r := range n.Runs {
-		if r.Phase.Final() {
-			ended = append(ended, r)
+	r := Restoration{At: f.point(), Unseen: unseen}
+	if !unseen {
+		r.Undone = n.Serial
+	}
+	for _, run := range n.Runs {
+		if run.Phase.Final() {
+			r.Runs = append(r.Runs, run)
 		}
 	}
-	f.archive.Restored(f.point(), ended, unseen)
+	f.archive.Restored(r)
 }
 
 // flush waits for the archive, for a while.

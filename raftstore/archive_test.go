@@ -35,11 +35,16 @@ func (s *shelf) Ended(at Point, runs []*state.Run) {
 	}
 }
 
-func (s *shelf) Restored(at Point, runs []*state.Run, unseen bool) {
-	if unseen {
+func (s *shelf) Restored(r Restoration) {
+	if r.Unseen {
 		s.unseen++
 	}
-	s.Ended(at, runs)
+	for id, run := range s.runs {
+		if r.Undone != 0 && run.Serial > r.Undone {
+			delete(s.runs, id)
+		}
+	}
+	s.Ended(r.At, r.Runs)
 }
 
 func (s *shelf) Flush(_ context.Context, index uint64) error {
@@ -144,7 +149,6 @@ func TestArchiveAndSnapshots(t *testing.T) {
 		if second.unseen != 1 || second.runs[one.ID] == nil || second.runs[two.ID] == nil {
 			t.Errorf("after a restart, %d snapshots of which more was not seen, and runs %v; want one, and both", second.unseen, second.runs)
 		}
-		clear(second.runs)
 		if err := s.RestoreSnapshot(t.Context(), io.LimitReader(&saved, int64(saved.Len()))); err != nil {
 			t.Fatal(err)
 		}

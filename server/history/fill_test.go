@@ -13,11 +13,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
+	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 )
 
@@ -130,7 +132,7 @@ func TestGapsAreFilled(t *testing.T) {
 
 		// It begins with a snapshot in which the last ten are still.
 		b := New(Config{Dir: filepath.Join(dir, "b"), Keep: generous, Log: quiet()})
-		b.Restored(at(n-1), numbers(n-10, n), true)
+		b.Restored(raftstore.Restoration{At: at(n - 1), Runs: numbers(n-10, n), Unseen: true})
 		b.Start(stateAt(n).View)
 		time.Sleep(10 * time.Second) // nobody to ask yet
 		if runs, missing, _ := has(t, b); runs != 10 || !strings.Contains(missing, "still being given") {
@@ -153,12 +155,12 @@ func TestGapsAreFilled(t *testing.T) {
 
 		// While it is away, 100 end; then it has them from a, but for those that a
 		// itself has not seen, which it has from d.
-		b.Restored(at(n+99), nil, true)
+		b.Restored(raftstore.Restoration{At: at(n + 99), Runs: nil, Unseen: true})
 		d := begin(filepath.Join(dir, "d"), generous, stateAt(n+200))
 		d.Ended(at(n+99), numbers(n, n+100))
 		c.join("d", d)
 		a.Ended(at(n+39), numbers(n, n+40))
-		a.Restored(at(n+99), nil, true)
+		a.Restored(raftstore.Restoration{At: at(n + 99), Runs: nil, Unseen: true})
 		time.Sleep(5 * time.Minute)
 		for id, s := range map[string]*Store{"a": a, "b": b} {
 			if runs, missing, lost := has(t, s); runs != n+100 || missing != "" || lost != 0 {
@@ -174,7 +176,7 @@ func TestWhatNobodyHasIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := stateAt(100)
 		s := New(Config{Dir: dir, Keep: generous, Log: quiet()})
-		s.Restored(at(99), numbers(90, 100), true)
+		s.Restored(raftstore.Restoration{At: at(99), Runs: numbers(90, 100), Unseen: true})
 		s.Start(st.View)
 		c := newCircle(t)
 		ctx, stop := context.WithCancel(t.Context())
@@ -345,6 +347,44 @@ func TestHistoryOfAnotherCluster(t *testing.T) {
 		}
 		if files, _ := filepath.Glob(filepath.Join(dir, "*.other-cluster")); len(files) != 1 {
 			t.Errorf("set aside: %v", files)
+		}
+	})
+}
+
+// An older state that is put in place takes the runs along that are younger, and those
+// that it has end anew.
+func TestOlderStateIsRestored(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := begin(dir, generous, newShared())
+		s.Ended(at(8), numbers(0, 9))
+		time.Sleep(5 * time.Second)
+		s.Ended(at(9), numbers(9, 10)) // waits
+		s.Restored(raftstore.Restoration{At: at(20), Runs: numbers(0, 5), Undone: aRun(5).Serial})
+		again, new := aRun(5), aRun(30) // the fifth was active then
+		again.Finished = again.Finished.Add(time.Hour)
+		s.Ended(at(21), []*state.Run{again, new})
+		for _, when := range []string{"before it is written", "afterwards"} {
+			list, err := s.List(t.Context(), Query{Limit: 100})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if when == "afterwards" {
+				want := []*state.Run{new, again, aRun(4), aRun(3), aRun(2), aRun(1), aRun(0)}
+				if !gocmp.Equal(list, want) {
+					t.Errorf("%s: %s", when, gocmp.Diff(list, want))
+				}
+			}
+			if r, _ := s.Run(t.Context(), aRun(9).ID); r != nil {
+				t.Errorf("%s: a run that never was is shown", when)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		if missing, lost := s.Missing(), s.Stats().Lost; missing != "" || lost != 0 {
+			t.Errorf("missing %q, lost %d", missing, lost)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -38,9 +38,11 @@ func begin(dir string, keep Retention, st *shared) *Store {
 
 // abandon ends a history as SIGKILL does: what is not on disk is lost.
 func (s *Store) abandon() error {
+	s.turn <- struct{}{} // between two transactions
 	s.mu.Lock()
 	s.queue, s.copy, s.told = newQueue(), false, s.kept
 	s.mu.Unlock()
+	<-s.turn
 	return s.Close()
 }
 

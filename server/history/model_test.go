@@ -40,7 +40,7 @@ func (p *primary) start() {
 	p.h.batch = rapid.IntRange(1, 4).Draw(p.t, "batch")
 	if p.snap != nil {
 		p.st.state, p.applied = p.snap.Restore(), p.from
-		p.h.Restored(point(p.st.state), final(p.snap.Runs), true)
+		p.h.Restored(raftstore.Restoration{At: point(p.st.state), Runs: final(p.snap.Runs), Unseen: true})
 	}
 	p.h.Start(p.st.View)
 }

@@ -23,8 +23,12 @@ const (
 type item struct {
 	run    *state.Run // nil: a mark
 	at     raftstore.Point
-	unseen bool // of a mark: more may have ended since the one before it
+	unseen bool   // of a mark: more may have ended since the one before it
+	undone uint64 // of a mark: what was born later, and came before it, never was; 0: nothing
 }
+
+// plain tells whether it is a mark that says only how far the log is.
+func (i item) plain() bool { return i.run == nil && !i.unseen && i.undone == 0 }
 
 // queue is what was handed over and is not on disk. The store's lock guards it.
 type queue struct {
@@ -41,11 +45,21 @@ func (q *queue) add(m item, runs []*state.Run) {
 		q.items = append(q.items, item{run: r})
 		q.runs[r.ID] = r
 	}
-	if n := len(q.items); n > 0 && q.items[n-1].run == nil && !q.items[n-1].unseen && !m.unseen {
+	if n := len(q.items); n > 0 && q.items[n-1].plain() && m.plain() {
 		q.items[n-1] = m
 		return
 	}
 	q.items = append(q.items, m)
+}
+
+// undo lets nobody see any more what waits and never was. It is still written, and
+// removed from there.
+func (q *queue) undo(after uint64) {
+	for id, r := range q.runs {
+		if after != 0 && r.Serial > after {
+			delete(q.runs, id)
+		}
+	}
 }
 
 // prepend puts runs, and the mark that follows them, before all others.
@@ -83,8 +97,11 @@ func (s *Store) Ended(at raftstore.Point, runs []*state.Run) {
 }
 
 // Restored implements [raftstore.Archive].
-func (s *Store) Restored(at raftstore.Point, runs []*state.Run, unseen bool) {
-	s.hand(item{at: at, unseen: unseen}, runs)
+func (s *Store) Restored(r raftstore.Restoration) {
+	if r.Undone != 0 {
+		s.hand(item{at: r.At, undone: r.Undone}, nil)
+	}
+	s.hand(item{at: r.At, unseen: r.Unseen}, r.Runs)
 }
 
 // hand takes what is handed over. It returns at once.
@@ -92,9 +109,10 @@ func (s *Store) hand(m item, runs []*state.Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.told = m.at
-	if len(runs) == 0 && len(s.queue.items) == 0 && len(s.flushers) == 0 && !m.unseen {
+	if len(runs) == 0 && len(s.queue.items) == 0 && len(s.flushers) == 0 && m.plain() {
 		return // how far the log is goes with the next run, or with Flush
 	}
+	s.queue.undo(m.undone)
 	s.queue.add(m, runs)
 	if len(s.queue.items) > maxQueue {
 		s.queue, s.copy = newQueue(), true

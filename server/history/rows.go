@@ -65,14 +65,21 @@ func (w *writer) row(into []any, query string, args ...any) bool {
 }
 
 // put puts a run where it belongs, unless it is there already, as it is or as it
-// became later. One that has its number or its id and is another one has no place in
-// this life of the cluster, and makes room.
+// became later. One that has its number or its id and is another one, or ended at
+// another time, has no place in this life of the cluster, and makes room.
 func (w *writer) put(r *state.Run) {
-	var serial, late int64
-	if w.row([]any{&serial, &late}, "SELECT serial, late FROM runs WHERE id = ?", r.ID[:]) && serial == int64(r.Serial) && late >= lateResults(r) {
+	var serial, finished, late int64
+	if w.row([]any{&serial, &finished, &late}, "SELECT serial, finished, late FROM runs WHERE id = ?", r.ID[:]) &&
+		serial == int64(r.Serial) && finished == nanos(r.Finished) && late >= lateResults(r) {
 		return
 	}
 	w.insert(r)
+}
+
+// undo takes out what was born after a serial number.
+func (w *writer) undo(after uint64) {
+	w.exec("DELETE FROM runs WHERE serial > ?", int64(after))
+	w.exec("DELETE FROM workers WHERE serial > ?", int64(after))
 }
 
 // fill puts a run there which another primary gave, unless its place is taken: what

@@ -86,8 +86,11 @@ func (s *Store) step(ctx context.Context) (more bool, err error) {
 		w := newWriter(ctx, tx)
 		defer w.close()
 		for _, i := range items {
-			if i.run != nil {
+			switch {
+			case i.run != nil:
 				w.put(i.run)
+			case i.undone != 0:
+				w.undo(i.undone)
 			}
 		}
 		w.exec("INSERT OR REPLACE INTO upto VALUES (1, ?, ?, ?)", int64(to.Index), nanos(to.Now), to.Cluster)
@@ -148,6 +151,10 @@ func (s *Store) written(n int, to raftstore.Point, holes []Gap) (more bool) {
 			close(f.done)
 			delete(s.flushers, f)
 		}
+	}
+	if len(s.flushers) > 0 && len(s.queue.items) == 0 && to.Index < s.told.Index {
+		// The log went on while this was written, and no run ended in that.
+		s.queue.add(item{at: s.told}, nil)
 	}
 	return len(s.queue.items) > 0
 }
