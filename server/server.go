@@ -137,7 +137,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 // openStores opens what is kept on disk.
 func (s *Server) openStores(seams Seams) (err error) {
 	c := s.config
-	s.history = history.New(history.Config{Dir: filepath.Join(c.DataDir, "history"), Keep: c.History, Log: s.log})
+	s.history = history.New(history.Config{Dir: filepath.Join(c.DataDir, "history"), Keep: c.History, Filled: func() { s.replica.KnownChanged() }, Log: s.log})
 	sc := raftstore.Config{
 		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
 		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Archive: s.history, Observer: s.metrics.store(), Log: s.log,

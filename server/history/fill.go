@@ -86,6 +86,7 @@ func (s *Store) fillAll(ctx context.Context, peers Peers) {
 		if err := s.fill(ctx, peers, others, g); err != nil && ctx.Err() == nil {
 			s.Log.Warn("the history still lacks runs, and is given them later", "from", g.First, "to", g.Last, "err", err)
 		}
+		s.Filled()
 	}
 }
 

@@ -25,6 +25,9 @@ type Config struct {
 	Dir string
 	// Keep bounds what is kept.
 	Keep Retention
+	// Filled is called when the history knows of older runs than before, or may
+	// no longer hope to. It must not block.
+	Filled func()
 	// Log is told when the file can't be used, and of gaps.
 	Log *slog.Logger
 }
