@@ -24,6 +24,7 @@ import (
 // would claim to have seen it.
 type fsm struct {
 	observer Observer
+	archive  Archive // nil: none
 	log      *slog.Logger
 	onFail   func(error) // called once, by the goroutine that applies
 	onGroup  func()      // called by it when the group has changed
@@ -62,7 +63,7 @@ type response struct {
 func (r response) get() ([]state.Result, error) { return r.results, r.err }
 
 func newFSM(c Config, onFail func(error)) *fsm {
-	return &fsm{observer: c.Observer, log: c.Log, onFail: onFail, onGroup: func() {}, failed: make(chan struct{}), state: state.New(), waiting: map[*waiter]struct{}{}}
+	return &fsm{observer: c.Observer, archive: c.Archive, log: c.Log, onFail: onFail, onGroup: func() {}, failed: make(chan struct{}), state: state.New(), waiting: map[*waiter]struct{}{}}
 }
 
 func (f *fsm) err() error {
@@ -185,6 +186,8 @@ func (f *fsm) apply(logs []*raft.Log, entries []entry, answers []any) (changes [
 		if p := recover(); p != nil {
 			fault = fmt.Errorf("log entry %d can't be applied, please report this: %v", logs[i].Index, p)
 			f.log.Error("applying a log entry panicked", "index", logs[i].Index, "stack", string(debug.Stack()))
+		} else {
+			f.file()
 		}
 		f.mu.Unlock()
 		if o := f.observer.Applied; o != nil && commands > 0 {
@@ -225,7 +228,9 @@ func (f *fsm) takePart(index uint64, e entry) (any, error) {
 	case errors.Is(err, errNewer):
 		return nil, fmt.Errorf("log entry %d is part of a snapshot: %w", index, err)
 	case n != nil:
+		f.file()
 		f.state = n.Replace(f.state, index, e.Now)
+		f.fileAll(n, false)
 	}
 	return response{results: []state.Result{{Err: err}}}, nil
 }
@@ -261,7 +266,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if f.incoming != nil {
 		return nil, errors.New("taking a snapshot: one is being restored; try again later")
 	}
-	return &snapshot{content: f.state.Snapshot(), observer: f.observer}, nil
+	return &snapshot{content: f.state.Snapshot(), observer: f.observer, flush: f.flush}, nil
 }
 
 // Restore implements [raft.FSM]. When it fails the state is as it was.
@@ -277,6 +282,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	s := n.Restore()
 	f.mu.Lock()
 	f.state, f.incoming = s, nil
+	f.fileAll(n, true)
 	f.mu.Unlock()
 	f.publish(nil)
 	f.tell((*goal).restored)
@@ -287,11 +293,13 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 type snapshot struct {
 	content  *state.Snapshot
 	observer Observer
+	flush    func(index uint64)
 }
 
 // Persist implements [raft.FSMSnapshot]. It runs beside Apply.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 	begin := time.Now()
+	s.flush(s.content.Index)
 	n, err := writeSnapshot(sink, s.content)
 	if err != nil {
 		return errors.Join(fmt.Errorf("writing snapshot %s: %w", sink.ID(), err), sink.Cancel())

@@ -96,6 +96,9 @@ type Config struct {
 	TrailingLogs      uint64        // entries kept behind a snapshot; 32,768
 	HeartbeatTimeout  time.Duration // silence of the leader after which another is elected; 1 s
 
+	// Archive is handed the runs that have ended; nil: nobody is.
+	Archive Archive
+
 	// Observer is told what happens, for metrics.
 	Observer Observer
 

@@ -42,16 +42,17 @@ var may = map[string][]string{
 	"server/group":    {"raftstore", "server/peer", "proto/schedd/peer/v1"},
 	"server/lead":     {"raftstore", "raftstore/state", "server/plan", "server/peer", "proto/schedd/agent/v1"},
 	"server/runlog":   {},
+	"server/history":  {"raftstore", "raftstore/state", "proto/schedd/peer/v1"},
 	"server/replica":  {"server/runlog", "proto/schedd/agent/v1", "proto/schedd/peer/v1"},
 	"server/gateway":  {"server/peer", "server/runlog", "proto/schedd/agent/v1", "proto/wire"},
 	"server/api": {
-		"raftstore", "raftstore/state", "server/plan", "server/schedule", "server/lead", "server/peer", "server/runlog",
+		"raftstore", "raftstore/state", "server/history", "server/plan", "server/schedule", "server/lead", "server/peer", "server/runlog",
 		"proto/schedd/v1", "proto/schedd/peer/v1", "proto/wire",
 	},
 	"server/clusternet": {"proto/wire"},
 	"server": {
 		"raftstore", "raftstore/state",
-		"server/api", "server/clusternet", "server/gateway", "server/group", "server/lead", "server/peer", "server/plan", "server/replica",
+		"server/api", "server/clusternet", "server/gateway", "server/group", "server/history", "server/lead", "server/peer", "server/plan", "server/replica",
 		"server/runlog", "server/schedule",
 		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/schedd/log/v1", "proto/schedd/peer/v1", "proto/settings", "proto/wire",
 	},
@@ -83,6 +84,7 @@ var may = map[string][]string{
 // beginning of the import path.
 var only = map[string]string{
 	"github.com/hashicorp/raft": "raftstore",
+	"modernc.org/sqlite":        "server/history",
 	"os/exec":                   "agent/runner",
 }
 

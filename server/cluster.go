@@ -189,6 +189,7 @@ func (s *Server) serveCluster() {
 	peerv1.RegisterLinkServiceServer(s.clusterGRPC, s.hub)
 	peerv1.RegisterGroupServiceServer(s.clusterGRPC, s.member)
 	peerv1.RegisterLogServiceServer(s.clusterGRPC, s.replica.Service())
+	peerv1.RegisterHistoryServiceServer(s.clusterGRPC, s.history.Service())
 	s.api.Register(s.clusterGRPC)
 }
 
@@ -353,10 +354,19 @@ const ownsWithin = time.Second
 func (s *Server) owns(ctx context.Context, worker string, k runlog.Key) bool {
 	ctx, cancel := context.WithTimeout(ctx, ownsWithin)
 	defer cancel()
+	id, err := state.ParseRunID(k.Run)
+	if err != nil {
+		return false
+	}
+	past := s.attemptOfPast(ctx, id, k)
 	for {
 		index := s.store.AppliedIndex()
-		var a *state.Attempt
-		s.store.View(func(st *state.State) { a = attemptOf(st, k) })
+		a := past
+		s.store.View(func(st *state.State) {
+			if r := st.Run(id); r != nil {
+				a = attemptOf(r, k)
+			}
+		})
 		if a != nil || s.store.Leads() || s.store.WaitApplied(ctx, index+1) != nil {
 			return a != nil && a.Worker == state.WorkerID(worker)
 		}

@@ -10,6 +10,9 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/schedd/schedd/server/history"
+	"github.com/schedd/schedd/server/plan"
 )
 
 // Config is all that a primary is told by its operator. Start from
@@ -18,7 +21,7 @@ type Config struct {
 	// NodeID is this primary's name in the cluster; it stays the same for the
 	// life of its data. Default: the host's name.
 	NodeID string
-	// DataDir holds the Raft log, snapshots and run logs. Only one primary may
+	// DataDir holds the Raft log, snapshots, history and run logs. Only one primary may
 	// use it at a time. Default /var/lib/schedd.
 	DataDir string
 	// APIAddr is where the API and the workers are served. Default
@@ -29,6 +32,13 @@ type Config struct {
 	// Insecure allows addresses that others can reach, without encryption and
 	// authentication. Default false.
 	Insecure bool
+
+	// Hot bounds the runs that ended and are still in memory, on all primaries: the
+	// leader's counts. Default [plan.DefaultRetention].
+	Hot plan.Retention
+	// History bounds those that this primary keeps on disk, with their output.
+	// Default [history.DefaultRetention].
+	History history.Retention
 
 	// What a group of several primaries needs.
 	Cluster Cluster
@@ -80,6 +90,8 @@ func DefaultConfig() Config {
 		DataDir: "/var/lib/schedd",
 		APIAddr: "127.0.0.1:7421",
 		WebAddr: "127.0.0.1:7480",
+		Hot:     plan.DefaultRetention,
+		History: history.DefaultRetention,
 		Cluster: Cluster{Addr: "127.0.0.1:7420", BootstrapExpect: 1},
 	}
 }
@@ -106,6 +118,7 @@ func (c *Config) Validate() error {
 			wrong("%s: %s can be reached by others, and the API has no TLS yet: use an address such as 127.0.0.1, or accept the risk with --insecure", a.flag, a.addr)
 		}
 	}
+	errs = append(errs, checkRetention(c.Hot, c.History)...)
 	errs = append(errs, c.Cluster.check(c.Insecure)...)
 	return errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestValidate(t *testing.T) {
@@ -28,6 +29,14 @@ func TestValidate(t *testing.T) {
 		{"no such port", func(c *Config) { c.APIAddr = "127.0.0.1:70000" }, `"127.0.0.1:70000" has no valid port`},
 		{"no name", func(c *Config) { c.NodeID = "" }, "--node-id"},
 		{"no data", func(c *Config) { c.DataDir = "" }, "--data-dir"},
+
+		// What is kept.
+		{"a small history", func(c *Config) { c.Hot.Runs, c.History.Runs = 10, 10; c.Hot.RunsPerJob, c.History.RunsPerJob = 1, 1 }, ""},
+		{"no history", func(c *Config) { c.History.Runs = 0 }, "--history-runs: 0 runs can't be kept"},
+		{"none of a job", func(c *Config) { c.Hot.RunsPerJob = -1 }, "--hot-runs-per-job: -1 runs can't be kept"},
+		{"no time", func(c *Config) { c.History.Age = time.Second }, "--history-age: 1s is too short"},
+		{"more in memory than it is meant for", func(c *Config) { c.Hot.Runs = 300_000 }, "--hot-runs: 300000 is more than memory is meant for"},
+		{"less on disk than in memory", func(c *Config) { c.History.Age = time.Hour }, "the history can't keep less than memory does"},
 
 		// A group.
 		{"three", func(c *Config) { c.Cluster.BootstrapExpect, c.Cluster.Join = 3, "p2:7420, p3:7420" }, ""},

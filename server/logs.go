@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/schedd/schedd/raftstore"
@@ -42,7 +43,7 @@ func (s *Server) keepLogs(ctx context.Context) {
 			s.replica.KnownChanged()
 			s.abreast.Store(true)
 		case <-sweep.C:
-			gone, err = s.sweepLogs(gone)
+			gone, err = s.sweepLogs(ctx, gone)
 		}
 		if err != nil {
 			s.log.Error("run logs not kept in order; trying again with the next change", "err", err)
@@ -54,7 +55,7 @@ func (s *Server) keepLogs(ctx context.Context) {
 // nothing before it knows of all.
 func (s *Server) condition() (is peer.Condition) {
 	is.Failing = s.output.trouble() != nil
-	if s.abreast.Load() {
+	if s.abreast.Load() && s.history.Missing() == "" {
 		is.LogsMissing, is.LogsAmong = s.replica.Missing()
 	}
 	return is
@@ -65,11 +66,10 @@ func logKey(r *state.Run, a *state.Attempt) runlog.Key {
 	return runlog.Key{Run: r.ID.String(), Attempt: uint32(a.Number), Fence: a.Fence}
 }
 
-// attemptOf returns the attempt whose log that is; nil when there is none.
-func attemptOf(s *state.State, k runlog.Key) *state.Attempt {
-	id, err := state.ParseRunID(k.Run)
-	r := s.Run(id)
-	if err != nil || r == nil {
+// attemptOf returns the attempt of a run whose log that is; nil when there is none, or
+// no run.
+func attemptOf(r *state.Run, k runlog.Key) *state.Attempt {
+	if r == nil {
 		return nil
 	}
 	a := r.Fenced(k.Fence)
@@ -118,58 +118,113 @@ func (s *Server) sealLogs(ctx context.Context, ended map[runlog.Key]int64) error
 	return errors.Join(errs...)
 }
 
+// sweepBatch is how many logs are looked up at a time, in the state and in the history.
+const sweepBatch = 500
+
 // sweepLogs removes the logs of attempts that are forgotten, with their run or by
-// a state that was restored: those that were so at the last sweep too, which it was given, and only while there is a link to the leader.
-// Output comes from other primaries sooner than the record of its run does, and
-// one that was cut off, or stood still, knows nothing of younger runs.
-func (s *Server) sweepLogs(before map[runlog.Key]bool) (gone map[runlog.Key]bool, err error) {
+// a state that was restored: those that were so at the last sweep too, which it was
+// given, and only while there is a link to the leader, and the history is whole.
+// Output comes from other primaries sooner than the record of its run does, and one
+// that was cut off, or stood still, knows nothing of younger runs.
+func (s *Server) sweepLogs(ctx context.Context, before map[runlog.Key]bool) (gone map[runlog.Key]bool, err error) {
 	gone = map[runlog.Key]bool{}
-	if linked, since := s.uplink.Linked(); !linked || since < sweepEvery/2 {
+	if linked, since := s.uplink.Linked(); !linked || since < sweepEvery/2 || s.history.Missing() != "" {
 		return gone, nil
 	}
-	var remove []runlog.Key
+	var remove, some []runlog.Key
+	look := func() error {
+		forgotten, err := s.forgotten(ctx, some)
+		some = some[:0]
+		for _, k := range forgotten {
+			if before[k] {
+				remove = append(remove, k)
+			} else {
+				gone[k] = true
+			}
+		}
+		return err
+	}
 	for k, err := range s.replica.Keys() {
 		if err != nil {
 			return gone, err
 		}
-		known := false
-		s.store.View(func(st *state.State) { known = attemptOf(st, k) != nil })
-		switch {
-		case known:
-		case before[k]:
-			remove = append(remove, k)
-		default:
-			gone[k] = true
+		if some = append(some, k); len(some) == sweepBatch {
+			if err := look(); err != nil {
+				return gone, err
+			}
 		}
+	}
+	if err := look(); err != nil {
+		return gone, err
 	}
 	return gone, s.replica.Remove(remove...)
 }
 
-// knownLogs walks over the logs of all attempts that are remembered, and where
-// they end: -1 while their worker has not told.
-func (s *Server) knownLogs(yield func(k runlog.Key, length int64) bool) {
-	type known struct {
-		key    runlog.Key
-		length int64
-	}
-	var all []known
+// forgotten returns those of some logs whose attempt is neither in the state nor in the
+// history, where runs go from there.
+func (s *Server) forgotten(ctx context.Context, keys []runlog.Key) (gone []runlog.Key, err error) {
+	var elsewhere []runlog.Key
+	var past []state.RunID
 	s.store.View(func(st *state.State) {
-		for r := range st.RunsByBirth() {
-			for i := range r.Attempts {
-				a := &r.Attempts[i]
-				k := known{logKey(r, a), -1}
-				if a.Reported() {
-					k.length = a.LogBytes
-				}
-				if k.length != 0 {
-					all = append(all, k)
-				}
+		for _, k := range keys {
+			id, err := state.ParseRunID(k.Run)
+			switch r := st.Run(id); {
+			case err != nil:
+				gone = append(gone, k) // the log of no run
+			case r == nil:
+				elsewhere, past = append(elsewhere, k), append(past, id)
+			case attemptOf(r, k) == nil:
+				gone = append(gone, k)
 			}
 		}
 	})
-	for _, k := range all {
-		if !yield(k.key, k.length) {
-			return
+	known, err := s.history.Runs(ctx, past)
+	if err != nil {
+		return nil, err
+	}
+	for i, k := range elsewhere {
+		if attemptOf(known[past[i]], k) == nil {
+			gone = append(gone, k)
 		}
 	}
+	return gone, nil
+}
+
+// knownLogs returns the logs of all attempts in the state, and where they end: -1 while
+// their worker has not told. With all, those in the history follow.
+func (s *Server) knownLogs(all bool) iter.Seq2[runlog.Key, int64] {
+	return func(yield func(k runlog.Key, length int64) bool) {
+		var runs []*state.Run
+		s.store.View(func(st *state.State) {
+			for r := range st.RunsByBirth() {
+				if len(r.Attempts) > 0 {
+					runs = append(runs, r)
+				}
+			}
+		})
+		if !eachLog(runs, yield) || !all {
+			return
+		}
+		err := s.history.Each(context.Background(), func(runs []*state.Run) bool { return eachLog(runs, yield) })
+		if err != nil {
+			s.log.Warn("the logs of older runs are compared later", "err", err)
+		}
+	}
+}
+
+// eachLog calls yield with the logs of runs, until it returns false.
+func eachLog(runs []*state.Run, yield func(k runlog.Key, length int64) bool) bool {
+	for _, r := range runs {
+		for i := range r.Attempts {
+			a := &r.Attempts[i]
+			length := int64(-1)
+			if a.Reported() {
+				length = a.LogBytes
+			}
+			if length != 0 && !yield(logKey(r, a), length) {
+				return false
+			}
+		}
+	}
+	return true
 }

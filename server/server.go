@@ -31,9 +31,9 @@ import (
 	"github.com/schedd/schedd/server/clusternet"
 	"github.com/schedd/schedd/server/gateway"
 	"github.com/schedd/schedd/server/group"
+	"github.com/schedd/schedd/server/history"
 	"github.com/schedd/schedd/server/lead"
 	"github.com/schedd/schedd/server/peer"
-	"github.com/schedd/schedd/server/plan"
 	"github.com/schedd/schedd/server/replica"
 	"github.com/schedd/schedd/server/runlog"
 )
@@ -64,6 +64,7 @@ type Server struct {
 	config Config
 	log    *slog.Logger
 
+	history   *history.Store
 	store     *raftstore.Store
 	logs      *runlog.Store
 	primaries *primaries
@@ -122,11 +123,12 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 		PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Refuse: s.refuse, DialWorker: seams.DialWorker, Log: s.log,
 	})
 	s.api = api.New(api.Config{
-		Store: s.store, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
+		Store: s.store, History: s.history, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
 		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
 	})
 	s.metrics.watch(s.store, s.gateway, s.uplink, s.hub)
 	s.metrics.watchLogs(s.condition)
+	s.metrics.watchHistory(s.history)
 	s.serve()
 	s.serveCluster()
 	return s, nil
@@ -135,9 +137,10 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 // openStores opens what is kept on disk.
 func (s *Server) openStores(seams Seams) (err error) {
 	c := s.config
+	s.history = history.New(history.Config{Dir: filepath.Join(c.DataDir, "history"), Keep: c.History, Filled: func() { s.replica.KnownChanged() }, Log: s.log})
 	sc := raftstore.Config{
 		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
-		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Observer: s.metrics.store(), Log: s.log,
+		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Archive: s.history, Observer: s.metrics.store(), Log: s.log,
 		Levels: func() map[string]uint32 { return s.hub.Levels() },
 	}
 	if s.net != nil {
@@ -146,6 +149,7 @@ func (s *Server) openStores(seams Seams) (err error) {
 	if s.store, err = raftstore.Open(sc); err != nil {
 		return fmt.Errorf("open the replicated state: %w%s", err, whatToDo(err))
 	}
+	s.history.Start(s.store.View) // the store has locked the directory
 	s.empty = !s.store.Formed() && !c.Cluster.alone()
 	if s.logs, err = runlog.Open(filepath.Join(c.DataDir, "runlogs"), s.log); err != nil {
 		return fmt.Errorf("open the run logs: %w%s", err, whatToDo(err))
@@ -247,7 +251,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	run("lead", func() error { return s.store.Lead(work, s.lead) })
 	wg.Go(func() { s.uplink.Run(work, s.gateway) })
-	for _, f := range []func(context.Context){s.member.Run, s.replica.Run, s.watchGroup, s.watchHealth, s.watchOutput, s.keepLogs} {
+	for _, f := range []func(context.Context){s.member.Run, s.replica.Run, s.watchGroup, s.watchHealth, s.watchOutput, s.keepLogs, s.keepHistory} {
 		wg.Go(func() { f(work) })
 	}
 
@@ -272,7 +276,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) leader() lead.Config {
 	return lead.Config{
 		Store: s.store, Gateway: s.hub, Inbox: s.inbox, Observer: s.metrics, Log: s.log,
-		Retention: plan.DefaultRetention, OfflineAfter: wire.OfflineAfter,
+		History: s.history, Retention: s.config.Hot, OfflineAfter: wire.OfflineAfter,
 	}
 }
 
@@ -345,6 +349,9 @@ func (s *Server) release() error {
 	var errs []error
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
+	}
+	if s.history != nil { // after the store, which hands over what it still applies
+		errs = append(errs, s.history.Close())
 	}
 	if s.net != nil {
 		errs = append(errs, s.net.Close())

@@ -37,6 +37,10 @@ func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusServiceUnavailable, why)
 		return
 	}
+	if err := s.history.Fault(); err != nil { // no reason not to schedule
+		say(w, http.StatusOK, "ready, but the history of runs can't be written: "+err.Error())
+		return
+	}
 	say(w, http.StatusOK, "ready")
 }
 

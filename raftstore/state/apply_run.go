@@ -34,7 +34,7 @@ func (s *State) bear(j *Job, id RunID, trigger string, b Birth) *Run {
 
 // store replaces old by r, and keeps what is derived from the runs.
 func (s *State) store(old, r *Run) {
-	s.runs[r.ID] = r
+	s.put(r)
 	s.changedRun(r.ID)
 	if was, is := old != nil && !old.Phase.Final(), !r.Phase.Final(); was != is {
 		s.activate(r, is)
@@ -51,6 +51,14 @@ func (s *State) store(old, r *Run) {
 		}
 		s.load[a.Worker][r.ID] = struct{}{}
 		s.countLive(r.UID, 1)
+	}
+}
+
+// put puts r in the table of runs.
+func (s *State) put(r *Run) {
+	s.runs[r.ID] = r
+	if r.Phase.Final() {
+		s.ended = append(s.ended, r)
 	}
 }
 
@@ -101,7 +109,7 @@ func (s *State) request(c Request) (*Run, error) {
 	r := *s.bear(j, c.ID, c.Trigger, c.Birth)
 	if c.RetryOf != (RunID{}) {
 		r.RetryOf = c.RetryOf
-		s.runs[c.ID] = &r
+		s.put(&r)
 	}
 	return &r, nil
 }

@@ -139,6 +139,6 @@ func (n *Snapshot) Restore() *State {
 		}
 		s.active[a.UID].seq = a.Seq
 	}
-	s.changes = nil
+	s.changes, s.ended = nil, nil
 	return s
 }

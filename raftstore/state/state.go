@@ -42,6 +42,7 @@ type State struct {
 	pruned int                             // how many of born are pruned
 
 	changes []Change
+	ended   []*Run // versions of runs that have ended, in their order
 }
 
 // birth is when a run was made. It is void when the run of that id has another
@@ -103,6 +104,15 @@ func (s *State) TakeChanges() []Change {
 	c := s.changes
 	s.changes = nil
 	return c
+}
+
+// TakeEnded returns the runs that have ended since it was last called, as they were
+// right after, the earliest first. One that was changed after its end, by a result
+// that came late, is there again.
+func (s *State) TakeEnded() []*Run {
+	e := s.ended
+	s.ended = nil
+	return e
 }
 
 func (s *State) apply(c Command) Result {

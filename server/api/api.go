@@ -107,6 +107,7 @@ type Primaries interface {
 // Config is what a [Server] works with. All of it is required.
 type Config struct {
 	Store    Store
+	History  History
 	Logs     Logs
 	Presence Presence
 	Gateway  Gateway

@@ -24,7 +24,7 @@ func BenchmarkListRuns(b *testing.B) {
 			store.apply(r, state.Cancel{Run: r.ID})
 		}
 	}
-	s := New(Config{Store: store, Group: store})
+	s := New(Config{Store: store, History: noPast{}, Group: store})
 	for _, filter := range []string{"", "job=often", "job=rare", "phase=PHASE_FAILED,worker=w"} {
 		b.Run(filter, func(b *testing.B) {
 			for b.Loop() {

@@ -37,7 +37,7 @@ func FuzzPutJob(f *testing.F) {
 		f.Add(b)
 	}
 	store := newMemory()
-	s := New(Config{Store: store, Group: store})
+	s := New(Config{Store: store, History: noPast{}, Group: store})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var j schedv1.Job
 		if proto.Unmarshal(b, &j) != nil {
@@ -70,7 +70,7 @@ func FuzzPutJob(f *testing.F) {
 func FuzzList(f *testing.F) {
 	f.Add("job=a,phase in (PHASE_FAILED),!active", "")
 	f.Add("labels.x>1,paused", "eyJ2IjoxLCJxIjoiMSJ9")
-	s := New(Config{Store: newMemory()})
+	s := New(Config{Store: newMemory(), History: noPast{}})
 	f.Fuzz(func(t *testing.T, filter, token string) {
 		_, err := runService{Server: s}.ListRuns(t.Context(), &schedv1.ListRunsRequest{Filter: filter, PageToken: token})
 		_, err2 := jobService{Server: s}.ListJobs(t.Context(), &schedv1.ListJobsRequest{Filter: filter, PageToken: token})

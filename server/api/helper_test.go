@@ -25,21 +25,23 @@ import (
 	"github.com/schedd/schedd/proto/wire"
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/history"
 	"github.com/schedd/schedd/server/peer"
 	"github.com/schedd/schedd/server/runlog"
 )
 
 // memory is a store without a log: a real state, and the rules of one.
 type memory struct {
-	mu     sync.RWMutex
-	state  *state.State
-	index  uint64
-	subs   map[int]func([]state.Change)
-	next   int
-	ahead  time.Duration // the leader's clock goes faster than ours by that
-	err    error         // of each Propose
-	before func()        // called once before the next Propose
-	moved  chan struct{} // closed when index has grown
+	mu      sync.RWMutex
+	state   *state.State
+	index   uint64
+	archive raftstore.Archive // nil: none
+	subs    map[int]func([]state.Change)
+	next    int
+	ahead   time.Duration // the leader's clock goes faster than ours by that
+	err     error         // of each Propose
+	before  func()        // called once before the next Propose
+	moved   chan struct{} // closed when index has grown
 }
 
 func newMemory() *memory {
@@ -109,6 +111,9 @@ func (m *memory) enter(e state.Entry) []state.Result {
 	close(m.moved)
 	m.moved = make(chan struct{})
 	changes := m.state.TakeChanges()
+	if m.archive != nil {
+		m.archive.Ended(raftstore.Point{Index: m.index, Now: m.state.Now(), Cluster: m.state.ClusterID()}, m.state.TakeEnded())
+	}
 	var tell []func([]state.Change)
 	for _, f := range m.subs {
 		tell = append(tell, f)
@@ -156,6 +161,13 @@ func (m *memory) subscribers() int {
 	defer m.mu.RUnlock()
 	return len(m.subs)
 }
+
+// noPast is a history of nothing.
+type noPast struct{}
+
+func (noPast) Run(context.Context, state.RunID) (*state.Run, error)      { return nil, nil }
+func (noPast) List(context.Context, history.Query) ([]*state.Run, error) { return nil, nil }
+func (noPast) Missing() string                                           { return "" }
 
 // crew is who is connected, and who was cut off.
 type crew struct {
@@ -222,6 +234,7 @@ type primary struct {
 	t       *testing.T
 	server  *Server
 	store   *memory
+	past    *history.Store
 	logs    *runlog.Store
 	others  func(k runlog.Key) error // gets what other primaries have of a log; nil: nothing
 	crew    *crew
@@ -261,6 +274,7 @@ func story(t *testing.T, tell func(t *testing.T, p *primary)) {
 			g.GracefulStop()
 			serving.Wait()
 			p.logs.Close()
+			p.past.Close()
 			if n := p.store.subscribers(); n != 0 {
 				t.Errorf("%d subscriptions are left", n)
 			}
@@ -278,11 +292,28 @@ func newPrimary(t *testing.T, dir string) *primary {
 	if p.logs, err = runlog.Open(dir, log); err != nil {
 		t.Fatal(err)
 	}
+	p.past = history.New(history.Config{Dir: dir, Keep: history.DefaultRetention, Filled: func() {}, Log: log})
+	p.store.archive = p.past
+	p.past.Start(p.store.View)
 	p.server = New(Config{
-		Store: p.store, Logs: copies{p.logs, p}, Presence: p.crew, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
+		Store: p.store, History: p.past, Logs: copies{p.logs, p}, Presence: p.crew, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
 		NodeID: "p1", Version: "v1", Sessions: func() int { return 5 }, Condition: noCondition, Log: log,
 	})
 	return p
+}
+
+// reopen closes the history, and opens it in another place.
+func (p *primary) reopen(dir string) {
+	p.t.Helper()
+	if err := p.past.Close(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.past = history.New(history.Config{Dir: dir, Keep: history.DefaultRetention, Filled: func() {}, Log: p.server.Log})
+	p.store.mu.Lock()
+	p.store.archive = p.past
+	p.store.mu.Unlock()
+	p.server.History = p.past
+	p.past.Start(p.store.View)
 }
 
 // copies is logs of which other primaries may have more.

@@ -221,12 +221,16 @@ func (s jobService) RunJob(ctx context.Context, req *schedv1.RunJobRequest) (*sc
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	again, err := s.askedOf(ctx, k, id)
+	if err != nil {
+		return nil, err
+	}
 	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
 		j := st.Job(k)
 		if j == nil {
 			return change{}, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
 		}
-		return byHand(st, k, state.RequestRunID(j.UID, id), nil, now)
+		return byHand(st, k, state.RequestRunID(j.UID, id), nil, again, now)
 	})
 	if err != nil {
 		return nil, err
@@ -242,8 +246,12 @@ func requestID(c scope, id string) string {
 	return c.in("request_id").text(id, maxRequestID)
 }
 
-// byHand asks for a run by hand, or returns the one that is there.
-func byHand(st *state.State, k state.JobKey, id state.RunID, origin *state.Run, now time.Time) (change, error) {
+// byHand asks for a run by hand, or returns the one that is there, or that has left the
+// state: past, unless it is nil or another one.
+func byHand(st *state.State, k state.JobKey, id state.RunID, origin, past *state.Run, now time.Time) (change, error) {
+	if past != nil && past.ID == id && st.Run(id) == nil {
+		return change{done: &state.Result{Run: past}}, nil
+	}
 	r, err := plan.Request(st, k, id, origin, now)
 	if errors.Is(err, plan.ErrExists) {
 		return change{done: &state.Result{Run: st.Run(id)}}, nil

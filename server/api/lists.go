@@ -93,25 +93,27 @@ func (s runService) ListRuns(ctx context.Context, req *schedv1.ListRunsRequest) 
 		f = append(f, func(r *state.Run) bool { return r.Created.Before(before) })
 	}
 	answer := &schedv1.ListRunsResponse{}
-	scan := runScan{filter: f, after: after, from: page.from.Serial, most: page.size + 1}
-	for last := scan.from; !scan.done; {
-		if err := ctx.Err(); err != nil {
+	list := s.newRunList(f, req.GetFilter(), after, before, page.from.Serial, page.size+1)
+	for last := page.from.Serial; ; {
+		g, ok, err := list.next(ctx)
+		if err != nil {
 			return nil, err
 		}
-		for _, g := range s.scan(&scan) {
-			p := s.showMany(g)
-			if !page.add(p) {
-				answer.NextPageToken = page.token(last, "", "")
-				return answer, nil
-			}
-			answer.Runs = append(answer.Runs, p)
-			last = g.run.Serial
+		answer.IncompleteReason = list.why
+		if !ok {
+			return answer, nil
 		}
+		p := s.showMany(g)
+		if !page.add(p) {
+			answer.NextPageToken = page.token(last, "", "")
+			return answer, nil
+		}
+		answer.Runs = append(answer.Runs, p)
+		last = g.run.Serial
 	}
-	return answer, nil
 }
 
-// runScan goes through the runs, the newest first.
+// runScan goes through the runs in the state, the newest first.
 type runScan struct {
 	filter filter[*state.Run]
 	after  time.Time // leaves out what was created up to then

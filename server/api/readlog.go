@@ -102,10 +102,9 @@ func (w runWatch) wait(ctx context.Context) error {
 // it is to follow and the attempt may yet come.
 func (s *Server) findAttempt(ctx context.Context, w runWatch, number int, follow bool) (runlog.Key, error) {
 	for {
-		var r *state.Run
-		s.Store.View(func(st *state.State) { r = st.Run(w.id) })
-		if r == nil {
-			return runlog.Key{}, noRun(w.id)
+		r, err := s.findRun(ctx, w.id)
+		if err != nil {
+			return runlog.Key{}, err
 		}
 		n := len(r.Attempts)
 		if number == 0 && n > 0 {
@@ -161,7 +160,7 @@ var errNoCopy = errors.New("no copy of this log can be reached at the moment, tr
 // begin finds the first byte to send, and gets what other primaries have and this
 // one has not. When some of them can't be reached, what is here is sent.
 func (r *logReader) begin(ctx context.Context, offset int64, follow bool) error {
-	if err := r.seal(); err != nil && !errors.Is(err, errNoMore) {
+	if err := r.seal(ctx); err != nil && !errors.Is(err, errNoMore) {
 		return err
 	}
 	missing := r.Logs.Fetch(ctx, r.key)
@@ -186,30 +185,26 @@ func (r *logReader) begin(ctx context.Context, offset int64, follow bool) error 
 // seal tells the log where it ends, once the attempt has ended: its result came
 // with the length, and maybe before the last bytes of it. The error is errNoMore
 // when nobody will ever tell, or send, the rest.
-func (r *logReader) seal() error {
-	var length int64
-	var ended, lost, alone bool
-	r.Store.View(func(st *state.State) {
-		var a *state.Attempt
-		if run := st.Run(r.watch.id); run != nil {
-			a = run.Fenced(r.key.Fence)
-		}
-		if a == nil {
-			lost = true // what is left of its log may be read as long as it is there
-			return
-		}
-		ended = a.Outcome != state.Unfinished
-		lost = a.Outcome == state.OutcomeLost && a.Late == state.Unfinished
-		alone = st.Worker(a.Worker) == nil
-		length = a.LogBytes
-	})
-	if lost {
-		return errNoMore
+func (r *logReader) seal(ctx context.Context) error {
+	run, err := r.findRun(ctx, r.watch.id)
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return err
 	}
-	if !ended {
+	var a *state.Attempt
+	if run != nil {
+		a = run.Fenced(r.key.Fence)
+	}
+	switch {
+	case a == nil:
+		return errNoMore // what is left of its log may be read as long as it is there
+	case a.Outcome == state.OutcomeLost && a.Late == state.Unfinished:
+		return errNoMore
+	case a.Outcome == state.Unfinished:
 		return nil
 	}
-	err := r.Logs.Seal(r.key, length)
+	var alone bool
+	r.Store.View(func(st *state.State) { alone = st.Worker(a.Worker) == nil })
+	err = r.Logs.Seal(r.key, a.LogBytes)
 	if errors.Is(err, runlog.ErrSealed) {
 		return errNoMore // it is longer than its worker said: what is there is all
 	}
@@ -285,7 +280,7 @@ func (r *logReader) follow(ctx context.Context) error {
 // more is to come, or ctx ends.
 func (r *logReader) awaitEnd(ctx context.Context) error {
 	for {
-		if err := r.seal(); err != nil {
+		if err := r.seal(ctx); err != nil {
 			return err
 		}
 		if err := r.watch.wait(ctx); err != nil {

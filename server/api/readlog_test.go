@@ -175,7 +175,7 @@ func TestFollowNoLog(t *testing.T) {
 		gone := p.run("j")
 		got = p.follow(&schedv1.ReadLogRequest{RunId: gone.GetId()})
 		p.do(state.Cancel{Run: p.id(gone)}, state.Prune{Runs: []state.RunID{p.id(gone)}})
-		says(t, got().err, codes.NotFound)
+		says(t, got().err, codes.FailedPrecondition) // the history knows it
 
 		p.worker("w")
 		r = p.run("j")

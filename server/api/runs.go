@@ -18,10 +18,9 @@ func (s runService) GetRun(ctx context.Context, req *schedv1.GetRunRequest) (*sc
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	var r *state.Run
-	s.Store.View(func(st *state.State) { r = st.Run(id) })
-	if r == nil {
-		return nil, noRun(id)
+	r, err := s.findRun(ctx, id)
+	if err != nil {
+		return nil, err
 	}
 	return &schedv1.GetRunResponse{Run: s.showWhole(ctx, r)}, nil
 }
@@ -42,8 +41,16 @@ func (s runService) CancelRun(ctx context.Context, req *schedv1.CancelRunRequest
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	past, err := s.pastRun(ctx, cancel.Run)
+	if err != nil {
+		return nil, err
+	}
 	r, _, err := s.agree(ctx, func(st *state.State, _ time.Time) (change, error) {
-		if st.Run(cancel.Run) == nil {
+		switch {
+		case st.Run(cancel.Run) != nil:
+		case past != nil:
+			return change{}, fmt.Errorf("cancel run %v: it is %v: %w", past.ID, past.Phase, state.ErrFinal)
+		default:
 			return change{}, noRun(cancel.Run)
 		}
 		return change{commands: []state.Command{cancel}}, nil
@@ -62,8 +69,21 @@ func (s runService) RetryRun(ctx context.Context, req *schedv1.RetryRunRequest) 
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	past, err := s.pastRun(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var again *state.Run
+	if past != nil {
+		if again, err = s.asked(ctx, state.RequestRunID(past.UID, unique)); err != nil {
+			return nil, err
+		}
+	}
 	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
 		origin := st.Run(id)
+		if origin == nil {
+			origin = past
+		}
 		if origin == nil {
 			return change{}, noRun(id)
 		}
@@ -74,7 +94,7 @@ func (s runService) RetryRun(ctx context.Context, req *schedv1.RetryRunRequest) 
 		if j == nil || j.UID != origin.UID {
 			return change{}, fmt.Errorf("job %v, which run %v was of: %w, it was deleted", origin.Job, id, state.ErrNotFound)
 		}
-		return byHand(st, j.Key, state.RequestRunID(j.UID, unique), origin, now)
+		return byHand(st, j.Key, state.RequestRunID(j.UID, unique), origin, again, now)
 	})
 	if err != nil {
 		return nil, err

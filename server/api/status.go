@@ -12,6 +12,7 @@ import (
 
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/history"
 	"github.com/schedd/schedd/server/plan"
 	"github.com/schedd/schedd/server/runlog"
 )
@@ -20,11 +21,12 @@ import (
 // does not come from a primary but from what lies between.
 const (
 	domain          = "schedd"
-	reasonNotLeader = "NOT_LEADER"      // nothing was done: try again
-	reasonUnknown   = "OUTCOME_UNKNOWN" // look first
-	reasonBehind    = "BEHIND"          // nothing was done: try again, or elsewhere
-	reasonStopping  = "STOPPING"        // call again, elsewhere
-	reasonLog       = "LOG_UNAVAILABLE" // try again
+	reasonNotLeader = "NOT_LEADER"         // nothing was done: try again
+	reasonUnknown   = "OUTCOME_UNKNOWN"    // look first
+	reasonBehind    = "BEHIND"             // nothing was done: try again, or elsewhere
+	reasonStopping  = "STOPPING"           // call again, elsewhere
+	reasonLog       = "LOG_UNAVAILABLE"    // try again
+	reasonHistory   = "HISTORY_INCOMPLETE" // try again later, or elsewhere
 )
 
 // statuses gives each error of ours its code, and its reason if that says more.
@@ -65,6 +67,7 @@ var statuses = []struct {
 	{runlog.ErrCorrupt, codes.DataLoss, ""},
 
 	{errNoCopy, codes.Unavailable, reasonLog},
+	{history.ErrUnavailable, codes.Unavailable, reasonHistory},
 	{errBehind, codes.Unavailable, reasonBehind},
 	{errClosing, codes.Unavailable, reasonStopping},
 }

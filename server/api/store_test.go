@@ -47,7 +47,7 @@ func TestStoredAndAppliedAgain(t *testing.T) {
 			}
 		}()
 		<-leading
-		s := jobService{Server: New(Config{Store: store, Cluster: store, Group: lone{store}})}
+		s := jobService{Server: New(Config{Store: store, History: noPast{}, Cluster: store, Group: lone{store}})}
 		drawn := rapid.Custom(definitions) // by number: rapid.Check is not for bubbles
 		for n := range 100 {
 			k := state.JobKey{Namespace: "default", Name: fmt.Sprint("j", n)}

@@ -44,6 +44,15 @@ type Observer interface {
 	Stepped(d time.Duration)
 }
 
+// History is what the leader asks of the runs that ended.
+type History interface {
+	// Held returns up to when it has all that ended: the state may forget that. It
+	// must not block.
+	Held() time.Time
+	// Run returns the run of that id, nil when it has none.
+	Run(ctx context.Context, id state.RunID) (*state.Run, error)
+}
+
 // Config is what a leader works with. All of it is required.
 type Config struct {
 	Store    Store
@@ -52,7 +61,9 @@ type Config struct {
 	Observer Observer
 	Log      *slog.Logger
 
-	// Retention bounds what is kept of the past.
+	// History has the runs that the state no longer does.
+	History History
+	// Retention bounds what the state keeps of the past.
 	Retention plan.Retention
 	// OfflineAfter is how long a worker may be without a session before it is
 	// given up as offline.
@@ -74,6 +85,11 @@ const (
 
 	// maxProposal is how many commands go into one proposal.
 	maxProposal = 256
+
+	// pruneEvery is how often the state is to forget runs, and trimEvery how often
+	// it is to forget some of the ledger, which is more work.
+	pruneEvery = time.Minute
+	trimEvery  = time.Hour
 )
 
 // Run leads until ctx, which lasts as long as the term, is done. When a step
@@ -135,7 +151,8 @@ type term struct {
 	queue   *plan.Queue
 	runs    *plan.Timers[state.RunID]    // when to look at a run again
 	workers *plan.Timers[state.WorkerID] // when to give a silent worker up, or let one that rests go on
-	prune   time.Time                    // when to forget next
+	prune   time.Time                    // when to forget runs next
+	trim    time.Time                    // when to forget some of the ledger next
 
 	sessions map[state.WorkerID]*session
 	silent   map[state.WorkerID]time.Time // since when a worker has no session
@@ -144,6 +161,7 @@ type term struct {
 	// Of the present step.
 	commands []command
 	letters  []letter
+	old      []oldResult
 }
 
 // command is a command to propose, and what to do with the answer.
@@ -164,7 +182,7 @@ func newTerm(c Config) *term {
 // begin derives everything from the state and from who is connected.
 func (t *term) begin(now time.Time) {
 	sessions := t.Inbox.begin()
-	t.prune = now.Add(time.Minute)
+	t.prune, t.trim = now.Add(pruneEvery), now.Add(pruneEvery)
 	var jobs []state.JobKey
 	t.Store.View(func(s *state.State) {
 		if s.ClusterID() == "" {
@@ -215,6 +233,7 @@ func (t *term) step(ctx context.Context, now time.Time) (next time.Time, err err
 		}
 		t.due(s, now)
 	})
+	t.ackOld(ctx)
 	if err := t.agree(ctx); err != nil {
 		return now, err
 	}
@@ -243,10 +262,14 @@ func (t *term) due(s *state.State, now time.Time) {
 		}
 	}
 	if !now.Before(t.prune) {
-		t.prune = now.Add(time.Hour)
-		for _, c := range plan.Prune(s, t.Retention, now) {
+		t.prune = now.Add(pruneEvery)
+		for _, c := range plan.Prune(s, t.Retention, t.History.Held(), now) {
 			t.propose(c, nil)
 		}
+	}
+	if !now.Before(t.trim) {
+		t.trim = now.Add(trimEvery)
+		t.propose(plan.PruneLedger(t.Retention, now), nil)
 	}
 	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
@@ -337,7 +360,7 @@ func (t *term) next(now time.Time) time.Time {
 		return now
 	}
 	next := now.Add(maxSleep)
-	for _, at := range [...]time.Time{t.agenda.Next(), t.runs.Next(), t.workers.Next(), t.prune} {
+	for _, at := range [...]time.Time{t.agenda.Next(), t.runs.Next(), t.workers.Next(), t.prune, t.trim} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

@@ -38,6 +38,7 @@ type hand struct {
 	starts  map[string]int
 	kills   int
 	acks    map[string]int
+	unasked map[string]bool            // whose log nobody wants, by the ack
 	pending map[string]*agentv1.Result // not acknowledged
 }
 
@@ -46,7 +47,7 @@ func name(k *agentv1.AttemptKey) string { return fmt.Sprint(k.GetRunId(), "/", k
 func newHand(t *testing.T, inbox *Inbox, takes time.Duration) *hand {
 	return &hand{
 		t: t, inbox: inbox, id: "w-1", takes: takes, ignore: map[string]bool{},
-		known: map[string]*agentv1.AttemptStatus{}, starts: map[string]int{}, acks: map[string]int{}, pending: map[string]*agentv1.Result{},
+		known: map[string]*agentv1.AttemptStatus{}, starts: map[string]int{}, acks: map[string]int{}, unasked: map[string]bool{}, pending: map[string]*agentv1.Result{},
 	}
 }
 
@@ -108,6 +109,7 @@ func (h *hand) Send(worker string, epoch uint64, m *agentv1.GatewayMessage) bool
 	case *agentv1.GatewayMessage_ResultAck:
 		k := name(b.ResultAck.GetKey())
 		h.acks[k]++
+		h.unasked[k] = b.ResultAck.GetUnwanted()
 		delete(h.pending, k)
 		delete(h.known, k)
 	}
@@ -160,11 +162,46 @@ type primary struct {
 	store *raftstore.Store
 	inbox *Inbox
 	hand  *hand
+	past  past
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 }
 
 type blind struct{}
+
+// retention keeps a day of runs, and few.
+var retention = plan.Retention{
+	RunsPerJob: 100, Runs: 20_000, RunAge: 24 * time.Hour, LostAge: 30 * 24 * time.Hour, MostRuns: 200_000, LedgerAge: 400 * 24 * time.Hour,
+}
+
+// past is a history of some runs, which has all that ended unless it lags.
+type past struct {
+	mu   sync.Mutex
+	runs map[state.RunID]*state.Run
+	lags bool
+	err  error
+}
+
+func (p *past) Held() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lags {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Hour)
+}
+
+func (p *past) Run(_ context.Context, id state.RunID) (*state.Run, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.runs[id], p.err
+}
+
+func (p *past) set(f func(p *past)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p)
+}
 
 func (blind) Decided(state.Decided, time.Duration) {}
 func (blind) Ended(state.Phase)                    {}
@@ -188,7 +225,7 @@ func (p *primary) start() {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	p.stop = cancel
-	c := Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: plan.DefaultRetention, OfflineAfter: 30 * time.Second}
+	c := Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, History: &p.past, OfflineAfter: 30 * time.Second}
 	p.wg.Go(func() {
 		_ = p.store.Lead(ctx, func(ctx context.Context) error {
 			Run(ctx, c)

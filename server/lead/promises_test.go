@@ -13,7 +13,6 @@ import (
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
-	"github.com/schedd/schedd/server/plan"
 )
 
 // After an outage of two hours there is much to catch up with, and it is.
@@ -74,8 +73,8 @@ func TestPruneOfManyRuns(t *testing.T) {
 		}
 		n := func() (n int) { p.store.View(func(s *state.State) { n = s.NumRuns() }); return n }
 		time.Sleep(10 * time.Minute)
-		if got := n(); got > plan.DefaultRetention.RunsPerJob {
-			t.Errorf("%d runs of one job are kept, want %d at most", got, plan.DefaultRetention.RunsPerJob)
+		if got := n(); got > retention.RunsPerJob {
+			t.Errorf("%d runs of one job are kept, want %d at most", got, retention.RunsPerJob)
 		}
 		p.close()
 	})
@@ -214,7 +213,7 @@ func TestEndsAreCountedOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p.stop = cancel
 		p.wg.Go(func() {
-			Run(ctx, Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: c, Log: slog.New(slog.DiscardHandler), Retention: plan.DefaultRetention, OfflineAfter: 30 * time.Second})
+			Run(ctx, Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: c, Log: slog.New(slog.DiscardHandler), Retention: retention, History: &past{}, OfflineAfter: 30 * time.Second})
 		})
 		time.Sleep(10 * time.Second)
 		p.hand.connect()

@@ -1,6 +1,7 @@
 package lead
 
 import (
+	"context"
 	"time"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
@@ -241,7 +242,7 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	id, err := state.ParseRunID(m.GetKey().GetRunId())
 	r := s.Run(id)
 	if err != nil || r == nil {
-		t.send(w, resultAck(m, true)) // forgotten here: nobody asks for it any more
+		t.old = append(t.old, oldResult{w, id, m})
 		return
 	}
 	if !t.owns(w, r, m.GetFence()) {
@@ -254,6 +255,31 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(state.Result) {
 		t.send(w, resultAck(m, unwanted))
 	})
+}
+
+// oldResult is the result of an attempt that is not in the state.
+type oldResult struct {
+	worker state.WorkerID
+	run    state.RunID
+	result *agentv1.Result
+}
+
+// ackOld acknowledges results of attempts that have left the state: they were on record
+// before. When the history has the run, its log is still wanted; otherwise nobody asks
+// for it any more. What can't be looked up is told again by its worker.
+func (t *term) ackOld(ctx context.Context) {
+	for _, o := range t.old {
+		r, err := t.History.Run(ctx, o.run)
+		switch {
+		case err != nil:
+			t.Log.Warn("a result is left unanswered until the history can be read", "run", o.run, "worker", o.worker, "err", err)
+		case r == nil:
+			t.send(o.worker, resultAck(o.result, true))
+		case t.owns(o.worker, r, o.result.GetFence()):
+			t.send(o.worker, resultAck(o.result, false))
+		}
+	}
+	t.old = nil
 }
 
 // restTime is how long a worker that refused an attempt is given none.

@@ -6,29 +6,45 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// Retention bounds what is kept of the past. A run that has not ended is always
-// kept.
+// Retention bounds what the state keeps of the past, which is what each primary has in
+// memory: the history, on disk, has the rest. A run that has not ended is always kept.
 type Retention struct {
 	RunsPerJob int           // finished runs kept of each job; as many again that never ran
 	Runs       int           // finished runs kept in all
 	RunAge     time.Duration // how long a finished run is kept
-	LedgerAge  time.Duration // how long the ledger is kept
+	// LostAge is how long one is kept, beyond the bounds above, whose worker has not
+	// said how it ended: its result may still come, late.
+	LostAge time.Duration
+	// MostRuns is how many finished runs are kept when the history can't take them.
+	// More are forgotten although they are nowhere else: a full memory would end
+	// the scheduling, too.
+	MostRuns  int
+	LedgerAge time.Duration // how long the ledger is kept
 }
 
 // DefaultRetention is what a primary keeps when it isn't told otherwise.
 var DefaultRetention = Retention{
-	RunsPerJob: 1000,
-	Runs:       200_000,
-	RunAge:     90 * 24 * time.Hour,
+	RunsPerJob: 100,
+	Runs:       20_000,
+	RunAge:     24 * time.Hour,
+	LostAge:    30 * 24 * time.Hour,
+	MostRuns:   200_000,
 	LedgerAge:  400 * 24 * time.Hour,
 }
 
-// maxPrune bounds the runs that one command forgets.
-const maxPrune = 1000
+const (
+	// maxPrune bounds the runs that one command forgets.
+	maxPrune = 1000
 
-// Prune returns the commands that forget what is older or more than is to be
-// kept.
-func Prune(s *state.State, keep Retention, now time.Time) []state.Command {
+	// linger is how long each run is kept after its end, at least: who reads page
+	// after page, of the state first and then of the history, finds it in one of
+	// them.
+	linger = time.Minute
+)
+
+// Prune returns the commands that forget the runs which are older or more than is to be
+// kept. held is up to when the history has all that ended; what ended later stays.
+func Prune(s *state.State, keep Retention, held, now time.Time) []state.Command {
 	var gone []state.RunID
 	type kind struct {
 		uid uint64
@@ -41,18 +57,38 @@ func Prune(s *state.State, keep Retention, now time.Time) []state.Command {
 			continue
 		}
 		k := kind{r.UID, len(r.Attempts) > 0}
+		age := now.Sub(r.Finished)
 		perJob[k]++
 		kept++
-		if perJob[k] > keep.RunsPerJob || kept > keep.Runs || now.Sub(r.Finished) > keep.RunAge {
+		over := perJob[k] > keep.RunsPerJob || kept > keep.Runs || age > keep.RunAge
+		may := r.Finished.Before(held) && age > linger && (age > keep.LostAge || !awaited(r))
+		if over && may || kept > keep.MostRuns {
 			gone = append(gone, r.ID)
+			perJob[k]--
 			kept--
 		}
 	}
-	cmds := []state.Command{state.Prune{LedgerBefore: now.Add(-keep.LedgerAge)}}
+	var cmds []state.Command
 	for len(gone) > 0 {
 		n := min(len(gone), maxPrune)
 		cmds = append(cmds, state.Prune{Runs: gone[:n]})
 		gone = gone[n:]
 	}
 	return cmds
+}
+
+// PruneLedger returns the command that forgets the ledger which is older than is to be
+// kept.
+func PruneLedger(keep Retention, now time.Time) state.Command {
+	return state.Prune{LedgerBefore: now.Add(-keep.LedgerAge)}
+}
+
+// awaited tells whether a worker has not said how an attempt of a run ended.
+func awaited(r *state.Run) bool {
+	for i := range r.Attempts {
+		if !r.Attempts[i].Reported() {
+			return true
+		}
+	}
+	return false
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"os"
@@ -74,7 +75,7 @@ func benchGroup(b *testing.B, size int) *Store {
 				others[other] = c
 			}
 		}
-		s := New(Config{Logs: logs, Peers: loopback{id, others}, Known: func(func(runlog.Key, int64) bool) {}, Log: silent})
+		s := New(Config{Logs: logs, Peers: loopback{id, others}, Known: func(bool) iter.Seq2[runlog.Key, int64] { return func(func(runlog.Key, int64) bool) {} }, Log: silent})
 		server := grpc.NewServer(wire.ServerOptions()...)
 		peerv1.RegisterLogServiceServer(server, s.Service())
 		ctx, stop := context.WithCancel(context.Background())

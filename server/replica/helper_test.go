@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"net"
@@ -121,7 +122,7 @@ func (w *world) start(id string) *node {
 		w.Fatalf("opening the logs of %s: %v", id, err)
 	}
 	n := &node{world: w, id: id, disk: disk, port: newPort(), server: grpc.NewServer(wire.ServerOptions()...), conns: map[string]*grpc.ClientConn{}}
-	n.Store = New(Config{Logs: disk, Peers: n, Known: n.remembers, Log: log})
+	n.Store = New(Config{Logs: disk, Peers: n, Known: func(bool) iter.Seq2[runlog.Key, int64] { return n.remembers }, Log: log})
 	peerv1.RegisterLogServiceServer(n.server, n.Service())
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
@@ -483,7 +484,7 @@ func (w *world) soon(what string, limit time.Duration, is func() bool) {
 func (n *node) kept() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	all := len(n.entries) + len(n.whole) + len(n.sealed)
+	all := len(n.entries) + n.whole.Len() + len(n.sealed)
 	for _, l := range n.links {
 		all += len(l.queue.state) + len(l.questions)
 	}

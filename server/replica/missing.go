@@ -2,6 +2,7 @@ package replica
 
 import (
 	"slices"
+	"time"
 
 	"github.com/schedd/schedd/server/runlog"
 )
@@ -42,29 +43,41 @@ func (s *Store) stirLocked(urgent bool) {
 	signal(s.news)
 }
 
-// survey returns the logs that this primary should have: those that are not whole
-// on its disk, which count as missing until they were compared, and the others.
-func (s *Store) survey() (missing, others []want) {
+// allDue tells whether older logs are to be looked at, too: since something has changed,
+// or it is long ago.
+func (s *Store) allDue(now time.Time) (all bool, round uint64) {
 	s.mu.Lock()
-	round := s.round
+	defer s.mu.Unlock()
 	s.urgent = false
-	s.mu.Unlock()
+	if all = s.surveyed != s.round || now.Sub(s.walked) > allEvery; all {
+		s.walked = now
+	}
+	return all, s.round
+}
+
+// survey returns the logs that this primary should have and that are not whole on its
+// disk, which count as missing until they were compared.
+func (s *Store) survey(all bool, round uint64) (missing []want) {
 	g := s.now()
 	lacking := map[runlog.Key]int64{}
-	for k, length := range s.known {
+	if !all { // what was not looked at is as it was
+		for _, w := range s.missing() {
+			lacking[w.key] = w.length
+		}
+	}
+	for k, length := range s.known(all) {
 		switch {
 		case g.alone || !slices.Contains(Holders(k, g.members), g.self):
 		case s.has(k).whole():
-			others = append(others, want{k, length})
+			delete(lacking, k)
 		default:
-			missing = append(missing, want{k, length})
 			lacking[k] = length
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.lacking, s.surveyed = lacking, round
-	return missing, others
+	s.mu.Unlock()
+	return s.missing()
 }
 
 // missing returns the logs of which something is missing, as far as known.
@@ -82,7 +95,7 @@ func (s *Store) note(w want, t todo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t.safe {
-		s.whole[w.key] = struct{}{}
+		s.whole.Add(w.key)
 	}
 	if t.lacks {
 		s.lacking[w.key] = w.length

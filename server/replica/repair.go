@@ -22,6 +22,9 @@ const (
 	sweepEvery = 10 * time.Minute
 	sweepSoon  = 5 * time.Second
 	sweepRest  = time.Minute
+	// allEvery is how often they compare those of attempts that ended long ago, too,
+	// when nothing has changed.
+	allEvery = 6 * time.Hour
 	// repairs is how many logs are repaired at a time.
 	repairs = 4
 )
@@ -48,7 +51,7 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 	if e := s.entries[k]; e != nil {
 		e.length = length
 		if e.safe >= length {
-			s.whole[k] = struct{}{}
+			s.whole.Add(k)
 		}
 		if e.asked > 0 && e.known >= length && s.pushedLocked(e, g) {
 			if e.users == 0 {
@@ -57,7 +60,7 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 			return
 		}
 	}
-	_, whole := s.whole[k]
+	whole := s.whole.Has(k)
 	_, noted := s.sealed[k]
 	if !noted && (!whole || !info.Complete) && slices.Contains(Holders(k, g.members), g.self) {
 		s.sealed[k] = sealing{length, time.Now().Add(compareAfter)}
@@ -70,7 +73,7 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 func (s *Store) heardOf(k runlog.Key, info runlog.Info, safe int64) {
 	if info.Complete && safe >= info.Length {
 		s.mu.Lock()
-		s.whole[k] = struct{}{}
+		s.whole.Add(k)
 		s.mu.Unlock()
 		return
 	}
@@ -162,9 +165,23 @@ func (s *Store) due(now time.Time) []want {
 // What it has and nobody remembers is left alone: it is about to be removed, and
 // others may have done so.
 func (s *Store) sweep(ctx context.Context) {
-	missing, others := s.survey()
-	s.compareAll(ctx, missing)
-	s.compareAll(ctx, others)
+	all, round := s.allDue(time.Now())
+	s.compareAll(ctx, s.survey(all, round))
+	g := s.now()
+	var some []want
+	for k, length := range s.known(all) {
+		if g.alone || !slices.Contains(Holders(k, g.members), g.self) || !s.has(k).whole() {
+			continue
+		}
+		if some = append(some, want{k, length}); len(some) == maxKeys {
+			s.compareAll(ctx, some)
+			some = some[:0]
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	s.compareAll(ctx, some)
 }
 
 // compareAll compares logs with what others have, and repairs what is to be

@@ -20,6 +20,10 @@ const (
 	// within bounds what waits for other primaries: a question, and a Sync while
 	// nothing gets on.
 	within = 5 * time.Second
+
+	// maxWhole is how many logs, at least, are remembered to be durable; there may be
+	// twice as many. Older ones are compared again when somebody asks.
+	maxWhole = 1 << 16
 )
 
 // ErrUnreachable is returned while too few of those who keep copies of a log
@@ -41,10 +45,10 @@ type Peers interface {
 	LogConn(id string) (grpc.ClientConnInterface, error)
 }
 
-// Known walks over the logs of all attempts that are remembered, and where they
-// end: -1 if that is not known, since the attempt goes on or was lost. Those that
-// printed nothing may be left out.
-type Known func(yield func(k runlog.Key, length int64) bool)
+// Known returns the logs of all attempts that are remembered, and where they end: -1 if
+// that is not known, since the attempt goes on or was lost. Those that printed nothing
+// may be left out, and, unless all are wanted, those of attempts that ended long ago.
+type Known func(all bool) iter.Seq2[runlog.Key, int64]
 
 // Config is what a [Store] is made of. All of it is required.
 type Config struct {
@@ -81,12 +85,13 @@ type Store struct {
 	mu      sync.Mutex // guards all below, and all of entry and link as said there
 	links   map[string]*link
 	entries map[runlog.Key]*entry
-	whole   map[runlog.Key]struct{} // complete here and known to be durable
-	sealed  map[runlog.Key]sealing  // to be compared soon
+	whole   runlog.Recent          // logs that are complete here and known to be durable, the latest that were found to be so
+	sealed  map[runlog.Key]sealing // to be compared soon
 
 	round    uint64               // grows when all logs are to be compared anew
 	urgent   bool                 // they are, without a rest
 	surveyed uint64               // the round in which lacking was last made
+	walked   time.Time            // when all logs were last looked at, and not only younger ones
 	lacking  map[runlog.Key]int64 // this primary should have them, and lacks something; where they end
 }
 
@@ -108,7 +113,7 @@ func New(c Config) *Store {
 		repairs: make(chan struct{}, repairs),
 		links:   map[string]*link{},
 		entries: map[runlog.Key]*entry{},
-		whole:   map[runlog.Key]struct{}{},
+		whole:   runlog.NewRecent(maxWhole),
 		sealed:  map[runlog.Key]sealing{},
 		lacking: map[runlog.Key]int64{},
 	}
@@ -226,22 +231,31 @@ func (s *Store) Sync(ctx context.Context, k runlog.Key) (durable int64, err erro
 }
 
 // Stat returns what this primary has of k's log, as [runlog.Store.Stat] does, but
-// Durable is what is known here to be durable on as many primaries as it takes.
+// Durable is what is known here to be durable on as many primaries as it takes. When
+// that is not all of a log that is complete, the others are asked soon.
 func (s *Store) Stat(k runlog.Key) (runlog.Info, bool) {
 	info, ok := s.logs.Stat(k)
 	if s.now().alone {
 		return info, ok
 	}
-	info.Durable = 0
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e := s.entries[k]; e != nil {
-		info.Durable = min(e.safe, info.Known)
-	}
-	if _, ok := s.whole[k]; ok && info.Complete {
-		info.Durable = info.Length
+	info.Durable = s.surely(k, info)
+	if info.Complete && info.Durable < info.Length {
+		s.compareSoon(k, info.Length)
 	}
 	return info, ok
+}
+
+// surely returns how much of a log is known to be durable.
+func (s *Store) surely(k runlog.Key, info runlog.Info) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.whole.Has(k) && info.Complete {
+		return info.Length
+	}
+	if e := s.entries[k]; e != nil {
+		return min(e.safe, info.Known)
+	}
+	return 0
 }
 
 // Read reads what this primary has of k's log, see [runlog.Store.Read].
@@ -272,7 +286,7 @@ func (s *Store) Remove(ks ...runlog.Key) error {
 	defer s.mu.Unlock()
 	for _, k := range ks {
 		delete(s.entries, k)
-		delete(s.whole, k)
+		s.whole.Remove(k)
 		delete(s.sealed, k)
 		delete(s.lacking, k)
 	}

@@ -170,7 +170,7 @@ func (s *Store) load(a *attempt) error {
 	if errors.Is(err, os.ErrNotExist) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		a.done, a.sealed = true, s.empty.has(a.key)
+		a.done, a.sealed = true, s.empty.Has(a.key)
 		return nil
 	}
 	if err != nil {
@@ -196,7 +196,7 @@ func (s *Store) load(a *attempt) error {
 		a.suspect = errors.New("an fsync failed before a restart")
 	}
 	if l.known == 0 && !a.sealed {
-		a.sealed = s.empty.has(a.key) // bytes would say otherwise, and are believed
+		a.sealed = s.empty.Has(a.key) // bytes would say otherwise, and are believed
 	}
 	h, victims := s.adoptLocked(a, f)
 	s.mu.Unlock()

@@ -46,7 +46,7 @@ func (s *Store) remove(k Key) error {
 	s.mu.Lock()
 	a.gone = true
 	delete(s.logs, k)
-	s.empty.remove(k)
+	s.empty.Remove(k)
 	victims := s.retireLocked(a)
 	a.tellLocked()
 	s.mu.Unlock()

@@ -84,7 +84,7 @@ type Store struct {
 	closed bool
 	calls  sync.WaitGroup // calls that may touch a file; Add only with mu held and closed false
 	logs   map[Key]*attempt
-	empty  recent
+	empty  Recent
 	idle   *list.List // of *attempt with an open file that nobody uses, latest first
 	open   int        // files open, used or idle
 	shards [shards]shard
@@ -135,7 +135,7 @@ func openOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Store, e
 		slots:   make(chan struct{}, maxFsyncs),
 		closing: make(chan struct{}),
 		logs:    make(map[Key]*attempt),
-		empty:   newRecent(1 << 16),
+		empty:   NewRecent(1 << 16),
 		idle:    list.New(),
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -63,7 +63,8 @@ type world struct {
 	put     map[string][]put // definitions by job, the oldest first
 	outages []outage         // of the primary
 
-	logLimit int // of all jobs that print more than that
+	logLimit int                  // of all jobs that print more than that
+	settings func(*server.Config) // changes those of primaries that are started; may be nil
 
 	suspects []string // what check complains of is kept here, when not nil, and not said
 
@@ -148,6 +149,7 @@ func (w *world) startPrimary() {
 	p := &primary{}
 	c := server.DefaultConfig()
 	c.NodeID, c.DataDir = "primary-1", filepath.Join(w.dir, "primary")
+	w.configure(&c)
 	var err error
 	p.server, err = server.Open(c, server.Seams{
 		Log: w.log.With("on", "primary"), Memory: w.disk,
@@ -168,6 +170,13 @@ func (w *world) startPrimary() {
 		r, err := p.clusters.GetStatus(w.Context(), &schedv1.GetStatusRequest{})
 		return err == nil && r.GetStatus().GetLeaderId() != ""
 	})
+}
+
+// configure gives a primary the settings of this story.
+func (w *world) configure(c *server.Config) {
+	if w.settings != nil {
+		w.settings(c)
+	}
 }
 
 func (p *primary) dial(w *world) {

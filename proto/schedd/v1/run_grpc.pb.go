@@ -33,7 +33,8 @@ const (
 //
 // RunService shows runs and their output, and ends or repeats them.
 type RunServiceClient interface {
-	// GetRun returns one run. NOT_FOUND when there is none, or no longer.
+	// GetRun returns one run. NOT_FOUND when there is none, or no longer; UNAVAILABLE when
+	// the primary can't tell, since it is still being given its history.
 	GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*GetRunResponse, error)
 	// ListRuns returns runs, the newest first.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
@@ -45,7 +46,8 @@ type RunServiceClient interface {
 	// RetryRun makes a new run of a run that has ended, with the job's present
 	// definition. FAILED_PRECONDITION when it has not ended.
 	RetryRun(ctx context.Context, in *RetryRunRequest, opts ...grpc.CallOption) (*RetryRunResponse, error)
-	// WatchRuns sends the matching runs as they are, and then each change.
+	// WatchRuns sends the matching runs as they are, those that have not ended and those
+	// that ended lately, and then each change. ListRuns has the older ones.
 	WatchRuns(ctx context.Context, in *WatchRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunsResponse], error)
 	// ReadLog sends an attempt's output from an offset on.
 	ReadLog(ctx context.Context, in *ReadLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogResponse], error)
@@ -143,7 +145,8 @@ type RunService_ReadLogClient = grpc.ServerStreamingClient[ReadLogResponse]
 //
 // RunService shows runs and their output, and ends or repeats them.
 type RunServiceServer interface {
-	// GetRun returns one run. NOT_FOUND when there is none, or no longer.
+	// GetRun returns one run. NOT_FOUND when there is none, or no longer; UNAVAILABLE when
+	// the primary can't tell, since it is still being given its history.
 	GetRun(context.Context, *GetRunRequest) (*GetRunResponse, error)
 	// ListRuns returns runs, the newest first.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
@@ -155,7 +158,8 @@ type RunServiceServer interface {
 	// RetryRun makes a new run of a run that has ended, with the job's present
 	// definition. FAILED_PRECONDITION when it has not ended.
 	RetryRun(context.Context, *RetryRunRequest) (*RetryRunResponse, error)
-	// WatchRuns sends the matching runs as they are, and then each change.
+	// WatchRuns sends the matching runs as they are, those that have not ended and those
+	// that ended lately, and then each change. ListRuns has the older ones.
 	WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error
 	// ReadLog sends an attempt's output from an offset on.
 	ReadLog(*ReadLogRequest, grpc.ServerStreamingServer[ReadLogResponse]) error

@@ -1,0 +1,189 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+const (
+	fileName = "history.db"
+
+	// schemaVersion is that of the file which this version writes, and the only one
+	// that it reads.
+	schemaVersion = 1
+
+	// maxReaders bounds the connections that read, each of which has its own cache.
+	maxReaders = 4
+)
+
+// schema makes an empty file. Runs are in the order of their serial numbers, which
+// every index ends with, so that each of them gives its runs the newest first. All
+// lists are cut by phase: one of all phases is a merge of a few sorted lists.
+const schema = `
+CREATE TABLE runs (
+	serial    INTEGER PRIMARY KEY,
+	id        BLOB    NOT NULL,
+	uid       INTEGER NOT NULL,
+	namespace TEXT    NOT NULL,
+	job       TEXT    NOT NULL,
+	trigger   TEXT    NOT NULL,
+	phase     INTEGER NOT NULL,
+	created   INTEGER NOT NULL,
+	finished  INTEGER NOT NULL,
+	late      INTEGER NOT NULL,
+	record    BLOB    NOT NULL
+);
+CREATE UNIQUE INDEX by_id  ON runs (id);
+CREATE INDEX by_job        ON runs (job, phase);
+CREATE INDEX by_phase      ON runs (phase);
+CREATE INDEX by_namespace  ON runs (namespace, phase);
+CREATE INDEX by_created    ON runs (created);
+CREATE INDEX by_finished   ON runs (finished);
+CREATE TABLE workers (
+	worker TEXT    NOT NULL,
+	phase  INTEGER NOT NULL,
+	serial INTEGER NOT NULL,
+	PRIMARY KEY (worker, phase, serial)
+) WITHOUT ROWID;
+CREATE TABLE upto (one INTEGER PRIMARY KEY CHECK (one = 1), log_index INTEGER NOT NULL, now INTEGER NOT NULL, cluster TEXT NOT NULL);
+CREATE TABLE gaps (first INTEGER NOT NULL, last INTEGER NOT NULL, lost INTEGER NOT NULL);
+PRAGMA user_version = 1;
+`
+
+// database is the open file: one connection that writes, and some that read beside
+// it, which the write-ahead log allows.
+type database struct {
+	write *sql.DB
+	read  *sql.DB
+}
+
+// openDatabase opens the file in dir, which it makes when it is missing.
+func openDatabase(ctx context.Context, dir string) (*database, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the directory of the history: %w", err)
+	}
+	path := filepath.Join(dir, fileName)
+	d := &database{}
+	var err error
+	// FULL, as a run that this says it has may be forgotten by all others: NORMAL
+	// loses the latest commits with the power.
+	if d.write, err = connect(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "journal_size_limit(16777216)"); err != nil {
+		return nil, err
+	}
+	if d.read, err = connect(path, maxReaders, "query_only(1)", "cache_size(-2000)", "temp_store(MEMORY)"); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	if err := d.prepare(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), d.close())
+	}
+	return d, nil
+}
+
+// connect returns a pool of at most so many connections to the file, each of which
+// begins with the pragmas.
+func connect(path string, most int, pragmas ...string) (*sql.DB, error) {
+	q := url.Values{"_pragma": append([]string{"busy_timeout(10000)"}, pragmas...), "_txlock": {"immediate"}}
+	u := url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(most)
+	db.SetMaxIdleConns(most)
+	return db, nil
+}
+
+// prepare makes the tables in an empty file, and sees that this version knows those
+// of one that is not.
+func (d *database) prepare(ctx context.Context) error {
+	return d.update(ctx, func(tx *sql.Tx) error {
+		var version int
+		if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+			return err
+		}
+		switch version {
+		case schemaVersion:
+			return nil
+		case 0:
+			_, err := tx.ExecContext(ctx, schema)
+			return err
+		}
+		return fmt.Errorf("it has format %d, and this version knows only %d: upgrade this primary, or move the file away, which another primary then replaces", version, schemaVersion)
+	})
+}
+
+// update calls f with a transaction, which is on disk when it returns nil. Nothing
+// is written when it does not.
+func (d *database) update(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := d.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		if undo := tx.Rollback(); undo != nil && !errors.Is(undo, sql.ErrTxDone) {
+			err = errors.Join(err, undo)
+		}
+		return err
+	}
+	return tx.Commit()
+}
+
+func (d *database) close() error {
+	var err error
+	for _, db := range []*sql.DB{d.read, d.write} { // the last one folds the log into the file
+		if db != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}
+	return err
+}
+
+// damaged tells whether an error says that the file is not what was written.
+func damaged(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code() & 0xff { // the rest tells where
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return true
+	}
+	return false
+}
+
+// setAside renames the file and what belongs to it, so that a new one can be begun,
+// and returns its new name.
+func setAside(dir, why string) (name string, err error) {
+	path := filepath.Join(dir, fileName)
+	name = fmt.Sprintf("%s.%s.%s", path, time.Now().UTC().Format("20060102T150405.000Z"), why)
+	for _, suffix := range []string{"-wal", "-shm", ""} { // the file last: without it the others mean nothing
+		if err := os.Rename(path+suffix, name+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return name, fmt.Errorf("setting the history aside: %w", err)
+		}
+	}
+	return name, nil
+}
+
+// nanos returns an instant as it is stored; 0 for none.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func instant(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}

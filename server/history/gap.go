@@ -1,0 +1,75 @@
+package history
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Gap is a time of which the history may lack runs that ended in it, both ends
+// included. A zero First means from the beginning.
+type Gap struct {
+	First, Last time.Time
+	// Lost tells that no primary has what is missing.
+	Lost bool
+}
+
+func (g Gap) equal(o Gap) bool {
+	return g.First.Equal(o.First) && g.Last.Equal(o.Last) && g.Lost == o.Lost
+}
+
+// overlap returns what of the gap lies within [first, last].
+func (g Gap) overlap(first, last time.Time) (Gap, bool) {
+	if g.First.Before(first) {
+		g.First = first
+	}
+	if g.Last.After(last) {
+		g.Last = last
+	}
+	return g, !g.Last.Before(g.First)
+}
+
+// joined returns gaps in their order, those of a kind that touch as one.
+func joined(gaps []Gap) []Gap {
+	gaps = slices.Clone(gaps)
+	slices.SortFunc(gaps, func(a, b Gap) int { return cmp.Or(a.First.Compare(b.First), a.Last.Compare(b.Last)) })
+	var out []Gap
+	for _, lost := range []bool{false, true} {
+		begin := len(out)
+		for _, g := range gaps {
+			switch last := len(out) - 1; {
+			case g.Lost != lost:
+			case last >= begin && !g.First.After(out[last].Last):
+				if g.Last.After(out[last].Last) {
+					out[last].Last = g.Last
+				}
+			default:
+				out = append(out, g)
+			}
+		}
+	}
+	return out
+}
+
+// within returns what of gaps lies within [first, last], whatever their kind, as
+// ones that are still to be filled.
+func within(gaps []Gap, first, last time.Time) []Gap {
+	var out []Gap
+	for _, g := range gaps {
+		if o, ok := g.overlap(first, last); ok {
+			o.Lost = false
+			out = append(out, o)
+		}
+	}
+	return joined(out)
+}
+
+// swapped returns gaps with others in the place of one, and whether that one was
+// there.
+func swapped(gaps []Gap, old Gap, with []Gap) ([]Gap, bool) {
+	i := slices.IndexFunc(gaps, old.equal)
+	if i < 0 {
+		return gaps, false
+	}
+	return joined(slices.Replace(slices.Clone(gaps), i, i+1, with...)), true
+}

@@ -1,0 +1,123 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// Run returns the run of that id, nil when there is none. The error is
+// [ErrUnavailable], also when it may be one of those that the history still lacks, or
+// ctx's.
+func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err error) {
+	s.mu.Lock()
+	r = s.queue.runs[id]
+	s.mu.Unlock()
+	if r != nil {
+		return r, nil
+	}
+	err = s.read(ctx, func(db *sql.DB) error {
+		var record []byte
+		switch err := db.QueryRowContext(ctx, "SELECT record FROM runs WHERE id = ?", id[:]).Scan(&record); {
+		case errors.Is(err, sql.ErrNoRows):
+			if why := s.Missing(); why != "" {
+				return errors.New(why)
+			}
+			return nil
+		case err != nil:
+			return err
+		}
+		r, err = raftstore.DecodeRun(record)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for run %v: %w", id, err)
+	}
+	return r, nil
+}
+
+// Runs returns those of the runs that are here, by id. The error is [ErrUnavailable], or
+// ctx's.
+func (s *Store) Runs(ctx context.Context, ids []state.RunID) (map[state.RunID]*state.Run, error) {
+	found := make(map[state.RunID]*state.Run, len(ids))
+	s.mu.Lock()
+	for _, id := range ids {
+		if r := s.queue.runs[id]; r != nil {
+			found[id] = r
+		}
+	}
+	s.mu.Unlock()
+	err := s.read(ctx, func(db *sql.DB) (err error) {
+		stmt, err := db.PrepareContext(ctx, "SELECT record FROM runs WHERE id = ?")
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stmt.Close()) }()
+		for _, id := range ids {
+			var record []byte
+			switch err := stmt.QueryRowContext(ctx, id[:]).Scan(&record); {
+			case errors.Is(err, sql.ErrNoRows) || err == nil && found[id] != nil:
+				continue
+			case err != nil:
+				return err
+			}
+			if found[id], err = raftstore.DecodeRun(record); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for %d runs: %w", len(ids), err)
+	}
+	return found, nil
+}
+
+// Each calls f with all runs, the newest first, some at a time, until it returns false.
+// The error is [ErrUnavailable], or ctx's.
+func (s *Store) Each(ctx context.Context, f func([]*state.Run) bool) error {
+	q := Query{Limit: batch}
+	for {
+		runs, err := s.List(ctx, q)
+		if err != nil {
+			return err
+		}
+		if len(runs) > 0 && !f(runs) || len(runs) < q.Limit {
+			return nil
+		}
+		q.Below = runs[len(runs)-1].Serial
+	}
+}
+
+// Count returns how many runs are on disk. It takes longer the more there are, up to a
+// second. The error is [ErrUnavailable], or ctx's.
+func (s *Store) Count(ctx context.Context) (n int64, err error) {
+	err = s.read(ctx, func(db *sql.DB) error {
+		return db.QueryRowContext(ctx, "SELECT count(*) FROM runs INDEXED BY by_phase").Scan(&n)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("counting runs: %w", err)
+	}
+	return n, nil
+}
+
+// read calls f with the file.
+func (s *Store) read(ctx context.Context, f func(*sql.DB) error) error {
+	db, err := s.handle()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	err = f(db.read)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	s.suspect(err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}

@@ -1,0 +1,305 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+const (
+	// gather is how long what ended waits for more, so that the disk is synced at
+	// most so often however fast runs end: it is the log's disk, too.
+	gather = time.Second
+
+	// retry is how long a file that can't be written is left alone.
+	retry = 5 * time.Second
+)
+
+// run writes what is handed over, until Close, and what is left then.
+func (s *Store) run() {
+	ctx := context.Background() // a transaction is short, and ends by itself
+	for open := true; open; {
+		select {
+		case <-s.wake:
+			open = s.pause(gather, s.hurry)
+		case <-s.closing:
+			open = false
+		}
+		for more := true; more; {
+			var err error
+			if more, err = s.step(ctx); err == nil {
+				continue
+			}
+			s.fail(err)
+			if !open {
+				s.Log.Error("stopping without having written all that ended; it is written again from the log", "runs", s.Stats().Queued, "err", err)
+				return
+			}
+			open = s.pause(retry, nil)
+			more = true
+		}
+	}
+}
+
+// pause waits for a while, or until there is a token, and tells whether the store is
+// still open.
+func (s *Store) pause(d time.Duration, token <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-token:
+	case <-s.closing:
+		return false
+	}
+	return true
+}
+
+// step writes one transaction, and tells whether there is more to write.
+func (s *Store) step(ctx context.Context) (more bool, err error) {
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	if err := s.usable(ctx); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	items, from, again := s.queue.next(s.batch), s.kept, s.copy
+	s.mu.Unlock()
+	if again {
+		s.copyState()
+		return true, nil
+	}
+	if len(items) == 0 {
+		s.heal()
+		return false, nil
+	}
+	if other, is := foreign(from, items); is {
+		return true, s.renew(ctx, "other-cluster", fmt.Errorf("it is of cluster %s, and this is %s", from.Cluster, other))
+	}
+	to, holes := advance(from, items)
+	err = s.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		w := newWriter(ctx, tx)
+		defer w.close()
+		for _, i := range items {
+			switch {
+			case i.run != nil:
+				w.put(i.run)
+			case i.undone != 0:
+				w.undo(i.undone)
+			}
+		}
+		w.exec("INSERT OR REPLACE INTO upto VALUES (1, ?, ?, ?)", int64(to.Index), nanos(to.Now), to.Cluster)
+		w.setGaps(joined(append(s.Gaps(), holes...)))
+		return w.err
+	})
+	if err != nil {
+		return false, err
+	}
+	return s.written(len(items), to, holes), nil
+}
+
+// foreign tells whether what is to be written is of another cluster than what is
+// there.
+func foreign(from raftstore.Point, items []item) (other string, is bool) {
+	for _, i := range items {
+		if i.run == nil && i.at.Cluster != "" && from.Cluster != "" && i.at.Cluster != from.Cluster {
+			return i.at.Cluster, true
+		}
+	}
+	return "", false
+}
+
+// advance returns how far the history is once the items are written, and what it may
+// lack then. It is pure.
+func advance(from raftstore.Point, items []item) (to raftstore.Point, holes []Gap) {
+	to = from
+	for _, i := range items {
+		if i.run != nil {
+			continue
+		}
+		if i.unseen && i.at.Index > to.Index {
+			holes = append(holes, Gap{First: to.Now, Last: i.at.Now})
+		}
+		if to = i.at; to.Cluster == "" {
+			to.Cluster = from.Cluster // it has none before the log has come to where it gets it
+		}
+	}
+	return to, holes
+}
+
+// written takes note of what is on disk, and tells whether there is more to write.
+func (s *Store) written(n int, to raftstore.Point, holes []Gap) (more bool) {
+	s.heal()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.copy {
+		return true // what was dropped meanwhile is written anew
+	}
+	s.queue.drop(n)
+	s.kept = to
+	if len(holes) > 0 {
+		s.gaps = joined(append(s.gaps, holes...))
+		signal(s.holes)
+	}
+	for f := range s.flushers {
+		if f.index <= to.Index {
+			close(f.done)
+			delete(s.flushers, f)
+		}
+	}
+	if len(s.flushers) > 0 && len(s.queue.items) == 0 && to.Index < s.told.Index {
+		// The log went on while this was written, and no run ended in that.
+		s.queue.add(item{at: s.told}, nil)
+	}
+	return len(s.queue.items) > 0
+}
+
+// copyState puts all that has ended in the state before what waits.
+func (s *Store) copyState() {
+	var ended []*state.Run
+	m := item{unseen: true}
+	s.view(func(st *state.State) {
+		m.at = raftstore.Point{Index: st.Index(), Now: st.Now(), Cluster: st.ClusterID()}
+		for r := range st.RunsByBirth() {
+			if r.Phase.Final() {
+				ended = append(ended, r)
+			}
+		}
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue.prepend(m, ended)
+	s.copy = false
+}
+
+// usable sees to it that the file is open and not known to be damaged. The caller has
+// the turn.
+func (s *Store) usable(ctx context.Context) error {
+	s.mu.Lock()
+	open, spoilt := s.db != nil, s.spoilt
+	s.mu.Unlock()
+	switch {
+	case spoilt:
+		return s.renew(ctx, "damaged", errors.New("part of it could not be read"))
+	case open:
+		return nil
+	}
+	return s.open(ctx)
+}
+
+// open opens the file, and sets one aside that is none.
+func (s *Store) open(ctx context.Context) error {
+	db, err := openDatabase(ctx, s.Dir)
+	if damaged(err) {
+		return s.renew(ctx, "damaged", err)
+	}
+	if err != nil {
+		return err
+	}
+	kept, gaps, err := db.load(ctx)
+	if err != nil {
+		if broken := damaged(err); broken {
+			return errors.Join(db.close(), s.renew(ctx, "damaged", err))
+		}
+		return errors.Join(err, db.close())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.db, s.kept, s.gaps = db, kept, gaps
+	signal(s.holes)
+	return nil
+}
+
+// renew begins a new file, and sets the one that there is aside. What is in the state
+// is copied; the rest is a gap, for others to fill.
+func (s *Store) renew(ctx context.Context, why string, cause error) error {
+	if err := s.shut(); err != nil {
+		s.Log.Warn("a history that is set aside can't be closed", "err", err)
+	}
+	name, err := setAside(s.Dir, why)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	s.Log.Error("the history was set aside, and a new one is begun from the state and from other primaries; remove the old file when it is of no more use",
+		"file", name, "err", cause)
+	db, err := openDatabase(ctx, s.Dir)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.db, s.kept, s.gaps, s.spoilt, s.copy = db, raftstore.Point{}, nil, false, true
+	signal(s.wake)
+	return nil
+}
+
+// update writes a transaction. When the file turns out to be damaged, it is set aside
+// with the next use. The caller has the turn.
+func (s *Store) update(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
+	db, err := s.handle()
+	if err != nil {
+		return err
+	}
+	err = db.update(ctx, func(tx *sql.Tx) error { return f(ctx, tx) })
+	if err != nil {
+		s.suspect(err)
+		return fmt.Errorf("writing the history: %w", err)
+	}
+	return nil
+}
+
+// suspect looks at an error: is it one of a damaged file, that is set aside soon.
+func (s *Store) suspect(err error) {
+	if !damaged(err) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spoilt = true
+	signal(s.wake)
+	signal(s.hurry)
+}
+
+// load reads how far the history is, and what it may lack.
+func (d *database) load(ctx context.Context) (kept raftstore.Point, gaps []Gap, err error) {
+	var index, now int64
+	row := d.read.QueryRowContext(ctx, "SELECT log_index, now, cluster FROM upto")
+	if err := row.Scan(&index, &now, &kept.Cluster); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return kept, nil, fmt.Errorf("reading how far the history is: %w", err)
+	}
+	kept.Index, kept.Now = uint64(index), instant(now)
+	err = each(ctx, d.read, func(rows *sql.Rows) error {
+		var first, last int64
+		var g Gap
+		if err := rows.Scan(&first, &last, &g.Lost); err != nil {
+			return err
+		}
+		g.First, g.Last = instant(first), instant(last)
+		gaps = append(gaps, g)
+		return nil
+	}, "SELECT first, last, lost FROM gaps")
+	if err != nil {
+		return kept, nil, fmt.Errorf("reading what the history lacks: %w", err)
+	}
+	return kept, joined(gaps), nil
+}
+
+// each calls f with each row of an answer.
+func each(ctx context.Context, db *sql.DB, f func(*sql.Rows) error, query string, args ...any) (err error) {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

@@ -1,0 +1,72 @@
+package lead
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// A worker that comes back long after its run's end, with the acknowledgement lost, is
+// asked for the log as long as the history has the run, and is left waiting while that
+// can't be told.
+func TestResultOfRunThatHasLeftTheState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		time.Sleep(5 * time.Second)
+		kept, gone := state.RequestRunID(1, "kept"), state.RequestRunID(1, "gone")
+		key := func(id state.RunID) *agentv1.AttemptKey { return &agentv1.AttemptKey{RunId: id.String(), Attempt: 1} }
+		p.past.set(func(p *past) {
+			p.runs = map[state.RunID]*state.Run{kept: {ID: kept, Phase: state.Succeeded, Attempts: []state.Attempt{{Number: 1, Fence: 7, Worker: "w-1"}}}}
+			p.err = errors.New("the disk is broken")
+		})
+		p.hand.set(func() {
+			for _, id := range []state.RunID{kept, gone} {
+				p.hand.pending[name(key(id))] = &agentv1.Result{Key: key(id), Fence: 7, Outcome: agentv1.Outcome_OUTCOME_SUCCEEDED}
+			}
+		})
+		p.hand.connect()
+		time.Sleep(time.Second)
+		p.hand.set(func() {
+			if n := len(p.hand.acks); n != 0 {
+				t.Errorf("%d results are acknowledged although nobody could know of them", n)
+			}
+		})
+		p.past.set(func(p *past) { p.err = nil })
+		p.hand.disconnect()
+		p.hand.connect()
+		time.Sleep(time.Second)
+		p.hand.set(func() {
+			if k := name(key(kept)); p.hand.acks[k] != 1 || p.hand.unasked[k] {
+				t.Errorf("a run in the history: %d acks, its log unwanted: %v; want one, and wanted", p.hand.acks[k], p.hand.unasked[k])
+			}
+			if k := name(key(gone)); p.hand.acks[k] != 1 || !p.hand.unasked[k] {
+				t.Errorf("a run that is nowhere: %d acks, its log unwanted: %v; want one, and unwanted", p.hand.acks[k], p.hand.unasked[k])
+			}
+		})
+		p.close()
+	})
+}
+
+// While the history lags, nothing is forgotten, and all that is due once it has come.
+func TestNothingIsForgottenBeforeItIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		p.past.set(func(p *past) { p.lags = true })
+		p.hand.connect()
+		p.define(nil)
+		time.Sleep(30 * time.Hour) // a run each minute, kept for a day, a hundred of them
+		if n := len(p.runs()); n < 1700 {
+			t.Errorf("%d runs are left of 1800, and the history has none", n)
+		}
+		p.past.set(func(p *past) { p.lags = false })
+		time.Sleep(3 * time.Minute)
+		if n := len(p.runs()); n > 110 {
+			t.Errorf("%d runs are left, want about a hundred", n)
+		}
+		p.close()
+	})
+}
