@@ -161,12 +161,14 @@ func (s *Store) quick(ids map[string]bool) bool {
 // longer than it is sealed at. The turn is held.
 func (s *Store) pull(ctx context.Context, e *entry, answers map[string]have) error {
 	var failed error
+	var most int64 // what the one with the longest has
 	for _, id := range longestFirst(answers) {
 		info, _ := s.logs.Stat(e.key)
 		goal := answers[id].known
 		if info.Sealed {
 			goal = min(goal, info.Length)
 		}
+		most = max(most, goal)
 		if info.Known >= goal {
 			break
 		}
@@ -174,7 +176,9 @@ func (s *Store) pull(ctx context.Context, e *entry, answers map[string]have) err
 			failed = fmt.Errorf("pull log %v from %s: %w", e.key, id, err)
 			continue
 		}
-		failed = nil
+		if goal == most {
+			failed = nil
+		}
 	}
 	return failed
 }

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -169,4 +170,25 @@ func TestLacks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A log that was pulled from a primary with less than another one has, which can't be
+// read, is not all there is.
+func TestPulledFromTheShorterOne(t *testing.T) {
+	story(t, 3, func(t *testing.T, w *world) {
+		k := key(1)
+		w.write("b", k, 0, 1000)
+		a := w.nodes["a"]
+		if err := a.Remove(k); err != nil {
+			t.Fatal(err)
+		}
+		e := a.use(k)
+		defer a.leave(e)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := a.pull(ctx, e, map[string]have{"gone": {known: 1001}, "c": {known: 1000}}); err == nil {
+			t.Error("it says that it has all that there is")
+		}
+		w.holds("a", k, 1000)
+	})
 }
