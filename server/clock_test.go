@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,19 +55,56 @@ func TestSkew(t *testing.T) {
 	}
 }
 
+// odd is a leader whose clock may be wrong, and what is told of it.
+type odd struct {
+	mu     sync.Mutex // guards the following
+	known  map[string]peer.Primary
+	fails  error // of handing the leadership over
+	handed []string
+	log    bytes.Buffer
+}
+
+// is has the other clocks be like that, and handing over fail.
+func (o *odd) is(known map[string]peer.Primary, fails error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.known, o.fails = known, fails
+}
+
+// did returns to whom it handed over, and what it said.
+func (o *odd) did() (handed []string, said string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.handed), o.log.String()
+}
+
+func (o *odd) primaries() map[string]peer.Primary {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.known
+}
+
+func (o *odd) transfer(_ context.Context, id string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.handed = append(o.handed, id)
+	return o.fails
+}
+
+func (o *odd) Write(line []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.log.Write(line)
+}
+
 // A leader with a wrong clock hands the leadership over, unless it is put right
 // before, and says so when it can't.
 func TestClockWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		known, handed, fails := clocks(0, 0), []string{}, error(nil)
+		o := &odd{known: clocks(0, 0)}
 		c := &clockWatch{
-			self: "p1", primaries: func() map[string]peer.Primary { return known }, size: func() int { return 3 },
-			transfer: func(_ context.Context, id string) error {
-				handed = append(handed, id)
-				return fails
-			},
-			log: slog.New(slog.NewTextHandler(&log, nil)),
+			self: "p1", primaries: o.primaries, size: func() int { return 3 }, transfer: o.transfer,
+			log: slog.New(slog.NewTextHandler(o, nil)),
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -78,24 +117,24 @@ func TestClockWatch(t *testing.T) {
 			synctest.Wait()
 		}
 		pass(time.Hour)
-		known = clocks(3*time.Second, 3*time.Second)
+		o.is(clocks(3*time.Second, 3*time.Second), nil)
 		pass((clockLooks - 1) * clockEvery)
-		known = clocks(time.Second, time.Second)
+		o.is(clocks(time.Second, time.Second), nil)
 		pass(time.Hour)
-		if len(handed) != 0 || log.Len() != 0 {
-			t.Errorf("it handed over to %v with a clock that is right by now, and said:\n%s", handed, &log)
+		if handed, said := o.did(); len(handed) != 0 || said != "" {
+			t.Errorf("it handed over to %v with a clock that is right by now, and said:\n%s", handed, said)
 		}
-		known, fails = clocks(-time.Hour, -time.Hour), errors.New("nobody is there")
+		o.is(clocks(-time.Hour, -time.Hour), errors.New("nobody is there"))
 		pass(clockLooks * clockEvery)
-		if len(handed) != 1 || handed[0] != "p2" || !strings.Contains(log.String(), "see to NTP") || !strings.Contains(log.String(), "nobody is there") {
-			t.Errorf("it handed over to %v, and said:\n%s", handed, &log)
+		if handed, said := o.did(); !slices.Equal(handed, []string{"p2"}) || !strings.Contains(said, "see to NTP") || !strings.Contains(said, "nobody is there") {
+			t.Errorf("it handed over to %v, and said:\n%s", handed, said)
 		}
 		pass(clockRest)
-		if len(handed) != 1 {
+		if handed, _ := o.did(); len(handed) != 1 {
 			t.Errorf("it tried %d times within a minute", len(handed))
 		}
 		pass(clockRest)
-		if len(handed) != 2 {
+		if handed, _ := o.did(); len(handed) != 2 {
 			t.Errorf("it tried %d times within two minutes, want 2", len(handed))
 		}
 		stop()
