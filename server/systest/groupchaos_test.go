@@ -236,6 +236,10 @@ func (c *groupChaos) copyOf(k *worker) {
 		return
 	}
 	k.end()
+	if len(k.host.Running()) > 0 || len(k.spooled()) > 0 {
+		k.start() // twins that both know of an attempt tell different ends of it, and neither lies
+		return
+	}
 	clone := k.clone(fmt.Sprint(k.name, "-copy-", c.did["a worker is cloned"]))
 	c.cloned = map[string]*worker{k.name: clone}
 	k.start()
