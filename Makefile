@@ -7,6 +7,7 @@ SHELL       := bash
 TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
 MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
 E2E     := ./server/systest/e2e ./server/systest/natlab
+LONG    := ./server/systest ./server/schedule ./raftstore
 COUNTS  := bin/.counts
 # To set: how long each fuzz target runs, how many worlds are simulated for how
 # many of their hours, and the revision whose .proto files the present ones must
@@ -28,7 +29,9 @@ build: ## the programs, into ./bin
 dev: build ## a whole schedd on this machine, with a few jobs to look at
 	bin/schedd dev --demo
 
-check: tools build ## all that CI runs: format, lint, generated code, tests with -race, simulation, mutants, end to end
+# The race detector takes ten times as long, so it is given the short form of the
+# tests that have one; those are told whole without it.
+check: tools build ## all that CI runs: format, lint, generated code, tests with -race, stories, simulation, mutants, end to end
 	@echo "== format"
 	bin/golangci-lint fmt --diff
 	bin/buf format --diff --exit-code
@@ -43,7 +46,9 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(generated)
 	@echo "== tests"
 	@rm -f $(COUNTS)
-	@$(race); go test -v $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 30m ./... 2>&1 | $(summary)
+	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 30m ./... 2>&1 | $(summary)
+	@echo "== stories"
+	@go test -v -timeout 20m $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
 	@$(MAKE) --no-print-directory sim
 	@echo "== mutants"
