@@ -32,7 +32,7 @@ const (
 	// within seconds: a worker that is cut again and again waits longer each time.
 	restartWithin = 15 * time.Second
 	// againWithin is from the end of a fault to when all is well.
-	againWithin = 10 * time.Second
+	againWithin = 20 * time.Second
 	slack       = 2
 )
 
