@@ -50,10 +50,10 @@ func (m *Member) Removed() bool {
 }
 
 // placed tells whether this primary is in the group, and whether at its address, as
-// far as it knows.
+// far as it knows. One that has no port for others is nowhere else.
 func (m *Member) placed() (there, placed bool) {
 	address := m.recorded(m.Self.ID)
-	return address != "", address == m.Self.Address
+	return address != "", address == m.Self.Address || m.Self.Address == ""
 }
 
 // recorded returns where the group has the primary of that id, as far as this one

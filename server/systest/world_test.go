@@ -328,6 +328,13 @@ func (l *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// after returns what came after the first n lines, in a story that is not long.
+func (l *tail) after(n int) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.lines[n:])
+}
+
 func (l *tail) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
