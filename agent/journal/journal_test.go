@@ -216,8 +216,10 @@ func TestCompactionOnARealDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		written += 100 << 10
+		// Appends don't wait for a rewrite, so on a slow disk all of them could
+		// be in before it ends, and nothing would be left to start another.
+		j.wg.Wait()
 	}
-	j.wg.Wait()
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
