@@ -163,6 +163,21 @@ func trusted(f *os.File) error {
 	return nil
 }
 
+// unsaid finds the rules that say nothing, as a list does whose lines were all made
+// comments: to YAML that is the same as no rule, and allows everything.
+func unsaid(text []byte) (faults []error) {
+	var rules map[string]yaml.Node
+	if err := yaml.Unmarshal(text, &rules); err != nil {
+		return []error{err}
+	}
+	for key, value := range rules {
+		if value.Tag == "!!null" {
+			faults = append(faults, fmt.Errorf("%s: it says nothing: write [] to allow none, or leave the line out to allow any", key))
+		}
+	}
+	return faults
+}
+
 // parse reads the text of a policy. What it does not know is an error: a rule with a
 // misspelt name would forbid nothing.
 func parse(text []byte) (Policy, error) {
@@ -176,7 +191,7 @@ func parse(text []byte) (Policy, error) {
 		return Policy{}, errors.New("there is a second document in it, which would not count: leave one")
 	}
 	p := Policy{Users: f.Users, DefaultUser: f.DefaultUser, Programs: f.Programs, Env: f.Env}
-	var faults []error
+	faults := unsaid(text)
 	if f.MaxTimeout != "" {
 		d, err := time.ParseDuration(f.MaxTimeout)
 		if err != nil || d <= 0 {

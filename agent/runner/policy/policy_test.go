@@ -3,6 +3,7 @@ package policy_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,9 @@ func TestUnreadable(t *testing.T) {
 		"max_timeout: -1h":             "no duration",
 		"users: []\n---\nusers: ['*']": "second document",
 		"users: [a":                    "line 1",
+		"programs:\n#  - /bin/x":       "programs: it says nothing",
+		"users: ~":                     "users: it says nothing",
+		"max_timeout:":                 "max_timeout: it says nothing",
 	} {
 		name := write(t, text, 0o600)
 		if _, err := policy.Read(name); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), name) {
@@ -101,4 +105,39 @@ func TestChecks(t *testing.T) {
 			t.Errorf("of %v it makes %v", asked, got)
 		}
 	}
+}
+
+// Whatever is in the file: it is refused, or what it says is what is checked.
+func FuzzPolicy(f *testing.F) {
+	f.Add("users: [report, 'app-*']\ndefault_user: jobs\nprograms: [/usr/local/bin/*]\nenv: []\nmax_timeout: 1h30m\n")
+	f.Add("users: []\n")
+	f.Add("programs:\n  - '/[a-z]*/\\*'\n")
+	f.Add("users: &a [x]\nenv: *a\n")
+	f.Add("users:\n")
+	name := filepath.Join(f.TempDir(), "policy.yaml")
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := policy.Read(name)
+		if err != nil {
+			return
+		}
+		for key, patterns := range map[string][]string{"users": p.Users, "programs": p.Programs, "env": p.Env} {
+			if patterns == nil && strings.HasPrefix(text, key+":") {
+				t.Errorf("%s stands in it and forbids nothing:\n%s", key, text)
+			}
+		}
+		if p.MaxTimeout < 0 || p.MaxTimeout > 0 && (p.Timeout(0) != p.MaxTimeout || p.Timeout(p.MaxTimeout+1) != p.MaxTimeout) {
+			t.Errorf("with at most %v nothing becomes %v", p.MaxTimeout, p.Timeout(0))
+		}
+		if err := p.CheckUser("nobody of that name"); err == nil && p.Users != nil && !slices.ContainsFunc(p.Users, mayBeMany) && p.DefaultUser != "nobody of that name" {
+			t.Errorf("anybody is let in by %q", p.Users)
+		}
+	})
+}
+
+// mayBeMany reports whether a pattern may stand for a name that is not written in it.
+func mayBeMany(pattern string) bool {
+	return strings.ContainsAny(pattern, `*?[\`) || pattern == "nobody of that name"
 }
