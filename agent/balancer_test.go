@@ -11,7 +11,7 @@ import (
 // balancer is a load balancer that knows bytes and nothing else, in front of
 // gateways of which some may be dead.
 type balancer struct {
-	backends []*gateway    // in turn; nil is a host that is gone
+	backends []*gateway    // in turn; nil is a host that is gone. See put
 	hang     bool          // it takes connections to a dead one and keeps them; else it closes them
 	idle     time.Duration // cuts connections on which nothing came for so long; 0: it does not
 	age      time.Duration // cuts connections of this age; 0: it does not
@@ -39,6 +39,13 @@ func (b *balancer) dial(ctx context.Context, addr string) (net.Conn, error) {
 		return here, nil
 	}
 	return here, there.Close()
+}
+
+// put has the balancer use another gateway in the place of one, nil for none.
+func (b *balancer) put(at int, g *gateway) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.backends[at] = g
 }
 
 // line is a connection through the balancer, as the worker has it.

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/schedd/schedd/agent/runner/fakerunner"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
 )
 
 // A stream that reaches its age has a successor before it ends, and nobody
@@ -105,20 +107,72 @@ func TestDrainAndMove(t *testing.T) {
 	})
 }
 
-// A gateway that sends every worker away as soon as it comes is not asked without
-// end.
-func TestMoveInCircles(t *testing.T) {
+// Primaries are restarted one after the other within seconds, twice. Their worker is
+// asked away each time, and has not been anywhere for long: that is no reason to
+// wait, and it is never without a session.
+func TestRollingRestart(t *testing.T) {
 	story(t, polite, nil, func(w *world) {
+		primaries := []*gateway{w.gateway, newGateway(w.T, polite), newGateway(w.T, polite)}
+		defer primaries[1].close()
+		defer primaries[2].close()
+		b := w.behind(&balancer{backends: slices.Clone(primaries)})
 		w.start()
-		begun := time.Now()
-		for time.Since(begun) < 10*time.Minute {
-			w.gateway.last().send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{Move: &agentv1.Move{Reason: "go away"}}})
-			w.wait(100 * time.Millisecond)
-		}
-		if n := len(w.gateway.visits()); n < 10 || n > 150 {
-			t.Errorf("%d sessions in 10 minutes, want one each 15 s on average", n)
+		last := w.gateway.last()
+		for round := range 2 * len(primaries) {
+			w.wait(3 * time.Second)
+			asked, at := time.Now(), slices.Index(primaries, last.gateway)
+			b.put(at, nil) // it is about to stop, and takes nobody
+			last.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Drain{Drain: &agentv1.Drain{}}})
+			w.wait(wire.BackoffBase)
+			next := newest(primaries)
+			if next == last {
+				w.Fatalf("restart %d: no other session %v after the worker was asked to leave", round+1, time.Since(asked))
+			}
+			if over := last.over(); over.IsZero() || over.Before(next.begun) {
+				t.Errorf("restart %d: a session began at %v, the one before ended at %v", round+1, next.begun, over)
+			}
+			b.put(at, primaries[at])
+			last = next
 		}
 	})
+}
+
+// newest returns the session that began last.
+func newest(gateways []*gateway) *visit {
+	var last *visit
+	for _, g := range gateways {
+		for _, v := range g.visits() {
+			if last == nil || v.hello.GetSessionEpoch() > last.hello.GetSessionEpoch() {
+				last = v
+			}
+		}
+	}
+	return last
+}
+
+// A gateway that sends every worker away as soon as it comes is not asked without
+// end, whether it waits until the worker has gone or not.
+func TestMoveInCircles(t *testing.T) {
+	for _, cuts := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cuts %v", cuts), func(t *testing.T) {
+			story(t, polite, nil, func(w *world) {
+				w.start()
+				begun, told := time.Now(), (*visit)(nil)
+				for time.Since(begun) < 10*time.Minute {
+					v := w.gateway.last()
+					v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Move{Move: &agentv1.Move{Reason: "go away"}}})
+					if cuts && v != told {
+						v.hangUp()
+					}
+					told = v
+					w.wait(100 * time.Millisecond)
+				}
+				if n := len(w.gateway.visits()); n < 10 || n > 60 {
+					t.Errorf("%d sessions in 10 minutes, want one each 15 s on average, after some at once", n)
+				}
+			})
+		})
+	}
 }
 
 // A gateway that says nothing for 45 s is dead, even though the connection is in

@@ -37,6 +37,7 @@ type talker struct {
 	refusals int           // the last of these, those with a status that may be meant
 	late     int           // tries in a row that took too long
 	took     time.Duration // to open the last session
+	moves    moves
 	rhythm   rhythm
 }
 
@@ -199,16 +200,17 @@ func (k *talker) noteCut(age time.Duration) {
 	}
 }
 
-// succeed makes way for the successor of c: at once, unless c is so young that
-// this could go round and round.
+// succeed makes way for the successor of c, which was asked for. What was asked for
+// is no failure, however young c is, and none of those before it count any more; only
+// who is sent round and round waits.
 func (k *talker) succeed(ctx context.Context, c *conversation, reason string) *conversation {
-	k.log.Info("replacing the session", "server", c.where, "reason", reason)
-	k.outlived(c)
-	if k.failures == 0 && time.Since(c.begun) >= wire.BackoffReset {
+	k.failures = 0
+	wait := wire.Spread(k.moves.next(time.Now()), wire.StreamLifeSpread, rand.Float64())
+	k.log.Info("replacing the session", "server", c.where, "reason", reason, "wait", wait)
+	if wait == 0 {
 		return c
 	}
-	k.failures++
-	return k.rest(ctx, c, wire.Backoff(k.failures, rand.Float64()))
+	return k.rest(ctx, c, wait)
 }
 
 // outlived forgets failures before a session that was a good one.
