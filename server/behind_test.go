@@ -11,7 +11,7 @@ func TestNotReadyWithoutAGroup(t *testing.T) {
 	c := localConfig(t)
 	c.Cluster.Join = "127.0.0.1:1" // nobody is there
 	s := start(t, c)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if strings.Contains(s.unready(), "start one of them with --bootstrap-expect") {
 			return
 		}

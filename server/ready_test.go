@@ -85,7 +85,7 @@ func TestStatusWhileJoining(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, err := schedv1.NewClusterServiceClient(conn).GetStatus(ctx, &schedv1.GetStatusRequest{})
 	if err != nil || r.GetStatus().GetLeaderId() != "" || len(r.GetStatus().GetPrimaries()) != 0 {

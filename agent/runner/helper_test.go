@@ -21,7 +21,7 @@ import (
 
 // patience is how long a test waits for what must come. It decides nothing but
 // how soon a broken test gives up.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 var serial atomic.Int64
 

@@ -161,7 +161,7 @@ func (n lan) start(t *testing.T, id string, key []byte) *primary {
 }
 
 // patience bounds what is expected to work, or to fail, at once.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // call asks the primary at an address how it is.
 func (p *primary) call(t *testing.T, address string) error {

@@ -11,15 +11,22 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/proto/settings"
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/server"
 )
+
+// patience is how long a test waits for what has to happen. It is no measure of
+// anything: only what is broken takes as long.
+const patience = 2 * time.Minute
 
 // primary is one that runs in this process.
 type primary struct {
@@ -61,23 +68,33 @@ func start(t *testing.T, dir string) *primary {
 	return p
 }
 
+// ask calls until the primary can answer: one that has just started may take longer
+// to lead, on a slow disk, than a call waits for that.
+func ask[Q, A any](p *primary, call func(context.Context, Q, ...grpc.CallOption) (A, error), q Q) A {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	defer cancel()
+	for {
+		a, err := call(ctx, q, grpc.WaitForReady(true))
+		switch {
+		case err == nil:
+			return a
+		case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
+			p.Fatal(err)
+		}
+	}
+}
+
 func (p *primary) put(name string) {
 	p.Helper()
-	_, err := p.jobs.PutJob(p.Context(), &schedv1.PutJobRequest{Job: &schedv1.Job{Name: name, Task: script("true")}})
-	if err != nil {
-		p.Fatal(err)
-	}
+	ask(p, p.jobs.PutJob, &schedv1.PutJobRequest{Job: &schedv1.Job{Name: name, Task: script("true")}})
 }
 
 // has returns the names of the jobs that there are.
 func (p *primary) has() string {
 	p.Helper()
-	r, err := p.jobs.ListJobs(p.Context(), &schedv1.ListJobsRequest{})
-	if err != nil {
-		p.Fatal(err)
-	}
 	var names []string
-	for _, j := range r.GetJobs() {
+	for _, j := range ask(p, p.jobs.ListJobs, &schedv1.ListJobsRequest{}).GetJobs() {
 		names = append(names, j.GetName())
 	}
 	return strings.Join(names, " ")
@@ -130,9 +147,7 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("left behind is %v, %v", left, err)
 	}
 
-	if _, err := p.jobs.DeleteJob(t.Context(), &schedv1.DeleteJobRequest{Name: "two"}); err != nil {
-		t.Fatal(err)
-	}
+	ask(p, p.jobs.DeleteJob, &schedv1.DeleteJobRequest{Name: "two"})
 	p.put("four")
 	says(t, 0, []string{"restored " + file, "3 jobs"}, "snapshot", "restore", "--server", p.addr, file)
 	if is := p.has(); is != "one three two" {
