@@ -26,7 +26,8 @@
 //
 // When the runner is stopped, the agent stops too: then what runs is asked to end
 // and killed after its job's grace; its outcome is INTERRUPTED, since neither the
-// job nor the leader wanted that. Without a runner of its own, as in schedd dev,
+// job nor the leader wanted that. Then logs get the same seconds as results, for
+// there may be no next agent. Without a runner of its own, as in schedd dev,
 // each stop of the agent is such a one.
 package agent
 
@@ -47,7 +48,8 @@ import (
 )
 
 const (
-	// lastWords is how long results get to arrive when the worker stops.
+	// lastWords is how long results get to arrive when the worker stops, and logs if
+	// the runner stops as well.
 	lastWords = 10 * time.Second
 	// overtime is what a process gets beyond its grace to be gone after KILL.
 	overtime = 15 * time.Second
@@ -159,7 +161,7 @@ func live(ctx context.Context, t *table, w *ways, leave func()) {
 	if w.connected() {
 		wait, cancel = context.WithTimeout(talk, lastWords)
 		if !t.awaitAcks(wait) {
-			t.log.Warn("not all results are on record yet; the next start tells them again")
+			t.log.Warn("not all results are on record, or not all output is shipped; the next start sees to it")
 		}
 		cancel()
 	}

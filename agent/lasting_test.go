@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -143,6 +144,39 @@ func TestRunnerIsStopped(t *testing.T) {
 		w.startsOf("r3", 0)
 		w.nothingLeft()
 	})
+}
+
+// Whoever stops a worker for good may remove its host: what its jobs have written goes
+// with the results, if the gateway takes it within some seconds.
+func TestOutputIsShippedBeforeTheEnd(t *testing.T) {
+	output := text(50_000)
+	does := forever
+	does.Output = []fakerunner.Chunk{{Data: output}}
+	for _, taken := range []bool{true, false} {
+		t.Run(fmt.Sprintf("taken %v", taken), func(t *testing.T) {
+			m := polite
+			m.logError = "no space left"
+			story(t, m, map[string]fakerunner.Behaviour{"r1": does}, func(w *world) {
+				one := w.start()
+				w.gateway.last().launch(launchOf("r1"))
+				w.wait(time.Second)
+				stopped := time.Now()
+				w.host.Stop()
+				w.wait(time.Second)
+				w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker was stopped")
+				if taken {
+					w.gateway.behave(func(m *manners) { m.logError = "" })
+				}
+				one.wg.Wait()
+				if got := w.gateway.log("r1"); taken && got != string(output) {
+					t.Errorf("%d of %d bytes of the log arrived", len(got), len(output))
+				}
+				if took := time.Since(stopped); took > 11*time.Second {
+					t.Errorf("the worker ended %v after it was stopped", took)
+				}
+			})
+		})
+	}
 }
 
 // A data directory is restored from a copy that is too old. What runs and is not in

@@ -171,7 +171,7 @@ func (t *table) awaitRelease(a *attempt) bool {
 		case <-a.released:
 			return true
 		case <-t.closing:
-			return false
+			return isClosed(a.released)
 		case <-again.C:
 			t.keepExit(a, a.result)
 		}
@@ -237,5 +237,6 @@ func (t *table) LogDurable(k session.Key, durable int64) {
 			a.log.Acknowledge(durable)
 		}
 		a.releaseLocked()
+		wake(t.changed)
 	}
 }

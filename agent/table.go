@@ -303,11 +303,13 @@ func (t *table) awaitEnds(ctx context.Context) bool {
 	return t.await(ctx, func() bool { return t.open == 0 })
 }
 
-// awaitAcks waits until all results are on record.
+// awaitAcks waits until all results are on record; and, unless the runner lasts and
+// with it what runs, until nobody needs the logs here any more: there may be no next
+// agent to ship them.
 func (t *table) awaitAcks(ctx context.Context) bool {
 	return t.await(ctx, func() bool {
 		for a := range maps.Values(t.attempts) {
-			if a.result != nil && !a.acked {
+			if a.result != nil && (!a.acked || !t.leaving && a.shippingLocked()) {
 				return false
 			}
 		}
