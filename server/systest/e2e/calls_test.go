@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -14,11 +15,29 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
+
+// again makes a call until the primary is able to answer it: while its disk is slow, or
+// it has just started, it says that it can't at the moment. Each call can be repeated;
+// see run.
+func again(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	wait := time.NewTicker(look)
+	defer wait.Stop()
+	for {
+		err := call(ctx, method, req, reply, cc, opts...)
+		if status.Code(err) != codes.Unavailable || ctx.Err() != nil {
+			return err
+		}
+		<-wait.C
+	}
+}
 
 // put defines a job.
 func (p *primary) put(t *testing.T, j *schedv1.Job) *schedv1.Job {
@@ -46,7 +65,7 @@ func violations(err error) map[string]string {
 // run runs a job by hand.
 func (p *primary) run(t *testing.T, job string) *schedv1.Run {
 	t.Helper()
-	resp, err := p.jobs.RunJob(t.Context(), &schedv1.RunJobRequest{Name: job})
+	resp, err := p.jobs.RunJob(t.Context(), &schedv1.RunJobRequest{Name: job, RequestId: rand.Text()})
 	if err != nil {
 		t.Fatalf("run job %s: %v", job, err)
 	}

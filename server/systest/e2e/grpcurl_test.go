@@ -32,7 +32,13 @@ func (c curl) call(t *testing.T, data string, args ...string) result {
 	if data != "" {
 		argv = append(argv, "-d", data)
 	}
-	return command(t, nil, append(append(argv, c.addr), args...)...)
+	argv = append(append(argv, c.addr), args...)
+	var r result
+	await(t, "grpcurl is answered", func() (bool, any) {
+		r = command(t, nil, argv...)
+		return r.code == 0 || !strings.Contains(r.err, "Code: Unavailable"), r.err // it can't at the moment
+	})
+	return r
 }
 
 // ok makes a call that has to succeed, and returns what it printed.

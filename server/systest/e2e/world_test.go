@@ -48,7 +48,7 @@ func newPrimary(t *testing.T) *primary {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+p.api,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(params), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+		grpc.WithConnectParams(params), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)), grpc.WithUnaryInterceptor(again))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,14 +350,17 @@ func (w *world) marked(name string, task *schedv1.Task) *schedv1.Job {
 	return &schedv1.Job{Name: name, Task: task, Policy: &schedv1.Policy{Overlap: schedv1.Overlap_OVERLAP_ALLOW}}
 }
 
-// every makes a job run on an interval.
+// every makes a job run on an interval, and leave nothing out: a slow machine may take
+// more than a minute to decide, and then only the latest would count.
 func every(j *schedv1.Job, d time.Duration) *schedv1.Job {
+	j.Policy.CatchUp = schedv1.CatchUp_CATCH_UP_ALL
 	j.Triggers = append(j.Triggers, &schedv1.Trigger{When: &schedv1.Trigger_Every{Every: &schedv1.Every{Interval: durationpb.New(d)}}})
 	return j
 }
 
-// cron makes a job run by a calendar.
+// cron makes a job run by a calendar; see every.
 func cron(j *schedv1.Job, expression string) *schedv1.Job {
+	j.Policy.CatchUp = schedv1.CatchUp_CATCH_UP_ALL
 	j.Triggers = append(j.Triggers, &schedv1.Trigger{When: &schedv1.Trigger_Cron{Cron: &schedv1.Cron{Expression: expression}}})
 	return j
 }
