@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -37,7 +36,7 @@ func askOne(t *testing.T, what string, of []*primary, call func(context.Context,
 			if !of[i].running() {
 				continue
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), callWithin)
 			err := call(ctx, of[i])
 			cancel()
 			switch status.Code(err) {
@@ -286,7 +285,7 @@ func (l *lab) lead(t *testing.T, to *primary) {
 		if now == to {
 			return true, nil
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), callWithin)
 		defer cancel()
 		_, err := now.cluster.TransferLeadership(ctx, &schedv1.TransferLeadershipRequest{Id: to.id})
 		return false, err

@@ -85,6 +85,8 @@ func (l *lab) newStory(t *testing.T, w *worker) *story {
 	s := &story{job: fmt.Sprintf("tick-%s-%.50s", w.name, name)}
 	j := l.script(s.job, w, tell)
 	j.Triggers = eachSecond
+	// Where the machine stands still for a minute, only the latest would count.
+	j.Policy.CatchUp = schedv1.CatchUp_CATCH_UP_ALL
 	l.put(t, j)
 	return s
 }

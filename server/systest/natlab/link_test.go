@@ -24,8 +24,8 @@ const (
 	cancelWithin = 150 * time.Millisecond
 	// cancelSlack is how much longer than promised, or than on the idle link of the
 	// same run if that is worse, it may take before the test fails: what the machine
-	// itself is late by comes on top of both. Output that is sent without credit
-	// fills the link's queues, and makes it far more.
+	// itself is late by comes on top of both, see steps. Output that is sent without
+	// credit fills the link's queues, and makes it far more.
 	cancelSlack = 150 * time.Millisecond
 	// recordSlack is the same for the end on record, which waits for disks that other
 	// tests keep busy.
@@ -64,11 +64,11 @@ func slowLink(t *testing.T, l *lab) {
 		idle, busy []time.Duration
 		slack      time.Duration
 	}{{"signalled", idle.signalled, busy.signalled, cancelSlack}, {"on record", idle.recorded, busy.recorded, recordSlack}} {
-		p99 := percentile(m.busy, 99)
-		measured(t, "10 Mbit/s, 20 ms, log flood at %.2f MB/s: a cancelled run is %s after p50 %v, p99 %v (promised p99: %v); idle link: p50 %v, p99 %v",
-			speed/1e6, m.what, percentile(m.busy, 50), p99, cancelWithin, percentile(m.idle, 50), percentile(m.idle, 99))
-		if p99 > m.slack+max(cancelWithin, percentile(m.idle, 99)) {
-			t.Errorf("cancelling takes %v", p99)
+		p99, worst := percentile(m.busy, 99), machine.worst(start, time.Now())
+		measured(t, "10 Mbit/s, 20 ms, log flood at %.2f MB/s: a cancelled run is %s after p50 %v, p99 %v (promised p99: %v); idle link: p50 %v, p99 %v; the machine's longest step: %v",
+			speed/1e6, m.what, percentile(m.busy, 50), p99, cancelWithin, percentile(m.idle, 50), percentile(m.idle, 99), worst.Round(time.Millisecond))
+		if limit := m.slack + max(cancelWithin, percentile(m.idle, 99)) + steps*worst; p99 > limit {
+			t.Errorf("cancelling takes %v; more than %v is too long even here", p99, limit)
 		}
 	}
 
@@ -116,7 +116,8 @@ func (l *lab) shipped(t *testing.T, r *schedv1.Run) int64 {
 // and to the end on record.
 type latencies struct{ signalled, recorded []time.Duration }
 
-// cancelMany cancels runs of the victim, one after the other.
+// cancelMany cancels runs of the victim, one after the other. What it can't measure,
+// since a primary was not able to answer at that moment, does not count.
 func (l *lab) cancelMany(t *testing.T, request string) (m latencies) {
 	t.Helper()
 	var runs []*schedv1.Run
@@ -126,26 +127,53 @@ func (l *lab) cancelMany(t *testing.T, request string) (m latencies) {
 	for _, r := range runs {
 		l.awaitRunning(t, r)
 	}
+	for len(runs) > 0 {
+		done, err := l.cancelSome(t, runs, &m)
+		runs = runs[done:]
+		if err != nil {
+			measured(t, "a run was cancelled that does not count: %v", err)
+			r := runs[0]
+			l.ask(t, "cancel a run", func(ctx context.Context, p *primary) error {
+				_, err := p.runs.CancelRun(ctx, &schedv1.CancelRunRequest{Id: r.GetId(), Note: "once more"})
+				return err
+			})
+			l.awaitRun(t, r, "has ended", over)
+			runs = runs[1:]
+		}
+	}
+	if n := len(m.signalled); n < cancels/2 {
+		t.Fatalf("%d of %d runs could be measured", n, cancels)
+	}
+	return m
+}
+
+// cancelSome cancels runs through the leader until one can't be, and returns how many
+// of them it has measured.
+func (l *lab) cancelSome(t *testing.T, runs []*schedv1.Run, m *latencies) (done int, err error) {
+	t.Helper()
 	p := l.leader(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	watch, err := p.runs.WatchRuns(ctx, &schedv1.WatchRunsRequest{Filter: "job=victim", ChangesOnly: true})
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
-	for _, r := range runs {
+	if _, err := watch.Recv(); err != nil { // from now on no change is missed
+		return 0, err
+	}
+	for i, r := range runs {
 		start := time.Now()
 		if _, err := p.runs.CancelRun(ctx, &schedv1.CancelRunRequest{Id: r.GetId(), Note: "how long does it take?"}); err != nil {
-			t.Fatalf("cancel a run: %v", err)
+			return i, err
 		}
 		for ended := false; !ended; {
 			change, err := watch.Recv()
 			if err != nil {
-				t.Fatalf("watch a run that was cancelled: %v", err)
+				return i, err
 			}
 			ended = change.GetRun().GetId() == r.GetId() && over(change.GetRun())
 		}
-		m.recorded = append(m.recorded, time.Since(start))
+		recorded := time.Since(start)
 		text, err := os.ReadFile(l.file + "." + r.GetId())
 		if err != nil {
 			t.Fatalf("the process of a cancelled run wrote nothing: %v", err)
@@ -154,9 +182,9 @@ func (l *lab) cancelMany(t *testing.T, request string) (m latencies) {
 		if err != nil {
 			t.Fatalf("the process of a cancelled run wrote %q: %v", text, err)
 		}
-		m.signalled = append(m.signalled, at.Sub(start))
+		m.recorded, m.signalled = append(m.recorded, recorded), append(m.signalled, at.Sub(start))
 	}
-	return m
+	return len(runs), nil
 }
 
 // percentile is what so many of a hundred stay within.

@@ -3,6 +3,7 @@
 package natlab_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -16,7 +17,9 @@ import (
 const (
 	// patience is how long a test waits for what has to happen. It is no measure
 	// of anything: only a program that is broken takes as long.
-	patience = 90 * time.Second
+	patience = 4 * time.Minute
+	// callWithin is how long one of the tests' own calls may take before they try again.
+	callWithin = 10 * time.Second
 	// look is how often a test looks for what no stream tells it.
 	look = 100 * time.Millisecond
 )
@@ -34,7 +37,16 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	sweep()
-	os.Exit(m.Run())
+	ctx, quit := context.WithCancel(context.Background())
+	watched := make(chan error, 1)
+	go func() { watched <- machine.watch(ctx) }()
+	code := m.Run()
+	quit()
+	if err := <-watched; err != nil {
+		fmt.Fprintln(os.Stderr, "natlab: look how slow the machine is:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // needs skips a test that can't run here, and says what it would need. Where

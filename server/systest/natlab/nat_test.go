@@ -19,7 +19,7 @@ import (
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
 
-// What is promised, and the slack that a busy machine gets before a test fails.
+// What is promised. What a busy machine gets on top is in strain_test.go.
 const (
 	onlineWithin = 5 * time.Second // from the start of a worker
 	fireWithin   = 3 * time.Second // how late the next fire may be after the leader was killed
@@ -28,12 +28,12 @@ const (
 	// next session: keepalive's 30 s and a redial, for the connection may end just after
 	// something was heard.
 	noticedWithin = 35 * time.Second
-	// restartWithin is how late a fire may be while primary after primary is restarted
-	// within seconds: a worker that is cut again and again waits longer each time.
-	restartWithin = 15 * time.Second
+	// restartWithin is how late a fire may be while primary after primary is restarted:
+	// a worker has another session before it leaves one, and the leadership is handed
+	// over.
+	restartWithin = 3 * time.Second
 	// againWithin is from the end of a fault to when all is well.
 	againWithin = 20 * time.Second
-	slack       = 2
 )
 
 // halt is for how long a machine stands still.
@@ -132,11 +132,7 @@ func online(t *testing.T, l *lab) {
 	}
 	for w, at := range started {
 		l.online(t, w, 0)
-		took := time.Since(at)
-		measured(t, "worker %s online after %v (promised: %v)", w.name, took.Round(time.Millisecond), onlineWithin)
-		if took > slack*onlineWithin {
-			t.Errorf("worker %s is online after %v", w.name, took)
-		}
+		promised(t, "worker "+w.name+" online after", at, time.Since(at), onlineWithin)
 	}
 	a, b := l.both(t)
 	for _, w := range []*schedv1.Worker{a, b} {
@@ -156,14 +152,15 @@ func online(t *testing.T, l *lab) {
 // Nothing happens for many idle timeouts, and the workers are still there, and
 // start at once what is due.
 func staysOnline(t *testing.T, l *lab) {
+	start := time.Now()
 	seen := l.watch(t, silence)
 	for name, n := range seen.sessions {
 		measured(t, "worker %s needed %d sessions for %v of silence, at an idle timeout of %v", name, len(n), silence, idle)
-		if len(n) != 1 {
+		if len(n) != 1 && uncut(t, start) {
 			t.Errorf("worker %s was cut while nothing happened: its sessions were %x", name, slices.Sorted(maps.Keys(n)))
 		}
 	}
-	start := time.Now()
+	start = time.Now()
 	a, b := l.ticking(t, func() { pass(t, 10*time.Second) })
 	for _, s := range []*story{a, b} {
 		measured(t, "%s: %d ticks, %v", s.job, len(s.runs), s.late(start))
@@ -220,7 +217,7 @@ func leaderIsKilled(t *testing.T, l *lab) {
 		l.revive(t, leader)
 	})
 	for name := range before {
-		if before[name] != after[name] {
+		if before[name] != after[name] && uncut(t, killed) {
 			t.Errorf("worker %s was cut: it had session %x, and then %x", name, before[name], after[name])
 		}
 	}
@@ -233,10 +230,8 @@ func leaderIsKilled(t *testing.T, l *lab) {
 func inTime(t *testing.T, s *story, since time.Time, within time.Duration) {
 	t.Helper()
 	late := s.late(since)
-	measured(t, "%s: %v (promised: %v)", s.job, late, within)
-	if late.ran > slack*within {
-		t.Errorf("a tick of %s ran %v late", s.job, late.ran)
-	}
+	measured(t, "%s: %v", s.job, late)
+	promised(t, "a tick of "+s.job+" ran late by", since, late.ran, within)
 }
 
 // lonelyLeader makes a primary the leader that holds no session, if there is
@@ -269,11 +264,7 @@ func gatewayIsKilled(t *testing.T, l *lab) {
 		killed := time.Now()
 		gateway.kill()
 		back := l.online(t, l.a, held.GetSessionEpoch())
-		took := time.Since(killed)
-		measured(t, "gateway %s killed: worker back at %s after %v (promised: %v)", gateway.id, back.GetGateway(), took.Round(time.Millisecond), backWithin)
-		if took > slack*backWithin {
-			t.Errorf("the worker is back after %v", took)
-		}
+		promised(t, fmt.Sprintf("gateway %s killed: worker back at %s after", gateway.id, back.GetGateway()), killed, time.Since(killed), backWithin)
 		if back.GetGateway() == gateway.id {
 			t.Errorf("the worker is back at a primary that is dead: %v", back)
 		}
@@ -297,11 +288,7 @@ func balancerRestarts(t *testing.T, l *lab) {
 		l.balancer.start(t)
 		l.online(t, l.a, a.GetSessionEpoch())
 		l.online(t, l.b, b.GetSessionEpoch())
-		took := time.Since(start)
-		measured(t, "load balancer restarted: workers back after %v (promised: %v)", took.Round(time.Millisecond), backWithin)
-		if took > slack*backWithin {
-			t.Errorf("the workers are back after %v", took)
-		}
+		promised(t, "load balancer restarted: workers back after", start, time.Since(start), backWithin)
 	})
 	for _, r := range longs {
 		l.whole(t, r, l.primaries)
@@ -319,11 +306,7 @@ func linksGoDead(t *testing.T, l *lab) {
 		l.a.net.cut(t)
 		l.b.net.router.forget(t)
 		l.online(t, l.b, b.GetSessionEpoch())
-		took := time.Since(start)
-		measured(t, "router forgot its flows: worker back after %v (promised: %v)", took.Round(time.Millisecond), noticedWithin)
-		if took > slack*noticedWithin {
-			t.Errorf("the worker is back after %v", took)
-		}
+		promised(t, "router forgot its flows: worker back after", start, time.Since(start), noticedWithin)
 		pass(t, time.Until(start.Add(time.Minute)))
 		mended := time.Now()
 		l.a.net.mend(t)
@@ -332,12 +315,8 @@ func linksGoDead(t *testing.T, l *lab) {
 			now = l.known(t, l.a.name)[l.a.name]
 			return now.GetLastSeenTime().AsTime().After(mended) || now.GetConnectedTime().AsTime().After(mended), now
 		})
-		took = time.Since(mended)
-		measured(t, "link dead for %v: worker back %v after it was mended (promised: %v), session %x after %x",
-			mended.Sub(start).Round(time.Second), took.Round(time.Millisecond), againWithin, now.GetSessionEpoch(), a.GetSessionEpoch())
-		if took > slack*againWithin {
-			t.Errorf("the worker is back %v after its link was mended", took)
-		}
+		promised(t, fmt.Sprintf("link mended after %v: worker, which had session %x, back in %x after",
+			mended.Sub(start).Round(time.Second), a.GetSessionEpoch(), now.GetSessionEpoch()), mended, time.Since(mended), againWithin)
 	})
 	for _, r := range longs {
 		l.whole(t, r, l.primaries)
@@ -380,11 +359,7 @@ func (l *lab) stand(t *testing.T, p *primary) {
 	p.ready(t)
 	l.online(t, l.a, 0)
 	l.online(t, l.b, 0)
-	took := time.Since(start)
-	measured(t, "halted for %v: all well %v after it went on (promised: %v)", halt, took.Round(time.Millisecond), againWithin)
-	if took > slack*againWithin {
-		t.Errorf("all is well only %v after it went on", took)
-	}
+	promised(t, fmt.Sprintf("halted for %v: all well after it went on for", halt), start, time.Since(start), againWithin)
 }
 
 // All primaries are restarted, one after the other, twice, as in upgrades, while
@@ -435,7 +410,7 @@ func (l *lab) asking(t *testing.T) (check func(*testing.T)) {
 				return
 			case <-again.C:
 			}
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), callWithin)
 			p := l.primaries[rand.IntN(len(l.primaries))]
 			resp, err := p.jobs.RunJob(ctx, &schedv1.RunJobRequest{Name: "asked", RequestId: fmt.Sprint("request", len(runs))})
 			cancel()
