@@ -46,9 +46,9 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(generated)
 	@echo "== tests"
 	@rm -f $(COUNTS)
-	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 30m ./... 2>&1 | $(summary)
+	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 45m ./... 2>&1 | $(summary)
 	@echo "== stories"
-	@go test -v -timeout 20m $(LONG) 2>&1 | $(summary)
+	@go test -v -timeout 40m $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
 	@$(MAKE) --no-print-directory sim
 	@echo "== mutants"
@@ -69,7 +69,7 @@ test: ## the tests, as fast as they go
 # since each keeps a machine busy and natlab tells how fast things are.
 e2e: build ## the tests with real processes and networks; all of them as root, with ip, iptables, haproxy, nginx
 	@for dir in $(E2E); do ls $$dir/*_test.go >/dev/null 2>&1 || { echo "e2e: there are no tests in $$dir" >&2; exit 1; }; done
-	@E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -p 1 -timeout 25m $(E2E) 2>&1 | $(summary)
+	@E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -p 1 -timeout 40m $(E2E) 2>&1 | $(summary)
 
 sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each
 	@go test -v -count=1 -timeout 0 -run '^TestSimulation$$' ./server/systest -args -more $(SEEDS) -fresh $(SEEDS) -long $(HOURS)h 2>&1 | $(summary)
