@@ -53,8 +53,9 @@ type process struct {
 	done           chan struct{}
 	exit           Exit // written before done is closed
 
-	mu     sync.Mutex // guards killAt
-	killAt time.Time  // when SIGKILL was asked for; zero: not asked
+	mu     sync.Mutex    // guards the following
+	killAt time.Time     // when SIGKILL was asked for; zero: not asked
+	spare  time.Duration // how long after SIGTERM that is to be
 
 	kin kin // guarded by home.mu
 
@@ -106,26 +107,35 @@ func (p *process) Exit() Exit {
 }
 
 func (p *process) Kill(grace time.Duration) {
-	p.hurry(time.Now().Add(max(grace, 0)))
+	p.hurry(time.Now(), max(grace, 0))
 	select {
 	case p.poke <- struct{}{}:
 	default: // supervise has yet to see the last one, and will see this too
 	}
 }
 
-// hurry brings SIGKILL forward to at.
-func (p *process) hurry(at time.Time) {
+// hurry brings SIGKILL forward to what is asked for at now.
+func (p *process) hurry(now time.Time, grace time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.killAt.IsZero() || at.Before(p.killAt) {
-		p.killAt = at
+	if at := now.Add(grace); p.killAt.IsZero() || at.Before(p.killAt) {
+		p.killAt, p.spare = at, grace
 	}
 }
 
-func (p *process) killDue() bool {
+// spareNow has the grace begin at now, when SIGTERM is sent: on a machine that was busy,
+// or asleep, that may be later than the grace would have lasted since it was given.
+func (p *process) spareNow(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.killAt.IsZero() && !time.Now().Before(p.killAt)
+	p.killAt = now.Add(p.spare)
+}
+
+// killDue reports whether it is time for SIGKILL at now.
+func (p *process) killDue(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !now.Before(p.killAt)
 }
 
 // supervise sees the attempt through. It is the only goroutine of an attempt but
@@ -137,7 +147,7 @@ func (p *process) supervise() {
 	why := p.watch(main)
 	if why != byItself || !home.clean(p) {
 		if why != killed {
-			p.hurry(time.Now().Add(max(p.grace, 0)))
+			p.hurry(time.Now(), max(p.grace, 0))
 		}
 		p.clear(why, main)
 	}
@@ -215,8 +225,12 @@ func (p *process) anyone(tree []ref) bool {
 // signal sends what is due to whoever hasn't had it, and reports whether it has
 // sent anything.
 func (p *process) signal(tree []ref, why cause) (any bool) {
+	now := time.Now()
+	if !p.soft && p.hard.IsZero() {
+		p.spareNow(now)
+	}
 	want, sig := term, syscall.SIGTERM
-	if p.killDue() {
+	if p.killDue(now) {
 		want, sig = kill, syscall.SIGKILL
 	}
 	for _, r := range tree {
