@@ -140,12 +140,12 @@ func (d *direct) serve(ctx context.Context, from string, connect func(context.Co
 	if c.err == nil {
 		return
 	}
-	asked := "" // to go: it can't, but it may say why it was left
+	var asked session.Replacement // to go: it can't, but it may say why it was left
 	select {
 	case asked = <-c.Replace():
 	default:
 	}
-	d.log.Warn("session ended; waiting to be dialled again", "from", from, "err", c.err, "reason", asked)
+	d.log.Warn("session ended; waiting to be dialled again", "from", from, "err", c.err, "reason", asked.Reason)
 }
 
 // accepted is a stream that a primary opened.

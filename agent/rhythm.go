@@ -60,30 +60,11 @@ func pause(failures, refusals int, r float64) time.Duration {
 	return refusedMin + time.Duration(r*float64(refusedMax-refusedMin))
 }
 
-const (
-	// A worker that is asked to go elsewhere, does, and is asked again goes at once
-	// for movesAtOnce times, and then once in moveEvery. When primaries are restarted
-	// one after the other it is asked as often as there are primaries, or twice if that
-	// is done again; more often, it goes in circles.
-	movesAtOnce = 10
-	moveEvery   = 15 * time.Second
-)
-
-// moves paces a worker that is sent from one gateway to the next. The zero value has
-// seen nothing.
-type moves struct {
-	due time.Time // when as many moves as there were would be over, one in moveEvery
-}
-
-// next takes note of a move that was asked for at now, and returns how long to wait
-// with it.
-func (m *moves) next(now time.Time) time.Duration {
-	if m.due.Before(now) {
-		m.due = now
-	}
-	m.due = m.due.Add(moveEvery)
-	return max(0, m.due.Sub(now)-movesAtOnce*moveEvery)
-}
+// stopsAtOnce is how many times in a row a worker goes at once whose gateway, or load
+// balancer, is about to stop before they have talked for long. When primaries are
+// restarted one after the other that is as often as there are primaries, or twice if it
+// is done again; more often, somebody says so who does not stop.
+const stopsAtOnce = 10
 
 // mayBeMeant reports whether an error has a status that means, if it is a
 // primary's, that trying again is of no use. It may as well come from a load

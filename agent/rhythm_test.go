@@ -54,38 +54,6 @@ func TestPause(t *testing.T) {
 	})
 }
 
-// Whoever is asked to move goes at once for some times, and not without end: over
-// any time, not more often than that and once in moveEvery. One who is left alone for
-// long enough may go at once again.
-func TestMoves(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var m moves
-		now := time.Unix(1_800_000_000, 0)
-		var went []time.Time
-		for range rapid.IntRange(1, 60).Draw(t, "moves") {
-			now = now.Add(time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "pause")))
-			wait := m.next(now)
-			if wait < 0 || wait > moveEvery {
-				t.Fatalf("wait %v", wait)
-			}
-			now = now.Add(wait)
-			went = append(went, now)
-			for i, at := range went {
-				most := movesAtOnce + int(now.Sub(at)/moveEvery) + 1
-				if n := len(went) - i; n > most {
-					t.Fatalf("%d moves in %v, want %d at most", n, now.Sub(at), most)
-				}
-			}
-		}
-		now = now.Add((movesAtOnce + 1) * moveEvery)
-		for n := range movesAtOnce {
-			if wait := m.next(now); wait != 0 {
-				t.Fatalf("move %d after a long time in one place waits %v", n+1, wait)
-			}
-		}
-	})
-}
-
 // Only what a primary could mean for good slows down, and never its own word.
 func TestMayBeMeant(t *testing.T) {
 	for _, test := range []struct {

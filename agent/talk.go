@@ -37,7 +37,7 @@ type talker struct {
 	refusals int           // the last of these, those with a status that may be meant
 	late     int           // tries in a row that took too long
 	took     time.Duration // to open the last session
-	moves    moves
+	stops    int           // of the other end, in a row, by sessions that were young
 	rhythm   rhythm
 }
 
@@ -166,10 +166,10 @@ func (k *talker) attend(ctx context.Context, c *conversation, leaving <-chan str
 		k.log.Info("replacing the session", "server", c.where, "reason", "it is about to be cut")
 		k.failures = 0 // it is as old as a session gets here
 		return c
-	case reason := <-c.Replace():
-		return k.succeed(ctx, c, reason)
+	case why := <-c.Replace():
+		return k.succeed(ctx, c, why)
 	case <-leaving:
-		return k.succeed(ctx, c, "its connection takes no new streams")
+		return k.succeed(ctx, c, session.Replacement{Reason: "its connection takes no new streams", Stops: true})
 	case <-c.done:
 	}
 	return k.lost(ctx, c)
@@ -182,8 +182,8 @@ func (k *talker) lost(ctx context.Context, c *conversation) *conversation {
 	}
 	k.outlived(c)
 	select {
-	case reason := <-c.Replace(): // it was cut as soon as it was asked to move
-		return k.succeed(ctx, c, reason)
+	case why := <-c.Replace(): // it was cut as soon as it was asked to move
+		return k.succeed(ctx, c, why)
 	default:
 	}
 	if wasCut(c.err) {
@@ -200,23 +200,28 @@ func (k *talker) noteCut(age time.Duration) {
 	}
 }
 
-// succeed makes way for the successor of c, which was asked for. What was asked for
-// is no failure, however young c is, and none of those before it count any more; only
-// who is sent round and round waits.
-func (k *talker) succeed(ctx context.Context, c *conversation, reason string) *conversation {
-	k.failures = 0
-	wait := wire.Spread(k.moves.next(time.Now()), wire.StreamLifeSpread, rand.Float64())
-	k.log.Info("replacing the session", "server", c.where, "reason", reason, "wait", wait)
-	if wait == 0 {
+// succeed makes way for the successor of c: at once, unless c is so young that this
+// could go round and round. An end that stops is no failure, and a session with it was a
+// good one, but only so many times in a row.
+func (k *talker) succeed(ctx context.Context, c *conversation, why session.Replacement) *conversation {
+	k.log.Info("replacing the session", "server", c.where, "reason", why.Reason)
+	k.outlived(c)
+	switch {
+	case time.Since(c.begun) >= wire.BackoffReset:
+		return c
+	case why.Stops && k.stops < stopsAtOnce:
+		k.stops++
+		k.failures = 0
 		return c
 	}
-	return k.rest(ctx, c, wait)
+	k.failures++
+	return k.rest(ctx, c, wire.Backoff(k.failures, rand.Float64()))
 }
 
-// outlived forgets failures before a session that was a good one.
+// outlived forgets what was before a session that was a good one.
 func (k *talker) outlived(c *conversation) {
 	if time.Since(c.begun) >= wire.BackoffReset {
-		k.failures = 0
+		k.failures, k.stops = 0, 0
 	}
 }
 

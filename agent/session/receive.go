@@ -39,7 +39,7 @@ func (s *Session) handle(m *agentv1.GatewayMessage, attempts Attempts) {
 	case *agentv1.GatewayMessage_Drain:
 		s.drainWithin(body.Drain.GetSpread().AsDuration())
 	case *agentv1.GatewayMessage_Move:
-		s.offer("the gateway asked to move: " + body.Move.GetReason())
+		s.offer(Replacement{Reason: "the gateway asked to move: " + body.Move.GetReason()})
 	default:
 		s.log.Debug("ignored an unexpected message")
 	}
@@ -60,5 +60,5 @@ func (s *Session) drainWithin(spread time.Duration) {
 		return
 	}
 	wait := time.Duration(rand.Float64() * float64(max(0, spread)))
-	s.drain = time.AfterFunc(wait, func() { s.offer("the gateway is draining") })
+	s.drain = time.AfterFunc(wait, func() { s.offer(Replacement{Reason: "the gateway is draining", Stops: true}) })
 }

@@ -83,9 +83,9 @@ type Session struct {
 	welcome *agentv1.Welcome
 	log     *slog.Logger
 
-	interval time.Duration // between two pings, before the spread
-	replace  chan string   // holds one: why the session should be replaced
-	drain    *time.Timer   // the receiver's: the moment chosen in a Drain's spread
+	interval time.Duration    // between two pings, before the spread
+	replace  chan Replacement // holds one: why the session should be replaced
+	drain    *time.Timer      // the receiver's: the moment chosen in a Drain's spread
 
 	box     *Outbox
 	urgent  chan *agentv1.AgentMessage
@@ -101,7 +101,7 @@ func newSession(stream Stream, hangUp context.CancelFunc, w *agentv1.Welcome, lo
 	return &Session{
 		stream: stream, hangUp: hangUp, welcome: w, log: log,
 		interval: bounded(w.GetPingInterval().AsDuration(), wire.PingInterval, time.Second),
-		replace:  make(chan string, 1),
+		replace:  make(chan Replacement, 1),
 		box:      newOutbox(),
 		urgent:   make(chan *agentv1.AgentMessage, urgentMax),
 		chunks:   make(chan *agentv1.AgentMessage),
@@ -120,9 +120,18 @@ func bounded(chosen, byDefault, least time.Duration) time.Duration {
 // Welcome returns what the gateway said of the session.
 func (s *Session) Welcome() *agentv1.Welcome { return s.welcome }
 
-// Replace tells once, with a reason for the log, that it is time to open the
-// next session while this one goes on: its life is over, or the gateway asked.
-func (s *Session) Replace() <-chan string { return s.replace }
+// Replace tells once that it is time to open the next session while this one goes
+// on: its life is over, or the gateway asked.
+func (s *Session) Replace() <-chan Replacement { return s.replace }
+
+// Replacement is a wish for the next session.
+type Replacement struct {
+	// Reason is for the log.
+	Reason string
+	// Stops says that the other end is about to stop, whatever becomes of this worker:
+	// it would be left by any other as well.
+	Stops bool
+}
 
 // Run talks until the stream ends or ctx is done; then it says goodbye, for the
 // reason that is the cause of ctx, hears the gateway out for some seconds and
@@ -139,7 +148,7 @@ func (s *Session) Run(ctx context.Context, attempts Attempts, logs Logs) error {
 	defer s.silence.Stop()
 	life := bounded(s.welcome.GetStreamLife().AsDuration(), wire.StreamLife, 10*time.Second)
 	ageing := time.AfterFunc(wire.Spread(life, wire.StreamLifeSpread, rand.Float64()), func() {
-		s.offer("the stream has reached its age")
+		s.offer(Replacement{Reason: "the stream has reached its age"})
 	})
 	defer ageing.Stop()
 
@@ -205,9 +214,9 @@ func ending(received, sent error) error {
 func (s *Session) deadAfter() time.Duration { return max(wire.DeadAfter, 3*s.interval) }
 
 // offer asks for the session to be replaced, once.
-func (s *Session) offer(reason string) {
+func (s *Session) offer(r Replacement) {
 	select {
-	case s.replace <- reason:
+	case s.replace <- r:
 	default:
 	}
 }

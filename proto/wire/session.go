@@ -41,7 +41,7 @@ const (
 	BackoffMax  = 30 * time.Second
 	// BackoffReset is how long a session has to live before the failures that
 	// came before it are forgotten. A session that is accepted and cut at once
-	// is a failure as well; one that the gateway asked to be replaced is none.
+	// is a failure as well; one whose gateway is about to stop is none.
 	BackoffReset = time.Minute
 )
 
