@@ -51,7 +51,10 @@ func slowLink(t *testing.T, l *lab) {
 	victim.GetTask().GetScript().Interpreter = []string{"/bin/bash", "-e"} // sh has to start a process to know the time
 	l.put(t, victim)
 	idle := l.cancelMany(t, "idle")
-	l.put(t, l.script("flood", w, tell+`until [ -e "$LAB_FILE.dry" ]; do head -c 199999 /dev/zero | tr '\0' x; echo; sleep 0.05; done`))
+	// More than the link carries, and no end of it, however long all this takes.
+	water := l.script("flood", w, tell+`until [ -e "$LAB_FILE.dry" ]; do head -c 199999 /dev/zero | tr '\0' x; echo; sleep 0.1; done`)
+	water.Policy.LogLimitBytes = 4 << 30
+	l.put(t, water)
 	flood := l.awaitRunning(t, l.run(t, "flood", "once"))
 	start, before := time.Now(), l.shipped(t, flood)
 	busy := l.cancelMany(t, "flood")
