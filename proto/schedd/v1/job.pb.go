@@ -372,8 +372,8 @@ const (
 	// ON_LOST_FAIL ends the run as LOST.
 	OnLost_ON_LOST_FAIL OnLost = 1
 	// ON_LOST_RETRY makes another attempt, one at least, and more while
-	// max_attempts allows it. The lost one may still be running; it is ended when
-	// its worker comes back.
+	// max_attempts allows it. The lost one may still be running, unless the job has a
+	// kill_after; it is ended when its worker comes back.
 	OnLost_ON_LOST_RETRY OnLost = 2
 	// ON_LOST_WAIT waits for the worker, for as long as it takes.
 	OnLost_ON_LOST_WAIT OnLost = 3
@@ -1686,7 +1686,8 @@ type Policy struct {
 	// OnLost says what becomes of a run whose worker is gone.
 	OnLost OnLost `protobuf:"varint,10,opt,name=on_lost,json=onLost,proto3,enum=schedd.v1.OnLost" json:"on_lost,omitempty"`
 	// LostAfter is how long a worker may be silent before its attempts are given
-	// up; default 180 s, at least 60 s.
+	// up; default 180 s, at least 60 s. With kill_after it has to be longer than that
+	// by kill_grace, a tenth of kill_after and 5 s, and is by default.
 	LostAfter *durationpb.Duration `protobuf:"bytes,11,opt,name=lost_after,json=lostAfter,proto3" json:"lost_after,omitempty"`
 	// LogLimitBytes bounds each attempt's log; over it, head and tail are kept
 	// with a marker between. 64 KiB to 16 GiB, default 64 MiB.
@@ -1694,7 +1695,13 @@ type Policy struct {
 	// TotalTimeout of the whole run, counted from its creation, with all that it
 	// waits and all its attempts: then it is TIMED_OUT, and an attempt that runs is
 	// ended as by CancelRun. 0 means none, which is the default.
-	TotalTimeout  *durationpb.Duration `protobuf:"bytes,13,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
+	TotalTimeout *durationpb.Duration `protobuf:"bytes,13,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
+	// KillAfter is how long an attempt may go on while its worker hears nothing from
+	// the leader: then the worker itself ends it, with kill_grace between TERM and
+	// KILL, before lost_after is over and another attempt may be made. At least 30 s; 0
+	// means that it goes on, which is the default. Such an attempt starts once the
+	// leader has answered its worker, and only on workers of a version that knows this.
+	KillAfter     *durationpb.Duration `protobuf:"bytes,32,opt,name=kill_after,json=killAfter,proto3" json:"kill_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1816,6 +1823,13 @@ func (x *Policy) GetLogLimitBytes() int64 {
 func (x *Policy) GetTotalTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.TotalTimeout
+	}
+	return nil
+}
+
+func (x *Policy) GetKillAfter() *durationpb.Duration {
+	if x != nil {
+		return x.KillAfter
 	}
 	return nil
 }
@@ -3429,7 +3443,7 @@ const file_schedd_v1_job_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"U\n" +
 	"\x06Target\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x12/\n" +
-	"\bstrategy\x18\x02 \x01(\x0e2\x13.schedd.v1.StrategyR\bstrategy\"\xb8\x05\n" +
+	"\bstrategy\x18\x02 \x01(\x0e2\x13.schedd.v1.StrategyR\bstrategy\"\xf2\x05\n" +
 	"\x06Policy\x12,\n" +
 	"\aoverlap\x18\x01 \x01(\x0e2\x12.schedd.v1.OverlapR\aoverlap\x12%\n" +
 	"\x0emax_concurrent\x18\x02 \x01(\rR\rmaxConcurrent\x12-\n" +
@@ -3446,7 +3460,9 @@ const file_schedd_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"lost_after\x18\v \x01(\v2\x19.google.protobuf.DurationR\tlostAfter\x12&\n" +
 	"\x0flog_limit_bytes\x18\f \x01(\x03R\rlogLimitBytes\x12>\n" +
-	"\rtotal_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\ftotalTimeoutJ\x04\b\x0e\x10 \"\xe1\x01\n" +
+	"\rtotal_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\ftotalTimeout\x128\n" +
+	"\n" +
+	"kill_after\x18  \x01(\v2\x19.google.protobuf.DurationR\tkillAfterJ\x04\b\x0e\x10 \"\xe1\x01\n" +
 	"\x05Retry\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\rR\vmaxAttempts\x12>\n" +
 	"\rinitial_delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\finitialDelay\x12\x1e\n" +
@@ -3727,57 +3743,58 @@ var file_schedd_v1_job_proto_depIdxs = []int32{
 	5,  // 42: schedd.v1.Policy.on_lost:type_name -> schedd.v1.OnLost
 	50, // 43: schedd.v1.Policy.lost_after:type_name -> google.protobuf.Duration
 	50, // 44: schedd.v1.Policy.total_timeout:type_name -> google.protobuf.Duration
-	50, // 45: schedd.v1.Retry.initial_delay:type_name -> google.protobuf.Duration
-	50, // 46: schedd.v1.Retry.max_delay:type_name -> google.protobuf.Duration
-	7,  // 47: schedd.v1.PutJobRequest.job:type_name -> schedd.v1.Job
-	7,  // 48: schedd.v1.PutJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 49: schedd.v1.GetJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 50: schedd.v1.ListJobsResponse.jobs:type_name -> schedd.v1.Job
-	49, // 51: schedd.v1.PauseJobRequest.until:type_name -> google.protobuf.Timestamp
-	7,  // 52: schedd.v1.PauseJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 53: schedd.v1.ResumeJobResponse.job:type_name -> schedd.v1.Job
-	51, // 54: schedd.v1.RunJobResponse.run:type_name -> schedd.v1.Run
-	9,  // 55: schedd.v1.PreviewScheduleRequest.triggers:type_name -> schedd.v1.Trigger
-	49, // 56: schedd.v1.PreviewScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
-	39, // 57: schedd.v1.PreviewScheduleResponse.occurrences:type_name -> schedd.v1.PreviewedOccurrence
-	49, // 58: schedd.v1.PreviewedOccurrence.nominal_time:type_name -> google.protobuf.Timestamp
-	49, // 59: schedd.v1.PreviewedOccurrence.due_time:type_name -> google.protobuf.Timestamp
-	50, // 60: schedd.v1.PreviewedOccurrence.utc_offset:type_name -> google.protobuf.Duration
-	49, // 61: schedd.v1.VerifyLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
-	49, // 62: schedd.v1.VerifyLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
-	42, // 63: schedd.v1.VerifyLedgerResponse.triggers:type_name -> schedd.v1.TriggerVerdict
-	49, // 64: schedd.v1.TriggerVerdict.start_time:type_name -> google.protobuf.Timestamp
-	49, // 65: schedd.v1.TriggerVerdict.decided_until:type_name -> google.protobuf.Timestamp
-	44, // 66: schedd.v1.TriggerVerdict.differences:type_name -> schedd.v1.LedgerDifference
-	43, // 67: schedd.v1.TriggerVerdict.spans:type_name -> schedd.v1.LedgerSpan
-	49, // 68: schedd.v1.LedgerSpan.first_time:type_name -> google.protobuf.Timestamp
-	49, // 69: schedd.v1.LedgerSpan.last_time:type_name -> google.protobuf.Timestamp
-	6,  // 70: schedd.v1.LedgerSpan.decision:type_name -> schedd.v1.Decision
-	49, // 71: schedd.v1.LedgerDifference.start_time:type_name -> google.protobuf.Timestamp
-	49, // 72: schedd.v1.LedgerDifference.end_time:type_name -> google.protobuf.Timestamp
-	23, // 73: schedd.v1.JobService.PutJob:input_type -> schedd.v1.PutJobRequest
-	25, // 74: schedd.v1.JobService.GetJob:input_type -> schedd.v1.GetJobRequest
-	27, // 75: schedd.v1.JobService.ListJobs:input_type -> schedd.v1.ListJobsRequest
-	29, // 76: schedd.v1.JobService.DeleteJob:input_type -> schedd.v1.DeleteJobRequest
-	31, // 77: schedd.v1.JobService.PauseJob:input_type -> schedd.v1.PauseJobRequest
-	33, // 78: schedd.v1.JobService.ResumeJob:input_type -> schedd.v1.ResumeJobRequest
-	35, // 79: schedd.v1.JobService.RunJob:input_type -> schedd.v1.RunJobRequest
-	37, // 80: schedd.v1.JobService.PreviewSchedule:input_type -> schedd.v1.PreviewScheduleRequest
-	40, // 81: schedd.v1.JobService.VerifyLedger:input_type -> schedd.v1.VerifyLedgerRequest
-	24, // 82: schedd.v1.JobService.PutJob:output_type -> schedd.v1.PutJobResponse
-	26, // 83: schedd.v1.JobService.GetJob:output_type -> schedd.v1.GetJobResponse
-	28, // 84: schedd.v1.JobService.ListJobs:output_type -> schedd.v1.ListJobsResponse
-	30, // 85: schedd.v1.JobService.DeleteJob:output_type -> schedd.v1.DeleteJobResponse
-	32, // 86: schedd.v1.JobService.PauseJob:output_type -> schedd.v1.PauseJobResponse
-	34, // 87: schedd.v1.JobService.ResumeJob:output_type -> schedd.v1.ResumeJobResponse
-	36, // 88: schedd.v1.JobService.RunJob:output_type -> schedd.v1.RunJobResponse
-	38, // 89: schedd.v1.JobService.PreviewSchedule:output_type -> schedd.v1.PreviewScheduleResponse
-	41, // 90: schedd.v1.JobService.VerifyLedger:output_type -> schedd.v1.VerifyLedgerResponse
-	82, // [82:91] is the sub-list for method output_type
-	73, // [73:82] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	50, // 45: schedd.v1.Policy.kill_after:type_name -> google.protobuf.Duration
+	50, // 46: schedd.v1.Retry.initial_delay:type_name -> google.protobuf.Duration
+	50, // 47: schedd.v1.Retry.max_delay:type_name -> google.protobuf.Duration
+	7,  // 48: schedd.v1.PutJobRequest.job:type_name -> schedd.v1.Job
+	7,  // 49: schedd.v1.PutJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 50: schedd.v1.GetJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 51: schedd.v1.ListJobsResponse.jobs:type_name -> schedd.v1.Job
+	49, // 52: schedd.v1.PauseJobRequest.until:type_name -> google.protobuf.Timestamp
+	7,  // 53: schedd.v1.PauseJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 54: schedd.v1.ResumeJobResponse.job:type_name -> schedd.v1.Job
+	51, // 55: schedd.v1.RunJobResponse.run:type_name -> schedd.v1.Run
+	9,  // 56: schedd.v1.PreviewScheduleRequest.triggers:type_name -> schedd.v1.Trigger
+	49, // 57: schedd.v1.PreviewScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
+	39, // 58: schedd.v1.PreviewScheduleResponse.occurrences:type_name -> schedd.v1.PreviewedOccurrence
+	49, // 59: schedd.v1.PreviewedOccurrence.nominal_time:type_name -> google.protobuf.Timestamp
+	49, // 60: schedd.v1.PreviewedOccurrence.due_time:type_name -> google.protobuf.Timestamp
+	50, // 61: schedd.v1.PreviewedOccurrence.utc_offset:type_name -> google.protobuf.Duration
+	49, // 62: schedd.v1.VerifyLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
+	49, // 63: schedd.v1.VerifyLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
+	42, // 64: schedd.v1.VerifyLedgerResponse.triggers:type_name -> schedd.v1.TriggerVerdict
+	49, // 65: schedd.v1.TriggerVerdict.start_time:type_name -> google.protobuf.Timestamp
+	49, // 66: schedd.v1.TriggerVerdict.decided_until:type_name -> google.protobuf.Timestamp
+	44, // 67: schedd.v1.TriggerVerdict.differences:type_name -> schedd.v1.LedgerDifference
+	43, // 68: schedd.v1.TriggerVerdict.spans:type_name -> schedd.v1.LedgerSpan
+	49, // 69: schedd.v1.LedgerSpan.first_time:type_name -> google.protobuf.Timestamp
+	49, // 70: schedd.v1.LedgerSpan.last_time:type_name -> google.protobuf.Timestamp
+	6,  // 71: schedd.v1.LedgerSpan.decision:type_name -> schedd.v1.Decision
+	49, // 72: schedd.v1.LedgerDifference.start_time:type_name -> google.protobuf.Timestamp
+	49, // 73: schedd.v1.LedgerDifference.end_time:type_name -> google.protobuf.Timestamp
+	23, // 74: schedd.v1.JobService.PutJob:input_type -> schedd.v1.PutJobRequest
+	25, // 75: schedd.v1.JobService.GetJob:input_type -> schedd.v1.GetJobRequest
+	27, // 76: schedd.v1.JobService.ListJobs:input_type -> schedd.v1.ListJobsRequest
+	29, // 77: schedd.v1.JobService.DeleteJob:input_type -> schedd.v1.DeleteJobRequest
+	31, // 78: schedd.v1.JobService.PauseJob:input_type -> schedd.v1.PauseJobRequest
+	33, // 79: schedd.v1.JobService.ResumeJob:input_type -> schedd.v1.ResumeJobRequest
+	35, // 80: schedd.v1.JobService.RunJob:input_type -> schedd.v1.RunJobRequest
+	37, // 81: schedd.v1.JobService.PreviewSchedule:input_type -> schedd.v1.PreviewScheduleRequest
+	40, // 82: schedd.v1.JobService.VerifyLedger:input_type -> schedd.v1.VerifyLedgerRequest
+	24, // 83: schedd.v1.JobService.PutJob:output_type -> schedd.v1.PutJobResponse
+	26, // 84: schedd.v1.JobService.GetJob:output_type -> schedd.v1.GetJobResponse
+	28, // 85: schedd.v1.JobService.ListJobs:output_type -> schedd.v1.ListJobsResponse
+	30, // 86: schedd.v1.JobService.DeleteJob:output_type -> schedd.v1.DeleteJobResponse
+	32, // 87: schedd.v1.JobService.PauseJob:output_type -> schedd.v1.PauseJobResponse
+	34, // 88: schedd.v1.JobService.ResumeJob:output_type -> schedd.v1.ResumeJobResponse
+	36, // 89: schedd.v1.JobService.RunJob:output_type -> schedd.v1.RunJobResponse
+	38, // 90: schedd.v1.JobService.PreviewSchedule:output_type -> schedd.v1.PreviewScheduleResponse
+	41, // 91: schedd.v1.JobService.VerifyLedger:output_type -> schedd.v1.VerifyLedgerResponse
+	83, // [83:92] is the sub-list for method output_type
+	74, // [74:83] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_schedd_v1_job_proto_init() }

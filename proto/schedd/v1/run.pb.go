@@ -134,6 +134,9 @@ const (
 	// OUTCOME_REFUSED never had a process, since its worker was about to stop, or
 	// had too much to do. It does not count as one of retry.max_attempts.
 	Outcome_OUTCOME_REFUSED Outcome = 8
+	// OUTCOME_LEASE_EXPIRED was ended by its worker, which had heard nothing from the
+	// leader for the job's kill_after. What becomes of the run on_lost says.
+	Outcome_OUTCOME_LEASE_EXPIRED Outcome = 9
 )
 
 // Enum value maps for Outcome.
@@ -148,17 +151,19 @@ var (
 		6: "OUTCOME_LOST",
 		7: "OUTCOME_INTERRUPTED",
 		8: "OUTCOME_REFUSED",
+		9: "OUTCOME_LEASE_EXPIRED",
 	}
 	Outcome_value = map[string]int32{
-		"OUTCOME_UNSPECIFIED": 0,
-		"OUTCOME_SUCCEEDED":   1,
-		"OUTCOME_FAILED":      2,
-		"OUTCOME_NOT_STARTED": 3,
-		"OUTCOME_TIMED_OUT":   4,
-		"OUTCOME_CANCELLED":   5,
-		"OUTCOME_LOST":        6,
-		"OUTCOME_INTERRUPTED": 7,
-		"OUTCOME_REFUSED":     8,
+		"OUTCOME_UNSPECIFIED":   0,
+		"OUTCOME_SUCCEEDED":     1,
+		"OUTCOME_FAILED":        2,
+		"OUTCOME_NOT_STARTED":   3,
+		"OUTCOME_TIMED_OUT":     4,
+		"OUTCOME_CANCELLED":     5,
+		"OUTCOME_LOST":          6,
+		"OUTCOME_INTERRUPTED":   7,
+		"OUTCOME_REFUSED":       8,
+		"OUTCOME_LEASE_EXPIRED": 9,
 	}
 )
 
@@ -1371,7 +1376,7 @@ const file_schedd_v1_run_proto_rawDesc = "" +
 	"PHASE_LOST\x10\b\x12\x11\n" +
 	"\rPHASE_SKIPPED\x10\t\x12\x10\n" +
 	"\fPHASE_MISSED\x10\n" +
-	"*\xd4\x01\n" +
+	"*\xef\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -1381,7 +1386,8 @@ const file_schedd_v1_run_proto_rawDesc = "" +
 	"\x11OUTCOME_CANCELLED\x10\x05\x12\x10\n" +
 	"\fOUTCOME_LOST\x10\x06\x12\x17\n" +
 	"\x13OUTCOME_INTERRUPTED\x10\a\x12\x13\n" +
-	"\x0fOUTCOME_REFUSED\x10\b2\xab\x03\n" +
+	"\x0fOUTCOME_REFUSED\x10\b\x12\x19\n" +
+	"\x15OUTCOME_LEASE_EXPIRED\x10\t2\xab\x03\n" +
 	"\n" +
 	"RunService\x12=\n" +
 	"\x06GetRun\x12\x18.schedd.v1.GetRunRequest\x1a\x19.schedd.v1.GetRunResponse\x12C\n" +

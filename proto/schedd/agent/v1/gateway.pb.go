@@ -12,6 +12,7 @@
 //     LogAppend        ─────────────────▶
 //                      ◀─────────────────  LogAck
 //     Ping, Pong       ◀────────────────▶  Ping, Pong
+//                      ◀─────────────────  Lease
 //
 // Delivery is level-triggered: the leader compares what should run on a worker
 // with the worker's inventory and sends again what is missing; the worker sends
@@ -120,6 +121,9 @@ const (
 	// OUTCOME_REFUSED never had a process, for no reason of its own: the worker
 	// takes none at present. Another worker may, or this one later.
 	Outcome_OUTCOME_REFUSED Outcome = 7
+	// OUTCOME_LEASE_EXPIRED was ended by its worker, which had no lease for longer
+	// than its kill_after.
+	Outcome_OUTCOME_LEASE_EXPIRED Outcome = 8
 )
 
 // Enum value maps for Outcome.
@@ -133,16 +137,18 @@ var (
 		5: "OUTCOME_KILLED",
 		6: "OUTCOME_INTERRUPTED",
 		7: "OUTCOME_REFUSED",
+		8: "OUTCOME_LEASE_EXPIRED",
 	}
 	Outcome_value = map[string]int32{
-		"OUTCOME_UNSPECIFIED": 0,
-		"OUTCOME_SUCCEEDED":   1,
-		"OUTCOME_FAILED":      2,
-		"OUTCOME_NOT_STARTED": 3,
-		"OUTCOME_TIMED_OUT":   4,
-		"OUTCOME_KILLED":      5,
-		"OUTCOME_INTERRUPTED": 6,
-		"OUTCOME_REFUSED":     7,
+		"OUTCOME_UNSPECIFIED":   0,
+		"OUTCOME_SUCCEEDED":     1,
+		"OUTCOME_FAILED":        2,
+		"OUTCOME_NOT_STARTED":   3,
+		"OUTCOME_TIMED_OUT":     4,
+		"OUTCOME_KILLED":        5,
+		"OUTCOME_INTERRUPTED":   6,
+		"OUTCOME_REFUSED":       7,
+		"OUTCOME_LEASE_EXPIRED": 8,
 	}
 )
 
@@ -398,6 +404,7 @@ type GatewayMessage struct {
 	//	*GatewayMessage_InventoryRequest
 	//	*GatewayMessage_Drain
 	//	*GatewayMessage_Move
+	//	*GatewayMessage_Lease
 	Body          isGatewayMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -548,6 +555,15 @@ func (x *GatewayMessage) GetMove() *Move {
 	return nil
 }
 
+func (x *GatewayMessage) GetLease() *Lease {
+	if x != nil {
+		if x, ok := x.Body.(*GatewayMessage_Lease); ok {
+			return x.Lease
+		}
+	}
+	return nil
+}
+
 type isGatewayMessage_Body interface {
 	isGatewayMessage_Body()
 }
@@ -612,6 +628,11 @@ type GatewayMessage_Move struct {
 	Move *Move `protobuf:"bytes,12,opt,name=move,proto3,oneof"`
 }
 
+type GatewayMessage_Lease struct {
+	// Lease lets attempts go on.
+	Lease *Lease `protobuf:"bytes,13,opt,name=lease,proto3,oneof"`
+}
+
 func (*GatewayMessage_Challenge) isGatewayMessage_Body() {}
 
 func (*GatewayMessage_Welcome) isGatewayMessage_Body() {}
@@ -635,6 +656,8 @@ func (*GatewayMessage_InventoryRequest) isGatewayMessage_Body() {}
 func (*GatewayMessage_Drain) isGatewayMessage_Body() {}
 
 func (*GatewayMessage_Move) isGatewayMessage_Body() {}
+
+func (*GatewayMessage_Lease) isGatewayMessage_Body() {}
 
 // AttemptKey names an attempt.
 type AttemptKey struct {
@@ -735,7 +758,10 @@ type Hello struct {
 	// Os such as "linux".
 	Os string `protobuf:"bytes,13,opt,name=os,proto3" json:"os,omitempty"`
 	// Arch such as "amd64".
-	Arch          string `protobuf:"bytes,14,opt,name=arch,proto3" json:"arch,omitempty"`
+	Arch string `protobuf:"bytes,14,opt,name=arch,proto3" json:"arch,omitempty"`
+	// Leases tells that the worker ends an attempt that has a kill_after when it has
+	// had no lease for that long. Others are given no such attempt.
+	Leases        bool `protobuf:"varint,15,opt,name=leases,proto3" json:"leases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -866,6 +892,13 @@ func (x *Hello) GetArch() string {
 		return x.Arch
 	}
 	return ""
+}
+
+func (x *Hello) GetLeases() bool {
+	if x != nil {
+		return x.Leases
+	}
+	return false
 }
 
 // Challenge asks for proof of the worker's key.
@@ -1121,8 +1154,11 @@ func (x *Reject) GetRetryAfter() *durationpb.Duration {
 // load balancer, this one does not.
 type Ping struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Seq comes back in the Pong.
-	Seq           uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Seq comes back in the Pong, and in the Lease.
+	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Fences of the attempts for which the worker asks the leader for a lease; at
+	// most 16,384.
+	Fences        []uint64 `protobuf:"fixed64,2,rep,packed,name=fences,proto3" json:"fences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1162,6 +1198,13 @@ func (x *Ping) GetSeq() uint64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *Ping) GetFences() []uint64 {
+	if x != nil {
+		return x.Fences
+	}
+	return nil
 }
 
 // Pong answers a Ping.
@@ -1210,6 +1253,64 @@ func (x *Pong) GetSeq() uint64 {
 	return 0
 }
 
+// Lease is the leader's answer to a Ping that asks for it; the gateway, which
+// answers with a Pong, can't give one. It lets attempts go on for their kill_after,
+// counted from when the worker sent that Ping.
+type Lease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Seq of the Ping.
+	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Fences of the attempts that may go on. Those that are asked for and missing here
+	// have been given up, or belong to somebody else.
+	Fences        []uint64 `protobuf:"fixed64,2,rep,packed,name=fences,proto3" json:"fences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Lease) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Lease) GetFences() []uint64 {
+	if x != nil {
+		return x.Fences
+	}
+	return nil
+}
+
 // InventoryRequest asks for a new Inventory, and for all unacknowledged
 // results.
 type InventoryRequest struct {
@@ -1220,7 +1321,7 @@ type InventoryRequest struct {
 
 func (x *InventoryRequest) Reset() {
 	*x = InventoryRequest{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1333,7 @@ func (x *InventoryRequest) String() string {
 func (*InventoryRequest) ProtoMessage() {}
 
 func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1346,7 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{10}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{11}
 }
 
 // Inventory tells which attempts the worker knows and is not yet allowed to
@@ -1265,7 +1366,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1378,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1391,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{11}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Inventory) GetAttempts() []*AttemptStatus {
@@ -1331,7 +1432,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1444,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1457,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{12}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AttemptStatus) GetKey() *AttemptKey {
@@ -1412,14 +1513,18 @@ type Launch struct {
 	// LogLimitBytes bounds the log.
 	LogLimitBytes int64 `protobuf:"varint,10,opt,name=log_limit_bytes,json=logLimitBytes,proto3" json:"log_limit_bytes,omitempty"`
 	// StartWithin is how long from now the process may still be started.
-	StartWithin   *durationpb.Duration `protobuf:"bytes,11,opt,name=start_within,json=startWithin,proto3" json:"start_within,omitempty"`
+	StartWithin *durationpb.Duration `protobuf:"bytes,11,opt,name=start_within,json=startWithin,proto3" json:"start_within,omitempty"`
+	// KillAfter is how long the attempt may go on without a lease: then the worker
+	// ends it, as by Kill with kill_grace. It does not start before it has the first
+	// one. 0 means that it needs none.
+	KillAfter     *durationpb.Duration `protobuf:"bytes,12,opt,name=kill_after,json=killAfter,proto3" json:"kill_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1536,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1549,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{13}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Launch) GetKey() *AttemptKey {
@@ -1524,6 +1629,13 @@ func (x *Launch) GetStartWithin() *durationpb.Duration {
 	return nil
 }
 
+func (x *Launch) GetKillAfter() *durationpb.Duration {
+	if x != nil {
+		return x.KillAfter
+	}
+	return nil
+}
+
 // Task is what to carry out.
 type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1547,7 +1659,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1671,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1684,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{14}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Task) GetArgv() []string {
@@ -1642,7 +1754,7 @@ type Kill struct {
 
 func (x *Kill) Reset() {
 	*x = Kill{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1766,7 @@ func (x *Kill) String() string {
 func (*Kill) ProtoMessage() {}
 
 func (x *Kill) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1779,7 @@ func (x *Kill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kill.ProtoReflect.Descriptor instead.
 func (*Kill) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Kill) GetKey() *AttemptKey {
@@ -1715,7 +1827,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1839,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1852,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Started) GetKey() *AttemptKey {
@@ -1804,7 +1916,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1928,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1941,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Result) GetKey() *AttemptKey {
@@ -1932,7 +2044,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2056,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2069,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResultAck) GetKey() *AttemptKey {
@@ -1999,7 +2111,7 @@ type LogAppend struct {
 
 func (x *LogAppend) Reset() {
 	*x = LogAppend{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2123,7 @@ func (x *LogAppend) String() string {
 func (*LogAppend) ProtoMessage() {}
 
 func (x *LogAppend) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2136,7 @@ func (x *LogAppend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAppend.ProtoReflect.Descriptor instead.
 func (*LogAppend) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *LogAppend) GetKey() *AttemptKey {
@@ -2077,7 +2189,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2201,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2214,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LogAck) GetKey() *AttemptKey {
@@ -2152,7 +2264,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2276,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2289,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Drain) GetSpread() *durationpb.Duration {
@@ -2198,7 +2310,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2322,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2335,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Move) GetReason() string {
@@ -2244,7 +2356,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2368,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2381,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2296,7 +2408,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\n" +
 	"log_append\x18\b \x01(\v2\x1a.schedd.agent.v1.LogAppendH\x00R\tlogAppend\x124\n" +
 	"\agoodbye\x18\t \x01(\v2\x18.schedd.agent.v1.GoodbyeH\x00R\agoodbyeB\x06\n" +
-	"\x04body\"\x97\x05\n" +
+	"\x04body\"\xc7\x05\n" +
 	"\x0eGatewayMessage\x12:\n" +
 	"\tchallenge\x18\x01 \x01(\v2\x1a.schedd.agent.v1.ChallengeH\x00R\tchallenge\x124\n" +
 	"\awelcome\x18\x02 \x01(\v2\x18.schedd.agent.v1.WelcomeH\x00R\awelcome\x121\n" +
@@ -2311,13 +2423,14 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x11inventory_request\x18\n" +
 	" \x01(\v2!.schedd.agent.v1.InventoryRequestH\x00R\x10inventoryRequest\x12.\n" +
 	"\x05drain\x18\v \x01(\v2\x16.schedd.agent.v1.DrainH\x00R\x05drain\x12+\n" +
-	"\x04move\x18\f \x01(\v2\x15.schedd.agent.v1.MoveH\x00R\x04moveB\x06\n" +
+	"\x04move\x18\f \x01(\v2\x15.schedd.agent.v1.MoveH\x00R\x04move\x12.\n" +
+	"\x05lease\x18\r \x01(\v2\x16.schedd.agent.v1.LeaseH\x00R\x05leaseB\x06\n" +
 	"\x04body\"S\n" +
 	"\n" +
 	"AttemptKey\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\xf7\x03\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\x8f\x04\n" +
 	"\x05Hello\x12!\n" +
 	"\fmin_revision\x18\x01 \x01(\rR\vminRevision\x12!\n" +
 	"\fmax_revision\x18\x02 \x01(\rR\vmaxRevision\x12\x1d\n" +
@@ -2334,7 +2447,8 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\fadvertise_ip\x18\v \x01(\tR\vadvertiseIp\x12\x18\n" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x0e\n" +
 	"\x02os\x18\r \x01(\tR\x02os\x12\x12\n" +
-	"\x04arch\x18\x0e \x01(\tR\x04arch\x1a9\n" +
+	"\x04arch\x18\x0e \x01(\tR\x04arch\x12\x16\n" +
+	"\x06leases\x18\x0f \x01(\bR\x06leases\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
@@ -2356,11 +2470,15 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1c\n" +
 	"\tpermanent\x18\x02 \x01(\bR\tpermanent\x12:\n" +
 	"\vretry_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"\x18\n" +
+	"retryAfter\"0\n" +
 	"\x04Ping\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x18\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06fences\x18\x02 \x03(\x06R\x06fences\"\x18\n" +
 	"\x04Pong\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x12\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\"1\n" +
+	"\x05Lease\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06fences\x18\x02 \x03(\x06R\x06fences\"\x12\n" +
 	"\x10InventoryRequest\"o\n" +
 	"\tInventory\x12:\n" +
 	"\battempts\x18\x01 \x03(\v2\x1e.schedd.agent.v1.AttemptStatusR\battempts\x12\x12\n" +
@@ -2370,7 +2488,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x123\n" +
 	"\x05phase\x18\x03 \x01(\x0e2\x1d.schedd.agent.v1.AttemptPhaseR\x05phase\x12=\n" +
-	"\fstarted_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vstartedTime\"\xdb\x03\n" +
+	"\fstarted_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vstartedTime\"\x95\x04\n" +
 	"\x06Launch\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x12\x1c\n" +
@@ -2385,7 +2503,9 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"kill_grace\x18\t \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\x12&\n" +
 	"\x0flog_limit_bytes\x18\n" +
 	" \x01(\x03R\rlogLimitBytes\x12<\n" +
-	"\fstart_within\x18\v \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\"\x89\x02\n" +
+	"\fstart_within\x18\v \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\x128\n" +
+	"\n" +
+	"kill_after\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillAfter\"\x89\x02\n" +
 	"\x04Task\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12 \n" +
@@ -2447,7 +2567,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x19ATTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ATTEMPT_PHASE_ACCEPTED\x10\x01\x12\x19\n" +
 	"\x15ATTEMPT_PHASE_RUNNING\x10\x02\x12\x17\n" +
-	"\x13ATTEMPT_PHASE_ENDED\x10\x03*\xbf\x01\n" +
+	"\x13ATTEMPT_PHASE_ENDED\x10\x03*\xda\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -2456,7 +2576,8 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x11OUTCOME_TIMED_OUT\x10\x04\x12\x12\n" +
 	"\x0eOUTCOME_KILLED\x10\x05\x12\x17\n" +
 	"\x13OUTCOME_INTERRUPTED\x10\x06\x12\x13\n" +
-	"\x0fOUTCOME_REFUSED\x10\a2]\n" +
+	"\x0fOUTCOME_REFUSED\x10\a\x12\x19\n" +
+	"\x15OUTCOME_LEASE_EXPIRED\x10\b2]\n" +
 	"\fAgentGateway\x12M\n" +
 	"\aConnect\x12\x1d.schedd.agent.v1.AgentMessage\x1a\x1f.schedd.agent.v1.GatewayMessage(\x010\x012[\n" +
 	"\vAgentDirect\x12L\n" +
@@ -2476,7 +2597,7 @@ func file_schedd_agent_v1_gateway_proto_rawDescGZIP() []byte {
 }
 
 var file_schedd_agent_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_schedd_agent_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_schedd_agent_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_schedd_agent_v1_gateway_proto_goTypes = []any{
 	(AttemptPhase)(0),             // 0: schedd.agent.v1.AttemptPhase
 	(Outcome)(0),                  // 1: schedd.agent.v1.Outcome
@@ -2490,84 +2611,87 @@ var file_schedd_agent_v1_gateway_proto_goTypes = []any{
 	(*Reject)(nil),                // 9: schedd.agent.v1.Reject
 	(*Ping)(nil),                  // 10: schedd.agent.v1.Ping
 	(*Pong)(nil),                  // 11: schedd.agent.v1.Pong
-	(*InventoryRequest)(nil),      // 12: schedd.agent.v1.InventoryRequest
-	(*Inventory)(nil),             // 13: schedd.agent.v1.Inventory
-	(*AttemptStatus)(nil),         // 14: schedd.agent.v1.AttemptStatus
-	(*Launch)(nil),                // 15: schedd.agent.v1.Launch
-	(*Task)(nil),                  // 16: schedd.agent.v1.Task
-	(*Kill)(nil),                  // 17: schedd.agent.v1.Kill
-	(*Started)(nil),               // 18: schedd.agent.v1.Started
-	(*Result)(nil),                // 19: schedd.agent.v1.Result
-	(*ResultAck)(nil),             // 20: schedd.agent.v1.ResultAck
-	(*LogAppend)(nil),             // 21: schedd.agent.v1.LogAppend
-	(*LogAck)(nil),                // 22: schedd.agent.v1.LogAck
-	(*Drain)(nil),                 // 23: schedd.agent.v1.Drain
-	(*Move)(nil),                  // 24: schedd.agent.v1.Move
-	(*Goodbye)(nil),               // 25: schedd.agent.v1.Goodbye
-	nil,                           // 26: schedd.agent.v1.Hello.LabelsEntry
-	nil,                           // 27: schedd.agent.v1.Task.EnvEntry
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Lease)(nil),                 // 12: schedd.agent.v1.Lease
+	(*InventoryRequest)(nil),      // 13: schedd.agent.v1.InventoryRequest
+	(*Inventory)(nil),             // 14: schedd.agent.v1.Inventory
+	(*AttemptStatus)(nil),         // 15: schedd.agent.v1.AttemptStatus
+	(*Launch)(nil),                // 16: schedd.agent.v1.Launch
+	(*Task)(nil),                  // 17: schedd.agent.v1.Task
+	(*Kill)(nil),                  // 18: schedd.agent.v1.Kill
+	(*Started)(nil),               // 19: schedd.agent.v1.Started
+	(*Result)(nil),                // 20: schedd.agent.v1.Result
+	(*ResultAck)(nil),             // 21: schedd.agent.v1.ResultAck
+	(*LogAppend)(nil),             // 22: schedd.agent.v1.LogAppend
+	(*LogAck)(nil),                // 23: schedd.agent.v1.LogAck
+	(*Drain)(nil),                 // 24: schedd.agent.v1.Drain
+	(*Move)(nil),                  // 25: schedd.agent.v1.Move
+	(*Goodbye)(nil),               // 26: schedd.agent.v1.Goodbye
+	nil,                           // 27: schedd.agent.v1.Hello.LabelsEntry
+	nil,                           // 28: schedd.agent.v1.Task.EnvEntry
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_schedd_agent_v1_gateway_proto_depIdxs = []int32{
 	5,  // 0: schedd.agent.v1.AgentMessage.hello:type_name -> schedd.agent.v1.Hello
 	7,  // 1: schedd.agent.v1.AgentMessage.auth_proof:type_name -> schedd.agent.v1.AuthProof
 	10, // 2: schedd.agent.v1.AgentMessage.ping:type_name -> schedd.agent.v1.Ping
 	11, // 3: schedd.agent.v1.AgentMessage.pong:type_name -> schedd.agent.v1.Pong
-	13, // 4: schedd.agent.v1.AgentMessage.inventory:type_name -> schedd.agent.v1.Inventory
-	18, // 5: schedd.agent.v1.AgentMessage.started:type_name -> schedd.agent.v1.Started
-	19, // 6: schedd.agent.v1.AgentMessage.result:type_name -> schedd.agent.v1.Result
-	21, // 7: schedd.agent.v1.AgentMessage.log_append:type_name -> schedd.agent.v1.LogAppend
-	25, // 8: schedd.agent.v1.AgentMessage.goodbye:type_name -> schedd.agent.v1.Goodbye
+	14, // 4: schedd.agent.v1.AgentMessage.inventory:type_name -> schedd.agent.v1.Inventory
+	19, // 5: schedd.agent.v1.AgentMessage.started:type_name -> schedd.agent.v1.Started
+	20, // 6: schedd.agent.v1.AgentMessage.result:type_name -> schedd.agent.v1.Result
+	22, // 7: schedd.agent.v1.AgentMessage.log_append:type_name -> schedd.agent.v1.LogAppend
+	26, // 8: schedd.agent.v1.AgentMessage.goodbye:type_name -> schedd.agent.v1.Goodbye
 	6,  // 9: schedd.agent.v1.GatewayMessage.challenge:type_name -> schedd.agent.v1.Challenge
 	8,  // 10: schedd.agent.v1.GatewayMessage.welcome:type_name -> schedd.agent.v1.Welcome
 	9,  // 11: schedd.agent.v1.GatewayMessage.reject:type_name -> schedd.agent.v1.Reject
 	10, // 12: schedd.agent.v1.GatewayMessage.ping:type_name -> schedd.agent.v1.Ping
 	11, // 13: schedd.agent.v1.GatewayMessage.pong:type_name -> schedd.agent.v1.Pong
-	15, // 14: schedd.agent.v1.GatewayMessage.launch:type_name -> schedd.agent.v1.Launch
-	17, // 15: schedd.agent.v1.GatewayMessage.kill:type_name -> schedd.agent.v1.Kill
-	20, // 16: schedd.agent.v1.GatewayMessage.result_ack:type_name -> schedd.agent.v1.ResultAck
-	22, // 17: schedd.agent.v1.GatewayMessage.log_ack:type_name -> schedd.agent.v1.LogAck
-	12, // 18: schedd.agent.v1.GatewayMessage.inventory_request:type_name -> schedd.agent.v1.InventoryRequest
-	23, // 19: schedd.agent.v1.GatewayMessage.drain:type_name -> schedd.agent.v1.Drain
-	24, // 20: schedd.agent.v1.GatewayMessage.move:type_name -> schedd.agent.v1.Move
-	26, // 21: schedd.agent.v1.Hello.labels:type_name -> schedd.agent.v1.Hello.LabelsEntry
-	28, // 22: schedd.agent.v1.Welcome.ping_interval:type_name -> google.protobuf.Duration
-	28, // 23: schedd.agent.v1.Welcome.stream_life:type_name -> google.protobuf.Duration
-	28, // 24: schedd.agent.v1.Reject.retry_after:type_name -> google.protobuf.Duration
-	14, // 25: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
-	4,  // 26: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
-	0,  // 27: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
-	29, // 28: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
-	4,  // 29: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
-	29, // 30: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
-	16, // 31: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
-	28, // 32: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
-	28, // 33: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
-	28, // 34: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
-	27, // 35: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
-	4,  // 36: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
-	28, // 37: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
-	4,  // 38: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
-	29, // 39: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
-	4,  // 40: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
-	1,  // 41: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
-	29, // 42: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
-	29, // 43: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
-	28, // 44: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
-	4,  // 45: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
-	4,  // 46: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
-	4,  // 47: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
-	28, // 48: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
-	2,  // 49: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
-	3,  // 50: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
-	3,  // 51: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
-	2,  // 52: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
-	51, // [51:53] is the sub-list for method output_type
-	49, // [49:51] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	16, // 14: schedd.agent.v1.GatewayMessage.launch:type_name -> schedd.agent.v1.Launch
+	18, // 15: schedd.agent.v1.GatewayMessage.kill:type_name -> schedd.agent.v1.Kill
+	21, // 16: schedd.agent.v1.GatewayMessage.result_ack:type_name -> schedd.agent.v1.ResultAck
+	23, // 17: schedd.agent.v1.GatewayMessage.log_ack:type_name -> schedd.agent.v1.LogAck
+	13, // 18: schedd.agent.v1.GatewayMessage.inventory_request:type_name -> schedd.agent.v1.InventoryRequest
+	24, // 19: schedd.agent.v1.GatewayMessage.drain:type_name -> schedd.agent.v1.Drain
+	25, // 20: schedd.agent.v1.GatewayMessage.move:type_name -> schedd.agent.v1.Move
+	12, // 21: schedd.agent.v1.GatewayMessage.lease:type_name -> schedd.agent.v1.Lease
+	27, // 22: schedd.agent.v1.Hello.labels:type_name -> schedd.agent.v1.Hello.LabelsEntry
+	29, // 23: schedd.agent.v1.Welcome.ping_interval:type_name -> google.protobuf.Duration
+	29, // 24: schedd.agent.v1.Welcome.stream_life:type_name -> google.protobuf.Duration
+	29, // 25: schedd.agent.v1.Reject.retry_after:type_name -> google.protobuf.Duration
+	15, // 26: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
+	4,  // 27: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
+	0,  // 28: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
+	30, // 29: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
+	4,  // 30: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
+	30, // 31: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
+	17, // 32: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
+	29, // 33: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
+	29, // 34: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
+	29, // 35: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
+	29, // 36: schedd.agent.v1.Launch.kill_after:type_name -> google.protobuf.Duration
+	28, // 37: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
+	4,  // 38: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
+	29, // 39: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
+	4,  // 40: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
+	30, // 41: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
+	4,  // 42: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
+	1,  // 43: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
+	30, // 44: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
+	30, // 45: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
+	29, // 46: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
+	4,  // 47: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
+	4,  // 48: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
+	4,  // 49: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
+	29, // 50: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
+	2,  // 51: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
+	3,  // 52: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
+	3,  // 53: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
+	2,  // 54: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
+	53, // [53:55] is the sub-list for method output_type
+	51, // [51:53] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_schedd_agent_v1_gateway_proto_init() }
@@ -2599,6 +2723,7 @@ func file_schedd_agent_v1_gateway_proto_init() {
 		(*GatewayMessage_InventoryRequest)(nil),
 		(*GatewayMessage_Drain)(nil),
 		(*GatewayMessage_Move)(nil),
+		(*GatewayMessage_Lease)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2606,7 +2731,7 @@ func file_schedd_agent_v1_gateway_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_agent_v1_gateway_proto_rawDesc), len(file_schedd_agent_v1_gateway_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

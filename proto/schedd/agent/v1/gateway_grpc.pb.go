@@ -12,6 +12,7 @@
 //     LogAppend        ─────────────────▶
 //                      ◀─────────────────  LogAck
 //     Ping, Pong       ◀────────────────▶  Ping, Pong
+//                      ◀─────────────────  Lease
 //
 // Delivery is level-triggered: the leader compares what should run on a worker
 // with the worker's inventory and sends again what is missing; the worker sends

@@ -1241,7 +1241,9 @@ type Policy struct {
 	// Bytes of output kept of an attempt.
 	LogLimit int64 `protobuf:"varint,12,opt,name=log_limit,json=logLimit,proto3" json:"log_limit,omitempty"`
 	// How long the run may take in all; 0: any time.
-	TotalTimeout  int64 `protobuf:"varint,13,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
+	TotalTimeout int64 `protobuf:"varint,13,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
+	// How long an attempt may go on without a lease; 0: it needs none.
+	KillAfter     int64 `protobuf:"varint,14,opt,name=kill_after,json=killAfter,proto3" json:"kill_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1363,6 +1365,13 @@ func (x *Policy) GetLogLimit() int64 {
 func (x *Policy) GetTotalTimeout() int64 {
 	if x != nil {
 		return x.TotalTimeout
+	}
+	return 0
+}
+
+func (x *Policy) GetKillAfter() int64 {
+	if x != nil {
+		return x.KillAfter
 	}
 	return 0
 }
@@ -1520,7 +1529,7 @@ const file_schedd_log_v1_job_proto_rawDesc = "" +
 	"\x05stdin\x18\a \x01(\tR\x05stdin\"Y\n" +
 	"\x06Target\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x123\n" +
-	"\bstrategy\x18\x02 \x01(\x0e2\x17.schedd.log.v1.StrategyR\bstrategy\"\xfa\x03\n" +
+	"\bstrategy\x18\x02 \x01(\x0e2\x17.schedd.log.v1.StrategyR\bstrategy\"\x99\x04\n" +
 	"\x06Policy\x120\n" +
 	"\aoverlap\x18\x01 \x01(\x0e2\x16.schedd.log.v1.OverlapR\aoverlap\x12%\n" +
 	"\x0emax_concurrent\x18\x02 \x01(\x03R\rmaxConcurrent\x121\n" +
@@ -1537,7 +1546,9 @@ const file_schedd_log_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"lost_after\x18\v \x01(\x03R\tlostAfter\x12\x1b\n" +
 	"\tlog_limit\x18\f \x01(\x03R\blogLimit\x12#\n" +
-	"\rtotal_timeout\x18\r \x01(\x03R\ftotalTimeout\"\xab\x01\n" +
+	"\rtotal_timeout\x18\r \x01(\x03R\ftotalTimeout\x12\x1d\n" +
+	"\n" +
+	"kill_after\x18\x0e \x01(\x03R\tkillAfter\"\xab\x01\n" +
 	"\x05Retry\x12!\n" +
 	"\fmax_attempts\x18\x01 \x01(\x03R\vmaxAttempts\x12#\n" +
 	"\rinitial_delay\x18\x02 \x01(\x03R\finitialDelay\x12\x1e\n" +

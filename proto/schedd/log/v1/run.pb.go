@@ -130,33 +130,37 @@ const (
 	Outcome_OUTCOME_INTERRUPTED Outcome = 8
 	// Its worker took none at that time.
 	Outcome_OUTCOME_REFUSED Outcome = 9
+	// Its worker ended it for want of a lease.
+	Outcome_OUTCOME_LEASE_EXPIRED Outcome = 10
 )
 
 // Enum value maps for Outcome.
 var (
 	Outcome_name = map[int32]string{
-		0: "OUTCOME_UNSPECIFIED",
-		1: "OUTCOME_UNFINISHED",
-		2: "OUTCOME_SUCCEEDED",
-		3: "OUTCOME_FAILED",
-		4: "OUTCOME_NOT_STARTED",
-		5: "OUTCOME_TIMED_OUT",
-		6: "OUTCOME_CANCELLED",
-		7: "OUTCOME_LOST",
-		8: "OUTCOME_INTERRUPTED",
-		9: "OUTCOME_REFUSED",
+		0:  "OUTCOME_UNSPECIFIED",
+		1:  "OUTCOME_UNFINISHED",
+		2:  "OUTCOME_SUCCEEDED",
+		3:  "OUTCOME_FAILED",
+		4:  "OUTCOME_NOT_STARTED",
+		5:  "OUTCOME_TIMED_OUT",
+		6:  "OUTCOME_CANCELLED",
+		7:  "OUTCOME_LOST",
+		8:  "OUTCOME_INTERRUPTED",
+		9:  "OUTCOME_REFUSED",
+		10: "OUTCOME_LEASE_EXPIRED",
 	}
 	Outcome_value = map[string]int32{
-		"OUTCOME_UNSPECIFIED": 0,
-		"OUTCOME_UNFINISHED":  1,
-		"OUTCOME_SUCCEEDED":   2,
-		"OUTCOME_FAILED":      3,
-		"OUTCOME_NOT_STARTED": 4,
-		"OUTCOME_TIMED_OUT":   5,
-		"OUTCOME_CANCELLED":   6,
-		"OUTCOME_LOST":        7,
-		"OUTCOME_INTERRUPTED": 8,
-		"OUTCOME_REFUSED":     9,
+		"OUTCOME_UNSPECIFIED":   0,
+		"OUTCOME_UNFINISHED":    1,
+		"OUTCOME_SUCCEEDED":     2,
+		"OUTCOME_FAILED":        3,
+		"OUTCOME_NOT_STARTED":   4,
+		"OUTCOME_TIMED_OUT":     5,
+		"OUTCOME_CANCELLED":     6,
+		"OUTCOME_LOST":          7,
+		"OUTCOME_INTERRUPTED":   8,
+		"OUTCOME_REFUSED":       9,
+		"OUTCOME_LEASE_EXPIRED": 10,
 	}
 )
 
@@ -631,7 +635,7 @@ const file_schedd_log_v1_run_proto_rawDesc = "" +
 	"PHASE_LOST\x10\b\x12\x11\n" +
 	"\rPHASE_SKIPPED\x10\t\x12\x10\n" +
 	"\fPHASE_MISSED\x10\n" +
-	"*\xec\x01\n" +
+	"*\x87\x02\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12OUTCOME_UNFINISHED\x10\x01\x12\x15\n" +
@@ -642,7 +646,9 @@ const file_schedd_log_v1_run_proto_rawDesc = "" +
 	"\x11OUTCOME_CANCELLED\x10\x06\x12\x10\n" +
 	"\fOUTCOME_LOST\x10\a\x12\x17\n" +
 	"\x13OUTCOME_INTERRUPTED\x10\b\x12\x13\n" +
-	"\x0fOUTCOME_REFUSED\x10\tB\xa7\x01\n" +
+	"\x0fOUTCOME_REFUSED\x10\t\x12\x19\n" +
+	"\x15OUTCOME_LEASE_EXPIRED\x10\n" +
+	"B\xa7\x01\n" +
 	"\x11com.schedd.log.v1B\bRunProtoP\x01Z2github.com/schedd/schedd/proto/schedd/log/v1;logv1\xa2\x02\x03SLX\xaa\x02\rSchedd.Log.V1\xca\x02\rSchedd\\Log\\V1\xe2\x02\x19Schedd\\Log\\V1\\GPBMetadata\xea\x02\x0fSchedd::Log::V1b\x06proto3"
 
 var (

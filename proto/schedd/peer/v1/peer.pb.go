@@ -704,7 +704,7 @@ func (x *Detach) GetEpoch() uint64 {
 	return 0
 }
 
-// Report is an Inventory, Started or Result.
+// Report is an Inventory, Started or Result, or a Ping that asks for leases.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// WorkerId of who said it.
@@ -996,7 +996,7 @@ type Deliver struct {
 	WorkerId string `protobuf:"bytes,1,opt,name=worker_id,json=workerId,proto3" json:"worker_id,omitempty"`
 	// Epoch of the session.
 	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// Message to be delivered: Launch, Kill, ResultAck or InventoryRequest.
+	// Message to be delivered: Launch, Kill, ResultAck, InventoryRequest or Lease.
 	Message       *v1.GatewayMessage `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

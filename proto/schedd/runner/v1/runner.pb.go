@@ -498,7 +498,9 @@ type Exit struct {
 	// FinishedTime is when the last of its tree was gone.
 	FinishedTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished_time,json=finishedTime,proto3" json:"finished_time,omitempty"`
 	// Reason in a sentence for people.
-	Reason        string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	// LeaseExpired says that the end of its lease came first.
+	LeaseExpired  bool `protobuf:"varint,12,opt,name=lease_expired,json=leaseExpired,proto3" json:"lease_expired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -610,6 +612,13 @@ func (x *Exit) GetReason() string {
 	return ""
 }
 
+func (x *Exit) GetLeaseExpired() bool {
+	if x != nil {
+		return x.LeaseExpired
+	}
+	return false
+}
+
 // StartRequest is all that is to be known to start one attempt.
 type StartRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -636,7 +645,11 @@ type StartRequest struct {
 	// Timeout of the main process; 0 means none.
 	Timeout *durationpb.Duration `protobuf:"bytes,11,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// KillGrace lies between TERM and KILL.
-	KillGrace     *durationpb.Duration `protobuf:"bytes,12,opt,name=kill_grace,json=killGrace,proto3" json:"kill_grace,omitempty"`
+	KillGrace *durationpb.Duration `protobuf:"bytes,12,opt,name=kill_grace,json=killGrace,proto3" json:"kill_grace,omitempty"`
+	// LeaseEnd is when the attempt is ended unless Renew moves it: the time since the
+	// host was booted, suspend included (CLOCK_BOOTTIME), which agent and runner share.
+	// 0 means never. Since revision 2.
+	LeaseEnd      *durationpb.Duration `protobuf:"bytes,13,opt,name=lease_end,json=leaseEnd,proto3" json:"lease_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +764,13 @@ func (x *StartRequest) GetTimeout() *durationpb.Duration {
 func (x *StartRequest) GetKillGrace() *durationpb.Duration {
 	if x != nil {
 		return x.KillGrace
+	}
+	return nil
+}
+
+func (x *StartRequest) GetLeaseEnd() *durationpb.Duration {
+	if x != nil {
+		return x.LeaseEnd
 	}
 	return nil
 }
@@ -903,6 +923,144 @@ func (*KillResponse) Descriptor() ([]byte, []int) {
 	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{10}
 }
 
+// RenewRequest tells until when attempts may go on.
+type RenewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Leases, one for each attempt.
+	Leases        []*Lease `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RenewRequest) GetLeases() []*Lease {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+// Lease is an attempt's right to go on.
+type Lease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the attempt.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// End as in StartRequest. One that is earlier than what is known changes nothing.
+	End           *durationpb.Duration `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Lease) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Lease) GetEnd() *durationpb.Duration {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// RenewResponse says that it is noted.
+type RenewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
+}
+
 // ForgetRequest names attempts that have ended.
 type ForgetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -914,7 +1072,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1084,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1097,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ForgetRequest) GetIds() []string {
@@ -958,7 +1116,7 @@ type ForgetResponse struct {
 
 func (x *ForgetResponse) Reset() {
 	*x = ForgetResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1128,7 @@ func (x *ForgetResponse) String() string {
 func (*ForgetResponse) ProtoMessage() {}
 
 func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1141,7 @@ func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
 func (*ForgetResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
 }
 
 // EndStraysRequest names an attempt of a former runner.
@@ -999,7 +1157,7 @@ type EndStraysRequest struct {
 
 func (x *EndStraysRequest) Reset() {
 	*x = EndStraysRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1169,7 @@ func (x *EndStraysRequest) String() string {
 func (*EndStraysRequest) ProtoMessage() {}
 
 func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1182,7 @@ func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysRequest.ProtoReflect.Descriptor instead.
 func (*EndStraysRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EndStraysRequest) GetId() string {
@@ -1056,7 +1214,7 @@ type EndStraysResponse struct {
 
 func (x *EndStraysResponse) Reset() {
 	*x = EndStraysResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1226,7 @@ func (x *EndStraysResponse) String() string {
 func (*EndStraysResponse) ProtoMessage() {}
 
 func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1239,7 @@ func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysResponse.ProtoReflect.Descriptor instead.
 func (*EndStraysResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EndStraysResponse) GetEnded() int32 {
@@ -1116,7 +1274,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1286,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1299,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StopRequest) GetIfIdle() bool {
@@ -1164,7 +1322,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1334,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1347,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopResponse) GetStopped() bool {
@@ -1237,7 +1395,7 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12=\n" +
 	"\fstarted_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vstartedTime\x12*\n" +
-	"\x04exit\x18\x04 \x01(\v2\x16.schedd.runner.v1.ExitR\x04exit\"\x97\x03\n" +
+	"\x04exit\x18\x04 \x01(\v2\x16.schedd.runner.v1.ExitR\x04exit\"\xbc\x03\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\x1b\n" +
@@ -1250,7 +1408,8 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\fstarted_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vstartedTime\x12?\n" +
 	"\rfinished_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\ffinishedTime\x12\x16\n" +
-	"\x06reason\x18\v \x01(\tR\x06reason\"\xd5\x02\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12#\n" +
+	"\rlease_expired\x18\f \x01(\bR\fleaseExpired\"\x8d\x03\n" +
 	"\fStartRequest\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\x04R\x04life\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1265,14 +1424,21 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	" \x01(\fR\x06output\x123\n" +
 	"\atimeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\atimeout\x128\n" +
 	"\n" +
-	"kill_grace\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\"Z\n" +
+	"kill_grace\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\x126\n" +
+	"\tlease_end\x18\r \x01(\v2\x19.google.protobuf.DurationR\bleaseEnd\"Z\n" +
 	"\rStartResponse\x123\n" +
 	"\aattempt\x18\x01 \x01(\v2\x19.schedd.runner.v1.AttemptR\aattempt\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"N\n" +
 	"\vKillRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x0e\n" +
-	"\fKillResponse\"!\n" +
+	"\fKillResponse\"?\n" +
+	"\fRenewRequest\x12/\n" +
+	"\x06leases\x18\x01 \x03(\v2\x17.schedd.runner.v1.LeaseR\x06leases\"D\n" +
+	"\x05Lease\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x03end\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03end\"\x0f\n" +
+	"\rRenewResponse\"!\n" +
 	"\rForgetRequest\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\tR\x03ids\"\x10\n" +
 	"\x0eForgetResponse\"4\n" +
@@ -1287,11 +1453,12 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle\">\n" +
 	"\fStopResponse\x12\x18\n" +
 	"\astopped\x18\x01 \x01(\bR\astopped\x12\x14\n" +
-	"\x05ended\x18\x02 \x01(\x05R\x05ended2\xd6\x03\n" +
+	"\x05ended\x18\x02 \x01(\x05R\x05ended2\xa0\x04\n" +
 	"\rRunnerService\x12J\n" +
 	"\x05Watch\x12\x1e.schedd.runner.v1.WatchRequest\x1a\x1f.schedd.runner.v1.WatchResponse0\x01\x12H\n" +
 	"\x05Start\x12\x1e.schedd.runner.v1.StartRequest\x1a\x1f.schedd.runner.v1.StartResponse\x12E\n" +
-	"\x04Kill\x12\x1d.schedd.runner.v1.KillRequest\x1a\x1e.schedd.runner.v1.KillResponse\x12K\n" +
+	"\x04Kill\x12\x1d.schedd.runner.v1.KillRequest\x1a\x1e.schedd.runner.v1.KillResponse\x12H\n" +
+	"\x05Renew\x12\x1e.schedd.runner.v1.RenewRequest\x1a\x1f.schedd.runner.v1.RenewResponse\x12K\n" +
 	"\x06Forget\x12\x1f.schedd.runner.v1.ForgetRequest\x1a .schedd.runner.v1.ForgetResponse\x12T\n" +
 	"\tEndStrays\x12\".schedd.runner.v1.EndStraysRequest\x1a#.schedd.runner.v1.EndStraysResponse\x12E\n" +
 	"\x04Stop\x12\x1d.schedd.runner.v1.StopRequest\x1a\x1e.schedd.runner.v1.StopResponseB\xbf\x01\n" +
@@ -1309,7 +1476,7 @@ func file_schedd_runner_v1_runner_proto_rawDescGZIP() []byte {
 	return file_schedd_runner_v1_runner_proto_rawDescData
 }
 
-var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(*WatchRequest)(nil),          // 0: schedd.runner.v1.WatchRequest
 	(*WatchResponse)(nil),         // 1: schedd.runner.v1.WatchResponse
@@ -1322,46 +1489,54 @@ var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(*StartResponse)(nil),         // 8: schedd.runner.v1.StartResponse
 	(*KillRequest)(nil),           // 9: schedd.runner.v1.KillRequest
 	(*KillResponse)(nil),          // 10: schedd.runner.v1.KillResponse
-	(*ForgetRequest)(nil),         // 11: schedd.runner.v1.ForgetRequest
-	(*ForgetResponse)(nil),        // 12: schedd.runner.v1.ForgetResponse
-	(*EndStraysRequest)(nil),      // 13: schedd.runner.v1.EndStraysRequest
-	(*EndStraysResponse)(nil),     // 14: schedd.runner.v1.EndStraysResponse
-	(*StopRequest)(nil),           // 15: schedd.runner.v1.StopRequest
-	(*StopResponse)(nil),          // 16: schedd.runner.v1.StopResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*RenewRequest)(nil),          // 11: schedd.runner.v1.RenewRequest
+	(*Lease)(nil),                 // 12: schedd.runner.v1.Lease
+	(*RenewResponse)(nil),         // 13: schedd.runner.v1.RenewResponse
+	(*ForgetRequest)(nil),         // 14: schedd.runner.v1.ForgetRequest
+	(*ForgetResponse)(nil),        // 15: schedd.runner.v1.ForgetResponse
+	(*EndStraysRequest)(nil),      // 16: schedd.runner.v1.EndStraysRequest
+	(*EndStraysResponse)(nil),     // 17: schedd.runner.v1.EndStraysResponse
+	(*StopRequest)(nil),           // 18: schedd.runner.v1.StopRequest
+	(*StopResponse)(nil),          // 19: schedd.runner.v1.StopResponse
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
 }
 var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	2,  // 0: schedd.runner.v1.WatchResponse.hello:type_name -> schedd.runner.v1.Hello
 	5,  // 1: schedd.runner.v1.WatchResponse.attempt:type_name -> schedd.runner.v1.Attempt
 	3,  // 2: schedd.runner.v1.WatchResponse.synced:type_name -> schedd.runner.v1.Synced
 	4,  // 3: schedd.runner.v1.WatchResponse.stopping:type_name -> schedd.runner.v1.Stopping
-	17, // 4: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
+	20, // 4: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
 	6,  // 5: schedd.runner.v1.Attempt.exit:type_name -> schedd.runner.v1.Exit
-	18, // 6: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
-	17, // 7: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
-	17, // 8: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
-	18, // 9: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
-	18, // 10: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
-	5,  // 11: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
-	18, // 12: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
-	0,  // 13: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
-	7,  // 14: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
-	9,  // 15: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
-	11, // 16: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
-	13, // 17: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
-	15, // 18: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
-	1,  // 19: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
-	8,  // 20: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
-	10, // 21: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
-	12, // 22: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
-	14, // 23: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
-	16, // 24: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	21, // 6: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
+	20, // 7: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
+	20, // 8: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
+	21, // 9: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
+	21, // 10: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
+	21, // 11: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
+	5,  // 12: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
+	21, // 13: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
+	12, // 14: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
+	21, // 15: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
+	0,  // 16: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
+	7,  // 17: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
+	9,  // 18: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
+	11, // 19: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
+	14, // 20: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
+	16, // 21: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
+	18, // 22: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
+	1,  // 23: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
+	8,  // 24: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
+	10, // 25: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
+	13, // 26: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
+	15, // 27: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
+	17, // 28: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
+	19, // 29: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
+	23, // [23:30] is the sub-list for method output_type
+	16, // [16:23] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_schedd_runner_v1_runner_proto_init() }
@@ -1381,7 +1556,7 @@ func file_schedd_runner_v1_runner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_runner_v1_runner_proto_rawDesc), len(file_schedd_runner_v1_runner_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

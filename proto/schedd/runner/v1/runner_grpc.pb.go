@@ -27,6 +27,7 @@ const (
 	RunnerService_Watch_FullMethodName     = "/schedd.runner.v1.RunnerService/Watch"
 	RunnerService_Start_FullMethodName     = "/schedd.runner.v1.RunnerService/Start"
 	RunnerService_Kill_FullMethodName      = "/schedd.runner.v1.RunnerService/Kill"
+	RunnerService_Renew_FullMethodName     = "/schedd.runner.v1.RunnerService/Renew"
 	RunnerService_Forget_FullMethodName    = "/schedd.runner.v1.RunnerService/Forget"
 	RunnerService_EndStrays_FullMethodName = "/schedd.runner.v1.RunnerService/EndStrays"
 	RunnerService_Stop_FullMethodName      = "/schedd.runner.v1.RunnerService/Stop"
@@ -50,6 +51,9 @@ type RunnerServiceClient interface {
 	// Kill ends the tree of one attempt. An attempt that is not running is none of
 	// its business.
 	Kill(ctx context.Context, in *KillRequest, opts ...grpc.CallOption) (*KillResponse, error)
+	// Renew moves the ends of leases. Attempts that are not running, or whose leases
+	// have ended, are none of its business. Since revision 2.
+	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 	// Forget lets the runner forget how attempts ended. Those that run it keeps.
 	Forget(ctx context.Context, in *ForgetRequest, opts ...grpc.CallOption) (*ForgetResponse, error)
 	// EndStrays ends the processes that no runner looks after any more of an attempt
@@ -107,6 +111,16 @@ func (c *runnerServiceClient) Kill(ctx context.Context, in *KillRequest, opts ..
 	return out, nil
 }
 
+func (c *runnerServiceClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewResponse)
+	err := c.cc.Invoke(ctx, RunnerService_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *runnerServiceClient) Forget(ctx context.Context, in *ForgetRequest, opts ...grpc.CallOption) (*ForgetResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ForgetResponse)
@@ -155,6 +169,9 @@ type RunnerServiceServer interface {
 	// Kill ends the tree of one attempt. An attempt that is not running is none of
 	// its business.
 	Kill(context.Context, *KillRequest) (*KillResponse, error)
+	// Renew moves the ends of leases. Attempts that are not running, or whose leases
+	// have ended, are none of its business. Since revision 2.
+	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	// Forget lets the runner forget how attempts ended. Those that run it keeps.
 	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
 	// EndStrays ends the processes that no runner looks after any more of an attempt
@@ -181,6 +198,9 @@ func (UnimplementedRunnerServiceServer) Start(context.Context, *StartRequest) (*
 }
 func (UnimplementedRunnerServiceServer) Kill(context.Context, *KillRequest) (*KillResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Kill not implemented")
+}
+func (UnimplementedRunnerServiceServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
 }
 func (UnimplementedRunnerServiceServer) Forget(context.Context, *ForgetRequest) (*ForgetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Forget not implemented")
@@ -259,6 +279,24 @@ func _RunnerService_Kill_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RunnerService_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunnerServiceServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RunnerService_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunnerServiceServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RunnerService_Forget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ForgetRequest)
 	if err := dec(in); err != nil {
@@ -327,6 +365,10 @@ var RunnerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Kill",
 			Handler:    _RunnerService_Kill_Handler,
+		},
+		{
+			MethodName: "Renew",
+			Handler:    _RunnerService_Renew_Handler,
 		},
 		{
 			MethodName: "Forget",
