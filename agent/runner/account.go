@@ -14,8 +14,7 @@ import (
 // account puts together how it ended.
 func (p *process) account(why cause, known kin, now time.Time) Exit {
 	e := Exit{
-		TimedOut: why == timedOut,
-		Killed:   why == killed,
+		TimedOut: why == timedOut, Killed: why == killed, LeaseExpired: why == leaseExpired,
 		Leftover: p.leftover,
 		CPUTime:  cpuTime(p.end.usage) + known.cpu,
 		MaxRSS:   max(p.ownRSS(), known.rss),
@@ -53,6 +52,8 @@ func (p *process) reason(e Exit, why cause) string {
 		say = append(say, fmt.Sprintf("timed out after %v, %s", p.timeout, p.howEnded()))
 	case why == killed:
 		say = append(say, "killed on request, "+p.howEnded())
+	case why == leaseExpired:
+		say = append(say, "its lease expired, "+p.howEnded())
 	case e.Signal == "SIGKILL":
 		say = append(say, "ended by SIGKILL, which the worker did not send: the kernel does when memory runs out")
 	case e.Signal != "":

@@ -50,10 +50,13 @@ func (h *household) forget(p *process) kin {
 	return p.kin
 }
 
-func (h *household) running(id string) bool {
+func (h *household) running(id string) bool { return h.of(id) != nil }
+
+// of returns the attempt of that ID, nil when it does not run.
+func (h *household) of(id string) *process {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.byID[id] != nil
+	return h.byID[id]
 }
 
 // isMainLocked reports whether pid is a main process that is not yet reaped.

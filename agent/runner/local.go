@@ -21,6 +21,8 @@ type Options struct {
 	// Policy returns what may be started, and is asked before each start. An
 	// error of it keeps all from starting. Default: anything may be.
 	Policy func() (policy.Policy, error)
+	// Uptime is the clock that leases are counted by, for tests. Default: [Uptime].
+	Uptime func() (time.Duration, bool)
 	// Logger gets what needs somebody's attention. Default: slog.DiscardHandler.
 	Logger *slog.Logger
 }
@@ -29,6 +31,7 @@ type Options struct {
 type Local struct {
 	temp   string
 	policy func() (policy.Policy, error)
+	uptime func() (time.Duration, bool)
 	log    *slog.Logger
 }
 
@@ -47,13 +50,16 @@ func New(o Options) *Local {
 	if o.Policy == nil {
 		o.Policy = func() (policy.Policy, error) { return policy.Policy{}, nil }
 	}
+	if o.Uptime == nil {
+		o.Uptime = Uptime
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if err := home.settle(); err != nil {
 		o.Logger.Warn("processes that leave an attempt's session and lose their parent will not be found", "err", err)
 	}
-	return &Local{temp: o.TempDir, policy: o.Policy, log: o.Logger}
+	return &Local{temp: o.TempDir, policy: o.Policy, uptime: o.Uptime, log: o.Logger}
 }
 
 // Start starts the process of one attempt. The error wraps the system's reason
@@ -86,6 +92,9 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 			p.removeScript()
 		}
 	}()
+	if err == nil {
+		err = l.checkLease(s)
+	}
 	if err != nil {
 		return err
 	}

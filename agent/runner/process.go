@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// lookEvery is how often a running attempt's orphans are reaped and its
-	// size is sampled.
-	lookEvery = time.Second
+	// lookEvery is how often a running attempt's orphans are reaped, its size is
+	// sampled, and it is seen whether its lease is over: a timer until then would
+	// stand still while the host is suspended.
+	lookEvery = LeaseLook
 	// stuckAfter is how long after SIGKILL a process is worth a warning.
 	stuckAfter = 10 * time.Second
 )
@@ -26,6 +27,7 @@ const (
 	byItself cause = iota // the main process has ended
 	killed
 	timedOut
+	leaseExpired
 )
 
 // sent is what a process of the tree has been sent so far.
@@ -53,9 +55,10 @@ type process struct {
 	done           chan struct{}
 	exit           Exit // written before done is closed
 
-	mu     sync.Mutex    // guards the following
-	killAt time.Time     // when SIGKILL was asked for; zero: not asked
-	spare  time.Duration // how long after SIGTERM that is to be
+	mu       sync.Mutex    // guards the following
+	killAt   time.Time     // when SIGKILL was asked for; zero: not asked
+	spare    time.Duration // how long after SIGTERM that is to be
+	leaseEnd time.Duration // by local.uptime; 0: it needs no lease
 
 	kin kin // guarded by home.mu
 
@@ -86,7 +89,7 @@ type ending struct {
 
 func newProcess(l *Local, s Spec) *process {
 	return &process{
-		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, marks: marksOf(s.Env),
+		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, leaseEnd: s.LeaseEnd, marks: marksOf(s.Env),
 		poke: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
@@ -131,11 +134,15 @@ func (p *process) spareNow(now time.Time) {
 	p.killAt = now.Add(p.spare)
 }
 
-// killDue reports whether it is time for SIGKILL at now.
+// killDue reports whether it is time for SIGKILL at now: as was asked for, or since its
+// lease has been over for as long as its grace, whatever it is being ended for. That is
+// when who gave the lease takes it for dead; there is no grace to spare then, and after a
+// suspend not even the question.
 func (p *process) killDue(now time.Time) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !now.Before(p.killAt)
+	asked := !now.Before(p.killAt)
+	p.mu.Unlock()
+	return asked || p.leaseOver(max(p.grace, 0))
 }
 
 // supervise sees the attempt through. It is the only goroutine of an attempt but
@@ -180,6 +187,9 @@ func (p *process) watch(main <-chan ending) cause {
 		case <-look.C:
 			home.sight()
 			p.peak = max(p.peak, peakRSS(p.pid))
+			if p.leaseOver(0) {
+				return leaseExpired
+			}
 		}
 	}
 }

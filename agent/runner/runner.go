@@ -24,6 +24,10 @@ var ErrRunning = errors.New("this attempt is already running")
 // told.
 var ErrLeft = errors.New("the agent has left its runner; whether this was started the next one learns")
 
+// ErrNoLeases is returned by Start for an attempt that needs a lease, by a runner
+// that can't keep any. No process was started.
+var ErrNoLeases = errors.New("this worker can't keep leases")
+
 // Runner starts the processes of attempts. It may be used by many goroutines.
 type Runner interface {
 	// Start starts the process of one attempt, and returns once its program
@@ -37,6 +41,13 @@ type Runner interface {
 	// this runner runs the attempt, and with errors.ErrUnsupported where
 	// nobody can find them.
 	EndStrays(id string, env []string) (int, error)
+	// Uptime returns the time on the clock that leases are counted by: since the
+	// host was booted, suspend included. False: it can't keep leases.
+	Uptime() (time.Duration, bool)
+	// Renew moves the ends of leases, by ID, to later times on that clock. It
+	// returns at once. What does not run, has no lease, or has one that is over,
+	// is left as it is.
+	Renew(ends map[string]time.Duration)
 }
 
 // Lasting is a Runner that outlives its user: what it has started goes on without
@@ -109,7 +120,16 @@ type Spec struct {
 	// Deadline is when it is too late to start it; zero is never. It matters to
 	// a runner that may be away.
 	Deadline time.Time
+	// LeaseEnd is when, by [Runner.Uptime], the tree is ended as by Kill with
+	// KillGrace, unless Renew moves it; 0 is never. It is the runner that watches
+	// it, so it holds whatever becomes of who uses the runner. The end is noticed
+	// within [LeaseLook], also after a suspend.
+	LeaseEnd time.Duration
 }
+
+// LeaseLook is how long it takes at most to notice that a lease has ended, while
+// the host is awake.
+const LeaseLook = time.Second
 
 // DefaultPath is where programs are looked up when Env has no PATH.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -121,10 +141,12 @@ type Exit struct {
 	Code int
 	// Signal is the signal that ended the main process ("SIGKILL"), or "".
 	Signal string
-	// TimedOut and Killed say that the timeout, or a call of Kill, came before
-	// the main process had ended. At most one is set: the one that came first.
-	TimedOut bool
-	Killed   bool
+	// TimedOut, Killed and LeaseExpired say that the timeout, a call of Kill, or
+	// the end of its lease came before the main process had ended. At most one is
+	// set: the one that came first.
+	TimedOut     bool
+	Killed       bool
+	LeaseExpired bool
 	// Interrupted says that it was ended for the worker's sake, or that its
 	// runner lost sight of it: how it would have ended, or did end, nobody
 	// knows. Reason says more, and Code and Signal mean nothing.

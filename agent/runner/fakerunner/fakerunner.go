@@ -53,6 +53,7 @@ type Fake struct {
 	mu      sync.Mutex // guards all below
 	nextPID int
 	specs   []runner.Spec // every Start, also those that failed
+	lives   []*process    // all that have ever run
 	running map[string]*process
 	ended   map[string]*process // and not forgotten
 
@@ -80,12 +81,15 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	if b.StartError != nil {
 		return nil, b.StartError
 	}
+	if now, _ := f.Uptime(); s.LeaseEnd > 0 && now >= s.LeaseEnd {
+		return nil, fmt.Errorf("starting attempt %q: its lease had ended", s.ID)
+	}
 	out, err := open(s.Output)
 	if err != nil {
 		return nil, fmt.Errorf("opening %q for the output: %w", s.Output, err)
 	}
 	p := &process{
-		spec: s, does: b, out: out, started: time.Now(),
+		spec: s, does: b, out: out, started: time.Now(), leaseEnd: s.LeaseEnd,
 		poke: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if err := f.admit(p); err != nil {
@@ -114,6 +118,7 @@ func (f *Fake) admit(p *process) error {
 		return runner.ErrRunning
 	}
 	f.nextPID++
+	f.lives = append(f.lives, p)
 	p.pid = f.nextPID
 	f.running[p.spec.ID] = p
 	return nil
@@ -213,6 +218,41 @@ func (f *Fake) EndStrays(id string, _ []string) (int, error) {
 	p.Kill(0)
 	<-p.done
 	return 1, nil
+}
+
+// boot is when hosts were booted: long before whatever a test tells of.
+var boot = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Uptime is the time since the host was booted.
+func (f *Fake) Uptime() (time.Duration, bool) { return time.Since(boot), true }
+
+// Renew moves the ends of leases.
+func (f *Fake) Renew(ends map[string]time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, end := range ends {
+		if p := f.running[id]; p != nil {
+			p.renew(end)
+		}
+	}
+}
+
+// Life is the life of a process, as the host saw it.
+type Life struct {
+	Spec     runner.Spec
+	From, To time.Time // To is zero while it runs
+}
+
+// Lives returns the lives of all processes that there were, in the order of their
+// starts: what is true, whatever anybody was told of them.
+func (f *Fake) Lives() []Life {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	lives := make([]Life, len(f.lives))
+	for i, p := range f.lives {
+		lives[i] = Life{p.spec, p.started, p.Exit().Finished}
+	}
+	return lives
 }
 
 // Wait returns when nothing runs.

@@ -159,3 +159,31 @@ func TestBooks(t *testing.T) {
 		f.Wait()
 	})
 }
+
+// A lease ends an attempt when it is not renewed in time, and what is over stays so.
+func TestLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{Duration: -1, IgnoreTerm: true} })
+		began := time.Now()
+		up, _ := f.Uptime()
+		s := runner.Spec{ID: "run/1", Output: file(t), KillGrace: 5 * time.Second, LeaseEnd: up + time.Minute}
+		p, err := f.Start(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Second)
+		f.Renew(map[string]time.Duration{"run/1": up + 2*time.Minute})
+		time.Sleep(71 * time.Second)
+		f.Renew(map[string]time.Duration{"run/1": up + time.Hour})
+		<-p.Done()
+		if e := p.Exit(); !e.LeaseExpired || e.Killed || e.Signal != "SIGKILL" || e.Finished.Sub(began) != 2*time.Minute+5*time.Second {
+			t.Errorf("exit %+v", e)
+		}
+		if _, err := f.Start(s); err == nil {
+			t.Error("it was started with a lease that was over")
+		}
+		if l := f.Lives(); len(l) != 1 || l[0].Spec.ID != "run/1" || !l[0].From.Equal(began) || !l[0].To.Equal(p.Exit().Finished) {
+			t.Errorf("lives %+v", l)
+		}
+	})
+}

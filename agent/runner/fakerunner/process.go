@@ -22,7 +22,8 @@ type process struct {
 
 	mu          sync.Mutex // guards all below
 	killAt      time.Time
-	interrupted string // why it was ended for the worker's sake
+	leaseEnd    time.Duration // since boot; 0: it needs no lease
+	interrupted string        // why it was ended for the worker's sake
 }
 
 func (p *process) PID() int              { return p.pid }
@@ -74,6 +75,22 @@ func (p *process) killDue() time.Time {
 	return p.killAt
 }
 
+// renew moves the end of the lease, unless that is over.
+func (p *process) renew(end time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(boot) < p.leaseEnd && end > p.leaseEnd {
+		p.leaseEnd = end
+	}
+}
+
+// leaseLeft returns how long the lease lasts from now on.
+func (p *process) leaseLeft() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.leaseEnd - time.Since(boot)
+}
+
 // live is the attempt from start to end.
 func (p *process) live() runner.Exit {
 	defer func() { _ = p.out.Close() }() // a test reads what arrived
@@ -90,6 +107,11 @@ func (p *process) live() runner.Exit {
 		timeout = time.NewTimer(p.spec.Timeout)
 	}
 	defer timeout.Stop()
+	lease := never()
+	if p.spec.LeaseEnd > 0 {
+		lease = time.NewTimer(p.leaseLeft())
+	}
+	defer lease.Stop()
 	mouth := p.speaker()
 	defer mouth.stop()
 
@@ -107,6 +129,14 @@ func (p *process) live() runner.Exit {
 		case <-p.poke:
 			e.Killed, ended = true, true
 			p.die(&e, "killed on request, ", end, mouth)
+		case <-lease.C:
+			if left := p.leaseLeft(); left > 0 {
+				lease.Reset(left)
+				continue
+			}
+			e.LeaseExpired, ended = true, true
+			p.hurry(time.Now().Add(max(p.spec.KillGrace, 0)))
+			p.die(&e, "its lease expired, ", end, mouth)
 		}
 	}
 	e.Finished = time.Now()

@@ -18,7 +18,7 @@ func showSpec(life uint64, s runner.Spec) *runnerv1.StartRequest {
 	return &runnerv1.StartRequest{
 		Life: life, Id: s.ID, Argv: s.Argv, Script: s.Script, Interpreter: s.Interpreter,
 		Env: showEnv(s.Env), Dir: []byte(s.Dir), User: s.User, Stdin: s.Stdin, Output: []byte(s.Output),
-		Timeout: durationpb.New(s.Timeout), KillGrace: durationpb.New(s.KillGrace),
+		Timeout: durationpb.New(s.Timeout), KillGrace: durationpb.New(s.KillGrace), LeaseEnd: durationpb.New(s.LeaseEnd),
 	}
 }
 
@@ -27,8 +27,24 @@ func readSpec(m *runnerv1.StartRequest) runner.Spec {
 	return runner.Spec{
 		ID: m.GetId(), Argv: m.GetArgv(), Script: m.GetScript(), Interpreter: m.GetInterpreter(),
 		Env: readEnv(m.GetEnv()), Dir: string(m.GetDir()), User: m.GetUser(), Stdin: m.GetStdin(), Output: string(m.GetOutput()),
-		Timeout: m.GetTimeout().AsDuration(), KillGrace: m.GetKillGrace().AsDuration(),
+		Timeout: m.GetTimeout().AsDuration(), KillGrace: m.GetKillGrace().AsDuration(), LeaseEnd: m.GetLeaseEnd().AsDuration(),
 	}
+}
+
+func showLeases(ends map[string]time.Duration) *runnerv1.RenewRequest {
+	m := &runnerv1.RenewRequest{}
+	for id, end := range ends {
+		m.Leases = append(m.Leases, &runnerv1.Lease{Id: id, End: durationpb.New(end)})
+	}
+	return m
+}
+
+func readLeases(m *runnerv1.RenewRequest) map[string]time.Duration {
+	ends := map[string]time.Duration{}
+	for _, l := range m.GetLeases() {
+		ends[l.GetId()] = l.GetEnd().AsDuration()
+	}
+	return ends
 }
 
 func showEnv(env []string) (list [][]byte) {
@@ -47,7 +63,7 @@ func readEnv(list [][]byte) (env []string) {
 
 func showExit(e runner.Exit) *runnerv1.Exit {
 	return &runnerv1.Exit{
-		Code: int32(e.Code), Signal: e.Signal, TimedOut: e.TimedOut, Killed: e.Killed, Interrupted: e.Interrupted,
+		Code: int32(e.Code), Signal: e.Signal, TimedOut: e.TimedOut, Killed: e.Killed, Interrupted: e.Interrupted, LeaseExpired: e.LeaseExpired,
 		Leftover: int32(e.Leftover), CpuTime: durationpb.New(e.CPUTime), MaxRssBytes: e.MaxRSS,
 		StartedTime: showTime(e.Started), FinishedTime: showTime(e.Finished), Reason: sentence(e.Reason),
 	}
@@ -55,7 +71,7 @@ func showExit(e runner.Exit) *runnerv1.Exit {
 
 func readExit(m *runnerv1.Exit) runner.Exit {
 	return runner.Exit{
-		Code: int(m.GetCode()), Signal: m.GetSignal(), TimedOut: m.GetTimedOut(), Killed: m.GetKilled(), Interrupted: m.GetInterrupted(),
+		Code: int(m.GetCode()), Signal: m.GetSignal(), TimedOut: m.GetTimedOut(), Killed: m.GetKilled(), Interrupted: m.GetInterrupted(), LeaseExpired: m.GetLeaseExpired(),
 		Leftover: int(m.GetLeftover()), CPUTime: m.GetCpuTime().AsDuration(), MaxRSS: m.GetMaxRssBytes(),
 		Started: readTime(m.GetStartedTime()), Finished: readTime(m.GetFinishedTime()), Reason: m.GetReason(),
 	}

@@ -28,7 +28,9 @@ import "time"
 // Revisions of the protocol that both ends here speak.
 const (
 	minRevision = 1
-	maxRevision = 1
+	maxRevision = 2
+	// leaseRevision is the first one in which a runner watches leases.
+	leaseRevision = 2
 )
 
 const (

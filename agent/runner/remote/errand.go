@@ -9,8 +9,8 @@ import (
 	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
 )
 
-// run carries errands to the runner: kills, and what it may forget. What does not
-// arrive is sent again over the next link.
+// run carries errands to the runner: kills, leases, and what it may forget. What does
+// not arrive is sent again over the next link.
 func (r *Runner) run(ctx context.Context) {
 	for {
 		select {
@@ -20,6 +20,7 @@ func (r *Runner) run(ctx context.Context) {
 		}
 		if l := r.linked(); l != nil {
 			r.sendKills(ctx, l)
+			r.sendLeases(ctx, l)
 			r.sendForgotten(ctx, l)
 		}
 	}
@@ -59,6 +60,45 @@ func (r *Runner) killsFor(l *link) (all []killing) {
 		}
 	}
 	return all
+}
+
+// Uptime implements runner.Runner. Agent and runner are on one host, and so have one
+// clock. It is false when the runner is too old to watch leases.
+func (r *Runner) Uptime() (time.Duration, bool) {
+	if l := r.linked(); l != nil && l.revision < leaseRevision {
+		return 0, false
+	}
+	return r.o.Uptime()
+}
+
+// Renew implements runner.Runner. What is not there by the end of the lease comes
+// too late: the runner goes by its own clock.
+func (r *Runner) Renew(ends map[string]time.Duration) {
+	r.keepLeases(ends)
+	wake(r.errands)
+}
+
+// keepLeases keeps ends of leases until the runner has been told.
+func (r *Runner) keepLeases(ends map[string]time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, end := range ends {
+		r.renewed[id] = max(end, r.renewed[id])
+	}
+}
+
+func (r *Runner) sendLeases(ctx context.Context, l *link) {
+	r.mu.Lock()
+	ends := r.renewed
+	r.renewed = make(map[string]time.Duration)
+	r.mu.Unlock()
+	if len(ends) == 0 || l.revision < leaseRevision {
+		return
+	}
+	if _, err := l.client.Renew(ctx, showLeases(ends)); err != nil {
+		r.o.Log.Warn("the runner did not hear of leases; it is told again when it is there", "attempts", len(ends), "err", err)
+		r.keepLeases(ends) // for the next link
+	}
 }
 
 func (r *Runner) sendForgotten(ctx context.Context, l *link) {

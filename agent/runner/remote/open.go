@@ -33,6 +33,9 @@ type Options struct {
 	Log *slog.Logger
 	// Dial connects to the runner in place of the socket, for tests.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Uptime is the clock that the runner counts leases by, for tests. Default:
+	// [runner.Uptime].
+	Uptime func() (time.Duration, bool)
 }
 
 // Runner is a runner in another process. When that one dies it finds the next.
@@ -41,7 +44,7 @@ type Runner struct {
 	until    func(time.Time) (context.Context, context.CancelFunc) // for calls; ends with Close too, and never when zero
 	end      context.CancelFunc
 	wg       sync.WaitGroup
-	errands  chan struct{} // holds one: there are kills or ids to forget that were not sent
+	errands  chan struct{} // holds one: there are kills, leases or ids to forget that were not sent
 	stopping chan struct{}
 
 	// For keep alone.
@@ -52,7 +55,8 @@ type Runner struct {
 	relinked  chan struct{} // closed, and replaced, when link changes
 	fault     error         // why there is no link
 	processes map[string]*process
-	forgotten map[string]bool // that the runner was not told of yet
+	forgotten map[string]bool          // that the runner was not told of yet
+	renewed   map[string]time.Duration // ends of leases, likewise
 	closed    bool
 }
 
@@ -63,6 +67,7 @@ type link struct {
 	client   runnerv1.RunnerServiceClient
 	instance string
 	pid      int64
+	revision uint32
 }
 
 // Open finds the runner, starts it if need be, and returns when it has told what it
@@ -71,9 +76,12 @@ func Open(ctx context.Context, o Options) (*Runner, error) {
 	if o.Dial == nil {
 		o.Dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, o.Dir) }
 	}
+	if o.Uptime == nil {
+		o.Uptime = runner.Uptime
+	}
 	r := &Runner{
 		o: o, errands: make(chan struct{}, 1), stopping: make(chan struct{}), relinked: make(chan struct{}),
-		processes: make(map[string]*process), forgotten: make(map[string]bool),
+		processes: make(map[string]*process), forgotten: make(map[string]bool), renewed: make(map[string]time.Duration),
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
@@ -168,6 +176,9 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 		}
 		if asked != "" && l.instance != asked {
 			return r.doubtful(s)
+		}
+		if s.LeaseEnd > 0 && l.revision < leaseRevision {
+			return nil, fmt.Errorf("starting attempt %q: %w: its runner, process %d, is of an older version and has attempts; it is replaced when the agent starts and nothing runs", s.ID, runner.ErrNoLeases, l.pid)
 		}
 		asked = l.instance
 		if p, err := r.ask(l, s); !errors.Is(err, errUnanswered) {

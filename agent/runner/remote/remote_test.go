@@ -37,6 +37,7 @@ type host struct {
 	serving  *serving // nil: there is no runner
 	all      []*serving
 	lives    uint64
+	parted   bool // nobody reaches the runner
 }
 
 // serving is one life of the runner.
@@ -121,11 +122,30 @@ func (h *host) launched() int {
 	return h.launches
 }
 
+// part breaks the connections to the runner, and lets none be made until it is called
+// again.
+func (h *host) part(parted bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.parted = parted
+	if parted && h.serving != nil {
+		for _, c := range h.serving.conns {
+			_ = c.Close()
+		}
+	}
+}
+
+func (h *host) isParted() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.parted
+}
+
 var errRefused = errors.New("connection refused")
 
 func (h *host) dial(ctx context.Context) (net.Conn, error) {
 	s := h.present()
-	if s == nil {
+	if s == nil || h.isParted() {
 		return nil, errRefused
 	}
 	c, err := s.socket.DialContext(ctx)
@@ -147,7 +167,7 @@ func (h *host) agent() *remote.Runner {
 func (h *host) agentOf(life uint64) *remote.Runner {
 	h.Helper()
 	r, err := remote.Open(h.Context(), remote.Options{
-		Dir: h.dir, Life: life, Version: "1", Launch: h.launch, Dial: h.dial, Log: h.log(),
+		Dir: h.dir, Life: life, Version: "1", Launch: h.launch, Dial: h.dial, Log: h.log(), Uptime: uptime,
 	})
 	if err != nil {
 		h.Fatal(err)

@@ -229,6 +229,12 @@ func (s *service) Kill(_ context.Context, req *runnerv1.KillRequest) (*runnerv1.
 	return &runnerv1.KillResponse{}, nil
 }
 
+// Renew implements the RPC.
+func (s *service) Renew(_ context.Context, req *runnerv1.RenewRequest) (*runnerv1.RenewResponse, error) {
+	s.runner.Renew(readLeases(req))
+	return &runnerv1.RenewResponse{}, nil
+}
+
 // Forget implements the RPC.
 func (s *service) Forget(_ context.Context, req *runnerv1.ForgetRequest) (*runnerv1.ForgetResponse, error) {
 	s.forget(req.GetIds())
