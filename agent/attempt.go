@@ -32,6 +32,9 @@ type attempt struct {
 	poke     chan struct{}   // holds one: killing was set
 	released chan struct{}   // closed when it may be forgotten
 
+	killAfter time.Duration // how long it may go on without a lease; 0: it needs none
+	granted   chan struct{} // closed when it has the first one in this life
+
 	// For its own goroutine.
 	recovered bool // begun in a former life; set before the goroutine starts
 	volatile  bool // not in the journal; set before the result
@@ -48,12 +51,14 @@ type attempt struct {
 	logSize  int64      // that can be shipped; final when there is a result
 	durable  int64      // of these
 	gone     bool       // released is closed
+
+	leaseEnd time.Duration // by the runner's clock; 0 before granted is closed
 }
 
 func newAttempt(k session.Key, fence uint64) *attempt {
 	return &attempt{
 		key: k, fence: fence, phase: agentv1.AttemptPhase_ATTEMPT_PHASE_ACCEPTED,
-		poke: make(chan struct{}, 1), released: make(chan struct{}),
+		poke: make(chan struct{}, 1), released: make(chan struct{}), granted: make(chan struct{}),
 	}
 }
 
@@ -177,6 +182,7 @@ func (t *table) prevent(a *attempt) {
 // start starts the process if it still may, and returns the result when it has
 // ended; nil when it goes on without this agent.
 func (t *table) start(a *attempt) *agentv1.Result {
+	t.awaitLease(a)
 	if r := t.obstacle(a, time.Now()); r != nil {
 		return r
 	}
@@ -196,9 +202,13 @@ func (t *table) start(a *attempt) *agentv1.Result {
 		if rerr := log.Remove(); rerr != nil {
 			t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", rerr)
 		}
+		if errors.Is(err, runner.ErrNoLeases) {
+			return t.declined(a, err.Error())
+		}
 		return t.notStarted(a, err.Error())
 	}
 	t.running(a, log, proc)
+	t.renew(a)
 	return t.follow(a, proc, true)
 }
 
@@ -236,6 +246,10 @@ func (t *table) obstacle(a *attempt, now time.Time) *agentv1.Result {
 		return t.notStarted(a, joined("killed before it started", killing.GetReason()))
 	case stopped:
 		return t.declined(a, stoppingReason)
+	case a.killAfter > 0 && !t.canLease():
+		return t.declined(a, runner.ErrNoLeases.Error())
+	case !now.Before(a.deadline) && a.killAfter > 0 && t.leaseOf(a) == 0:
+		return t.notStarted(a, fmt.Sprintf("it needs a lease (kill_after), and the leader gave none within %v of the launch", a.launch.GetStartWithin().AsDuration()))
 	case !now.Before(a.deadline):
 		return t.notStarted(a, fmt.Sprintf("it had to start within %v of the launch, which is over", a.launch.GetStartWithin().AsDuration()))
 	}
@@ -255,6 +269,7 @@ func (t *table) spec(a *attempt, output string) runner.Spec {
 		Stdin:       task.GetStdin(),
 		Output:      output,
 		Timeout:     a.launch.GetTimeout().AsDuration(),
+		LeaseEnd:    t.leaseOf(a),
 		KillGrace:   a.grace,
 		Deadline:    a.deadline,
 	}

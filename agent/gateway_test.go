@@ -52,6 +52,7 @@ type manners struct {
 	loseChunks int    // drop every n-th chunk of a log
 	logError   string // instead of keeping logs
 	credit     int64
+	lease      bool // gives what is asked for, at once, as a leader would
 	reject     *agentv1.Reject
 	code       codes.Code // of all streams, without a word
 	streamLife time.Duration
@@ -267,6 +268,9 @@ func (v *visit) answer(m *agentv1.AgentMessage, how manners) {
 	switch body := m.GetBody().(type) {
 	case *agentv1.AgentMessage_Ping:
 		v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{Pong: &agentv1.Pong{Seq: body.Ping.GetSeq()}}})
+		if how.lease && len(body.Ping.GetFences()) > 0 {
+			v.lease(body.Ping)
+		}
 	case *agentv1.AgentMessage_Result:
 		if how.ackResults {
 			v.ackResult(body.Result, how.unwanted)
@@ -316,6 +320,21 @@ func (v *visit) send(m *agentv1.GatewayMessage) {
 
 func (v *visit) launch(l *agentv1.Launch) {
 	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Launch{Launch: l}})
+}
+
+// lease gives all leases that a ping asks for.
+func (v *visit) lease(p *agentv1.Ping) {
+	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Lease{Lease: &agentv1.Lease{Seq: p.GetSeq(), Fences: p.GetFences()}}})
+}
+
+// asks returns the pings that asked for leases.
+func (v *visit) asks() (all []*agentv1.Ping) {
+	for _, m := range v.words() {
+		if p := m.GetPing(); len(p.GetFences()) > 0 {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 func (v *visit) kill(l *agentv1.Launch, grace time.Duration) {

@@ -21,6 +21,8 @@ type acceptance struct {
 	Boot  string        `json:"boot,omitempty"` // of the host
 	Job   string        `json:"job,omitempty"`
 	Grace time.Duration `json:"grace,omitempty"` // between TERM and KILL
+
+	KillAfter time.Duration `json:"kill_after,omitempty"` // without a lease
 }
 
 func (a *attempt) newRecord(kind journal.Kind, payload []byte) journal.Record {
@@ -28,7 +30,7 @@ func (a *attempt) newRecord(kind journal.Kind, payload []byte) journal.Record {
 }
 
 func (t *table) acceptedRecord(a *attempt) journal.Record {
-	payload, err := json.Marshal(acceptance{Boot: t.boot, Job: a.job, Grace: a.grace})
+	payload, err := json.Marshal(acceptance{Boot: t.boot, Job: a.job, Grace: a.grace, KillAfter: a.killAfter})
 	if err != nil {
 		payload = nil // strings and a number: it can't fail; without them the attempt is still on record
 	}
@@ -134,7 +136,7 @@ func (t *table) disown(id string, proc runner.Process) {
 // leaves out: the attempt is still known.
 func recall(a *attempt, e journal.Entry) (known acceptance) {
 	if e.Accepted != nil && json.Unmarshal(e.Accepted.Payload, &known) == nil {
-		a.job, a.grace = known.Job, known.Grace
+		a.job, a.grace, a.killAfter = known.Job, known.Grace, known.KillAfter
 	}
 	if e.Started != nil {
 		a.phase = agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -42,6 +43,9 @@ func (t *table) notStarted(a *attempt, reason string) *agentv1.Result {
 // ended makes the result of an attempt whose process has ended.
 func (t *table) ended(a *attempt, log *spool.Log, exit runner.Exit, why cause) *agentv1.Result {
 	outcome, reason := verdict(exit, why)
+	if exit.LeaseExpired {
+		reason = joined(fmt.Sprintf("ended by its worker, which had no lease from the leader for %v (kill_after)", a.killAfter), reason)
+	}
 	r := t.newResult(a, outcome, reason)
 	if !exit.Interrupted {
 		r.ExitCode, r.Signal = int32(exit.Code), exit.Signal
@@ -60,6 +64,8 @@ func verdict(exit runner.Exit, why cause) (agentv1.Outcome, string) {
 		return agentv1.Outcome_OUTCOME_INTERRUPTED, cmp.Or(exit.Reason, "how it ended nobody saw")
 	case exit.TimedOut:
 		return agentv1.Outcome_OUTCOME_TIMED_OUT, cmp.Or(exit.Reason, "it took longer than its timeout")
+	case exit.LeaseExpired:
+		return agentv1.Outcome_OUTCOME_LEASE_EXPIRED, exit.Reason
 	case exit.Killed:
 		why.set(agentv1.Outcome_OUTCOME_KILLED, "")
 		return why.outcome, joined(why.reason, exit.Reason)

@@ -76,6 +76,7 @@ func (s *sessions) nextHello() *agentv1.Hello {
 	s.tries++
 	hello := proto.CloneOf(s.hello)
 	hello.SessionEpoch = uint64(s.starts)<<32 | uint64(s.tries)
+	hello.Leases = s.table.canLease()
 	return hello
 }
 
@@ -88,7 +89,7 @@ func (s *sessions) converse(ctx context.Context, c *conversation) {
 	if loser := s.claim(c); loser != nil {
 		loser.end(errReplaced)
 	}
-	c.err = c.Run(ctx, s.table, s.table)
+	c.err = c.Run(ctx, s.table, s.table, s.table)
 	s.leave(c)
 	if c.conn != nil {
 		c.err = errors.Join(c.err, c.conn.Close())

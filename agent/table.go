@@ -51,6 +51,7 @@ type table struct {
 	leaving  bool       // what runs is left to the runner; not changed after stopped is set
 	attempts map[session.Key]*attempt
 	open     int // attempts that have not ended
+	leased   int // attempts in the table that need a lease, or did
 	refused  tombs
 	boxes    map[*session.Outbox]struct{}
 }
@@ -95,6 +96,7 @@ func (t *table) launch(l *agentv1.Launch, now time.Time) {
 	a.job = l.GetNamespace() + "/" + l.GetJob()
 	a.grace = l.GetKillGrace().AsDuration()
 	a.deadline = now.Add(l.GetStartWithin().AsDuration())
+	a.killAfter = l.GetKillAfter().AsDuration()
 	switch {
 	case t.stopped:
 		a.refusal = stoppingReason
@@ -172,6 +174,9 @@ func (t *table) beginLocked(a *attempt, life func(*attempt)) {
 	if a.result == nil {
 		t.open++
 	}
+	if a.killAfter > 0 {
+		t.leased++
+	}
 	t.lives.Go(func() { life(a) })
 }
 
@@ -181,6 +186,9 @@ func (t *table) forget(a *attempt) {
 	defer t.mu.Unlock()
 	if a.result == nil {
 		t.open--
+	}
+	if a.killAfter > 0 {
+		t.leased--
 	}
 	if a.volatile {
 		t.refused.add(a.key, a.fence)

@@ -18,6 +18,7 @@ type Outbox struct {
 
 	mu        sync.Mutex // guards all below
 	inventory bool
+	ask       bool
 	reports   keyQueue
 	logs      keyQueue
 }
@@ -43,10 +44,29 @@ func (o *Outbox) LogGrew(k Key) {
 	nudge(o.grown)
 }
 
-// askInventory makes the session tell all that the worker knows.
+// AskLeases has the session ask the leader for the leases that are needed, and not
+// wait until it would have asked.
+func (o *Outbox) AskLeases() {
+	o.mu.Lock()
+	o.ask = true
+	o.mu.Unlock()
+	nudge(o.wake)
+}
+
+// takeAsk reports whether leases are to be asked for soon, and forgets it.
+func (o *Outbox) takeAsk() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ask := o.ask
+	o.ask = false
+	return ask
+}
+
+// askInventory makes the session tell all that the worker knows. Whoever asks may be
+// a new leader, who is asked for leases, too.
 func (o *Outbox) askInventory() {
 	o.mu.Lock()
-	o.inventory = true
+	o.inventory, o.ask = true, true
 	o.mu.Unlock()
 	nudge(o.wake)
 }

@@ -32,6 +32,8 @@ func (s *Session) handle(m *agentv1.GatewayMessage, attempts Attempts) {
 	case *agentv1.GatewayMessage_Pong:
 	case *agentv1.GatewayMessage_Launch, *agentv1.GatewayMessage_Kill, *agentv1.GatewayMessage_ResultAck:
 		attempts.Handle(m)
+	case *agentv1.GatewayMessage_Lease:
+		s.pinger.answered(body.Lease)
 	case *agentv1.GatewayMessage_LogAck:
 		s.shipper.acked(body.LogAck, time.Now())
 	case *agentv1.GatewayMessage_InventoryRequest:

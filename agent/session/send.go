@@ -2,11 +2,8 @@ package session
 
 import (
 	"context"
-	"math/rand/v2"
-	"time"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
-	"github.com/schedd/schedd/proto/wire"
 )
 
 // pageSize is how many attempts go into one message of an inventory.
@@ -16,12 +13,10 @@ const pageSize = 1000
 // answers to them, then what is known of attempts, then logs. It returns nil
 // when ctx is done.
 func (s *Session) send(ctx context.Context, attempts Attempts) error {
-	p := newPinger(s.interval)
-	defer p.timer.Stop()
 	for ctx.Err() == nil {
-		m := s.pressing(p, attempts)
+		m := s.pressing(attempts)
 		if m == nil {
-			m = s.wait(ctx, p)
+			m = s.wait(ctx)
 		}
 		if m == nil {
 			continue
@@ -34,12 +29,15 @@ func (s *Session) send(ctx context.Context, attempts Attempts) error {
 }
 
 // pressing returns a message of the two upper priorities, or nil.
-func (s *Session) pressing(p *pinger, attempts Attempts) *agentv1.AgentMessage {
+func (s *Session) pressing(attempts Attempts) *agentv1.AgentMessage {
+	if s.box.takeAsk() {
+		s.pinger.hurry()
+	}
 	select {
 	case m := <-s.urgent:
 		return m
-	case <-p.timer.C:
-		return p.ping()
+	case <-s.pinger.timer.C:
+		return s.pinger.ping()
 	default:
 	}
 	return s.report(attempts)
@@ -47,14 +45,14 @@ func (s *Session) pressing(p *pinger, attempts Attempts) *agentv1.AgentMessage {
 
 // wait returns the next message that is there without asking for it, or nil
 // when there may be something to report.
-func (s *Session) wait(ctx context.Context, p *pinger) *agentv1.AgentMessage {
+func (s *Session) wait(ctx context.Context) *agentv1.AgentMessage {
 	select {
 	case <-ctx.Done():
 		return nil
 	case m := <-s.urgent:
 		return m
-	case <-p.timer.C:
-		return p.ping()
+	case <-s.pinger.timer.C:
+		return s.pinger.ping()
 	case <-s.box.wake:
 		return nil
 	case m := <-s.chunks:
@@ -106,26 +104,3 @@ func (s *Session) takeStock(attempts Attempts) []*agentv1.AgentMessage {
 }
 
 func keyOf(k *agentv1.AttemptKey) Key { return Key{Run: k.GetRunId(), Attempt: k.GetAttempt()} }
-
-// pinger says when to ping.
-type pinger struct {
-	interval time.Duration
-	timer    *time.Timer
-	seq      uint64
-}
-
-func newPinger(interval time.Duration) *pinger {
-	p := &pinger{interval: interval}
-	p.timer = time.NewTimer(p.pause())
-	return p
-}
-
-func (p *pinger) pause() time.Duration {
-	return wire.Spread(p.interval, wire.PingSpread, rand.Float64())
-}
-
-func (p *pinger) ping() *agentv1.AgentMessage {
-	p.timer.Reset(p.pause())
-	p.seq++
-	return &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Ping{Ping: &agentv1.Ping{Seq: p.seq}}}
-}

@@ -92,6 +92,7 @@ type Session struct {
 	pages   []*agentv1.AgentMessage    // the sender's: the rest of an inventory
 	chunks  chan *agentv1.AgentMessage // from the shipper
 	shipper *shipper
+	pinger  *pinger
 
 	silence *time.Timer
 	silent  atomic.Bool
@@ -138,8 +139,10 @@ type Replacement struct {
 // returns nil. Otherwise it returns why the session ended: [*Rejected] is the
 // gateway's word, [ErrSilent] and all others say nothing but that this stream
 // is over.
-func (s *Session) Run(ctx context.Context, attempts Attempts, logs Logs) error {
+func (s *Session) Run(ctx context.Context, attempts Attempts, logs Logs, leases Leases) error {
 	defer s.hangUp()
+	s.pinger = newPinger(s.interval, leases)
+	defer s.pinger.timer.Stop()
 	s.shipper = newShipper(logs, s.box, s.welcome.GetLogCredit(), s.log)
 	s.silence = time.AfterFunc(s.deadAfter(), func() {
 		s.silent.Store(true)

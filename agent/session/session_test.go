@@ -168,6 +168,10 @@ func (w *idle) Message(k Key) *agentv1.AgentMessage {
 
 func (w *idle) Watch(*Outbox) func() { return func() {} }
 
+func (w *idle) Wanted() ([]uint64, time.Duration) { return nil, 0 }
+
+func (w *idle) Granted([]uint64, time.Duration) {}
+
 var errEnough = errors.New("enough")
 
 // talk opens a session, runs it for a while and returns how it ended.
@@ -179,7 +183,7 @@ func talk(t *testing.T, c *canned, w *idle, d time.Duration) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), d, errEnough)
 	defer cancel()
-	return s.Run(ctx, w, w)
+	return s.Run(ctx, w, w, w)
 }
 
 // Thousands of attempts are told in pages, and every result after them. Then

@@ -10,6 +10,10 @@ const (
 	MaxRevision = 1
 )
 
+// MaxLeases bounds the attempts for which one ping asks for leases. So many fit in a
+// message, with room to spare.
+const MaxLeases = 1 << 16
+
 // The timing of a session.
 const (
 	// PingInterval is the mean time between two pings in the stream, in each

@@ -1157,7 +1157,7 @@ type Ping struct {
 	// Seq comes back in the Pong, and in the Lease.
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Fences of the attempts for which the worker asks the leader for a lease; at
-	// most 16,384.
+	// most 65,536.
 	Fences        []uint64 `protobuf:"fixed64,2,rep,packed,name=fences,proto3" json:"fences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,95 @@
+package session
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
+)
+
+// Leases are the leases on the worker's attempts, as a session needs them. All
+// methods return at once, and may be called by several sessions at a time.
+type Leases interface {
+	// Wanted returns the fences of the attempts that need leases, at most
+	// [wire.MaxLeases], and the time now on the clock that leases are counted by.
+	Wanted() (fences []uint64, now time.Duration)
+	// Granted tells that the leader has given leases, in answer to a ping that was
+	// about to be sent at that time.
+	Granted(fences []uint64, asked time.Duration)
+}
+
+const (
+	// askLeast is how long after a ping the next one may follow that asks for
+	// leases. All launches of that time share it.
+	askLeast = 200 * time.Millisecond
+	// maxAsked bounds the pings whose answers are waited for. A session that has
+	// so many is about to be given up.
+	maxAsked = 256
+)
+
+// pinger says when to ping, and remembers when pings asked for leases.
+type pinger struct {
+	interval time.Duration
+	leases   Leases
+	timer    *time.Timer
+
+	last, next time.Time // for the sender alone
+
+	mu    sync.Mutex               // guards all below
+	seq   uint64                   // of the last ping
+	asked map[uint64]time.Duration // when those were about to be sent that asked and are not answered
+}
+
+func newPinger(interval time.Duration, l Leases) *pinger {
+	p := &pinger{interval: interval, leases: l, asked: map[uint64]time.Duration{}}
+	p.next = time.Now().Add(p.pause())
+	p.timer = time.NewTimer(time.Until(p.next))
+	return p
+}
+
+func (p *pinger) pause() time.Duration {
+	return wire.Spread(p.interval, wire.PingSpread, rand.Float64())
+}
+
+// hurry has the next ping come soon, if there is an attempt that needs a lease.
+func (p *pinger) hurry() {
+	if fences, _ := p.leases.Wanted(); len(fences) == 0 {
+		return
+	}
+	if soon := p.last.Add(askLeast); soon.Before(p.next) {
+		p.next = soon
+		p.timer.Reset(time.Until(soon))
+	}
+}
+
+// ping returns the next ping. What a lease lets go on is counted from before it is
+// sent: whatever keeps it on its way, or the answer, makes a lease shorter and never
+// longer.
+func (p *pinger) ping() *agentv1.AgentMessage {
+	p.last = time.Now()
+	p.next = p.last.Add(p.pause())
+	p.timer.Reset(time.Until(p.next))
+	fences, now := p.leases.Wanted()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seq++
+	if len(fences) > 0 {
+		p.asked[p.seq] = now
+		delete(p.asked, p.seq-maxAsked)
+	}
+	return &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Ping{Ping: &agentv1.Ping{Seq: p.seq, Fences: fences}}}
+}
+
+// answered takes the leader's answer to a ping. One to a ping that was not sent in this
+// session, or that asked for nothing, or an answer that comes twice, says nothing.
+func (p *pinger) answered(m *agentv1.Lease) {
+	p.mu.Lock()
+	asked, ok := p.asked[m.GetSeq()]
+	delete(p.asked, m.GetSeq())
+	p.mu.Unlock()
+	if ok {
+		p.leases.Granted(m.GetFences(), asked)
+	}
+}
