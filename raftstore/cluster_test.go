@@ -59,10 +59,15 @@ func (c *cluster) fresh(id string) *Store {
 
 func (c *cluster) start(id string) *Store { return c.startAt(id, id) }
 
+// allNew says of all primaries of a test that they are of this version.
+func allNew() map[string]uint32 {
+	return map[string]uint32{"a": Level, "b": Level, "c": Level, "d": Level, "e": Level, "f": Level}
+}
+
 func (c *cluster) startAt(id, address string) *Store {
 	conf := Config{
 		NodeID: id, Memory: c.disks[id], Transport: c.net.TransportAt(id, address),
-		SnapshotThreshold: 20, SnapshotInterval: 5 * time.Second, TrailingLogs: 5,
+		SnapshotThreshold: 20, SnapshotInterval: 5 * time.Second, TrailingLogs: 5, Levels: allNew,
 	}
 	if conf.Join = c.wait; !c.wait {
 		conf.Bootstrap = c.net.Group(three...)

@@ -124,6 +124,7 @@ func (e *encoder) policy(p state.Policy) *logv1.Policy {
 		LogLimit:  p.LogLimit,
 
 		TotalTimeout: int64(p.TotalTimeout),
+		KillAfter:    int64(p.KillAfter),
 	}
 }
 
@@ -147,5 +148,6 @@ func (d *decoder) policy(p *logv1.Policy) state.Policy {
 		LogLimit:  p.GetLogLimit(),
 
 		TotalTimeout: time.Duration(p.GetTotalTimeout()),
+		KillAfter:    time.Duration(p.GetKillAfter()),
 	}
 }

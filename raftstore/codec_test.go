@@ -87,7 +87,7 @@ var records = map[reflect.Type]func(any) (proto.Message, func(*decoder) any){
 // enums tells the valid values of each enumeration: from, to.
 var enums = map[reflect.Type][2]int{
 	reflect.TypeFor[state.Phase]():      {int(state.Pending), int(state.Missed)},
-	reflect.TypeFor[state.Outcome]():    {int(state.Unfinished), int(state.OutcomeRefused)},
+	reflect.TypeFor[state.Outcome]():    {int(state.Unfinished), int(state.OutcomeLeaseExpired)},
 	reflect.TypeFor[state.Decision]():   {int(state.DecidedRun), int(state.DecidedMissed)},
 	reflect.TypeFor[state.Gap]():        {int(state.GapRunAfter), int(state.GapSkip)},
 	reflect.TypeFor[state.DSTOverlap](): {int(state.DSTOverlapFirst), int(state.DSTOverlapBoth)},

@@ -12,7 +12,16 @@ import (
 // one that there was; then [levelOf] says which they are. A primary stops at what it
 // does not know, so nothing of a level is proposed before all have said that they
 // are that far.
-const Level = firstLevel
+const Level uint32 = 2
+
+// The levels, by what each was the first to know.
+const (
+	// killAfterLevel has kill_after in the policy of a job. It also has the outcome of
+	// an attempt whose lease expired; but that is put on record only of a run of such a
+	// job, and who does not know it has stopped at the job before. So it can always be
+	// proposed, also by a leader that has not heard of all primaries yet.
+	killAfterLevel uint32 = 2
+)
 
 // firstLevel is that of the first version, which all that there are can apply.
 const firstLevel uint32 = 1
@@ -25,8 +34,13 @@ var ErrOldPrimary = errors.New("not all primaries know this yet")
 // not listed is taken to be of the newest, which is safe; a test holds the list to
 // what there is.
 func levelOf(c state.Command) uint32 {
-	switch c.(type) {
-	case state.InitCluster, state.PutJob, state.DeleteJob, state.PauseJob, state.ResumeJob, state.Quarantine,
+	switch c := c.(type) {
+	case state.PutJob:
+		if c.Definition != nil && c.Definition.Policy.KillAfter != 0 {
+			return killAfterLevel
+		}
+		return firstLevel
+	case state.InitCluster, state.DeleteJob, state.PauseJob, state.ResumeJob, state.Quarantine,
 		state.Decide, state.Request, state.Assign, state.Start, state.Finish, state.Cancel, state.GiveUp,
 		state.PutWorker, state.SetOffline, state.UpdateWorker, state.DrainWorker, state.RemoveWorker,
 		state.Prune, state.SetStandby, state.SetDirect:

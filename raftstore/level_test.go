@@ -19,6 +19,20 @@ func TestEveryCommandHasALevel(t *testing.T) {
 	}
 }
 
+// A job with a kill_after is of the second level, and is the only thing that is.
+func TestLevelOfKillAfter(t *testing.T) {
+	d := &state.Definition{Policy: state.Policy{KillAfter: 1}}
+	if got := levelOf(state.PutJob{Definition: d}); got != 2 {
+		t.Errorf("a job with kill_after is of level %d, want 2", got)
+	}
+	if got := levelOf(state.PutJob{Definition: &state.Definition{}}); got != 1 {
+		t.Errorf("a job without is of level %d, want 1", got)
+	}
+	if got := levelOf(state.Finish{Attempt: state.Attempt{Outcome: state.OutcomeLeaseExpired}}); got != 1 {
+		t.Errorf("the end of its attempts is of level %d, want 1: it must not wait for a primary that is down", got)
+	}
+}
+
 // What is new is proposed when all who must apply it can.
 func TestAdmit(t *testing.T) {
 	group := []Server{{ID: "a", Voter: true}, {ID: "b", Voter: true}, {ID: "c", Voter: true}, {ID: "d"}}

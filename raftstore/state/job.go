@@ -168,7 +168,8 @@ type Policy struct {
 	Retry         Retry
 	OnLost        OnLost
 	LostAfter     time.Duration
-	LogLimit      int64 // bytes
+	KillAfter     time.Duration // without a lease; 0: attempts need none
+	LogLimit      int64         // bytes
 }
 
 // Overlap says what becomes of a run that would come beside active ones.

@@ -172,4 +172,5 @@ const (
 	OutcomeLost
 	OutcomeInterrupted
 	OutcomeRefused
+	OutcomeLeaseExpired
 )

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
 )
 
 func unmarshal(t testing.TB, m proto.Message, text string) {
@@ -46,6 +47,10 @@ func definitions(t *rapid.T) *state.Definition {
 			OnLost: rapid.SampledFrom([]state.OnLost{0, 1, 2}).Draw(t, "on_lost"), LostAfter: seconds("lost", 60, 1e6),
 			LogLimit: rapid.Int64Range(64<<10, 16<<30).Draw(t, "log_limit"),
 		},
+	}
+	if rapid.Bool().Draw(t, "leases") {
+		d.Policy.KillAfter = seconds("kill_after", 30, 1e6)
+		d.Policy.LostAfter += plan.LeastLostAfter(d.Policy.KillAfter, d.Policy.KillGrace)
 	}
 	if codes := rapid.SliceOfN(rapid.IntRange(1, 255), 0, 3).Draw(t, "codes"); len(codes) > 0 {
 		d.Policy.Retry.ExitCodes = codes
@@ -136,7 +141,7 @@ func TestEnumsAreWhole(t *testing.T) {
 	whole(t, catchUps, 3)
 	whole(t, onLosts, 3)
 	whole(t, phases, int(state.Missed)+1)
-	whole(t, outcomes, int(state.OutcomeRefused)+1)
+	whole(t, outcomes, int(state.OutcomeLeaseExpired)+1)
 	whole(t, decisions, 3)
 }
 

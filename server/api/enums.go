@@ -108,6 +108,7 @@ var outcomes = enum[state.Outcome, schedv1.Outcome]{
 	{state.OutcomeLost, schedv1.Outcome_OUTCOME_LOST},
 	{state.OutcomeInterrupted, schedv1.Outcome_OUTCOME_INTERRUPTED},
 	{state.OutcomeRefused, schedv1.Outcome_OUTCOME_REFUSED},
+	{state.OutcomeLeaseExpired, schedv1.Outcome_OUTCOME_LEASE_EXPIRED},
 }
 
 var decisions = enum[state.Decision, schedv1.Decision]{

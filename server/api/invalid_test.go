@@ -90,6 +90,10 @@ func TestPutJobNamesWrongFields(t *testing.T) {
 			"job.policy.catch_up_window job.policy.timeout job.policy.kill_grace job.policy.queue_timeout job.policy.start_within job.policy.lost_after",
 		},
 		{`{"policy":{"timeout":"315576000000s"}}`, "job.policy.timeout"},
+		{`{"policy":{"kill_after":"29s"}}`, "job.policy.kill_after"},
+		{`{"policy":{"kill_after":"-1s"}}`, "job.policy.kill_after"},
+		{`{"policy":{"kill_after":"120s","kill_grace":"10s","lost_after":"146s"}}`, "job.policy.lost_after"},
+		{`{"policy":{"kill_after":"29s","lost_after":"59s"}}`, "job.policy.kill_after job.policy.lost_after"},
 		{
 			`{"policy":{"retry":{"max_attempts":101,"multiplier":"NaN","initial_delay":"-1s","max_delay":"-1s","exit_codes":[75,0,256]}}}`,
 			"job.policy.retry.max_attempts job.policy.retry.multiplier job.policy.retry.initial_delay job.policy.retry.max_delay job.policy.retry.exit_codes[1] job.policy.retry.exit_codes[2]",
@@ -189,6 +193,12 @@ func TestMessageSaysWhatIsAllowed(t *testing.T) {
 		}{
 			{func(j *schedv1.Job) { j.Policy = &schedv1.Policy{Overlap: 9} }, "job.policy.overlap: 9 is not known; allowed are OVERLAP_SKIP, OVERLAP_ALLOW, OVERLAP_QUEUE, OVERLAP_REPLACE"},
 			{func(j *schedv1.Job) { j.Policy = &schedv1.Policy{LostAfter: durationpb.New(1)} }, "job.policy.lost_after: is 1ns; allowed are 1m0s to 87840h0m0s"},
+			{
+				func(j *schedv1.Job) {
+					j.Policy = &schedv1.Policy{KillAfter: durationpb.New(2 * time.Minute), LostAfter: durationpb.New(time.Minute)}
+				},
+				"job.policy.lost_after: is 1m0s, and with a kill_after of 2m0s and a kill_grace of 10s a worker may need until 2m27s to have ended an attempt: make it at least that, or kill_after shorter, or leave lost_after out",
+			},
 			{func(j *schedv1.Job) { j.Policy = &schedv1.Policy{MaxConcurrent: math.MaxUint32} }, "job.policy.max_concurrent: is 4294967295; allowed are 1 to 1000"},
 			{func(j *schedv1.Job) {
 				j.Triggers[0].When = &schedv1.Trigger_At{At: &schedv1.At{Time: timestamppb.Now()}}
@@ -198,6 +208,30 @@ func TestMessageSaysWhatIsAllowed(t *testing.T) {
 			if got := status.Convert(err).Message(); got != tt.want {
 				t.Errorf("says %q, want %q", got, tt.want)
 			}
+		}
+	})
+}
+
+// lost_after is as long as kill_after asks for when nobody says how long it is to be, and
+// what is shown can be put again.
+func TestLostAfterFollowsKillAfter(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		for _, tt := range []struct{ kill, grace, lost, want time.Duration }{
+			{0, 10 * time.Second, 0, 3 * time.Minute},
+			{2 * time.Minute, 10 * time.Second, 0, 3 * time.Minute},
+			{10 * time.Minute, 10 * time.Second, 0, 11*time.Minute + 15*time.Second},
+			{10*time.Minute + 1, 10 * time.Second, 0, 11*time.Minute + 16*time.Second},
+			{2 * time.Minute, 10 * time.Second, 147 * time.Second, 147 * time.Second},
+		} {
+			pol := &schedv1.Policy{KillAfter: durationpb.New(tt.kill), KillGrace: durationpb.New(tt.grace)}
+			if tt.lost > 0 {
+				pol.LostAfter = durationpb.New(tt.lost)
+			}
+			j := p.put(aJob("j", func(j *schedv1.Job) { j.Policy = pol }))
+			if got := j.GetPolicy(); got.GetLostAfter().AsDuration() != tt.want || got.GetKillAfter().AsDuration() != tt.kill {
+				t.Errorf("kill_after %v: lost_after is %v, want %v", got.GetKillAfter().AsDuration(), got.GetLostAfter().AsDuration(), tt.want)
+			}
+			p.put(aJob("j", func(again *schedv1.Job) { again.Policy = j.GetPolicy() }))
 		}
 	})
 }

@@ -32,7 +32,7 @@ func TestPutJobFillsInDefaults(t *testing.T) {
 		}
 		want := &schedv1.Policy{}
 		unmarshal(t, want, `{
-			"overlap":"OVERLAP_SKIP","max_concurrent":1,"catch_up":"CATCH_UP_LATEST","catch_up_window":"3600s","timeout":"0s","total_timeout":"0s",
+			"overlap":"OVERLAP_SKIP","max_concurrent":1,"catch_up":"CATCH_UP_LATEST","catch_up_window":"3600s","timeout":"0s","total_timeout":"0s","kill_after":"0s",
 			"kill_grace":"10s","queue_timeout":"3600s","start_within":"300s","on_lost":"ON_LOST_FAIL","lost_after":"180s","log_limit_bytes":67108864,
 			"retry":{"max_attempts":1,"initial_delay":"1s","multiplier":2,"max_delay":"300s"}}`)
 		if d := cmp.Diff(want, j.GetPolicy(), protocmp.Transform()); d != "" {

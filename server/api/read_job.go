@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"k8s.io/apimachinery/pkg/labels"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/proto/wire"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
 	"github.com/schedd/schedd/server/schedule"
 )
 
@@ -197,6 +199,7 @@ var (
 	initialDelays  = span{0, maxDuration, time.Second}
 	maxDelays      = span{0, maxDuration, 300 * time.Second}
 	lostAfters     = span{60 * time.Second, maxDuration, 180 * time.Second}
+	killAfters     = span{30 * time.Second, maxDuration / 2, 0}
 )
 
 // What the numbers of a policy may be.
@@ -208,7 +211,7 @@ const (
 )
 
 func (c scope) policy(p *schedv1.Policy) state.Policy {
-	return state.Policy{
+	policy := state.Policy{
 		Overlap:       overlaps.read(c.in("overlap"), p.GetOverlap()),
 		MaxConcurrent: int(number(c.in("max_concurrent"), p.GetMaxConcurrent(), 1, maxConcurrent, 1)),
 		CatchUp:       catchUps.read(c.in("catch_up"), p.GetCatchUp()),
@@ -222,6 +225,33 @@ func (c scope) policy(p *schedv1.Policy) state.Policy {
 		OnLost:        onLosts.read(c.in("on_lost"), p.GetOnLost()),
 		LostAfter:     c.in("lost_after").duration(p.GetLostAfter(), lostAfters),
 		LogLimit:      number(c.in("log_limit_bytes"), p.GetLogLimitBytes(), leastLog, mostLog, defaultLog),
+		KillAfter:     c.in("kill_after").killAfter(p.GetKillAfter()),
+	}
+	c.leases(&policy, p.GetLostAfter() != nil)
+	return policy
+}
+
+// killAfter reads how long an attempt may go on without a lease. Less than two pings
+// of a worker, which come every 8 to 12 s, would end what nothing has happened to.
+func (c scope) killAfter(p *durationpb.Duration) time.Duration {
+	if p.GetSeconds() == 0 && p.GetNanos() == 0 {
+		return 0
+	}
+	return c.duration(p, killAfters)
+}
+
+// leases sees that an attempt which needs leases has ended before it is given up.
+func (c scope) leases(p *state.Policy, given bool) {
+	if p.KillAfter == 0 || !c.ok() {
+		return
+	}
+	switch least := plan.LeastLostAfter(p.KillAfter, p.KillGrace); {
+	case p.LostAfter >= least:
+	case !given:
+		p.LostAfter = (least + time.Second - 1).Truncate(time.Second)
+	default:
+		c.in("lost_after").failf("is %v, and with a kill_after of %v and a kill_grace of %v a worker may need until %v to have ended an attempt: make it at least that, or kill_after shorter, or leave lost_after out",
+			p.LostAfter, p.KillAfter, p.KillGrace, least)
 	}
 }
 

@@ -131,6 +131,7 @@ func showPolicy(p *state.Policy) *schedv1.Policy {
 		},
 		OnLost:        onLosts.show(p.OnLost),
 		LostAfter:     durationpb.New(p.LostAfter),
+		KillAfter:     durationpb.New(p.KillAfter),
 		LogLimitBytes: p.LogLimit,
 	}
 }

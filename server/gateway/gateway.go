@@ -125,7 +125,7 @@ func New(c Config) *Server {
 	}
 }
 
-// Send puts a Launch, Kill, ResultAck or InventoryRequest in the session's
+// Send puts a Launch, Kill, ResultAck, InventoryRequest or Lease in the session's
 // queue, and reports whether it did. It did not when that session is gone, or
 // for a message that no worker could take: another kind, or one larger than
 // [wire.MaxMessage], which is logged. The message must not be changed
@@ -148,7 +148,7 @@ func (s *Server) Send(worker string, epoch uint64, m *agentv1.GatewayMessage) bo
 // is one that the leader may send.
 func priorityOf(m *agentv1.GatewayMessage) (priority, bool) {
 	switch m.GetBody().(type) {
-	case *agentv1.GatewayMessage_Kill:
+	case *agentv1.GatewayMessage_Kill, *agentv1.GatewayMessage_Lease:
 		return urgent, true
 	case *agentv1.GatewayMessage_Launch, *agentv1.GatewayMessage_ResultAck, *agentv1.GatewayMessage_InventoryRequest:
 		return normal, true

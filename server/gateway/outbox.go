@@ -12,7 +12,7 @@ import (
 type priority int
 
 const (
-	urgent priority = iota // ping, pong, kill, drain
+	urgent priority = iota // ping, pong, kill, lease, drain
 	normal                 // launch, result ack, inventory request
 	priorities
 )

@@ -22,9 +22,7 @@ const (
 func (n *session) handle(m *agentv1.AgentMessage) *ending {
 	switch b := m.GetBody().(type) {
 	case *agentv1.AgentMessage_Ping:
-		n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{
-			Pong: &agentv1.Pong{Seq: b.Ping.GetSeq()},
-		}})
+		return n.takePing(m)
 	case *agentv1.AgentMessage_Inventory, *agentv1.AgentMessage_Started, *agentv1.AgentMessage_Result:
 		if err := checkReport(m); err != nil {
 			return n.violation(codes.InvalidArgument, err)
@@ -40,6 +38,20 @@ func (n *session) handle(m *agentv1.AgentMessage) *ending {
 	case nil:
 		// A kind of message that this version does not know: the worker is newer
 		// and within the revision agreed on, so it can do without an answer.
+	}
+	return nil
+}
+
+// takePing answers a ping. One that asks for leases is the leader's to answer, too:
+// that this gateway is there says nothing about whether it is.
+func (n *session) takePing(m *agentv1.AgentMessage) *ending {
+	ping := m.GetPing()
+	if asks := len(ping.GetFences()); asks > wire.MaxLeases {
+		return n.violation(codes.InvalidArgument, fmt.Errorf("a ping that asks for %d leases, want at most %d", asks, wire.MaxLeases))
+	}
+	n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{Pong: &agentv1.Pong{Seq: ping.GetSeq()}}})
+	if len(ping.GetFences()) > 0 {
+		n.server.config.Leader.Report(n.Worker, n.Epoch, m)
 	}
 	return nil
 }

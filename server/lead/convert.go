@@ -27,8 +27,13 @@ func launch(r *state.Run, now time.Time) *agentv1.GatewayMessage {
 			WorkingDir: task.WorkingDir, User: task.User, Stdin: []byte(task.Stdin),
 		},
 		Timeout: durationpb.New(p.Timeout), KillGrace: durationpb.New(p.KillGrace), LogLimitBytes: p.LogLimit,
-		StartWithin: durationpb.New(a.Assigned.Add(p.StartWithin).Sub(now)),
+		StartWithin: durationpb.New(a.Assigned.Add(p.StartWithin).Sub(now)), KillAfter: durationpb.New(p.KillAfter),
 	}}}
+}
+
+// lease answers a ping that asks for leases.
+func lease(p *agentv1.Ping, fences []uint64) *agentv1.GatewayMessage {
+	return &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Lease{Lease: &agentv1.Lease{Seq: p.GetSeq(), Fences: fences}}}
 }
 
 // kill asks a worker to end the run's live attempt.
@@ -106,6 +111,8 @@ var outcomes = map[agentv1.Outcome]state.Outcome{
 	agentv1.Outcome_OUTCOME_KILLED:      state.OutcomeCancelled,
 	agentv1.Outcome_OUTCOME_INTERRUPTED: state.OutcomeInterrupted,
 	agentv1.Outcome_OUTCOME_REFUSED:     state.OutcomeRefused,
+
+	agentv1.Outcome_OUTCOME_LEASE_EXPIRED: state.OutcomeLeaseExpired,
 }
 
 // outcome takes a word that a newer worker may have for a failure.

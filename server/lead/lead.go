@@ -29,6 +29,9 @@ import (
 // Store is what the leader needs of the replicated state.
 type Store interface {
 	Propose(ctx context.Context, cmds ...state.Command) ([]state.Result, error)
+	// ReadIndex fails unless a majority confirms, after it was called, that this
+	// primary leads.
+	ReadIndex(ctx context.Context) (uint64, error)
 	View(f func(*state.State))
 	Subscribe(f func([]state.Change)) (cancel func())
 }
@@ -131,8 +134,11 @@ func lead(ctx context.Context, c Config) error {
 		case <-t.feed.Wake():
 		case <-timer.C:
 		}
+		// What was told was told before this step began by the clock: a worker that
+		// is given up some time after now has been silent for all of that.
+		said := c.Inbox.take()
 		began := time.Now()
-		next, err := t.step(ctx, began)
+		next, err := t.step(ctx, said, began)
 		if err != nil {
 			return err
 		}
@@ -157,6 +163,7 @@ type term struct {
 	sessions map[state.WorkerID]*session
 	silent   map[state.WorkerID]time.Time // since when a worker has no session
 	active   map[state.RunID]struct{}     // runs seen that had not ended
+	leases
 
 	// Of the present step.
 	commands []command
@@ -175,7 +182,7 @@ func newTerm(c Config) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]struct{}{},
+		active: map[state.RunID]struct{}{}, leases: newLeases(),
 	}
 }
 
@@ -215,9 +222,9 @@ func (t *term) begin(now time.Time) {
 	}
 }
 
-// step does all there is to do at now, and returns when to step again.
-func (t *term) step(ctx context.Context, now time.Time) (next time.Time, err error) {
-	said := t.Inbox.take()
+// step does all there is to do at now, after what was said before, and returns when to
+// step again.
+func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.Time, err error) {
 	changed, all := t.feed.Take()
 	changed = append(changed, t.again...)
 	t.again = nil
@@ -234,7 +241,11 @@ func (t *term) step(ctx context.Context, now time.Time) (next time.Time, err err
 		t.due(s, now)
 	})
 	t.ackOld(ctx)
-	if err := t.agree(ctx); err != nil {
+	agreed, err := t.agree(ctx)
+	if err == nil {
+		err = t.grant(ctx, agreed, now)
+	}
+	if err != nil {
 		return now, err
 	}
 	t.deliver()
@@ -314,8 +325,9 @@ func (t *term) propose(c state.Command, done func(state.Result)) {
 // agree proposes the step's commands, in their order. When some can't be put in
 // the log, because they are too large together or one of them is what can't be
 // written down, it tries with half of them, and in the end without that one:
-// whatever a worker or a job is made of, the others go on.
-func (t *term) agree(ctx context.Context) error {
+// whatever a worker or a job is made of, the others go on. It reports whether anything
+// was agreed.
+func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	cmds := t.commands
 	t.commands = nil
 	n := maxProposal
@@ -329,9 +341,9 @@ func (t *term) agree(ctx context.Context) error {
 					cmds[i].done(r)
 				}
 			}
-			cmds, n = cmds[n:], maxProposal
+			cmds, n, agreed = cmds[n:], maxProposal, true
 		case ctx.Err() != nil, errors.Is(err, raftstore.ErrNotLeader), errors.Is(err, raftstore.ErrUnknown), errors.Is(err, raftstore.ErrStopped):
-			return err
+			return false, err
 		case n > 1:
 			n /= 2
 		case errors.Is(err, raftstore.ErrOldPrimary):
@@ -342,7 +354,7 @@ func (t *term) agree(ctx context.Context) error {
 			cmds, n = cmds[1:], maxProposal
 		}
 	}
-	return nil
+	return agreed, nil
 }
 
 // bare returns the commands without what to do with the answers.
@@ -360,7 +372,7 @@ func (t *term) next(now time.Time) time.Time {
 		return now
 	}
 	next := now.Add(maxSleep)
-	for _, at := range [...]time.Time{t.agenda.Next(), t.runs.Next(), t.workers.Next(), t.prune, t.trim} {
+	for _, at := range [...]time.Time{t.agenda.Next(), t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.nextGrant()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

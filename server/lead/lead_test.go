@@ -40,6 +40,7 @@ type hand struct {
 	acks    map[string]int
 	unasked map[string]bool            // whose log nobody wants, by the ack
 	pending map[string]*agentv1.Result // not acknowledged
+	leases  []*agentv1.Lease
 }
 
 func name(k *agentv1.AttemptKey) string { return fmt.Sprint(k.GetRunId(), "/", k.GetAttempt()) }
@@ -52,7 +53,7 @@ func newHand(t *testing.T, inbox *Inbox, takes time.Duration) *hand {
 }
 
 func (h *hand) session() peer.Session {
-	return peer.Session{Worker: h.id, Epoch: h.epoch, Gateway: "p", Hello: &agentv1.Hello{Name: "hand", Slots: 100}, Connected: time.Now()}
+	return peer.Session{Worker: h.id, Epoch: h.epoch, Gateway: "p", Hello: &agentv1.Hello{Name: "hand", Slots: 100, Leases: true}, Connected: time.Now()}
 }
 
 // connect begins a session, the inventory first and then what is not
@@ -103,6 +104,8 @@ func (h *hand) Send(worker string, epoch uint64, m *agentv1.GatewayMessage) bool
 		h.wg.Go(h.tell)
 	case *agentv1.GatewayMessage_Launch:
 		h.launch(b.Launch)
+	case *agentv1.GatewayMessage_Lease:
+		h.leases = append(h.leases, b.Lease)
 	case *agentv1.GatewayMessage_Kill:
 		h.kills++
 		h.end(b.Kill.GetKey(), b.Kill.GetFence(), agentv1.Outcome_OUTCOME_KILLED)

@@ -60,6 +60,7 @@ func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 		t.queue.NoteWorker()
 		if s.Worker(c.Worker) == nil {
 			t.workers.Remove(c.Worker)
+			t.queue.SetLeases(c.Worker, false)
 			delete(t.silent, c.Worker)
 		}
 	case c.Group:
@@ -84,6 +85,9 @@ func (t *term) note(s *state.State, k state.JobKey, now time.Time) {
 // followRun does what follows from a change of a run.
 func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 	r := s.Run(id)
+	if r != nil {
+		t.forgetMissing(r)
+	}
 	if r != nil && !r.Phase.Final() {
 		if r.Phase == state.Pending && len(r.Attempts) > 0 {
 			t.makeRoom(s, r) // it has left its worker
@@ -122,15 +126,15 @@ func (t *term) makeRoom(s *state.State, r *state.Run) {
 // look asks what to do about a run that has not ended, and does it.
 func (t *term) look(r *state.Run, now time.Time) {
 	t.active[r.ID] = struct{}{}
-	var silent time.Time
+	var silent, absent time.Time
 	live := r.Live()
 	if live != nil {
 		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced {
 			return // reconcile looks, when it is known what runs there
 		}
-		silent = t.silent[live.Worker]
+		silent, absent = t.silent[live.Worker], t.absent(live)
 	}
-	l := plan.Check(r, silent, now)
+	l := plan.Check(r, silent, absent, now)
 	if l.Command != nil {
 		t.propose(l.Command, nil)
 	}
@@ -169,6 +173,7 @@ func (t *term) attach(s *state.State, p peer.Session) {
 	w := state.WorkerID(p.Worker)
 	t.sessions[w] = &session{Session: p, has: map[attempt]*agentv1.AttemptStatus{}}
 	t.queue.SetLive(w, false)
+	t.queue.SetLeases(w, p.Hello.GetLeases())
 	t.workers.Remove(w)
 	delete(t.silent, w)
 	t.propose(state.PutWorker{ID: w, PublicKey: p.Hello.GetPublicKey(), Says: info(p.Hello)}, nil)
@@ -201,6 +206,8 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 		}
 	case *agentv1.AgentMessage_Result:
 		t.result(s, sess, b.Result, now)
+	case *agentv1.AgentMessage_Ping:
+		t.asksFor(state.WorkerID(sess.Worker), sess.Epoch, b.Ping)
 	}
 }
 
@@ -300,10 +307,14 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 		key := attempt{r.ID, r.Live().Number, r.Live().Fence}
 		has := sess.has[key]
 		delete(sess.has, key)
+		if has != nil {
+			delete(t.missing, key.fence)
+		}
 		switch {
 		case has == nil && r.Phase == state.Running:
-			t.propose(plan.Forgotten(r, now), nil)
-			continue
+			if t.absent(r.Live()).IsZero() {
+				t.missing[key.fence] = now
+			}
 		case has.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING && r.Phase == state.Assigned:
 			// It is looked at when that is agreed: as assigned, it might be too late to start.
 			t.propose(state.Start{Run: r.ID, Fence: r.Live().Fence, Time: instant(has.GetStartedTime())}, nil)

@@ -42,7 +42,8 @@ type Leader interface {
 	Detach(worker string, epoch uint64)
 
 	// Report hands on what a worker said in its session: Inventory, Started or
-	// Result. The message must not be changed afterwards.
+	// Result, or a Ping that asks for leases. The message must not be changed
+	// afterwards.
 	Report(worker string, epoch uint64, m *agentv1.AgentMessage)
 
 	// Seen tells that the worker was heard of.
@@ -51,7 +52,7 @@ type Leader interface {
 
 // Gateway is what the leader needs of the gateways.
 type Gateway interface {
-	// Send puts a message (Launch, Kill, ResultAck, InventoryRequest) in the
+	// Send puts a message (Launch, Kill, ResultAck, InventoryRequest, Lease) in the
 	// session's queue, and reports whether that session is still there. It does
 	// not block; whether the message arrives is known only from what the worker
 	// says.

@@ -87,7 +87,7 @@ func verdictOf(r *state.Run, a state.Attempt) (state.Phase, string) {
 		return state.TimedOut, reason(a, "its timeout ended it")
 	case state.OutcomeCancelled:
 		return state.Cancelled, reason(a, r.CancelNote)
-	case state.OutcomeLost, state.OutcomeInterrupted:
+	case state.OutcomeLost, state.OutcomeInterrupted, state.OutcomeLeaseExpired:
 		if cancelled {
 			return state.Cancelled, reason(a, r.CancelNote)
 		}
@@ -122,7 +122,7 @@ func attemptsAllowed(r *state.Run, a state.Attempt) int {
 	switch {
 	case !r.CancelTime.IsZero():
 		return 0
-	case a.Outcome == state.OutcomeLost || a.Outcome == state.OutcomeInterrupted:
+	case a.Outcome == state.OutcomeLost || a.Outcome == state.OutcomeInterrupted || a.Outcome == state.OutcomeLeaseExpired:
 		if p.OnLost == state.OnLostRetry {
 			return max(p.Retry.MaxAttempts, 2) // asked for, so it means something where failures are not retried
 		}
@@ -160,16 +160,18 @@ type Look struct {
 }
 
 // Check says what to do about a run that has not ended. silent is since when
-// its worker has no session; zero when it has one.
-func Check(r *state.Run, silent, now time.Time) Look {
+// its worker has no session; zero when it has one. absent is since when its worker has
+// said that it does not have the attempt, though it was seen to run; zero when it has
+// not said so.
+func Check(r *state.Run, silent, absent, now time.Time) Look {
 	at := deadline(r)
 	switch {
 	case at.IsZero() || !r.CancelTime.IsZero():
-		return check(r, silent, now)
+		return check(r, silent, absent, now)
 	case !now.Before(at):
 		return Look{Command: stop(r)}
 	}
-	look := check(r, silent, now)
+	look := check(r, silent, absent, now)
 	if look.Next.IsZero() || at.Before(look.Next) {
 		look.Next = at
 	}
@@ -185,12 +187,14 @@ func stop(r *state.Run) state.Command {
 	return state.Cancel{Run: r.ID, Note: why}
 }
 
-func check(r *state.Run, silent, now time.Time) Look {
+func check(r *state.Run, silent, absent, now time.Time) Look {
 	p := r.Definition
 	live := r.Live()
 	switch {
 	case live == nil:
 		return checkPending(r, now)
+	case !absent.IsZero():
+		return checkAbsent(r, absent, now)
 	case !silent.IsZero():
 		return checkSilent(r, silent, now)
 	case !r.CancelTime.IsZero():
@@ -225,15 +229,19 @@ func checkSilent(r *state.Run, silent, now time.Time) Look {
 		return Look{Next: deadline}
 	}
 	live := r.Live()
+	process := "whether the process still runs is not known"
+	if p.KillAfter > 0 {
+		process = fmt.Sprintf("by then the worker had to have ended the process, without a lease for %v (kill_after)", p.KillAfter)
+	}
 	return Look{Command: Ended(r, live.Fence, state.Attempt{
 		Outcome: state.OutcomeLost,
-		Reason:  fmt.Sprintf("worker %s has been silent for longer than lost_after, %v; whether the process still runs is not known", live.WorkerName, p.LostAfter),
+		Reason:  fmt.Sprintf("worker %s has been silent for longer than lost_after, %v; %s", live.WorkerName, p.LostAfter, process),
 	}, now)}
 }
 
-// Forgotten is the result of an attempt that its worker says it does not know,
+// forgotten is the result of an attempt that its worker says it does not know,
 // though its process was seen to run.
-func Forgotten(r *state.Run, now time.Time) state.Finish {
+func forgotten(r *state.Run, now time.Time) state.Finish {
 	return Ended(r, r.Live().Fence, state.Attempt{
 		Outcome: state.OutcomeLost,
 		Reason:  "its worker came back without it: its data directory was lost or replaced",

@@ -142,7 +142,7 @@ func TestCheck(t *testing.T) {
 			if tt.silent > 0 {
 				silent = now.Add(-tt.silent)
 			}
-			l := Check(r, silent, now)
+			l := Check(r, silent, time.Time{}, now)
 			if got := words(l); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
@@ -200,7 +200,7 @@ func TestTotalTimeout(t *testing.T) {
 			d.Policy.TotalTimeout, d.Policy.Retry.MaxAttempts = 10*time.Minute, 9
 		})
 		at := noon.Add(test.after)
-		cancel, late := Check(r, time.Time{}, at).Command.(state.Cancel)
+		cancel, late := Check(r, time.Time{}, time.Time{}, at).Command.(state.Cancel)
 		if !late {
 			cancel = state.Cancel{Run: r.ID, Note: "not needed"}
 		}
@@ -231,7 +231,7 @@ func TestLateResult(t *testing.T) {
 func TestCheckCancelled(t *testing.T) {
 	w, _, r := running(t, nil)
 	r = w.do(noon, state.Cancel{Run: r.ID}).Run
-	if l := Check(r, time.Time{}, noon); !l.Kill || l.Next.IsZero() {
+	if l := Check(r, time.Time{}, time.Time{}, noon); !l.Kill || l.Next.IsZero() {
 		t.Errorf("%+v, want a kill that is repeated", l)
 	}
 }

@@ -131,7 +131,7 @@ func TestGivesUpForTheRightReason(t *testing.T) {
 	w.place(q)
 	r := w.request(q, jobKey, "2")
 	w.place(q)
-	l := Check(r, time.Time{}, noon.Add(2*time.Hour))
+	l := Check(r, time.Time{}, time.Time{}, noon.Add(2*time.Hour))
 	if g, ok := l.Command.(state.GiveUp); ok && strings.Contains(g.Reason, "waited for a worker") {
 		t.Errorf("%q, while it %s and 9 slots are free", g.Reason, WhyPending(w.State, w.Run(r.ID), noon))
 	}
@@ -143,7 +143,7 @@ func TestCancelledRunOfLostWorkerEnds(t *testing.T) {
 	w, _, r := running(t, func(d *state.Definition) { d.Policy.OnLost = state.OnLostWait })
 	r = w.do(noon, state.Cancel{Run: r.ID, Note: "gone for good"}).Run
 	now := noon.Add(1000 * time.Hour)
-	if l := Check(r, noon, now); l.Command == nil && l.Next.IsZero() {
+	if l := Check(r, noon, time.Time{}, now); l.Command == nil && l.Next.IsZero() {
 		t.Error("nothing will ever end it")
 	}
 }
@@ -164,8 +164,8 @@ func TestQueueForgetsWhatEnded(t *testing.T) {
 	for _, l := range q.lines {
 		waiting += len(l.waiting.items)
 	}
-	if waiting > 0 || len(q.targets) > 0 {
-		t.Errorf("%d runs in line and %d known as queued, want none", waiting, len(q.targets))
+	if waiting > 0 || len(q.choices) > 0 {
+		t.Errorf("%d runs in line and %d known as queued, want none", waiting, len(q.choices))
 	}
 }
 

@@ -17,17 +17,26 @@ import (
 // way of choosing a worker. All of it is derived from the state and from who is
 // connected; it belongs to one leader for one term.
 type Queue struct {
-	lines   map[state.Target]*line
-	targets map[state.RunID]state.Target             // of each run in a line, or held
+	lines   map[choice]*line
+	choices map[state.RunID]choice                   // of each run in a line, or held
 	held    map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
 	live    map[state.WorkerID]bool                  // connected, inventory known
+	leases  map[state.WorkerID]bool                  // can keep leases, by its latest session
 	workers int                                      // counts changes of workers
 	turn    int                                      // for RoundRobin
 }
 
+// choice is a way of choosing a worker.
+type choice struct {
+	state.Target
+	leases bool // only one that can keep leases
+}
+
+func choiceOf(d *state.Definition) choice { return choice{d.Target, d.Policy.KillAfter > 0} }
+
 // line is the runs that choose alike.
 type line struct {
-	target   state.Target
+	choice
 	selector labels.Selector // nil: it can't be parsed
 	waiting  *ranking[state.RunID, uint64]
 	matches  []state.WorkerID // workers that match, by name and id
@@ -37,44 +46,45 @@ type line struct {
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
 	return &Queue{
-		lines:   map[state.Target]*line{},
-		targets: map[state.RunID]state.Target{},
+		lines:   map[choice]*line{},
+		choices: map[state.RunID]choice{},
 		held:    map[uint64]*ranking[state.RunID, uint64]{},
 		live:    map[state.WorkerID]bool{},
+		leases:  map[state.WorkerID]bool{},
 	}
 }
 
 // Add puts a pending run in its line. Adding it again changes nothing.
 func (q *Queue) Add(r *state.Run) {
-	if _, there := q.targets[r.ID]; !there {
-		q.targets[r.ID] = r.Definition.Target
+	if _, there := q.choices[r.ID]; !there {
+		q.choices[r.ID] = choiceOf(r.Definition)
 		q.wait(r.ID, r.Serial)
 	}
 }
 
 // wait puts a run in its line.
 func (q *Queue) wait(id state.RunID, serial uint64) {
-	target := q.targets[id]
-	l := q.lines[target]
+	how := q.choices[id]
+	l := q.lines[how]
 	if l == nil {
-		l = &line{target: target, waiting: newSerials[state.RunID](), asOf: -1}
-		l.selector, _ = labels.Parse(target.Selector)
-		q.lines[target] = l
+		l = &line{choice: how, waiting: newSerials[state.RunID](), asOf: -1}
+		l.selector, _ = labels.Parse(how.Selector)
+		q.lines[how] = l
 	}
 	l.waiting.set(id, serial)
 }
 
 // Forget takes out a run that waits no longer. It need not be there.
 func (q *Queue) Forget(id state.RunID, uid uint64) {
-	target, there := q.targets[id]
+	how, there := q.choices[id]
 	if !there {
 		return
 	}
-	delete(q.targets, id)
-	if l := q.lines[target]; l != nil {
+	delete(q.choices, id)
+	if l := q.lines[how]; l != nil {
 		l.waiting.remove(id)
 		if len(l.waiting.items) == 0 {
-			delete(q.lines, target)
+			delete(q.lines, how)
 		}
 	}
 	if h := q.held[uid]; h != nil {
@@ -114,6 +124,16 @@ func (q *Queue) SetLive(w state.WorkerID, live bool) {
 	}
 }
 
+// SetLeases says whether a worker can keep leases: others are given no run that needs
+// them.
+func (q *Queue) SetLeases(w state.WorkerID, can bool) {
+	if can {
+		q.leases[w] = true
+	} else {
+		delete(q.leases, w)
+	}
+}
+
 // NoteWorker takes note that a worker was added, changed or removed.
 func (q *Queue) NoteWorker() { q.workers++ }
 
@@ -134,7 +154,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 	for _, l := range lines {
 		p.line(l, limit)
 		if len(l.waiting.items) == 0 {
-			delete(q.lines, l.target)
+			delete(q.lines, l.choice)
 		}
 	}
 	return p.cmds
@@ -171,14 +191,14 @@ func (p *placing) line(l *line, limit int) {
 		l.waiting.remove(first.key)
 		r := p.s.Run(first.key)
 		if r == nil || r.Phase != state.Pending {
-			delete(p.q.targets, first.key)
+			delete(p.q.choices, first.key)
 			continue
 		}
 		if p.mustWait(r) {
 			p.hold(r)
 			continue
 		}
-		i := p.choose(r, l.target.Strategy, free)
+		i := p.choose(r, l.Strategy, free)
 		w := free[i]
 		p.give(r, w)
 		if p.room(w) <= 0 {
@@ -190,7 +210,7 @@ func (p *placing) line(l *line, limit int) {
 // give assigns a run to a worker.
 func (p *placing) give(r *state.Run, w *state.Worker) {
 	p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
-	delete(p.q.targets, r.ID)
+	delete(p.q.choices, r.ID)
 	p.load[w.ID]++
 	p.begun[r.UID]++
 	if on := p.spread[r.UID]; on != nil {
@@ -207,7 +227,7 @@ func (p *placing) free(l *line) []*state.Worker {
 	var free []*state.Worker
 	for _, id := range l.matches {
 		w := p.s.Worker(id)
-		if w != nil && q.live[id] && p.takes(w) {
+		if w != nil && q.live[id] && (!l.leases || q.leases[id]) && p.takes(w) {
 			free = append(free, w)
 		}
 	}
@@ -331,7 +351,11 @@ func waitsFor(s *state.State, r *state.Run, now time.Time) string {
 	if n := s.NumLive(r.UID); policy.Overlap != state.OverlapAllow && n >= policy.MaxConcurrent {
 		return "waits for " + count(n, "active run", "active runs") + " of the job to end"
 	}
-	return "waits for a worker: " + whyNoWorker(s, r.Definition.Target.Selector)
+	why := whyNoWorker(s, r.Definition.Target.Selector)
+	if why == aboutToBe && policy.KillAfter > 0 {
+		why += ", to one of a version that knows kill_after; if that takes long, upgrade schedagent there"
+	}
+	return "waits for a worker: " + why
 }
 
 func whyNoWorker(s *state.State, selector string) string {
@@ -370,5 +394,8 @@ func whyNoWorker(s *state.State, selector string) string {
 	case full == there:
 		return "all slots of " + of + " are in use"
 	}
-	return "about to be assigned"
+	return aboutToBe
 }
+
+// aboutToBe is why a run waits that need not.
+const aboutToBe = "about to be assigned"

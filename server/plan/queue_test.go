@@ -21,6 +21,7 @@ func (w *world) worker(q *Queue, name string, slots int, kv ...string) state.Wor
 	w.do(noon, state.PutWorker{ID: id, Says: state.WorkerInfo{Name: name, Slots: slots, Labels: l}})
 	q.NoteWorker()
 	q.SetLive(id, true)
+	q.SetLeases(id, true)
 	return id
 }
 

@@ -192,7 +192,7 @@ func TestGrpcurl(t *testing.T) {
 	    "catch_up": "CATCH_UP_LATEST", "catch_up_window": "3600s",
 	    "timeout": "600s", "kill_grace": "10s", "queue_timeout": "3600s", "start_within": "300s",
 	    "retry": {"max_attempts": 3, "initial_delay": "1s", "multiplier": 2, "max_delay": "300s", "exit_codes": [75]},
-	    "on_lost": "ON_LOST_FAIL", "lost_after": "180s", "log_limit_bytes": 67108864
+	    "on_lost": "ON_LOST_FAIL", "lost_after": "180s", "kill_after": "120s", "log_limit_bytes": 67108864
 	  }
 	}}`, "schedd.v1.JobService/PutJob")
 	var previewed struct {

@@ -1,0 +1,106 @@
+package lead
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
+)
+
+// confirmEvery is how often at most this primary has the others confirm that it leads,
+// for the sake of leases alone: all that are asked for meanwhile share it, and so an
+// idle group writes one entry a second for them, however many workers it has. What is
+// agreed for another reason confirms it as well.
+const confirmEvery = time.Second
+
+// ask is a ping that asks for leases and has no answer yet.
+type ask struct {
+	epoch uint64 // of the session
+	ping  *agentv1.Ping
+}
+
+// leases are the part of a term that has to do with leases. Why what is done here is
+// enough for no two attempts to overlap, package plan says beside plan.LeastLostAfter.
+type leases struct {
+	asks      map[state.WorkerID]ask // the last one of each worker
+	missing   map[uint64]time.Time   // since when the worker says that it has no attempt of that fence, which was seen to run there
+	confirmed time.Time              // when it was last known that this primary leads
+}
+
+func newLeases() leases {
+	return leases{asks: map[state.WorkerID]ask{}, missing: map[uint64]time.Time{}}
+}
+
+// asksFor takes note of a ping that asks for leases. It takes the place of an earlier
+// one, which asked for less or was sent before.
+func (l *leases) asksFor(w state.WorkerID, epoch uint64, p *agentv1.Ping) {
+	if len(p.GetFences()) > 0 {
+		l.asks[w] = ask{epoch, p}
+	}
+}
+
+// absent returns since when the worker has said that it does not have an attempt; zero
+// when it has not.
+func (l *leases) absent(a *state.Attempt) time.Time { return l.missing[a.Fence] }
+
+// forgetMissing drops what is known of attempts that have ended.
+func (l *leases) forgetMissing(r *state.Run) {
+	if len(l.missing) == 0 {
+		return
+	}
+	live := r.Live()
+	for i := range r.Attempts {
+		if a := &r.Attempts[i]; a != live {
+			delete(l.missing, a.Fence)
+		}
+	}
+}
+
+// grant answers the pings that ask for leases, once it is confirmed that this primary
+// led after they were sent: by what was agreed in this step, which was proposed after
+// they had been heard, or else by an entry for the purpose.
+//
+// Raft's own lease of the leader would be cheaper, and is not enough: it goes by clocks,
+// and who was stopped for a while (SIGSTOP, a paused virtual machine) believes in it
+// until it has looked at one. See [raftstore.Store.ReadIndex].
+func (t *term) grant(ctx context.Context, agreed bool, now time.Time) error {
+	if len(t.asks) == 0 || !agreed && now.Sub(t.confirmed) < confirmEvery {
+		return nil
+	}
+	if !agreed {
+		if _, err := t.Store.ReadIndex(ctx); err != nil {
+			return fmt.Errorf("confirming that this primary leads, to give leases: %w", err)
+		}
+	}
+	t.confirmed = now
+	t.Store.View(func(s *state.State) {
+		for w, a := range t.asks {
+			t.answer(s, w, a)
+		}
+	})
+	clear(t.asks)
+	return nil
+}
+
+// answer gives a worker the leases that it asks for and may have, if the session in
+// which it has asked is still the one that counts.
+func (t *term) answer(s *state.State, w state.WorkerID, a ask) {
+	if sess := t.sessions[w]; sess == nil || sess.Epoch != a.epoch {
+		return
+	}
+	has := func(a *state.Attempt) bool { return t.absent(a).IsZero() }
+	if given := plan.Leases(s, w, a.ping.GetFences(), has); len(given) > 0 {
+		t.send(w, lease(a.ping, given))
+	}
+}
+
+// nextGrant is when leases that are asked for can be given; zero when none are.
+func (t *term) nextGrant() time.Time {
+	if len(t.asks) == 0 {
+		return time.Time{}
+	}
+	return t.confirmed.Add(confirmEvery)
+}
