@@ -55,6 +55,7 @@ func (w *world) checkAll() {
 		w.checkLedger(j, byJob[j.GetUid()])
 		w.checkConcurrency(j, byJob[j.GetUid()])
 	}
+	w.checkOverlaps(runs)
 	w.checkStarts(runs)
 	w.checkFences(runs)
 	for _, r := range runs {

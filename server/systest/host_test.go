@@ -134,6 +134,13 @@ func (l *life) Forget(id string) {
 	}
 }
 
+// Renew implements runner.Runner.
+func (l *life) Renew(ends map[string]time.Duration) {
+	if !l.over() {
+		l.Fake.Renew(ends)
+	}
+}
+
 // Stopping implements runner.Lasting: what happens to the host is no news to a life
 // that is over.
 func (l *life) Stopping() <-chan struct{} {

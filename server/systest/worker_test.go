@@ -53,11 +53,18 @@ func (w *world) startDirectWorker(name string, labels map[string]string, slots i
 
 func (w *world) newWorker(name string, labels map[string]string, slots int) *worker {
 	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink(name)}
-	k.host = fakerunner.New(w.scripted(name))
+	k.host = w.newHost(name)
 	k.config = agent.DefaultConfig()
 	k.config.Name, k.config.Labels, k.config.Slots = name, labels, slots
 	w.workers = append(w.workers, k)
 	return k
+}
+
+// newHost returns a machine without processes.
+func (w *world) newHost(name string) *fakerunner.Fake {
+	host := fakerunner.New(w.scripted(name))
+	w.hosts = append(w.hosts, host)
+	return host
 }
 
 // start starts the agent in its data directory.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
-	"github.com/schedd/schedd/agent/runner/fakerunner"
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
 
@@ -228,7 +227,7 @@ func TestReinstalledWorker(t *testing.T) {
 		k.crash()
 		k.dir += "-new"
 		k.host.Close() // the host was wiped
-		k.host = fakerunner.New(w.scripted(k.name))
+		k.host = w.newHost(k.name)
 		k.start()
 		w.awaitPhase(r.GetId(), 20*time.Minute, schedv1.Phase_PHASE_SUCCEEDED)
 		r = w.get(r.GetId())

@@ -58,10 +58,12 @@ type world struct {
 	group   []*member         // none: there is but one primary
 	own     *link             // of who uses the API
 	workers []*worker
-	gone    map[string]bool // hosts that were taken away, with all that was on them
+	hosts   []*fakerunner.Fake // that there ever were
+	gone    map[string]bool    // hosts that were taken away, with all that was on them
 
-	put     map[string][]put // definitions by job, the oldest first
-	outages []outage         // of the primary
+	put         map[string][]put // definitions by job, the oldest first
+	needsLeases map[string]bool  // jobs whose attempts do
+	outages     []outage         // of the primary
 
 	logLimit int                  // of all jobs that print more than that
 	settings func(*server.Config) // changes those of primaries that are started; may be nil
@@ -109,7 +111,7 @@ func newWorld(t *testing.T, dir string) *world {
 	w := &world{
 		T: t, dir: dir, tail: &tail{}, net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
-		put: map[string][]put{}, gone: map[string]bool{},
+		put: map[string][]put{}, gone: map[string]bool{}, needsLeases: map[string]bool{},
 	}
 	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
 	w.own = w.net.newLink("client")
