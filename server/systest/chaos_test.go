@@ -3,12 +3,16 @@ package systest
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/server/plan"
 )
 
 // chaos is a world in which anything may happen next.
@@ -59,7 +63,54 @@ func (c *chaos) anyJob(name string) *schedv1.Job {
 			at(time.Now().Add(upTo(d, time.Hour)).Truncate(time.Second).Add(time.Second)))(j)
 	}
 	c.does(name, anyProcess(d))
+	if c.n%3 == 0 || c.needsLeases[name] {
+		c.leased(name, j)
+	}
 	return j
+}
+
+// leased has attempts of a job need leases, and be made again when they are lost. It
+// rolls no dice, so that all else is as it would be without.
+func (c *chaos) leased(name string, j *schedv1.Job) {
+	p, n := j.GetPolicy(), len(name)+len(c.put[name])
+	p.KillAfter = []*durationpb.Duration{seconds(30), seconds(60), seconds(120)}[n%3]
+	p.LostAfter, p.OnLost = nil, onLostRetry
+	if n%2 == 0 {
+		p.LostAfter = durationpb.New(max(time.Minute, plan.LeastLostAfter(p.GetKillAfter().AsDuration(), p.GetKillGrace().AsDuration())))
+	}
+	c.world.leased(j)
+}
+
+// leaseEnds counts how attempts ended that needed leases.
+func (c *chaos) leaseEnds() map[string]int {
+	c.Helper()
+	n := map[string]int{}
+	for _, r := range c.runs("") {
+		if !c.needsLeases[r.GetJob()] {
+			continue
+		}
+		for _, a := range r.GetAttempts() {
+			n[strings.TrimPrefix(a.GetOutcome().String(), "OUTCOME_")]++
+			if a.GetLateResult() != 0 {
+				n["late "+strings.TrimPrefix(a.GetLateResult().String(), "OUTCOME_")]++
+			}
+		}
+	}
+	return n
+}
+
+// redefine changes a job, if all primaries are known to be able to have it: a leader
+// that has not heard of one of them yet refuses what the first version did not know.
+func (c *chaos) redefine(j *schedv1.Job) {
+	c.Helper()
+	asked := time.Now()
+	r, err := c.primary.jobs.PutJob(c.Context(), &schedv1.PutJobRequest{Job: j})
+	switch {
+	case err == nil:
+		c.put[j.GetName()] = append(c.put[j.GetName()], put{asked, r.GetJob().GetTriggers()})
+	case !c.needsLeases[j.GetName()] || !strings.Contains(err.Error(), "has not told its level"):
+		c.Fatalf("the API refused: %v", err)
+	}
 }
 
 // next lets something happen.
@@ -102,7 +153,7 @@ func (c *chaos) next() {
 			c.deleteJob(one(d, jobs...).GetName())
 		}
 	case 10:
-		c.define(c.anyJob(one(d, jobs...).GetName()))
+		c.redefine(c.anyJob(one(d, jobs...).GetName()))
 	case 11:
 		name := one(d, jobs...).GetName()
 		if one(d, true, false) {
@@ -179,7 +230,7 @@ func TestChaos(t *testing.T) {
 		w.endless()
 		w.settle(3 * time.Hour)
 		w.checkAll()
-		w.Logf("%d lives of the primary, runs: %v", len(w.outages)+1, count(w.runs("")))
+		w.Logf("%d lives of the primary, runs: %v; attempts that needed leases: %v", len(w.outages)+1, count(w.runs("")), c.leaseEnds())
 	})
 }
 

@@ -78,7 +78,7 @@ func (c *groupChaos) judge() {
 	c.settle(3 * time.Hour)
 	c.finality()
 	c.checkEverywhere()
-	c.Logf("%v; runs: %v", c.did, count(c.runs("")))
+	c.Logf("%v; runs: %v; attempts that needed leases: %v", c.did, count(c.runs("")), c.leaseEnds())
 }
 
 // next lets something happen. Of the primaries it is a minority that suffers at a
@@ -197,7 +197,7 @@ func (c *groupChaos) toWorkers() map[string]func() {
 			k.link.reset()
 		},
 		"a worker is cloned": func() { c.copyOf(k) },
-		"a job is changed":   func() { c.define(c.anyJob(c.someJob())) },
+		"a job is changed":   func() { c.redefine(c.anyJob(c.someJob())) },
 		"a run is cancelled": func() {
 			if active := c.runs("active=true"); len(active) > 0 {
 				_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(d, active...).GetId()}) // it may have ended

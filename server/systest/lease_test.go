@@ -73,6 +73,43 @@ func (w *world) checkOverlaps(runs []*schedv1.Run) {
 			last = l
 		}
 	}
+	for _, j := range w.jobs() {
+		p := j.GetPolicy()
+		if !w.needsLeases[j.GetName()] || p.GetOverlap() == schedv1.Overlap_OVERLAP_ALLOW || j.GetVersion() > 1 {
+			continue
+		}
+		if most := w.together(j.GetName()); most > int(p.GetMaxConcurrent()) {
+			w.Errorf("%s: up to %d ran at the same time, and its policy allows %d", j.GetName(), most, p.GetMaxConcurrent())
+		}
+	}
+}
+
+// The check sees what happens to a job without leases.
+func TestOverlapCheckBites(t *testing.T) {
+	story(t, func(w *world) {
+		k := shop(w)
+		w.takes("j", 10*time.Minute)
+		w.define(job("j", policy(&schedv1.Policy{OnLost: onLostRetry, LostAfter: seconds(60)})))
+		w.run("j")
+		w.wait(time.Minute)
+		w.startWorker("shop-2", nil, 4)
+		w.awaitOnline()
+		k.link.cut()
+		w.wait(4 * time.Minute)
+		k.link.mend()
+		w.settle(time.Hour)
+		w.checkAll()
+		w.suspects = []string{}
+		w.needsLeases["j"] = true
+		w.checkAll()
+		said := strings.Join(w.suspects, "\n")
+		w.suspects = nil
+		for _, want := range []string{"/1 ran from", "up to 2 ran at the same time, and its policy allows 1"} {
+			if !strings.Contains(said, want) {
+				w.Errorf("the check says:\n%s\nwant %q", said, want)
+			}
+		}
+	})
 }
 
 // together returns how many processes of a job were alive at the same time, at most.
