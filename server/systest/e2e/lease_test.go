@@ -76,7 +76,7 @@ func TestRunnerAlone(t *testing.T) {
 	w.put(t, leased(w.script("deaf", deaf), schedv1.OnLost_ON_LOST_FAIL))
 	run := w.awaitRunning(t, w.run(t, "deaf"))
 	w.awaitTold(t, run)
-	w.primary.kill()
+	w.kill()
 	w.worker.kill()
 	await(t, "the runner ends the job", func() (bool, any) {
 		pids := w.strays(t)
