@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -146,5 +147,45 @@ func TestReasonOfALostLease(t *testing.T) {
 	f, ok := Check(r, noon, time.Time{}, noon.Add(3*time.Minute)).Command.(state.Finish)
 	if !ok || f.Phase != state.Lost || !strings.Contains(f.Reason, "had to have ended the process, without a lease for 2m0s (kill_after)") {
 		t.Errorf("%+v", f)
+	}
+}
+
+// What it costs the leader to answer the pings of 10,000 workers, each of which asks for
+// leases of ten attempts. The baseline finds the runs of each worker, and no more.
+func BenchmarkLeases(b *testing.B) {
+	const workers, each = 10_000, 10
+	w := newWorld(b)
+	j := w.define(func(d *state.Definition) {
+		killAfter(d)
+		d.Policy.Overlap, d.Policy.MaxConcurrent = state.OverlapAllow, 1000
+	})
+	asks := make([][]uint64, workers)
+	id := func(i int) state.WorkerID { return state.WorkerID(fmt.Sprint("w-", i)) }
+	for i := range workers {
+		w.do(noon, state.PutWorker{ID: id(i), Says: state.WorkerInfo{Name: "w", Slots: each}})
+		for k := range each {
+			r := w.do(noon, state.Request{
+				Key: jobKey, UID: j.UID, Version: j.Version, Activity: w.Activity(j.UID), ID: state.RequestRunID(j.UID, fmt.Sprint(i, "-", k)),
+				Birth: state.Birth{Nominal: noon},
+			}).Run
+			r = w.do(noon, state.Assign{Run: r.ID, Attempt: 1, Worker: id(i)}).Run
+			asks[i] = append(asks[i], r.Live().Fence)
+		}
+	}
+	has := func(*state.Attempt) bool { return true }
+	for name, answer := range map[string]func(i int) int{
+		"baseline": func(i int) int { return len(w.RunsOn(id(i))) },
+		"leases":   func(i int) int { return len(Leases(w.State, id(i), asks[i], has)) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				for i := range workers {
+					if answer(i) != each {
+						b.Fatal("not all of them")
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/workers, "ns/ping")
+		})
 	}
 }
