@@ -165,7 +165,7 @@ func (w *world) succession(id string, cut time.Time) {
 func TestLeaseOfAWorkerThatIsCutOff(t *testing.T) {
 	for name, cut := range map[string]func(w *world, k *worker){
 		"cut off":         func(_ *world, k *worker) { k.link.cut() },
-		"frozen":          func(_ *world, k *worker) { k.link.freeze(); k.link.down = true },
+		"frozen":          func(_ *world, k *worker) { k.link.strand() },
 		"hears nothing":   func(w *world, k *worker) { w.net.mute(way{"primary-1", k.name}) },
 		"heard by nobody": func(w *world, k *worker) { w.net.mute(way{k.name, "primary-1"}) },
 		"its agent is killed": func(_ *world, k *worker) {
@@ -255,7 +255,7 @@ func TestLeaseThroughAGatewayThatIsCutOff(t *testing.T) {
 		defer w.ask(w.awaitLeader())()
 		at.isolate(true)
 		w.wait(50 * time.Second)
-		if n := len(k.link.cables); n == 0 {
+		if k.link.open() == 0 {
 			w.Error("the worker has left the gateway that this is about")
 		}
 		w.wait(3 * time.Minute)

@@ -254,6 +254,21 @@ func (l *link) freeze() {
 	l.flowing = gate
 }
 
+// strand freezes the connections that are there, and lets none be made until mend.
+func (l *link) strand() {
+	l.freeze()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = true
+}
+
+// open returns how many connections there are.
+func (l *link) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.cables)
+}
+
 // thaw lets everything pass that was held up.
 func (l *link) thaw() {
 	l.mu.Lock()

@@ -224,6 +224,9 @@ func (k *keeper) ended(a *kept, exit runner.Exit) {
 	}
 	k.mu.Unlock()
 	k.book.noteExit(a, exit)
+	if exit.LeaseExpired {
+		k.log.Warn("ended an attempt whose lease was not renewed in time", "attempt", a.id, "pid", a.pid)
+	}
 	k.log.Debug("ended", "attempt", a.id, "pid", a.pid, "exit_code", exit.Code, "reason", exit.Reason)
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -1698,9 +1698,10 @@ type Policy struct {
 	TotalTimeout *durationpb.Duration `protobuf:"bytes,13,opt,name=total_timeout,json=totalTimeout,proto3" json:"total_timeout,omitempty"`
 	// KillAfter is how long an attempt may go on while its worker hears nothing from
 	// the leader: then the worker itself ends it, with kill_grace between TERM and
-	// KILL, before lost_after is over and another attempt may be made. At least 30 s; 0
-	// means that it goes on, which is the default. Such an attempt starts once the
-	// leader has answered its worker, and only on workers of a version that knows this.
+	// KILL, before lost_after is over and another attempt may be made. At least 30 s, and
+	// better two minutes, which outlives a dead connection and a change of leaders; 0
+	// means that it goes on, which is the default. Such an attempt starts once the leader
+	// has answered its worker, and only on workers of a version that knows this.
 	KillAfter     *durationpb.Duration `protobuf:"bytes,32,opt,name=kill_after,json=killAfter,proto3" json:"kill_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
