@@ -30,6 +30,7 @@ type hand struct {
 	takes  time.Duration // how long an attempt runs
 	deaf   bool          // what is sent does not arrive
 	leaves bool          // it is about to stop, and takes no attempts
+	old    bool          // it keeps no leases
 	ignore map[string]bool
 
 	mu      sync.Mutex
@@ -53,7 +54,7 @@ func newHand(t *testing.T, inbox *Inbox, takes time.Duration) *hand {
 }
 
 func (h *hand) session() peer.Session {
-	return peer.Session{Worker: h.id, Epoch: h.epoch, Gateway: "p", Hello: &agentv1.Hello{Name: "hand", Slots: 100, Leases: true}, Connected: time.Now()}
+	return peer.Session{Worker: h.id, Epoch: h.epoch, Gateway: "p", Hello: &agentv1.Hello{Name: "hand", Slots: 100, Leases: !h.old}, Connected: time.Now()}
 }
 
 // connect begins a session, the inventory first and then what is not

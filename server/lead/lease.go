@@ -97,6 +97,14 @@ func (t *term) answer(s *state.State, w state.WorkerID, a ask) {
 	}
 }
 
+// canStart tells whether a worker can be told to start a run's attempt. One that was
+// given it and has since come back as an older version, which keeps no leases, can't: it
+// would start it, and go on without any.
+func (t *term) canStart(w state.WorkerID, r *state.Run) bool {
+	sess := t.sessions[w]
+	return sess != nil && (r.Definition.Policy.KillAfter == 0 || sess.Hello.GetLeases())
+}
+
 // nextGrant is when leases that are asked for can be given; zero when none are.
 func (t *term) nextGrant() time.Time {
 	if len(t.asks) == 0 {

@@ -194,3 +194,30 @@ func TestLostAfterBeginsWithTheTerm(t *testing.T) {
 		}
 	})
 }
+
+// A worker is given an attempt, and before it starts it is downgraded to a version that
+// keeps no leases. It is not told to start it, and nobody runs it without one.
+func TestNoLaunchForWhoKeepsNoLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) {
+			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+			d.Policy.KillAfter, d.Policy.LostAfter, d.Policy.StartWithin = 2*time.Minute, 3*time.Minute, time.Minute
+		})
+		p.hand.set(func() { p.hand.deaf = true })
+		time.Sleep(65 * time.Second)
+		p.hand.disconnect()
+		p.hand.set(func() { p.hand.deaf, p.hand.old = false, true })
+		p.hand.connect()
+		time.Sleep(30 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Assigned {
+			t.Errorf("the run is %v because %q", r.Phase, r.Reason)
+		}
+		time.Sleep(time.Minute)
+		if starts, kills, _, _ := p.hand.counts(); starts != 0 || kills == 0 {
+			t.Errorf("%d were started and %d kills sent", starts, kills)
+		}
+		p.close()
+	})
+}

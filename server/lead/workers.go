@@ -141,7 +141,7 @@ func (t *term) look(r *state.Run, now time.Time) {
 	if l.Queue {
 		t.queue.Add(r)
 	}
-	if l.Launch {
+	if l.Launch && t.canStart(live.Worker, r) {
 		t.send(live.Worker, launch(r, now))
 	}
 	if l.Kill {
