@@ -196,6 +196,9 @@ func (t *table) start(a *attempt) *agentv1.Result {
 		if rerr := log.Remove(); rerr != nil {
 			t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", rerr)
 		}
+		if errors.Is(err, runner.ErrUnenforced) {
+			return t.declined(a, err.Error()) // the leader had heard otherwise; it has other workers
+		}
 		return t.notStarted(a, err.Error())
 	}
 	t.running(a, log, proc)
@@ -256,8 +259,13 @@ func (t *table) spec(a *attempt, output string) runner.Spec {
 		Output:      output,
 		Timeout:     a.launch.GetTimeout().AsDuration(),
 		KillGrace:   a.grace,
+		Limits:      limits(task.GetLimits()),
 		Deadline:    a.deadline,
 	}
+}
+
+func limits(l *agentv1.Limits) runner.Limits {
+	return runner.Limits{Memory: l.GetMemoryBytes(), CPUMillis: l.GetCpuMillis(), PIDs: l.GetPids()}
 }
 
 // running tells everybody that the process runs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
 	"github.com/schedd/schedd/agent/runner/remote"
 	"github.com/schedd/schedd/proto/settings"
@@ -35,8 +37,12 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 	case s.Runner != nil:
 		return func() {}, nil
 	case c.InProcess || len(s.RunnerCommand) == 0:
-		s.Runner, err = localRunner(h.dir, c.Policy, s.Log)
-		return func() {}, err
+		local, release, err := localRunner(h.dir, c.Policy, c.Cgroup, s.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.Runner = local
+		return sync.OnceFunc(release), nil
 	}
 	o := remote.Options{Dir: h.path(runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
 	if c.StartRunner {
@@ -50,21 +56,79 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 	return sync.OnceFunc(r.Close), nil
 }
 
-// localRunner returns a runner of real processes for a data directory. Its scripts
-// are where every user can pass through. A policy that can't be read keeps it from
-// starting at all, so that the operator is told and not only whoever has jobs.
-func localRunner(dataDir, rules string, log *slog.Logger) (*runner.Local, error) {
-	read := func() (policy.Policy, error) { return policy.Read(rules) }
-	if rules == "" {
-		read = nil
-	} else if _, err := read(); err != nil {
-		return nil, err
+// localRunner returns a runner of real processes for a data directory, and how to
+// give back what it took of the host. Its scripts are where every user can pass
+// through. A policy that can't be read, or kept, keeps it from starting at all, so that
+// the operator is told and not only whoever has jobs.
+func localRunner(dataDir, rules, groups string, log *slog.Logger) (_ *runner.Local, release func(), err error) {
+	var read func() (policy.Policy, error)
+	var allowed policy.Policy
+	if rules != "" {
+		read = func() (policy.Policy, error) { return policy.Read(rules) }
+		if allowed, err = read(); err != nil {
+			return nil, nil, err
+		}
 	}
 	dir := filepath.Join(dataDir, scriptDir)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, fmt.Errorf("make a directory for scripts: %w", err)
+		return nil, nil, fmt.Errorf("make a directory for scripts: %w", err)
 	}
-	return runner.New(runner.Options{TempDir: dir, Policy: read, Logger: log}), nil
+	tree, why, err := takeGroups(groups)
+	if err != nil {
+		return nil, nil, err
+	}
+	release = func() {}
+	if tree != nil {
+		release = func() { _ = tree.Close() } // it held a lock, and wrote nothing
+	}
+	local := runner.New(runner.Options{TempDir: dir, Policy: read, Groups: tree, NoGroups: why, Logger: log})
+	if err := local.Enforcement().Check(allowed.MaxLimits); err != nil {
+		release()
+		return nil, nil, fmt.Errorf("this worker's policy %s sets limits: %w", rules, err)
+	}
+	if note := local.Enforcement().Note; note != "" {
+		log.Info("jobs with limits are not all taken here", "why", note)
+	}
+	return local, release, nil
+}
+
+// What the setting of control groups may say in place of a directory.
+const (
+	// CgroupAuto takes the control group that was delegated to the runner, if one was.
+	CgroupAuto = "auto"
+	// CgroupNone takes none.
+	CgroupNone = "none"
+)
+
+// takeGroups takes the directory in which attempts get control groups, and says why
+// they get none. Only where the operator has named one it fails.
+func takeGroups(setting string) (tree *cgroup.Tree, why string, err error) {
+	switch setting {
+	case "", CgroupNone:
+		return nil, "control groups are switched off by the worker's operator", nil
+	case CgroupAuto:
+		dir, err := cgroup.Delegated()
+		if err == nil {
+			tree, err = cgroup.Take(dir)
+		}
+		if err != nil {
+			return nil, err.Error(), nil //nolint:nilerr // it is told to all who look at the worker
+		}
+		return tree, "", nil
+	}
+	if err := os.Mkdir(setting, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, "", fmt.Errorf("make the control group that was named: %w", err)
+	}
+	tree, err = cgroup.Take(setting)
+	return tree, "", err
+}
+
+// checkCgroup finds what is wrong with the setting of control groups.
+func checkCgroup(setting string) error {
+	if setting == "" || setting == CgroupAuto || setting == CgroupNone || filepath.IsAbs(setting) {
+		return nil
+	}
+	return fmt.Errorf("cgroup: %q is neither auto, none nor a directory from / on", setting)
 }
 
 // RunnerConfig is all that a runner is told by its operator, or by the agent that
@@ -75,6 +139,10 @@ type RunnerConfig struct {
 	// Policy is the name of a file that says what may be started on this host;
 	// see package policy. Default: anything may be.
 	Policy string
+	// Cgroup says where attempts get control groups (cgroup v2): [CgroupAuto],
+	// [CgroupNone], or a directory of that file system, which is made if it is not
+	// there. Default: none.
+	Cgroup string
 	// IdleExit is how long it stays without an agent and without attempts that
 	// run. 0 is for ever.
 	IdleExit time.Duration
@@ -82,7 +150,7 @@ type RunnerConfig struct {
 
 // Validate returns all that is wrong, each fault with what to do, joined.
 func (c RunnerConfig) Validate() error {
-	err := checkDataDir(c.DataDir)
+	err := errors.Join(checkDataDir(c.DataDir), checkCgroup(c.Cgroup))
 	if c.Policy != "" && !filepath.IsAbs(c.Policy) {
 		err = errors.Join(err, fmt.Errorf("policy: %q is not absolute; write it from / on", c.Policy))
 	}
@@ -99,10 +167,11 @@ func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	local, err := localRunner(c.DataDir, c.Policy, log)
+	local, release, err := localRunner(c.DataDir, c.Policy, c.Cgroup, log)
 	if err != nil {
 		return err
 	}
+	defer release()
 	return remote.Serve(ctx, remote.ServeOptions{
 		Dir: filepath.Join(c.DataDir, runnerDir), Runner: local, BootID: runner.BootID(), Idle: c.IdleExit,
 		Version: settings.Version(), Policy: c.Policy, Log: log,
@@ -135,6 +204,9 @@ func (h *home) launcher(c Config, s Seams) func() error {
 		argv := slices.Concat(s.RunnerCommand, []string{"--data-dir=" + h.dir, "--idle-exit=" + remote.IdleExit.String()})
 		if c.Policy != "" {
 			argv = append(argv, "--policy="+c.Policy)
+		}
+		if c.Cgroup != "" {
+			argv = append(argv, "--cgroup="+c.Cgroup)
 		}
 		started, err := runner.Detach(argv, log)
 		if err != nil {

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/schedd/schedd/agent/runner/cgroup"
 )
 
 // account puts together how it ended.
-func (p *process) account(why cause, known kin, now time.Time) Exit {
+func (p *process) account(why cause, known kin, used cgroup.Usage, now time.Time) Exit {
 	e := Exit{
 		TimedOut: why == timedOut,
 		Killed:   why == killed,
@@ -22,6 +24,12 @@ func (p *process) account(why cause, known kin, now time.Time) Exit {
 		Started:  p.started,
 		Finished: now,
 	}
+	if used.CPU > 0 {
+		e.CPUTime = used.CPU
+	}
+	if used.Memory > 0 {
+		e.MaxRSS = used.Memory
+	}
 	switch st := p.end.status; {
 	case st.Signaled():
 		e.Code = 128 + int(st.Signal())
@@ -29,7 +37,7 @@ func (p *process) account(why cause, known kin, now time.Time) Exit {
 	default:
 		e.Code = st.ExitStatus()
 	}
-	e.Reason = p.reason(e, why)
+	e.Reason = p.reason(e, why, used)
 	return e
 }
 
@@ -44,7 +52,7 @@ func (p *process) ownRSS() int64 {
 	return maxRSS(p.end.usage)
 }
 
-func (p *process) reason(e Exit, why cause) string {
+func (p *process) reason(e Exit, why cause, used cgroup.Usage) string {
 	var say []string
 	switch {
 	case p.end.err != nil:
@@ -53,11 +61,15 @@ func (p *process) reason(e Exit, why cause) string {
 		say = append(say, fmt.Sprintf("timed out after %v, %s", p.timeout, p.howEnded()))
 	case why == killed:
 		say = append(say, "killed on request, "+p.howEnded())
+	case used.OOMKills > 0: // said below
+	case e.Signal == "SIGKILL" && p.hasMemory():
+		say = append(say, "ended by SIGKILL, which neither the worker sent nor the kernel for want of memory")
 	case e.Signal == "SIGKILL":
 		say = append(say, "ended by SIGKILL, which the worker did not send: the kernel does when memory runs out")
 	case e.Signal != "":
 		say = append(say, "ended by "+e.Signal+dumped(p.end.status))
 	}
+	say = append(say, p.limited(used)...)
 	if n := p.leftover; n > 0 {
 		say = append(say, fmt.Sprintf("%s outlived the main process and %s ended", processes(n), were(n)))
 	}
@@ -71,6 +83,37 @@ func (p *process) reason(e Exit, why cause) string {
 		say = append(say, processes(n)+" could not be ended: the agent has no permission to signal a program that runs as another user")
 	}
 	return strings.Join(say, "; ")
+}
+
+// hasMemory reports whether it would be known if memory had run out.
+func (p *process) hasMemory() bool { return p.group != nil && p.local.keeps.Memory == MeansCgroupV2 }
+
+// limited says which limits it met.
+func (p *process) limited(used cgroup.Usage) (say []string) {
+	switch n := int(used.OOMKills); {
+	case n == 0:
+	case used.OverLimit:
+		say = append(say, fmt.Sprintf("%s %s ended by the kernel: the job was at its memory limit of %s", processes(n), were(n), bytesOf(p.group.Limits().Memory)))
+	default:
+		say = append(say, fmt.Sprintf("%s %s ended by the kernel: the host, or what the worker may use of it, ran out of memory", processes(n), were(n)))
+	}
+	if n := used.PIDsRefused; n > 0 {
+		say = append(say, fmt.Sprintf("%d times it could not start another process or thread: its limit is %d", n, p.group.Limits().PIDs))
+	}
+	return say
+}
+
+// bytesOf shows a size in the largest unit that it is a whole number of.
+func bytesOf(n int64) string {
+	for _, unit := range []struct {
+		name string
+		size int64
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if n%unit.size == 0 {
+			return fmt.Sprintf("%d %s", n/unit.size, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d bytes", n)
 }
 
 // howEnded says which signals it took.

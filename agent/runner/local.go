@@ -3,12 +3,14 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"syscall"
 	"time"
 
+	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
 )
 
@@ -21,6 +23,10 @@ type Options struct {
 	// Policy returns what may be started, and is asked before each start. An
 	// error of it keeps all from starting. Default: anything may be.
 	Policy func() (policy.Policy, error)
+	// Groups is where each attempt gets a control group. Default: none gets one.
+	Groups *cgroup.Tree
+	// NoGroups says why there are none, for people.
+	NoGroups string
 	// Logger gets what needs somebody's attention. Default: slog.DiscardHandler.
 	Logger *slog.Logger
 }
@@ -30,6 +36,8 @@ type Local struct {
 	temp   string
 	policy func() (policy.Policy, error)
 	log    *slog.Logger
+	groups *cgroup.Tree // nil: none
+	keeps  Enforcement
 }
 
 var _ Runner = (*Local)(nil)
@@ -53,7 +61,63 @@ func New(o Options) *Local {
 	if err := home.settle(); err != nil {
 		o.Logger.Warn("processes that leave an attempt's session and lose their parent will not be found", "err", err)
 	}
-	return &Local{temp: o.TempDir, policy: o.Policy, log: o.Logger}
+	l := &Local{temp: o.TempDir, policy: o.Policy, log: o.Logger, groups: o.Groups}
+	if err := l.tryGroups(); err != nil {
+		l.groups, o.NoGroups = nil, err.Error()
+		o.Logger.Warn("attempts get no control groups", "err", err)
+	}
+	l.keeps = enforcement(l.groups, o.NoGroups)
+	return l
+}
+
+// enforcement is what can be kept with these groups; nil is none.
+func enforcement(groups *cgroup.Tree, why string) Enforcement {
+	if groups == nil {
+		return Enforcement{Memory: MeansNone, CPU: MeansNone, PIDs: MeansNone, Usage: MeansProc, Tree: MeansProc, Note: why}
+	}
+	by := func(has bool) Means {
+		if has {
+			return MeansCgroupV2
+		}
+		return MeansNone
+	}
+	c := groups.Controllers()
+	return Enforcement{Memory: by(c.Memory), CPU: by(c.CPU), PIDs: by(c.PIDs), Usage: MeansCgroupV2, Tree: MeansCgroupV2, Note: groups.Note()}
+}
+
+// Enforcement implements Runner.
+func (l *Local) Enforcement() Enforcement { return l.keeps }
+
+// tryGroups finds out whether a process can be started in a group: what is around
+// this one, such as a filter of system calls, may not let it.
+func (l *Local) tryGroups() error {
+	if l.groups == nil {
+		return nil
+	}
+	g, err := l.groups.New("probe", Limits{})
+	if err != nil {
+		return err
+	}
+	home.apart(func() { err = home.probe(g) })
+	return errors.Join(err, g.Remove())
+}
+
+// probe has the kernel start a process in a group that comes to nothing: there is no
+// such program, which is told only to one that was started.
+func (h *household) probe(g *cgroup.Group) error {
+	h.forking.RLock()
+	defer h.forking.RUnlock()
+	sys, done, err := within(g, &syscall.SysProcAttr{})
+	if err != nil {
+		return err
+	}
+	defer done()
+	const nowhere = "/dev/null/no-such-program"
+	_, err = syscall.ForkExec(nowhere, []string{nowhere}, &syscall.ProcAttr{Sys: sys})
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	return fmt.Errorf("start a process in control group %s: %w", g.Dir(), err)
 }
 
 // Start starts the process of one attempt. The error wraps the system's reason
@@ -63,7 +127,10 @@ func (l *Local) Start(s Spec) (Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nothing is started here: %w", err)
 	}
-	s.User, s.Timeout = allowed.User(s.User), allowed.Timeout(s.Timeout)
+	s.User, s.Timeout, s.Limits = allowed.User(s.User), allowed.Timeout(s.Timeout), allowed.Limits(s.Limits)
+	if err := l.keeps.Check(s.Limits); err != nil {
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
+	}
 	p := newProcess(l, s)
 	if err := home.reserve(p); err != nil {
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
@@ -84,10 +151,16 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 	defer func() {
 		if err != nil {
 			p.removeScript()
+			p.removeGroup()
 		}
 	}()
 	if err != nil {
 		return err
+	}
+	if l.groups != nil {
+		if p.group, err = l.groups.New(s.ID, s.Limits); err != nil {
+			return fmt.Errorf("starting attempt %q: %w", s.ID, err)
+		}
 	}
 	attr := &syscall.ProcAttr{
 		Dir:   w.dir,
@@ -98,6 +171,12 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 		// shell with job control moves to other groups stays recognisable.
 		Sys: &syscall.SysProcAttr{Setsid: true, Credential: w.who.credential()},
 	}
+	sys, done, err := within(p.group, attr.Sys)
+	if err != nil {
+		return fmt.Errorf("starting attempt %q: %w", s.ID, err)
+	}
+	defer done()
+	attr.Sys = sys
 	home.apart(func() { err = home.fork(p, w, attr) })
 	if err != nil {
 		return w.explain(err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/schedd/schedd/agent/runner/cgroup"
 )
 
 const (
@@ -47,6 +49,7 @@ type process struct {
 	timeout, grace time.Duration
 	script         string
 	local          *Local
+	group          *cgroup.Group // nil: none; set before it is known to others
 	pid            int
 	started        time.Time
 	poke           chan struct{} // something was asked: look at killAt
@@ -63,6 +66,7 @@ type process struct {
 	end      ending
 	sent     map[ref]sent
 	peak     int64 // largest sampled size of the main process, in bytes
+	sampled  int64 // and of its group, where the kernel keeps no peak
 	leftover int
 	soft     bool      // SIGTERM was sent
 	hard     time.Time // when SIGKILL was first sent
@@ -153,7 +157,9 @@ func (p *process) supervise() {
 	}
 	known := home.forget(p)
 	p.removeScript()
-	p.exit = p.account(why, known, time.Now())
+	used := p.measure()
+	p.removeGroup()
+	p.exit = p.account(why, known, used, time.Now())
 	close(p.done)
 }
 
@@ -180,6 +186,9 @@ func (p *process) watch(main <-chan ending) cause {
 		case <-look.C:
 			home.sight()
 			p.peak = max(p.peak, peakRSS(p.pid))
+			if p.group != nil {
+				p.sampled = max(p.sampled, p.group.Sample())
+			}
 		}
 	}
 }
@@ -239,6 +248,8 @@ func (p *process) signal(tree []ref, why cause) (any bool) {
 			continue
 		}
 		switch err := r.signal(sig); {
+		case errors.Is(err, fs.ErrPermission) && p.group != nil:
+			p.sent[r] = want // it hears nothing of SIGTERM, but its group is killed with it in it
 		case errors.Is(err, fs.ErrPermission):
 			p.sent[r] = refused
 		case err == nil:
@@ -247,6 +258,9 @@ func (p *process) signal(tree []ref, why cause) (any bool) {
 				p.leftover++
 			}
 		} // else it was gone
+	}
+	if want == kill {
+		p.killGroup() // after the others: each that was ended is counted
 	}
 	p.soft = p.soft || any && want == term
 	if any && want == kill && p.hard.IsZero() {
@@ -280,6 +294,39 @@ func (p *process) warnIfStuck(tree []ref) {
 	p.warned = true
 	p.local.log.Warn("processes do not end after SIGKILL; the attempt stays until they do",
 		"attempt", p.id, "processes", len(tree), "pid", tree[0].pid)
+}
+
+// killGroup kills whoever the signals do not reach: who forks faster than it is
+// looked for, and who runs as another user.
+func (p *process) killGroup() {
+	if p.group == nil {
+		return
+	}
+	if err := p.group.Kill(); err != nil {
+		p.local.log.Warn("a control group was not killed", "attempt", p.id, "err", err)
+	}
+}
+
+// measure returns what the group has used; zero without one.
+func (p *process) measure() cgroup.Usage {
+	if p.group == nil {
+		return cgroup.Usage{}
+	}
+	used, err := p.group.Usage()
+	if err != nil {
+		p.local.log.Warn("an attempt was not measured whole", "attempt", p.id, "err", err)
+	}
+	used.Memory = max(used.Memory, p.sampled)
+	return used
+}
+
+func (p *process) removeGroup() {
+	if p.group == nil {
+		return
+	}
+	if err := p.group.Remove(); err != nil {
+		p.local.log.Warn("a control group was not removed; the next runner tries again", "attempt", p.id, "err", err)
+	}
 }
 
 func (p *process) removeScript() {

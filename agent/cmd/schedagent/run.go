@@ -50,6 +50,7 @@ func newOptions() (*options, *flag.FlagSet) {
 	fs.StringVar(&o.Server, "server", o.Server, "`address` of the load balancer, or of the primaries, separated by commas")
 	fs.StringVar(&o.DataDir, "data-dir", o.DataDir, "`directory` of the identity, the journal and the spool; one agent may use it at a time")
 	fs.StringVar(&o.Policy, "policy", "", "`file` that says which users and programs jobs may be here; no primary can widen it")
+	fs.StringVar(&o.Cgroup, "cgroup", o.Cgroup, "`where` jobs get control groups (cgroup v2), by which limits are kept: auto, the one that was delegated to the runner; none; or a directory")
 	fs.BoolVar(&o.InProcess, "in-process", o.InProcess, "have jobs' processes without a runner: they end when the agent stops; for containers, where it is process 1")
 	fs.BoolVar(&o.StartRunner, "start-runner", o.StartRunner, "start the runner, which has the jobs' processes, when there is none; without it something else does")
 	fs.StringVar(&o.Name, "name", o.Name, "`name` that people see; workers differ by id, so two may share one")

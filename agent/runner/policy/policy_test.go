@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
 )
 
@@ -140,4 +142,35 @@ func FuzzPolicy(f *testing.F) {
 // mayBeMany reports whether a pattern may stand for a name that is not written in it.
 func mayBeMany(pattern string) bool {
 	return strings.ContainsAny(pattern, `*?[\`) || pattern == "nobody of that name"
+}
+
+// The limits of a host are the most that any job has, those with none of their own too.
+func TestLimits(t *testing.T) {
+	p, err := policy.Read(write(t, "max_memory: 2G\nmax_cpus: 1.5\nmax_pids: 100\n", 0o600))
+	most := cgroup.Limits{Memory: 2 << 30, CPUMillis: 1500, PIDs: 100}
+	if err != nil || p.MaxLimits != most {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	for asked, want := range map[cgroup.Limits]cgroup.Limits{
+		{}: most,
+		{Memory: 1 << 20, CPUMillis: 10, PIDs: 1}:          {Memory: 1 << 20, CPUMillis: 10, PIDs: 1},
+		{Memory: 4 << 30, CPUMillis: 2000, PIDs: 101}:      most,
+		{Memory: -1, CPUMillis: math.MinInt64, PIDs: -100}: most,
+	} {
+		if got := p.Limits(asked); got != want {
+			t.Errorf("asked for %+v: %+v, want %+v", asked, got, want)
+		}
+	}
+	asked := cgroup.Limits{Memory: 5}
+	if got := (policy.Policy{}).Limits(asked); got != asked {
+		t.Errorf("without a policy: %+v", got)
+	}
+	for text, want := range map[string]string{
+		"max_memory: 2g": "no size", "max_memory: G": "no size", "max_memory: -1G": "no size", "max_memory: 0": "no size", "max_memory: 9999999T": "no size", "max_memory: 1.5G": "no size",
+		"max_memory: 1GG": "no size", "max_cpus: 0": "between 0.01", "max_cpus: .nan": "between 0.01", "max_cpus: -1": "between 0.01", "max_pids: 0": "less than 1", "max_pids: x": "line 1",
+	} {
+		if _, err := policy.Read(write(t, text, 0o600)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
 }

@@ -47,10 +47,11 @@ type Runner struct {
 	// For keep alone.
 	tried bool // an idle runner of another kind was asked to make way
 
-	mu        sync.Mutex    // guards all below, and every process as said there
-	link      *link         // nil while there is none
-	relinked  chan struct{} // closed, and replaced, when link changes
-	fault     error         // why there is no link
+	mu        sync.Mutex         // guards all below, and every process as said there
+	link      *link              // nil while there is none
+	relinked  chan struct{}      // closed, and replaced, when link changes
+	fault     error              // why there is no link
+	keeps     runner.Enforcement // of the last link
 	processes map[string]*process
 	forgotten map[string]bool // that the runner was not told of yet
 	closed    bool
@@ -63,6 +64,7 @@ type link struct {
 	client   runnerv1.RunnerServiceClient
 	instance string
 	pid      int64
+	keeps    runner.Enforcement
 }
 
 // Open finds the runner, starts it if need be, and returns when it has told what it
@@ -133,6 +135,9 @@ func (r *Runner) relink(l *link, fault error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.link, r.fault = l, fault
+	if l != nil {
+		r.keeps = l.keeps
+	}
 	close(r.relinked)
 	r.relinked = make(chan struct{})
 	wake(r.errands)
@@ -169,11 +174,22 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 		if asked != "" && l.instance != asked {
 			return r.doubtful(s)
 		}
+		// One of an older version would start it, and hear nothing of its limits.
+		if err := l.keeps.Check(s.Limits); err != nil && asked == "" {
+			return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
+		}
 		asked = l.instance
 		if p, err := r.ask(l, s); !errors.Is(err, errUnanswered) {
 			return p, err
 		}
 	}
+}
+
+// Enforcement implements runner.Runner: that of the runner that there is, or was last.
+func (r *Runner) Enforcement() runner.Enforcement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.keeps
 }
 
 // errUnanswered says that it is not known what became of a question.

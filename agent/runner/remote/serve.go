@@ -158,6 +158,7 @@ func (s *service) Watch(req *runnerv1.WatchRequest, stream grpc.ServerStreamingS
 	hello := &runnerv1.Hello{
 		Revision: commonRevision(req), MinRevision: minRevision, MaxRevision: maxRevision,
 		Instance: s.instance, Version: s.version, Pid: int64(os.Getpid()), Policy: s.policy,
+		Enforcement: showEnforcement(s.runner.Enforcement()),
 	}
 	if err := stream.Send(&runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Hello{Hello: hello}}); err != nil {
 		return err

@@ -42,6 +42,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Means is by what a worker does something.
+type Means int32
+
+const (
+	// MEANS_UNSPECIFIED is not told.
+	Means_MEANS_UNSPECIFIED Means = 0
+	// MEANS_NONE: not at all.
+	Means_MEANS_NONE Means = 1
+	// MEANS_PROC: as the parent of the processes, and by /proc.
+	Means_MEANS_PROC Means = 2
+	// MEANS_CGROUP_V2: by a control group for each attempt.
+	Means_MEANS_CGROUP_V2 Means = 3
+)
+
+// Enum value maps for Means.
+var (
+	Means_name = map[int32]string{
+		0: "MEANS_UNSPECIFIED",
+		1: "MEANS_NONE",
+		2: "MEANS_PROC",
+		3: "MEANS_CGROUP_V2",
+	}
+	Means_value = map[string]int32{
+		"MEANS_UNSPECIFIED": 0,
+		"MEANS_NONE":        1,
+		"MEANS_PROC":        2,
+		"MEANS_CGROUP_V2":   3,
+	}
+)
+
+func (x Means) Enum() *Means {
+	p := new(Means)
+	*p = x
+	return p
+}
+
+func (x Means) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Means) Descriptor() protoreflect.EnumDescriptor {
+	return file_schedd_agent_v1_gateway_proto_enumTypes[0].Descriptor()
+}
+
+func (Means) Type() protoreflect.EnumType {
+	return &file_schedd_agent_v1_gateway_proto_enumTypes[0]
+}
+
+func (x Means) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Means.Descriptor instead.
+func (Means) EnumDescriptor() ([]byte, []int) {
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{0}
+}
+
 // AttemptPhase is where an attempt stands on its worker.
 type AttemptPhase int32
 
@@ -83,11 +140,11 @@ func (x AttemptPhase) String() string {
 }
 
 func (AttemptPhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_schedd_agent_v1_gateway_proto_enumTypes[0].Descriptor()
+	return file_schedd_agent_v1_gateway_proto_enumTypes[1].Descriptor()
 }
 
 func (AttemptPhase) Type() protoreflect.EnumType {
-	return &file_schedd_agent_v1_gateway_proto_enumTypes[0]
+	return &file_schedd_agent_v1_gateway_proto_enumTypes[1]
 }
 
 func (x AttemptPhase) Number() protoreflect.EnumNumber {
@@ -96,7 +153,7 @@ func (x AttemptPhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AttemptPhase.Descriptor instead.
 func (AttemptPhase) EnumDescriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{0}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{1}
 }
 
 // Outcome is how an attempt ended, as its worker saw it.
@@ -157,11 +214,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_schedd_agent_v1_gateway_proto_enumTypes[1].Descriptor()
+	return file_schedd_agent_v1_gateway_proto_enumTypes[2].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_schedd_agent_v1_gateway_proto_enumTypes[1]
+	return &file_schedd_agent_v1_gateway_proto_enumTypes[2]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -170,7 +227,7 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{1}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{2}
 }
 
 // AgentMessage is what a worker says.
@@ -735,7 +792,10 @@ type Hello struct {
 	// Os such as "linux".
 	Os string `protobuf:"bytes,13,opt,name=os,proto3" json:"os,omitempty"`
 	// Arch such as "amd64".
-	Arch          string `protobuf:"bytes,14,opt,name=arch,proto3" json:"arch,omitempty"`
+	Arch string `protobuf:"bytes,14,opt,name=arch,proto3" json:"arch,omitempty"`
+	// Enforcement is what its runner can hold attempts to; unset for a worker of a
+	// version that knows no limits.
+	Enforcement   *Enforcement `protobuf:"bytes,16,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -868,6 +928,168 @@ func (x *Hello) GetArch() string {
 	return ""
 }
 
+func (x *Hello) GetEnforcement() *Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return nil
+}
+
+// Enforcement is what a worker can hold attempts to.
+type Enforcement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Memory is by what a limit of it is kept.
+	Memory Means `protobuf:"varint,1,opt,name=memory,proto3,enum=schedd.agent.v1.Means" json:"memory,omitempty"`
+	// Cpu is by what a limit of it is kept.
+	Cpu Means `protobuf:"varint,2,opt,name=cpu,proto3,enum=schedd.agent.v1.Means" json:"cpu,omitempty"`
+	// Pids is by what a limit of them is kept.
+	Pids Means `protobuf:"varint,3,opt,name=pids,proto3,enum=schedd.agent.v1.Means" json:"pids,omitempty"`
+	// Usage is by what attempts are measured.
+	Usage Means `protobuf:"varint,4,opt,name=usage,proto3,enum=schedd.agent.v1.Means" json:"usage,omitempty"`
+	// Tree is by what the processes of an attempt are found, to end them.
+	Tree Means `protobuf:"varint,5,opt,name=tree,proto3,enum=schedd.agent.v1.Means" json:"tree,omitempty"`
+	// Note says in a sentence, for people, why not all is by control groups.
+	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enforcement) Reset() {
+	*x = Enforcement{}
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enforcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enforcement) ProtoMessage() {}
+
+func (x *Enforcement) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
+func (*Enforcement) Descriptor() ([]byte, []int) {
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Enforcement) GetMemory() Means {
+	if x != nil {
+		return x.Memory
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetCpu() Means {
+	if x != nil {
+		return x.Cpu
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetPids() Means {
+	if x != nil {
+		return x.Pids
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetUsage() Means {
+	if x != nil {
+		return x.Usage
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetTree() Means {
+	if x != nil {
+		return x.Tree
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Limits are what all processes of an attempt may use together. 0 is no limit.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MemoryBytes, page cache included.
+	MemoryBytes int64 `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// CpuMillis are thousandths of one processor.
+	CpuMillis int64 `protobuf:"varint,2,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	// Pids are processes and threads.
+	Pids          int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Limits) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetCpuMillis() int64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
+func (x *Limits) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 // Challenge asks for proof of the worker's key.
 type Challenge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -879,7 +1101,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +1113,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1126,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Challenge) GetNonce() []byte {
@@ -926,7 +1148,7 @@ type AuthProof struct {
 
 func (x *AuthProof) Reset() {
 	*x = AuthProof{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1160,7 @@ func (x *AuthProof) String() string {
 func (*AuthProof) ProtoMessage() {}
 
 func (x *AuthProof) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1173,7 @@ func (x *AuthProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthProof.ProtoReflect.Descriptor instead.
 func (*AuthProof) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AuthProof) GetSignature() []byte {
@@ -983,7 +1205,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1217,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1230,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Welcome) GetRevision() uint32 {
@@ -1068,7 +1290,7 @@ type Reject struct {
 
 func (x *Reject) Reset() {
 	*x = Reject{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1302,7 @@ func (x *Reject) String() string {
 func (*Reject) ProtoMessage() {}
 
 func (x *Reject) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1315,7 @@ func (x *Reject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reject.ProtoReflect.Descriptor instead.
 func (*Reject) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{7}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Reject) GetReason() string {
@@ -1129,7 +1351,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1363,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1376,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{8}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ping) GetSeq() uint64 {
@@ -1175,7 +1397,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1409,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1422,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{9}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Pong) GetSeq() uint64 {
@@ -1220,7 +1442,7 @@ type InventoryRequest struct {
 
 func (x *InventoryRequest) Reset() {
 	*x = InventoryRequest{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1454,7 @@ func (x *InventoryRequest) String() string {
 func (*InventoryRequest) ProtoMessage() {}
 
 func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1467,7 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{10}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{12}
 }
 
 // Inventory tells which attempts the worker knows and is not yet allowed to
@@ -1265,7 +1487,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1499,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1512,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{11}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Inventory) GetAttempts() []*AttemptStatus {
@@ -1331,7 +1553,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1565,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1578,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{12}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AttemptStatus) GetKey() *AttemptKey {
@@ -1419,7 +1641,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1653,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1666,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{13}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Launch) GetKey() *AttemptKey {
@@ -1540,14 +1762,17 @@ type Task struct {
 	// User to run as; empty means the agent's.
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// Stdin to read.
-	Stdin         []byte `protobuf:"bytes,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Stdin []byte `protobuf:"bytes,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Limits to hold its processes to. They are given only to a worker that has said
+	// that it can.
+	Limits        *Limits `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1784,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1797,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{14}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Task) GetArgv() []string {
@@ -1624,6 +1849,13 @@ func (x *Task) GetStdin() []byte {
 	return nil
 }
 
+func (x *Task) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 // Kill asks to end an attempt: TERM, and KILL after the grace. A worker that
 // does not know the attempt never starts it, and says NOT_STARTED.
 type Kill struct {
@@ -1642,7 +1874,7 @@ type Kill struct {
 
 func (x *Kill) Reset() {
 	*x = Kill{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1886,7 @@ func (x *Kill) String() string {
 func (*Kill) ProtoMessage() {}
 
 func (x *Kill) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1899,7 @@ func (x *Kill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kill.ProtoReflect.Descriptor instead.
 func (*Kill) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Kill) GetKey() *AttemptKey {
@@ -1715,7 +1947,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1959,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1972,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Started) GetKey() *AttemptKey {
@@ -1796,7 +2028,8 @@ type Result struct {
 	LogDroppedBytes int64 `protobuf:"varint,10,opt,name=log_dropped_bytes,json=logDroppedBytes,proto3" json:"log_dropped_bytes,omitempty"`
 	// CpuTime that the tree used.
 	CpuTime *durationpb.Duration `protobuf:"bytes,11,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	// MaxRssBytes is the peak of its resident memory.
+	// MaxRssBytes is the largest resident set of any one process; with a control group
+	// that is measured, the most memory that all had together.
 	MaxRssBytes   int64 `protobuf:"varint,12,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1804,7 +2037,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2049,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2062,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Result) GetKey() *AttemptKey {
@@ -1932,7 +2165,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2177,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2190,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResultAck) GetKey() *AttemptKey {
@@ -1999,7 +2232,7 @@ type LogAppend struct {
 
 func (x *LogAppend) Reset() {
 	*x = LogAppend{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2244,7 @@ func (x *LogAppend) String() string {
 func (*LogAppend) ProtoMessage() {}
 
 func (x *LogAppend) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2257,7 @@ func (x *LogAppend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAppend.ProtoReflect.Descriptor instead.
 func (*LogAppend) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LogAppend) GetKey() *AttemptKey {
@@ -2077,7 +2310,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2322,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2335,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LogAck) GetKey() *AttemptKey {
@@ -2152,7 +2385,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2397,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2410,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Drain) GetSpread() *durationpb.Duration {
@@ -2198,7 +2431,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2443,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2456,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Move) GetReason() string {
@@ -2244,7 +2477,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2489,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2502,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2317,7 +2550,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"AttemptKey\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\xf7\x03\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\xb7\x04\n" +
 	"\x05Hello\x12!\n" +
 	"\fmin_revision\x18\x01 \x01(\rR\vminRevision\x12!\n" +
 	"\fmax_revision\x18\x02 \x01(\rR\vmaxRevision\x12\x1d\n" +
@@ -2334,10 +2567,23 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\fadvertise_ip\x18\v \x01(\tR\vadvertiseIp\x12\x18\n" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x0e\n" +
 	"\x02os\x18\r \x01(\tR\x02os\x12\x12\n" +
-	"\x04arch\x18\x0e \x01(\tR\x04arch\x1a9\n" +
+	"\x04arch\x18\x0e \x01(\tR\x04arch\x12>\n" +
+	"\venforcement\x18\x10 \x01(\v2\x1c.schedd.agent.v1.EnforcementR\venforcement\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
+	"\vEnforcement\x12.\n" +
+	"\x06memory\x18\x01 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x06memory\x12(\n" +
+	"\x03cpu\x18\x02 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x03cpu\x12*\n" +
+	"\x04pids\x18\x03 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x04pids\x12,\n" +
+	"\x05usage\x18\x04 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x05usage\x12*\n" +
+	"\x04tree\x18\x05 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x04tree\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\"^\n" +
+	"\x06Limits\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\x02 \x01(\x03R\tcpuMillis\x12\x12\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"!\n" +
 	"\tChallenge\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\")\n" +
 	"\tAuthProof\x12\x1c\n" +
@@ -2385,7 +2631,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"kill_grace\x18\t \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\x12&\n" +
 	"\x0flog_limit_bytes\x18\n" +
 	" \x01(\x03R\rlogLimitBytes\x12<\n" +
-	"\fstart_within\x18\v \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\"\x89\x02\n" +
+	"\fstart_within\x18\v \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\"\xba\x02\n" +
 	"\x04Task\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12 \n" +
@@ -2394,7 +2640,8 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\vworking_dir\x18\x05 \x01(\tR\n" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\x06 \x01(\tR\x04user\x12\x14\n" +
-	"\x05stdin\x18\a \x01(\fR\x05stdin\x1a6\n" +
+	"\x05stdin\x18\a \x01(\fR\x05stdin\x12/\n" +
+	"\x06limits\x18\b \x01(\v2\x17.schedd.agent.v1.LimitsR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
@@ -2442,7 +2689,14 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x04Move\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"!\n" +
 	"\aGoodbye\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason*}\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason*S\n" +
+	"\x05Means\x12\x15\n" +
+	"\x11MEANS_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"MEANS_NONE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"MEANS_PROC\x10\x02\x12\x13\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x03*}\n" +
 	"\fAttemptPhase\x12\x1d\n" +
 	"\x19ATTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ATTEMPT_PHASE_ACCEPTED\x10\x01\x12\x19\n" +
@@ -2475,99 +2729,109 @@ func file_schedd_agent_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_schedd_agent_v1_gateway_proto_rawDescData
 }
 
-var file_schedd_agent_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_schedd_agent_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_schedd_agent_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_schedd_agent_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_schedd_agent_v1_gateway_proto_goTypes = []any{
-	(AttemptPhase)(0),             // 0: schedd.agent.v1.AttemptPhase
-	(Outcome)(0),                  // 1: schedd.agent.v1.Outcome
-	(*AgentMessage)(nil),          // 2: schedd.agent.v1.AgentMessage
-	(*GatewayMessage)(nil),        // 3: schedd.agent.v1.GatewayMessage
-	(*AttemptKey)(nil),            // 4: schedd.agent.v1.AttemptKey
-	(*Hello)(nil),                 // 5: schedd.agent.v1.Hello
-	(*Challenge)(nil),             // 6: schedd.agent.v1.Challenge
-	(*AuthProof)(nil),             // 7: schedd.agent.v1.AuthProof
-	(*Welcome)(nil),               // 8: schedd.agent.v1.Welcome
-	(*Reject)(nil),                // 9: schedd.agent.v1.Reject
-	(*Ping)(nil),                  // 10: schedd.agent.v1.Ping
-	(*Pong)(nil),                  // 11: schedd.agent.v1.Pong
-	(*InventoryRequest)(nil),      // 12: schedd.agent.v1.InventoryRequest
-	(*Inventory)(nil),             // 13: schedd.agent.v1.Inventory
-	(*AttemptStatus)(nil),         // 14: schedd.agent.v1.AttemptStatus
-	(*Launch)(nil),                // 15: schedd.agent.v1.Launch
-	(*Task)(nil),                  // 16: schedd.agent.v1.Task
-	(*Kill)(nil),                  // 17: schedd.agent.v1.Kill
-	(*Started)(nil),               // 18: schedd.agent.v1.Started
-	(*Result)(nil),                // 19: schedd.agent.v1.Result
-	(*ResultAck)(nil),             // 20: schedd.agent.v1.ResultAck
-	(*LogAppend)(nil),             // 21: schedd.agent.v1.LogAppend
-	(*LogAck)(nil),                // 22: schedd.agent.v1.LogAck
-	(*Drain)(nil),                 // 23: schedd.agent.v1.Drain
-	(*Move)(nil),                  // 24: schedd.agent.v1.Move
-	(*Goodbye)(nil),               // 25: schedd.agent.v1.Goodbye
-	nil,                           // 26: schedd.agent.v1.Hello.LabelsEntry
-	nil,                           // 27: schedd.agent.v1.Task.EnvEntry
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(Means)(0),                    // 0: schedd.agent.v1.Means
+	(AttemptPhase)(0),             // 1: schedd.agent.v1.AttemptPhase
+	(Outcome)(0),                  // 2: schedd.agent.v1.Outcome
+	(*AgentMessage)(nil),          // 3: schedd.agent.v1.AgentMessage
+	(*GatewayMessage)(nil),        // 4: schedd.agent.v1.GatewayMessage
+	(*AttemptKey)(nil),            // 5: schedd.agent.v1.AttemptKey
+	(*Hello)(nil),                 // 6: schedd.agent.v1.Hello
+	(*Enforcement)(nil),           // 7: schedd.agent.v1.Enforcement
+	(*Limits)(nil),                // 8: schedd.agent.v1.Limits
+	(*Challenge)(nil),             // 9: schedd.agent.v1.Challenge
+	(*AuthProof)(nil),             // 10: schedd.agent.v1.AuthProof
+	(*Welcome)(nil),               // 11: schedd.agent.v1.Welcome
+	(*Reject)(nil),                // 12: schedd.agent.v1.Reject
+	(*Ping)(nil),                  // 13: schedd.agent.v1.Ping
+	(*Pong)(nil),                  // 14: schedd.agent.v1.Pong
+	(*InventoryRequest)(nil),      // 15: schedd.agent.v1.InventoryRequest
+	(*Inventory)(nil),             // 16: schedd.agent.v1.Inventory
+	(*AttemptStatus)(nil),         // 17: schedd.agent.v1.AttemptStatus
+	(*Launch)(nil),                // 18: schedd.agent.v1.Launch
+	(*Task)(nil),                  // 19: schedd.agent.v1.Task
+	(*Kill)(nil),                  // 20: schedd.agent.v1.Kill
+	(*Started)(nil),               // 21: schedd.agent.v1.Started
+	(*Result)(nil),                // 22: schedd.agent.v1.Result
+	(*ResultAck)(nil),             // 23: schedd.agent.v1.ResultAck
+	(*LogAppend)(nil),             // 24: schedd.agent.v1.LogAppend
+	(*LogAck)(nil),                // 25: schedd.agent.v1.LogAck
+	(*Drain)(nil),                 // 26: schedd.agent.v1.Drain
+	(*Move)(nil),                  // 27: schedd.agent.v1.Move
+	(*Goodbye)(nil),               // 28: schedd.agent.v1.Goodbye
+	nil,                           // 29: schedd.agent.v1.Hello.LabelsEntry
+	nil,                           // 30: schedd.agent.v1.Task.EnvEntry
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_schedd_agent_v1_gateway_proto_depIdxs = []int32{
-	5,  // 0: schedd.agent.v1.AgentMessage.hello:type_name -> schedd.agent.v1.Hello
-	7,  // 1: schedd.agent.v1.AgentMessage.auth_proof:type_name -> schedd.agent.v1.AuthProof
-	10, // 2: schedd.agent.v1.AgentMessage.ping:type_name -> schedd.agent.v1.Ping
-	11, // 3: schedd.agent.v1.AgentMessage.pong:type_name -> schedd.agent.v1.Pong
-	13, // 4: schedd.agent.v1.AgentMessage.inventory:type_name -> schedd.agent.v1.Inventory
-	18, // 5: schedd.agent.v1.AgentMessage.started:type_name -> schedd.agent.v1.Started
-	19, // 6: schedd.agent.v1.AgentMessage.result:type_name -> schedd.agent.v1.Result
-	21, // 7: schedd.agent.v1.AgentMessage.log_append:type_name -> schedd.agent.v1.LogAppend
-	25, // 8: schedd.agent.v1.AgentMessage.goodbye:type_name -> schedd.agent.v1.Goodbye
-	6,  // 9: schedd.agent.v1.GatewayMessage.challenge:type_name -> schedd.agent.v1.Challenge
-	8,  // 10: schedd.agent.v1.GatewayMessage.welcome:type_name -> schedd.agent.v1.Welcome
-	9,  // 11: schedd.agent.v1.GatewayMessage.reject:type_name -> schedd.agent.v1.Reject
-	10, // 12: schedd.agent.v1.GatewayMessage.ping:type_name -> schedd.agent.v1.Ping
-	11, // 13: schedd.agent.v1.GatewayMessage.pong:type_name -> schedd.agent.v1.Pong
-	15, // 14: schedd.agent.v1.GatewayMessage.launch:type_name -> schedd.agent.v1.Launch
-	17, // 15: schedd.agent.v1.GatewayMessage.kill:type_name -> schedd.agent.v1.Kill
-	20, // 16: schedd.agent.v1.GatewayMessage.result_ack:type_name -> schedd.agent.v1.ResultAck
-	22, // 17: schedd.agent.v1.GatewayMessage.log_ack:type_name -> schedd.agent.v1.LogAck
-	12, // 18: schedd.agent.v1.GatewayMessage.inventory_request:type_name -> schedd.agent.v1.InventoryRequest
-	23, // 19: schedd.agent.v1.GatewayMessage.drain:type_name -> schedd.agent.v1.Drain
-	24, // 20: schedd.agent.v1.GatewayMessage.move:type_name -> schedd.agent.v1.Move
-	26, // 21: schedd.agent.v1.Hello.labels:type_name -> schedd.agent.v1.Hello.LabelsEntry
-	28, // 22: schedd.agent.v1.Welcome.ping_interval:type_name -> google.protobuf.Duration
-	28, // 23: schedd.agent.v1.Welcome.stream_life:type_name -> google.protobuf.Duration
-	28, // 24: schedd.agent.v1.Reject.retry_after:type_name -> google.protobuf.Duration
-	14, // 25: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
-	4,  // 26: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
-	0,  // 27: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
-	29, // 28: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
-	4,  // 29: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
-	29, // 30: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
-	16, // 31: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
-	28, // 32: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
-	28, // 33: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
-	28, // 34: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
-	27, // 35: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
-	4,  // 36: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
-	28, // 37: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
-	4,  // 38: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
-	29, // 39: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
-	4,  // 40: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
-	1,  // 41: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
-	29, // 42: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
-	29, // 43: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
-	28, // 44: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
-	4,  // 45: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
-	4,  // 46: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
-	4,  // 47: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
-	28, // 48: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
-	2,  // 49: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
-	3,  // 50: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
-	3,  // 51: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
-	2,  // 52: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
-	51, // [51:53] is the sub-list for method output_type
-	49, // [49:51] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	6,  // 0: schedd.agent.v1.AgentMessage.hello:type_name -> schedd.agent.v1.Hello
+	10, // 1: schedd.agent.v1.AgentMessage.auth_proof:type_name -> schedd.agent.v1.AuthProof
+	13, // 2: schedd.agent.v1.AgentMessage.ping:type_name -> schedd.agent.v1.Ping
+	14, // 3: schedd.agent.v1.AgentMessage.pong:type_name -> schedd.agent.v1.Pong
+	16, // 4: schedd.agent.v1.AgentMessage.inventory:type_name -> schedd.agent.v1.Inventory
+	21, // 5: schedd.agent.v1.AgentMessage.started:type_name -> schedd.agent.v1.Started
+	22, // 6: schedd.agent.v1.AgentMessage.result:type_name -> schedd.agent.v1.Result
+	24, // 7: schedd.agent.v1.AgentMessage.log_append:type_name -> schedd.agent.v1.LogAppend
+	28, // 8: schedd.agent.v1.AgentMessage.goodbye:type_name -> schedd.agent.v1.Goodbye
+	9,  // 9: schedd.agent.v1.GatewayMessage.challenge:type_name -> schedd.agent.v1.Challenge
+	11, // 10: schedd.agent.v1.GatewayMessage.welcome:type_name -> schedd.agent.v1.Welcome
+	12, // 11: schedd.agent.v1.GatewayMessage.reject:type_name -> schedd.agent.v1.Reject
+	13, // 12: schedd.agent.v1.GatewayMessage.ping:type_name -> schedd.agent.v1.Ping
+	14, // 13: schedd.agent.v1.GatewayMessage.pong:type_name -> schedd.agent.v1.Pong
+	18, // 14: schedd.agent.v1.GatewayMessage.launch:type_name -> schedd.agent.v1.Launch
+	20, // 15: schedd.agent.v1.GatewayMessage.kill:type_name -> schedd.agent.v1.Kill
+	23, // 16: schedd.agent.v1.GatewayMessage.result_ack:type_name -> schedd.agent.v1.ResultAck
+	25, // 17: schedd.agent.v1.GatewayMessage.log_ack:type_name -> schedd.agent.v1.LogAck
+	15, // 18: schedd.agent.v1.GatewayMessage.inventory_request:type_name -> schedd.agent.v1.InventoryRequest
+	26, // 19: schedd.agent.v1.GatewayMessage.drain:type_name -> schedd.agent.v1.Drain
+	27, // 20: schedd.agent.v1.GatewayMessage.move:type_name -> schedd.agent.v1.Move
+	29, // 21: schedd.agent.v1.Hello.labels:type_name -> schedd.agent.v1.Hello.LabelsEntry
+	7,  // 22: schedd.agent.v1.Hello.enforcement:type_name -> schedd.agent.v1.Enforcement
+	0,  // 23: schedd.agent.v1.Enforcement.memory:type_name -> schedd.agent.v1.Means
+	0,  // 24: schedd.agent.v1.Enforcement.cpu:type_name -> schedd.agent.v1.Means
+	0,  // 25: schedd.agent.v1.Enforcement.pids:type_name -> schedd.agent.v1.Means
+	0,  // 26: schedd.agent.v1.Enforcement.usage:type_name -> schedd.agent.v1.Means
+	0,  // 27: schedd.agent.v1.Enforcement.tree:type_name -> schedd.agent.v1.Means
+	31, // 28: schedd.agent.v1.Welcome.ping_interval:type_name -> google.protobuf.Duration
+	31, // 29: schedd.agent.v1.Welcome.stream_life:type_name -> google.protobuf.Duration
+	31, // 30: schedd.agent.v1.Reject.retry_after:type_name -> google.protobuf.Duration
+	17, // 31: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
+	5,  // 32: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
+	1,  // 33: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
+	32, // 34: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
+	5,  // 35: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
+	32, // 36: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
+	19, // 37: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
+	31, // 38: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
+	31, // 39: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
+	31, // 40: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
+	30, // 41: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
+	8,  // 42: schedd.agent.v1.Task.limits:type_name -> schedd.agent.v1.Limits
+	5,  // 43: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
+	31, // 44: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
+	5,  // 45: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
+	32, // 46: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
+	5,  // 47: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
+	2,  // 48: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
+	32, // 49: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
+	32, // 50: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
+	31, // 51: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
+	5,  // 52: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
+	5,  // 53: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
+	5,  // 54: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
+	31, // 55: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
+	3,  // 56: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
+	4,  // 57: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
+	4,  // 58: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
+	3,  // 59: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
+	58, // [58:60] is the sub-list for method output_type
+	56, // [56:58] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_schedd_agent_v1_gateway_proto_init() }
@@ -2605,8 +2869,8 @@ func file_schedd_agent_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_agent_v1_gateway_proto_rawDesc), len(file_schedd_agent_v1_gateway_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   26,
+			NumEnums:      3,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
