@@ -63,6 +63,9 @@ func (c *cluster) startAt(id, address string) *Store {
 	conf := Config{
 		NodeID: id, Memory: c.disks[id], Transport: c.net.TransportAt(id, address),
 		SnapshotThreshold: 20, SnapshotInterval: 5 * time.Second, TrailingLogs: 5,
+		Levels: func() map[string]uint32 { // all are of this version
+			return map[string]uint32{"a": Level, "b": Level, "c": Level, "d": Level, "e": Level, "f": Level}
+		},
 	}
 	if conf.Join = c.wait; !c.wait {
 		conf.Bootstrap = c.net.Group(three...)

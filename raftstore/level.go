@@ -12,10 +12,14 @@ import (
 // one that there was; then [levelOf] says which they are. A primary stops at what it
 // does not know, so nothing of a level is proposed before all have said that they
 // are that far.
-const Level = firstLevel
+const Level = limitsLevel
 
-// firstLevel is that of the first version, which all that there are can apply.
-const firstLevel uint32 = 1
+const (
+	// firstLevel is that of the first version, which all that there are can apply.
+	firstLevel uint32 = 1
+	// limitsLevel knows the limits of jobs, and what workers can hold runs to.
+	limitsLevel uint32 = 2
+)
 
 // ErrOldPrimary is returned when a primary of the group can't apply what was to be
 // proposed, or has not said that it can. Nothing was proposed.
@@ -25,8 +29,15 @@ var ErrOldPrimary = errors.New("not all primaries know this yet")
 // not listed is taken to be of the newest, which is safe; a test holds the list to
 // what there is.
 func levelOf(c state.Command) uint32 {
-	switch c.(type) {
-	case state.InitCluster, state.PutJob, state.DeleteJob, state.PauseJob, state.ResumeJob, state.Quarantine,
+	switch c := c.(type) {
+	case state.PutJob:
+		if c.Definition != nil && c.Definition.Task.Limits != (state.Limits{}) {
+			return limitsLevel
+		}
+		return firstLevel
+	case state.SetEnforcement:
+		return limitsLevel
+	case state.InitCluster, state.DeleteJob, state.PauseJob, state.ResumeJob, state.Quarantine,
 		state.Decide, state.Request, state.Assign, state.Start, state.Finish, state.Cancel, state.GiveUp,
 		state.PutWorker, state.SetOffline, state.UpdateWorker, state.DrainWorker, state.RemoveWorker,
 		state.Prune, state.SetStandby, state.SetDirect:

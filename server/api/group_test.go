@@ -77,6 +77,9 @@ func inARealGroup(t *testing.T, tell func(t *testing.T, w *real)) {
 func (w *real) start(id string) *member {
 	s, err := raftstore.Open(raftstore.Config{
 		NodeID: id, Memory: raftstore.NewMemory(), Transport: w.net.TransportAt(id, id+":1"), Join: true, Log: slog.New(slog.DiscardHandler),
+		Levels: func() map[string]uint32 { // all are of this version
+			return map[string]uint32{"a": raftstore.Level, "b": raftstore.Level, "c": raftstore.Level}
+		},
 	})
 	if err != nil {
 		w.Fatal(err)

@@ -172,6 +172,15 @@ func (t *term) attach(s *state.State, p peer.Session) {
 	t.workers.Remove(w)
 	delete(t.silent, w)
 	t.propose(state.PutWorker{ID: w, PublicKey: p.Hello.GetPublicKey(), Says: info(p.Hello)}, nil)
+	// It is a command of its own: while a primary is too old for it, workers have to
+	// come and go all the same.
+	was := state.Enforcement{}
+	if x := s.Worker(w); x != nil {
+		was = x.Enforcement
+	}
+	if is := enforcement(p.Hello.GetEnforcement()); is != was {
+		t.propose(state.SetEnforcement{ID: w, Enforcement: is}, nil)
+	}
 }
 
 // fallSilent begins to wait for a worker that has no session.

@@ -17,17 +17,43 @@ import (
 // way of choosing a worker. All of it is derived from the state and from who is
 // connected; it belongs to one leader for one term.
 type Queue struct {
-	lines   map[state.Target]*line
-	targets map[state.RunID]state.Target             // of each run in a line, or held
+	lines   map[wish]*line
+	wishes  map[state.RunID]wish                     // of each run in a line, or held
 	held    map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
 	live    map[state.WorkerID]bool                  // connected, inventory known
 	workers int                                      // counts changes of workers
 	turn    int                                      // for RoundRobin
 }
 
+// wish is what a run asks of its worker.
+type wish struct {
+	state.Target
+	limits state.Limits // which of them there are: their sizes are no matter
+}
+
+// limitNames names the limits as a job's definition does.
+func (w wish) limitNames() string {
+	var names []string
+	for _, x := range []struct {
+		asked int64
+		name  string
+	}{{w.limits.Memory, "memory_bytes"}, {w.limits.CPUMillis, "cpus"}, {w.limits.PIDs, "pids"}} {
+		if x.asked > 0 {
+			names = append(names, x.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+func wishOf(d *state.Definition) wish {
+	some := func(n int64) int64 { return min(n, 1) }
+	l := d.Task.Limits
+	return wish{d.Target, state.Limits{Memory: some(l.Memory), CPUMillis: some(l.CPUMillis), PIDs: some(l.PIDs)}}
+}
+
 // line is the runs that choose alike.
 type line struct {
-	target   state.Target
+	wish     wish
 	selector labels.Selector // nil: it can't be parsed
 	waiting  *ranking[state.RunID, uint64]
 	matches  []state.WorkerID // workers that match, by name and id
@@ -37,44 +63,44 @@ type line struct {
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
 	return &Queue{
-		lines:   map[state.Target]*line{},
-		targets: map[state.RunID]state.Target{},
-		held:    map[uint64]*ranking[state.RunID, uint64]{},
-		live:    map[state.WorkerID]bool{},
+		lines:  map[wish]*line{},
+		wishes: map[state.RunID]wish{},
+		held:   map[uint64]*ranking[state.RunID, uint64]{},
+		live:   map[state.WorkerID]bool{},
 	}
 }
 
 // Add puts a pending run in its line. Adding it again changes nothing.
 func (q *Queue) Add(r *state.Run) {
-	if _, there := q.targets[r.ID]; !there {
-		q.targets[r.ID] = r.Definition.Target
+	if _, there := q.wishes[r.ID]; !there {
+		q.wishes[r.ID] = wishOf(r.Definition)
 		q.wait(r.ID, r.Serial)
 	}
 }
 
 // wait puts a run in its line.
 func (q *Queue) wait(id state.RunID, serial uint64) {
-	target := q.targets[id]
-	l := q.lines[target]
+	w := q.wishes[id]
+	l := q.lines[w]
 	if l == nil {
-		l = &line{target: target, waiting: newSerials[state.RunID](), asOf: -1}
-		l.selector, _ = labels.Parse(target.Selector)
-		q.lines[target] = l
+		l = &line{wish: w, waiting: newSerials[state.RunID](), asOf: -1}
+		l.selector, _ = labels.Parse(w.Selector)
+		q.lines[w] = l
 	}
 	l.waiting.set(id, serial)
 }
 
 // Forget takes out a run that waits no longer. It need not be there.
 func (q *Queue) Forget(id state.RunID, uid uint64) {
-	target, there := q.targets[id]
+	w, there := q.wishes[id]
 	if !there {
 		return
 	}
-	delete(q.targets, id)
-	if l := q.lines[target]; l != nil {
+	delete(q.wishes, id)
+	if l := q.lines[w]; l != nil {
 		l.waiting.remove(id)
 		if len(l.waiting.items) == 0 {
-			delete(q.lines, target)
+			delete(q.lines, w)
 		}
 	}
 	if h := q.held[uid]; h != nil {
@@ -134,7 +160,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 	for _, l := range lines {
 		p.line(l, limit)
 		if len(l.waiting.items) == 0 {
-			delete(q.lines, l.target)
+			delete(q.lines, l.wish)
 		}
 	}
 	return p.cmds
@@ -171,14 +197,14 @@ func (p *placing) line(l *line, limit int) {
 		l.waiting.remove(first.key)
 		r := p.s.Run(first.key)
 		if r == nil || r.Phase != state.Pending {
-			delete(p.q.targets, first.key)
+			delete(p.q.wishes, first.key)
 			continue
 		}
 		if p.mustWait(r) {
 			p.hold(r)
 			continue
 		}
-		i := p.choose(r, l.target.Strategy, free)
+		i := p.choose(r, l.wish.Strategy, free)
 		w := free[i]
 		p.give(r, w)
 		if p.room(w) <= 0 {
@@ -190,7 +216,7 @@ func (p *placing) line(l *line, limit int) {
 // give assigns a run to a worker.
 func (p *placing) give(r *state.Run, w *state.Worker) {
 	p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
-	delete(p.q.targets, r.ID)
+	delete(p.q.wishes, r.ID)
 	p.load[w.ID]++
 	p.begun[r.UID]++
 	if on := p.spread[r.UID]; on != nil {
@@ -202,7 +228,7 @@ func (p *placing) give(r *state.Run, w *state.Worker) {
 func (p *placing) free(l *line) []*state.Worker {
 	q := p.q
 	if l.asOf != q.workers {
-		l.matches, l.asOf = matching(p.s, l.selector), q.workers
+		l.matches, l.asOf = matching(p.s, l.selector, l.wish.limits), q.workers
 	}
 	var free []*state.Worker
 	for _, id := range l.matches {
@@ -219,14 +245,15 @@ func (p *placing) takes(w *state.Worker) bool {
 	return w.Drain == nil && w.Offline.IsZero() && p.room(w) > 0
 }
 
-// matching returns the workers that a selector matches, by name and id.
-func matching(s *state.State, sel labels.Selector) []state.WorkerID {
+// matching returns the workers that a selector matches, and that can keep limits, by
+// name and id.
+func matching(s *state.State, sel labels.Selector, limits state.Limits) []state.WorkerID {
 	if sel == nil {
 		return nil
 	}
 	var ws []*state.Worker
 	for _, w := range s.Workers() {
-		if sel.Matches(labels.Set(w.Labels())) {
+		if sel.Matches(labels.Set(w.Labels())) && w.Enforcement.Keeps(limits) {
 			ws = append(ws, w)
 		}
 	}
@@ -331,18 +358,28 @@ func waitsFor(s *state.State, r *state.Run, now time.Time) string {
 	if n := s.NumLive(r.UID); policy.Overlap != state.OverlapAllow && n >= policy.MaxConcurrent {
 		return "waits for " + count(n, "active run", "active runs") + " of the job to end"
 	}
-	return "waits for a worker: " + whyNoWorker(s, r.Definition.Target.Selector)
+	return "waits for a worker: " + whyNoWorker(s, wishOf(r.Definition))
 }
 
-func whyNoWorker(s *state.State, selector string) string {
+func whyNoWorker(s *state.State, w wish) string {
+	selector := w.Selector
 	sel, err := labels.Parse(selector)
 	if err != nil {
 		return fmt.Sprintf("the selector %q can't be read: %v", selector, err)
 	}
-	ids := matching(s, sel)
+	ids := matching(s, sel, w.limits)
 	of := "the workers"
 	if selector != "" {
 		of = fmt.Sprintf("the workers that match %q", selector)
+	}
+	if any := matching(s, sel, state.Limits{}); len(any) > 0 && len(ids) == 0 {
+		return fmt.Sprintf("none of %s can keep the job's limits (%s); what each can, its enforcement tells", of, w.limitNames())
+	}
+	if w.limits != (state.Limits{}) {
+		of += " and can keep the job's limits"
+		if selector == "" {
+			of = "the workers that can keep the job's limits"
+		}
 	}
 	var there, full, draining int
 	for _, id := range ids {
