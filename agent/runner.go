@@ -1,14 +1,17 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -37,20 +40,23 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 	case s.Runner != nil:
 		return func() {}, nil
 	case c.InProcess || len(s.RunnerCommand) == 0:
-		local, release, err := localRunner(h.dir, c.Policy, c.Cgroup, s.Log)
+		local, release, err := localRunner(RunnerConfig{DataDir: h.dir, Policy: c.Policy, Cgroup: c.Cgroup}, nil, s.Log)
 		if err != nil {
 			return nil, err
 		}
 		s.Runner = local
 		return sync.OnceFunc(release), nil
 	}
-	o := remote.Options{Dir: h.path(runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
+	o := remote.Options{Dir: filepath.Join(cmp.Or(c.RunnerDir, h.dir), runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
 	if c.StartRunner {
 		o.Launch = h.launcher(c, *s)
 	}
 	r, err := remote.Open(ctx, o)
-	if err != nil {
+	if err != nil && c.StartRunner {
 		return nil, fmt.Errorf("%w; what it says is in %s", err, h.path(runnerLog))
+	}
+	if err != nil {
+		return nil, err
 	}
 	s.Runner = r
 	return sync.OnceFunc(r.Close), nil
@@ -60,31 +66,32 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 // give back what it took of the host. Its scripts are where every user can pass
 // through. A policy that can't be read, or kept, keeps it from starting at all, so that
 // the operator is told and not only whoever has jobs.
-func localRunner(dataDir, rules, groups string, log *slog.Logger) (_ *runner.Local, release func(), err error) {
-	var read func() (policy.Policy, error)
+func localRunner(c RunnerConfig, guest *remote.Guest, log *slog.Logger) (_ *runner.Local, release func(), err error) {
+	o := runner.Options{TempDir: filepath.Join(c.DataDir, scriptDir), Logger: log}
 	var allowed policy.Policy
-	if rules != "" {
-		read = func() (policy.Policy, error) { return policy.Read(rules) }
-		if allowed, err = read(); err != nil {
+	if c.Policy != "" {
+		o.Policy = c.readPolicy
+		if allowed, err = c.readPolicy(); err != nil {
 			return nil, nil, err
 		}
 	}
-	dir := filepath.Join(dataDir, scriptDir)
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if guest != nil {
+		o.OutputOwner = guest.UID
+	}
+	if err := os.MkdirAll(o.TempDir, 0o711); err != nil {
 		return nil, nil, fmt.Errorf("make a directory for scripts: %w", err)
 	}
-	tree, why, err := takeGroups(groups)
-	if err != nil {
+	if o.Groups, o.NoGroups, err = takeGroups(c.Cgroup); err != nil {
 		return nil, nil, err
 	}
 	release = func() {}
-	if tree != nil {
-		release = func() { _ = tree.Close() } // it held a lock, and wrote nothing
+	if o.Groups != nil {
+		release = func() { _ = o.Groups.Close() } // it held a lock, and wrote nothing
 	}
-	local := runner.New(runner.Options{TempDir: dir, Policy: read, Groups: tree, NoGroups: why, Logger: log})
+	local := runner.New(o)
 	if err := local.Enforcement().Check(allowed.MaxLimits); err != nil {
 		release()
-		return nil, nil, fmt.Errorf("this worker's policy %s sets limits: %w", rules, err)
+		return nil, nil, fmt.Errorf("this worker's policy %s sets limits: %w", c.Policy, err)
 	}
 	if note := local.Enforcement().Note; note != "" {
 		log.Info("jobs with limits are not all taken here", "why", note)
@@ -143,6 +150,11 @@ type RunnerConfig struct {
 	// [CgroupNone], or a directory of that file system, which is made if it is not
 	// there. Default: none.
 	Cgroup string
+	// AgentUser is the name of the agent's user, if that is another than this
+	// process's, which has to be root then. There has to be a Policy with users: it is
+	// what keeps that user from being root. DataDir is the runner's own then, in which
+	// the agent has no right but to connect. Default: the same user.
+	AgentUser string
 	// IdleExit is how long it stays without an agent and without attempts that
 	// run. 0 is for ever.
 	IdleExit time.Duration
@@ -153,6 +165,9 @@ func (c RunnerConfig) Validate() error {
 	err := errors.Join(checkDataDir(c.DataDir), checkCgroup(c.Cgroup))
 	if c.Policy != "" && !filepath.IsAbs(c.Policy) {
 		err = errors.Join(err, fmt.Errorf("policy: %q is not absolute; write it from / on", c.Policy))
+	}
+	if c.AgentUser != "" && c.Policy == "" {
+		err = errors.Join(err, errors.New("agent-user: needs a policy, which says what that user may have started: without one it could be root"))
 	}
 	if c.IdleExit < 0 {
 		err = errors.Join(err, fmt.Errorf("idle-exit: %v is negative; 0 is for ever", c.IdleExit))
@@ -167,15 +182,51 @@ func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	local, release, err := localRunner(c.DataDir, c.Policy, c.Cgroup, log)
+	guest, err := c.guest()
+	if err != nil {
+		return err
+	}
+	local, release, err := localRunner(c, guest, log)
 	if err != nil {
 		return err
 	}
 	defer release()
 	return remote.Serve(ctx, remote.ServeOptions{
 		Dir: filepath.Join(c.DataDir, runnerDir), Runner: local, BootID: runner.BootID(), Idle: c.IdleExit,
-		Version: settings.Version(), Policy: c.Policy, Log: log,
+		Version: settings.Version(), Policy: c.Policy, Guest: guest, Log: log,
 	})
+}
+
+// guest is the agent's user; nil when it is this process's own.
+func (c RunnerConfig) guest() (*remote.Guest, error) {
+	if c.AgentUser == "" {
+		return nil, nil //nolint:nilnil // there is none, and nothing is wrong
+	}
+	u, err := user.Lookup(c.AgentUser)
+	if err != nil {
+		return nil, fmt.Errorf("agent-user: %w: create it, or name another", err)
+	}
+	uid, uerr := strconv.Atoi(u.Uid)
+	gid, gerr := strconv.Atoi(u.Gid)
+	switch me := os.Geteuid(); {
+	case uerr != nil || gerr != nil:
+		return nil, fmt.Errorf("agent-user: %q has the numbers %s and %s, which are none", c.AgentUser, u.Uid, u.Gid)
+	case uid == me:
+		return nil, nil //nolint:nilnil // likewise
+	case me != 0:
+		return nil, fmt.Errorf("agent-user: this runner is user number %d, and only root can write to the files of another: start it as root, or as %q", me, c.AgentUser)
+	}
+	return &remote.Guest{UID: uid, GID: gid}, nil
+}
+
+// readPolicy reads the policy. For an agent of another user it has to say whom jobs
+// may run as.
+func (c RunnerConfig) readPolicy() (policy.Policy, error) {
+	p, err := policy.Read(c.Policy)
+	if err == nil && c.AgentUser != "" && p.Users == nil {
+		err = fmt.Errorf("this worker's policy %s lets jobs run as any user, and the agent %q could be root by that: say users in it", c.Policy, c.AgentUser)
+	}
+	return p, err
 }
 
 // ErrNoRunner is returned by [StopRunner] when there is none.

@@ -23,6 +23,10 @@ type Options struct {
 	// Policy returns what may be started, and is asked before each start. An
 	// error of it keeps all from starting. Default: anything may be.
 	Policy func() (policy.Policy, error)
+	// OutputOwner is the number of the user whose plain files alone may be appended
+	// to: whoever asks for starts, if that is another user than this process's. It
+	// could have anything written to otherwise. 0: any file. Linux only.
+	OutputOwner int
 	// Groups is where each attempt gets a control group. Default: none gets one.
 	Groups *cgroup.Tree
 	// NoGroups says why there are none, for people.
@@ -38,6 +42,8 @@ type Local struct {
 	log    *slog.Logger
 	groups *cgroup.Tree // nil: none
 	keeps  Enforcement
+
+	outputOwner int
 }
 
 var _ Runner = (*Local)(nil)
@@ -61,7 +67,7 @@ func New(o Options) *Local {
 	if err := home.settle(); err != nil {
 		o.Logger.Warn("processes that leave an attempt's session and lose their parent will not be found", "err", err)
 	}
-	l := &Local{temp: o.TempDir, policy: o.Policy, log: o.Logger, groups: o.Groups}
+	l := &Local{temp: o.TempDir, policy: o.Policy, log: o.Logger, groups: o.Groups, outputOwner: o.OutputOwner}
 	if err := l.tryGroups(); err != nil {
 		l.groups, o.NoGroups = nil, err.Error()
 		o.Logger.Warn("attempts get no control groups", "err", err)

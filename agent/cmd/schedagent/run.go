@@ -53,6 +53,7 @@ func newOptions() (*options, *flag.FlagSet) {
 	fs.StringVar(&o.Cgroup, "cgroup", o.Cgroup, "`where` jobs get control groups (cgroup v2), by which limits are kept: auto, the one that was delegated to the runner; none; or a directory")
 	fs.BoolVar(&o.InProcess, "in-process", o.InProcess, "have jobs' processes without a runner: they end when the agent stops; for containers, where it is process 1")
 	fs.BoolVar(&o.StartRunner, "start-runner", o.StartRunner, "start the runner, which has the jobs' processes, when there is none; without it something else does")
+	fs.StringVar(&o.RunnerDir, "runner-dir", "", "data `directory` of a runner that another user started with --agent-user; needs --start-runner=false")
 	fs.StringVar(&o.Name, "name", o.Name, "`name` that people see; workers differ by id, so two may share one")
 	fs.Var((*labels)(&o.Labels), "labels", "what jobs select workers by, a `list` such as zone=eu,gpu")
 	fs.IntVar(&o.Slots, "slots", o.Slots, "`number` of runs at the same time")
