@@ -69,7 +69,7 @@ func (p *process) reason(e Exit, why cause, used cgroup.Usage) string {
 	case e.Signal != "":
 		say = append(say, "ended by "+e.Signal+dumped(p.end.status))
 	}
-	say = append(say, p.limited(used)...)
+	say = append(say, met(p.limits, used)...)
 	if n := p.leftover; n > 0 {
 		say = append(say, fmt.Sprintf("%s outlived the main process and %s ended", processes(n), were(n)))
 	}
@@ -88,19 +88,27 @@ func (p *process) reason(e Exit, why cause, used cgroup.Usage) string {
 // hasMemory reports whether it would be known if memory had run out.
 func (p *process) hasMemory() bool { return p.group != nil && p.local.keeps.Memory == MeansCgroupV2 }
 
-// limited says which limits it met.
-func (p *process) limited(used cgroup.Usage) (say []string) {
-	switch n := int(used.OOMKills); {
-	case n == 0:
+// met says which limits an attempt met. How many processes were ended it does not: the
+// kernel counts the one that it began with twice.
+func met(l Limits, used cgroup.Usage) (say []string) {
+	switch {
+	case used.OOMKills == 0:
 	case used.OverLimit:
-		say = append(say, fmt.Sprintf("%s %s ended by the kernel: the job was at its memory limit of %s", processes(n), were(n), bytesOf(p.group.Limits().Memory)))
+		say = append(say, "ended by the kernel: the job was at its memory limit of "+bytesOf(l.Memory))
 	default:
-		say = append(say, fmt.Sprintf("%s %s ended by the kernel: the host, or what the worker may use of it, ran out of memory", processes(n), were(n)))
+		say = append(say, "processes were ended by the kernel: the host, or what the worker may use of it, ran out of memory")
 	}
 	if n := used.PIDsRefused; n > 0 {
-		say = append(say, fmt.Sprintf("%d times it could not start another process or thread: its limit is %d", n, p.group.Limits().PIDs))
+		say = append(say, fmt.Sprintf("could not start another process or thread, %s: its limit is %d", times(n), l.PIDs))
 	}
 	return say
+}
+
+func times(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // bytesOf shows a size in the largest unit that it is a whole number of.

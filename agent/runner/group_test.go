@@ -169,7 +169,7 @@ func TestOverThePIDsLimit(t *testing.T) {
 	s := g.sh("for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; :")
 	s.Limits.PIDs = 4
 	e := g.wait(g.start(s))
-	if !strings.Contains(e.Reason, "could not start another process or thread: its limit is 4") || e.Leftover > 3 {
+	if !strings.Contains(e.Reason, ": its limit is 4") || e.Leftover > 3 {
 		t.Errorf("exit %+v", e)
 	}
 }

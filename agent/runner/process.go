@@ -47,6 +47,7 @@ type process struct {
 	id             string
 	marks          []string // of its environment; see marksOf
 	timeout, grace time.Duration
+	limits         Limits
 	script         string
 	local          *Local
 	group          *cgroup.Group // nil: none; set before it is known to others
@@ -90,7 +91,7 @@ type ending struct {
 
 func newProcess(l *Local, s Spec) *process {
 	return &process{
-		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, marks: marksOf(s.Env),
+		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, limits: s.Limits, marks: marksOf(s.Env),
 		poke: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }

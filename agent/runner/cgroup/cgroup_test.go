@@ -126,9 +126,6 @@ func TestLimitsAreWritten(t *testing.T) {
 					t.Errorf("%s is %q, want %q", name, got, want)
 				}
 			}
-			if g.Limits() != test.limits {
-				t.Errorf("limits %+v", g.Limits())
-			}
 			if err := g.Remove(); err != nil {
 				t.Error(err)
 			}

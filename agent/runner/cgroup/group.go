@@ -63,9 +63,6 @@ func (g *Group) file(name string) string { return filepath.Join(g.dir, name) }
 // the group from its first instruction on. The caller closes it.
 func (g *Group) Open() (*os.File, error) { return os.Open(g.dir) }
 
-// Limits are those in force.
-func (g *Group) Limits() Limits { return g.limits }
-
 // Dir is the group's directory; its base name is in /proc/PID/cgroup of all in it.
 func (g *Group) Dir() string { return g.dir }
 
