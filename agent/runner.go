@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -201,6 +202,9 @@ func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
 func (c RunnerConfig) guest() (*remote.Guest, error) {
 	if c.AgentUser == "" {
 		return nil, nil //nolint:nilnil // there is none, and nothing is wrong
+	}
+	if runtime.GOOS != "linux" {
+		return nil, fmt.Errorf("agent-user: who has connected can't be told on %s: let agent and runner be one user", runtime.GOOS)
 	}
 	u, err := user.Lookup(c.AgentUser)
 	if err != nil {

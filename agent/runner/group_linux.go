@@ -26,8 +26,8 @@ func within(g *cgroup.Group, sys *syscall.SysProcAttr) (_ *syscall.SysProcAttr, 
 	return sys, func() { _ = dir.Close() }, nil // nothing was written through it
 }
 
-// groupOf returns the base name of the control group that a process is in, or was
-// when it ended; empty when that can't be told.
+// groupOf returns the path of the control group that a process is in, or was in when
+// it ended, as /proc has it; empty when that can't be told.
 func groupOf(pid int) string {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
@@ -41,8 +41,10 @@ func groupOf(pid int) string {
 	return ""
 }
 
-// isIn reports whether a path of /proc/PID/cgroup leads to p's group, or below it.
-func (p *process) isIn(path string) bool {
+// isInLocked reports whether a path of groupOf leads to p's group, or below it. Only
+// names are compared: where this process's groups are in the kernel's eyes depends on
+// its namespace, and p's group has a name of its own.
+func (p *process) isInLocked(path string) bool {
 	if p.group == nil || path == "" {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,6 +93,33 @@ func TestGroupTellsWhoseAProcessIs(t *testing.T) {
 	case <-other.Done():
 		t.Error("another attempt was ended too")
 	default:
+	}
+}
+
+// Attempts begin and end while it is looked whose the orphans of others are. Each
+// leaves one that counts, whoever reaps it; and the race detector has to find nothing.
+func TestStartsBesideOrphans(t *testing.T) {
+	g := newGrouped(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 10 {
+				s := g.sh("(setsid true &); (setsid sleep 1000 &); :")
+				proc, err := g.runner.Start(s)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				<-proc.Done()
+				if e := proc.Exit(); e.Code != 0 || e.Leftover == 0 {
+					t.Errorf("exit %+v", e)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if left := g.groups(); left != nil {
+		t.Errorf("left: %v", left)
 	}
 }
 

@@ -164,9 +164,11 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 		return err
 	}
 	if l.groups != nil {
-		if p.group, err = l.groups.New(s.ID, s.Limits); err != nil {
+		g, err := l.groups.New(s.ID, s.Limits)
+		if err != nil {
 			return fmt.Errorf("starting attempt %q: %w", s.ID, err)
 		}
+		home.settleIn(p, g)
 	}
 	attr := &syscall.ProcAttr{
 		Dir:   w.dir,

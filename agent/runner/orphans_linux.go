@@ -287,7 +287,7 @@ func (h *household) ownerOf(o *orphan, session int, group string) (running []*pr
 		if _, seen := p.kin.tree[o.ref]; seen {
 			o.owner = p
 		}
-		if p.isIn(group) {
+		if p.isInLocked(group) {
 			in = p
 		}
 		running = append(running, p)

@@ -50,7 +50,7 @@ type process struct {
 	limits         Limits
 	script         string
 	local          *Local
-	group          *cgroup.Group // nil: none; set before it is known to others
+	group          *cgroup.Group // nil: none; set under home.mu, by the start
 	pid            int
 	started        time.Time
 	poke           chan struct{} // something was asked: look at killAt

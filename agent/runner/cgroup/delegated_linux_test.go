@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -25,5 +26,25 @@ func TestDelegatedByAttribute(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// To a user who is not root a group is delegated that belongs to them, below one that
+// does not.
+func TestDelegatedByOwner(t *testing.T) {
+	const me, root, nobody = 1000, 0, -1
+	for _, test := range []struct {
+		group, above int
+		want         bool
+	}{{me, root, true}, {me, me, false}, {root, root, false}, {root, me, false}, {nobody, nobody, false}} {
+		if got := boundary(test.group, test.above, me); got != test.want {
+			t.Errorf("a group of %d below one of %d: %v, want %v", test.group, test.above, got, test.want)
+		}
+	}
+	if got := owner(t.TempDir()); got != os.Geteuid() {
+		t.Errorf("a directory of ours belongs to %d", got)
+	}
+	if got := owner("/no/such/directory"); got != -1 {
+		t.Errorf("no directory belongs to %d", got)
 	}
 }

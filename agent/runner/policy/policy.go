@@ -144,7 +144,7 @@ type file struct {
 	Programs    []string `yaml:"programs"`
 	Env         []string `yaml:"env"`
 	MaxTimeout  string   `yaml:"max_timeout"`
-	MaxMemory   string   `yaml:"max_memory"`
+	MaxMemory   *string  `yaml:"max_memory"`
 	MaxCPUs     *float64 `yaml:"max_cpus"`
 	MaxPIDs     *int64   `yaml:"max_pids"`
 }
@@ -245,8 +245,8 @@ func parse(text []byte) (Policy, error) {
 // limits reads what an attempt may use.
 func (f file) limits() (l cgroup.Limits, err error) {
 	var faults []error
-	if f.MaxMemory != "" {
-		if l.Memory, err = parseSize(f.MaxMemory); err != nil {
+	if f.MaxMemory != nil {
+		if l.Memory, err = parseSize(*f.MaxMemory); err != nil {
 			faults = append(faults, fmt.Errorf("max_memory: %w", err))
 		}
 	}
