@@ -77,7 +77,7 @@ func localRunner(c RunnerConfig, guest *remote.Guest, log *slog.Logger) (_ *runn
 		}
 	}
 	if guest != nil {
-		o.OutputOwner = guest.UID
+		o.OutputOwner = &runner.Owner{UID: guest.UID, GID: guest.GID}
 	}
 	if err := os.MkdirAll(o.TempDir, 0o711); err != nil {
 		return nil, nil, fmt.Errorf("make a directory for scripts: %w", err)

@@ -130,11 +130,11 @@ func (w *work) setArgv(l *Local, s Spec) error {
 
 // openOutput opens the file that the process appends to. It must be there: who
 // made it has said how it may be read. With an owner it must be that user's.
-func openOutput(path string, owner int) (fd int, err error) {
+func openOutput(path string, owner *Owner) (fd int, err error) {
 	switch {
 	case path == "":
 		fd, err = open("/dev/null", syscall.O_WRONLY|syscall.O_APPEND)
-	case owner != 0:
+	case owner != nil:
 		fd, err = openOwned(path, owner)
 	default:
 		fd, err = open(path, syscall.O_WRONLY|syscall.O_APPEND)

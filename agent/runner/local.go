@@ -23,10 +23,11 @@ type Options struct {
 	// Policy returns what may be started, and is asked before each start. An
 	// error of it keeps all from starting. Default: anything may be.
 	Policy func() (policy.Policy, error)
-	// OutputOwner is the number of the user whose plain files alone may be appended
-	// to: whoever asks for starts, if that is another user than this process's. It
-	// could have anything written to otherwise. 0: any file. Linux only.
-	OutputOwner int
+	// OutputOwner is the user whose plain files alone may be appended to, and as whom
+	// they are opened: whoever asks for starts, if that is another user than this
+	// process's, which has to be root then. It could have anything written to
+	// otherwise. Nil: any file. Linux only.
+	OutputOwner *Owner
 	// Groups is where each attempt gets a control group. Default: none gets one.
 	Groups *cgroup.Tree
 	// NoGroups says why there are none, for people.
@@ -34,6 +35,9 @@ type Options struct {
 	// Logger gets what needs somebody's attention. Default: slog.DiscardHandler.
 	Logger *slog.Logger
 }
+
+// Owner is a user, by the numbers.
+type Owner struct{ UID, GID int }
 
 // Local runs real processes on this host.
 type Local struct {
@@ -43,7 +47,7 @@ type Local struct {
 	groups *cgroup.Tree // nil: none
 	keeps  Enforcement
 
-	outputOwner int
+	outputOwner *Owner
 }
 
 var _ Runner = (*Local)(nil)

@@ -9,6 +9,6 @@ import (
 )
 
 // openOwned needs Linux, as a runner for an agent of another user does.
-func openOwned(string, int) (int, error) {
+func openOwned(string, *Owner) (int, error) {
 	return -1, fmt.Errorf("telling whose file it is on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
