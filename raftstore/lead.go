@@ -119,7 +119,7 @@ func (s *Store) mark() error {
 	if err != nil {
 		return err
 	}
-	future := s.raft.Apply(entry, 0)
+	future := s.put(entry)
 	if err := future.Error(); err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func ours(err error) error {
 		return ErrNotLeader
 	case errors.Is(err, raft.ErrLeadershipLost):
 		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	case errors.Is(err, raft.ErrRaftShutdown):
+	case errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, raft.ErrEnqueueTimeout):
 		return ErrStopped
 	}
 	return err

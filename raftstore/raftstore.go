@@ -223,8 +223,15 @@ func (s *Store) Close() error {
 	// Raft forgets to answer what it has committed but not applied when it is
 	// shut down (hashicorp/raft#498), so let it answer first.
 	s.running.Wait()
-	s.inflight.Wait()
+	if !s.disk.guard.ended.Load() {
+		s.inflight.Wait()
+	} else {
+		// Who would answer has ended because of the disk. What has got as far as the log
+		// is answered, since whoever put it there has given back the turn.
+		s.turn <- struct{}{}
+	}
 	down := s.raft.Shutdown()
+	s.inflight.Wait()
 	// Raft would wait for the answers of others that are gone, each for so long as
 	// it may take, before it closes what they come by.
 	s.closeErr = errors.Join(closeTransport(s.transport), down.Error(), s.disk.close())

@@ -99,7 +99,7 @@ func (s *Store) proposeParts(ctx context.Context, file io.Reader) error {
 		if err != nil {
 			return err
 		}
-		future := s.raft.Apply(data, 0)
+		future := s.put(data)
 		switch err := ours(future.Error()); {
 		case err == nil:
 		case errors.Is(err, ErrUnknown) && !last: // without the last it is nothing

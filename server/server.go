@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -159,7 +160,13 @@ func (s *Server) openStores(seams Seams) (err error) {
 
 // whatToDo is what an operator may do about a data directory that can't be used.
 func whatToDo(err error) string {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EROFS) {
+	if errors.Is(err, syscall.EROFS) {
+		return "; the file system is read-only: the kernel's log says why if that was not asked for; mount it writable, then start this primary again"
+	}
+	if errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "make room") {
+		return "; make room on that disk, then start this primary again"
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "; create it for this user, or name another with --data-dir"
 	}
 	return ""
