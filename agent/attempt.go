@@ -133,7 +133,11 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 		a.volatile = true
 		return false, t.declined(a, a.refusal)
 	}
-	err := t.journal.Append(t.acceptedRecord(a))
+	if t.spool.Full() {
+		a.volatile = true
+		return false, t.declined(a, t.inTrouble(errFull))
+	}
+	err := t.appendRecord(t.acceptedRecord(a))
 	switch {
 	case err == nil:
 		return false, nil
@@ -150,7 +154,7 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 	if errors.Is(err, journal.ErrUncertain) {
 		return false, t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker's journal was damaged, and this attempt may have run before that")
 	}
-	return false, t.notStarted(a, fmt.Sprintf("the worker can't keep a record of it: %v", err))
+	return false, t.declined(a, t.inTrouble(err))
 }
 
 // prevent is the life of an attempt that is known only because it is to be
@@ -159,7 +163,7 @@ func (t *table) prevent(a *attempt) {
 	result := t.notStarted(a, joined("killed before it was launched", t.killOf(a).GetReason()))
 	exited, err := a.exitedRecord(result)
 	if err == nil {
-		err = t.journal.Append(t.acceptedRecord(a), exited)
+		err = t.appendRecord(t.acceptedRecord(a), exited)
 	}
 	if errors.Is(err, journal.ErrExists) && !errors.Is(err, journal.ErrFence) {
 		t.log.Info("ignored a kill of an attempt that has ended before", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence)
@@ -186,7 +190,7 @@ func (t *table) start(a *attempt) *agentv1.Result {
 	}
 	log, err := t.spool.Create(spool.Key(a.key), max(limit, spool.MinLimit))
 	if err != nil {
-		return t.notStarted(a, fmt.Sprintf("the worker can't keep its log: %v", err))
+		return t.declined(a, t.inTrouble(fmt.Errorf("a log for an attempt: %w", err)))
 	}
 	proc, err := t.runner.Start(t.spec(a, log.Path()))
 	if errors.Is(err, runner.ErrLeft) {

@@ -43,8 +43,8 @@ func (o *Outbox) LogGrew(k Key) {
 	nudge(o.grown)
 }
 
-// askInventory makes the session tell all that the worker knows.
-func (o *Outbox) askInventory() {
+// AskInventory makes the session tell all that the worker knows.
+func (o *Outbox) AskInventory() {
 	o.mu.Lock()
 	o.inventory = true
 	o.mu.Unlock()

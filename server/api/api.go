@@ -59,6 +59,8 @@ type Logs interface {
 type Presence interface {
 	// Session returns a worker's live session and when it was last heard of.
 	Session(worker string) (s peer.Session, seen time.Time, ok bool)
+	// Trouble returns why it takes no runs at present although it is connected, or "".
+	Trouble(worker string) string
 }
 
 // Gateway ends sessions, on all primaries; [peer.Hub] does, on the leader.

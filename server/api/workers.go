@@ -51,6 +51,7 @@ func (s *Server) showWorker(w workerNow) *schedv1.Worker {
 		p.Mode = schedv1.Worker_DIRECT
 	}
 	p.Gateway, p.ObservedAddress, p.SessionEpoch = session.Gateway, session.ObservedAddress, session.Epoch
+	p.Trouble = s.Presence.Trouble(p.GetId())
 	p.ConnectedTime, p.LastSeenTime = showTime(session.Connected), showTime(seen)
 	return p
 }

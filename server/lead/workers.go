@@ -13,9 +13,10 @@ import (
 // session is a worker's live session, as the leader sees it.
 type session struct {
 	peer.Session
-	synced bool                               // its inventory is known
-	pages  uint32                             // of the inventory that have come
-	has    map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
+	synced  bool                               // its inventory is known
+	pages   uint32                             // of the inventory that have come
+	has     map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
+	trouble string                             // why it takes no attempts, as the inventory said
 }
 
 // attempt names an attempt. A state that was restored may come to the same number
@@ -216,12 +217,24 @@ func (t *term) takePage(sess *session, i *agentv1.Inventory) (whole bool) {
 		return false
 	}
 	sess.pages++
+	t.noteTrouble(sess, clipped(i.GetTrouble()))
 	for _, a := range i.GetAttempts() {
 		if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
 			sess.has[attempt{id, int(a.GetKey().GetAttempt()), a.GetFence()}] = a
 		}
 	}
 	return !i.GetMore()
+}
+
+// noteTrouble takes note of why a worker takes no attempts.
+func (t *term) noteTrouble(sess *session, trouble string) {
+	switch {
+	case trouble != "" && sess.trouble == "":
+		t.Log.Warn("a worker takes no attempts, and is given none until it does", "worker", sess.Worker, "name", sess.Hello.GetName(), "reason", trouble)
+	case trouble == "" && sess.trouble != "":
+		t.Log.Info("a worker takes attempts again", "worker", sess.Worker, "name", sess.Hello.GetName())
+	}
+	sess.trouble = trouble
 }
 
 // owns tells whether the attempt with that fence is a worker's own: nobody has a
@@ -295,7 +308,7 @@ func (t *term) rest(w state.WorkerID, now time.Time) {
 func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 	w := state.WorkerID(sess.Worker)
 	sess.synced = true
-	t.queue.SetLive(w, true)
+	t.queue.SetLive(w, sess.trouble == "")
 	for _, r := range s.RunsOn(w) {
 		key := attempt{r.ID, r.Live().Number, r.Live().Fence}
 		has := sess.has[key]

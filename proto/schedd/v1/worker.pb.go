@@ -174,7 +174,11 @@ type Worker struct {
 	// FirstSeenTime is when it first connected.
 	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
 	// Draining is set while the worker is drained, with the note given.
-	Draining      *Draining `protobuf:"bytes,18,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining *Draining `protobuf:"bytes,18,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Trouble is why it takes no new runs at present although it is connected, by its
+	// own word: as a rule its disk is full, read-only, or broken. Empty when it does.
+	// What runs there goes on.
+	Trouble       string `protobuf:"bytes,19,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +337,13 @@ func (x *Worker) GetDraining() *Draining {
 		return x.Draining
 	}
 	return nil
+}
+
+func (x *Worker) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 // Advertise is what a worker says of its host. Metadata for people.
@@ -1252,7 +1263,7 @@ var File_schedd_v1_worker_proto protoreflect.FileDescriptor
 
 const file_schedd_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"\x16schedd/v1/worker.proto\x12\tschedd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x06\n" +
+	"\x16schedd/v1/worker.proto\x12\tschedd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x06\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x125\n" +
@@ -1272,7 +1283,8 @@ const file_schedd_v1_worker_proto_rawDesc = "" +
 	"\x0elast_seen_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12*\n" +
 	"\x04mode\x18\x10 \x01(\x0e2\x16.schedd.v1.Worker.ModeR\x04mode\x12B\n" +
 	"\x0ffirst_seen_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12/\n" +
-	"\bdraining\x18\x12 \x01(\v2\x13.schedd.v1.DrainingR\bdraining\x1a9\n" +
+	"\bdraining\x18\x12 \x01(\v2\x13.schedd.v1.DrainingR\bdraining\x12\x18\n" +
+	"\atrouble\x18\x13 \x01(\tR\atrouble\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"5\n" +

@@ -1258,7 +1258,10 @@ type Inventory struct {
 	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	// Page is the number of the message within the inventory, from 0: whoever did
 	// not hear the first one knows that it does not know all.
-	Page          uint32 `protobuf:"varint,3,opt,name=page,proto3" json:"page,omitempty"`
+	Page uint32 `protobuf:"varint,3,opt,name=page,proto3" json:"page,omitempty"`
+	// Trouble is why the worker takes no attempts at present, as a rule its disk; empty
+	// when it does. It sends an inventory when that changes. On every page.
+	Trouble       string `protobuf:"bytes,4,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1312,6 +1315,13 @@ func (x *Inventory) GetPage() uint32 {
 		return x.Page
 	}
 	return 0
+}
+
+func (x *Inventory) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
 }
 
 // AttemptStatus is one attempt on a worker.
@@ -2361,11 +2371,12 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x18\n" +
 	"\x04Pong\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x12\n" +
-	"\x10InventoryRequest\"o\n" +
+	"\x10InventoryRequest\"\x89\x01\n" +
 	"\tInventory\x12:\n" +
 	"\battempts\x18\x01 \x03(\v2\x1e.schedd.agent.v1.AttemptStatusR\battempts\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12\x12\n" +
-	"\x04page\x18\x03 \x01(\rR\x04page\"\xc8\x01\n" +
+	"\x04page\x18\x03 \x01(\rR\x04page\x12\x18\n" +
+	"\atrouble\x18\x04 \x01(\tR\atrouble\"\xc8\x01\n" +
 	"\rAttemptStatus\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x123\n" +
