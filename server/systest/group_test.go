@@ -112,6 +112,7 @@ func (m *member) start() {
 	c.Cluster.Addr, c.Cluster.Advertise = m.address(), m.address()
 	c.Cluster.BootstrapExpect, c.Cluster.Join = len(m.w.group), m.w.peers()
 	m.w.configure(&c)
+	m.disk.Fail(nil) // without room it would not start
 	m.lives++
 	s, err := server.Open(c, server.Seams{
 		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk,

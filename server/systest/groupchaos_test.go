@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,6 +134,9 @@ func (c *groupChaos) toPrimaries() map[string]func() {
 		},
 		"a primary is replaced by an empty one": func() { c.replace(m) },
 		"a primary's disk is slow":              func() { c.hinder(m) },
+		"a primary's disk hangs":                func() { c.stall(m) },
+		"a primary's disk is full":              func() { m.disk.Fail(syscall.ENOSPC) },
+		"a primary is killed amid writes":       func() { c.tornLogs(m) },
 		"the power fails":                       c.blackout,
 		"all primaries are upgraded":            c.upgrade,
 	}
@@ -183,6 +187,7 @@ func (c *groupChaos) toWorkers() map[string]func() {
 				k.crash()
 			}
 		},
+		"a worker crashes amid writes": func() { c.tornJournal(k) },
 		"a worker stops": func() {
 			if k.life != nil {
 				k.end()
@@ -267,6 +272,7 @@ func (c *groupChaos) repair() {
 		c.net.part(m.id, c.group[(i+1)%len(c.group)].id, false)
 		m.link.mend()
 		m.disk.BeforeWrite(nil)
+		m.disk.Fail(nil)
 		if m.server == nil && c.dice.IntN(2) == 0 {
 			m.start()
 		}
