@@ -134,7 +134,6 @@ func (c *groupChaos) toPrimaries() map[string]func() {
 		},
 		"a primary is replaced by an empty one": func() { c.replace(m) },
 		"a primary's disk is slow":              func() { c.hinder(m) },
-		"a primary's disk hangs":                func() { c.stall(m) },
 		"a primary's disk is full":              func() { m.disk.Fail(syscall.ENOSPC) },
 		"a primary is killed amid writes":       func() { c.tornLogs(m) },
 		"the power fails":                       c.blackout,
