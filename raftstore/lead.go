@@ -115,7 +115,7 @@ func (s *Store) barrier() error {
 // mark puts an entry without commands in the log, and waits until it is applied.
 // The caller has the turn.
 func (s *Store) mark() error {
-	entry, err := joinEntry(time.Now(), nil)
+	entry, err := joinEntry(s.clock(), nil)
 	if err != nil {
 		return err
 	}

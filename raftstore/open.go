@@ -38,8 +38,11 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.closeWays())
 	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	s := &Store{
-		id: c.NodeID, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
+		id: c.NodeID, clock: c.Clock, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
 		turn: make(chan struct{}, 1), watchers: newWatchers(), restoring: make(chan struct{}, 1), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
 		stopping: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{}),
 	}

@@ -204,7 +204,7 @@ func (s *Store) commit() {
 // apply puts one entry in the log and waits until it is applied.
 func (s *Store) apply(commands [][]byte) (results []state.Result, index uint64, err error) {
 	begin := time.Now()
-	entry, err := joinEntry(begin, commands)
+	entry, err := joinEntry(s.clock(), commands)
 	if err != nil {
 		return nil, 0, fmt.Errorf("proposing: %w", err)
 	}

@@ -90,6 +90,9 @@ type Config struct {
 	// nothing is known of any other.
 	Levels func() map[string]uint32
 
+	// Clock reads the wall clock, by which entries are stamped; nil: time.Now.
+	Clock func() time.Time
+
 	// Tuning, each with a good default for 0.
 	SnapshotThreshold uint64        // entries after which a snapshot is taken; 16,384
 	SnapshotInterval  time.Duration // how often to look whether to take one; 2 minutes
@@ -132,6 +135,7 @@ type Store struct {
 	id        string
 	log       *slog.Logger
 	observer  Observer
+	clock     func() time.Time
 	raft      *raft.Raft
 	transport raft.Transport
 	fsm       *fsm

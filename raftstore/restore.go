@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -95,7 +94,7 @@ func (s *Store) proposeParts(ctx context.Context, file io.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		data, err := encodePart(time.Now(), p)
+		data, err := encodePart(s.clock(), p)
 		if err != nil {
 			return err
 		}

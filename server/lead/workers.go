@@ -55,7 +55,7 @@ func (t *term) deliver() {
 func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 	switch {
 	case c.Job != (state.JobKey{}):
-		t.note(s, c.Job, now)
+		t.note(s, c.Job)
 	case c.Worker != "":
 		t.queue.NoteWorker()
 		if s.Worker(c.Worker) == nil {
@@ -70,8 +70,8 @@ func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 }
 
 // note puts a job as it is now on the agenda.
-func (t *term) note(s *state.State, k state.JobKey, now time.Time) {
-	for _, q := range t.agenda.Note(s, k, now) {
+func (t *term) note(s *state.State, k state.JobKey) {
+	for _, q := range t.agenda.Note(s, k, t.wall) {
 		if reason := q.(state.Quarantine).Reason; reason != "" {
 			t.Log.Warn("job can't be scheduled: quarantined", "job", k, "reason", reason)
 		} else {
@@ -88,7 +88,8 @@ func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 		if r.Phase == state.Pending && len(r.Attempts) > 0 {
 			t.makeRoom(s, r) // it has left its worker
 		}
-		t.look(r, now)
+		t.see(id, t.mark(s, now))
+		t.look(s, r, now)
 		return
 	}
 	t.runs.Remove(id)
@@ -120,17 +121,23 @@ func (t *term) makeRoom(s *state.State, r *state.Run) {
 }
 
 // look asks what to do about a run that has not ended, and does it.
-func (t *term) look(r *state.Run, now time.Time) {
-	t.active[r.ID] = struct{}{}
+func (t *term) look(s *state.State, r *state.Run, now time.Time) {
+	m := t.mark(s, now)
+	if _, known := t.active[r.ID]; !known {
+		t.see(r.ID, m)
+	}
+	r = t.moved(r, m)
 	var silent time.Time
 	live := r.Live()
 	if live != nil {
 		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced {
 			return // reconcile looks, when it is known what runs there
 		}
-		silent = t.silent[live.Worker]
+		if since, is := t.silent[live.Worker]; is {
+			silent = m.shown.Add(-now.Sub(since))
+		}
 	}
-	l := plan.Check(r, silent, now)
+	l := plan.Check(r, silent, m.shown)
 	if l.Command != nil {
 		t.propose(l.Command, nil)
 	}
@@ -138,12 +145,16 @@ func (t *term) look(r *state.Run, now time.Time) {
 		t.queue.Add(r)
 	}
 	if l.Launch {
-		t.send(live.Worker, launch(r, now))
+		t.send(live.Worker, launch(r, m.shown))
 	}
 	if l.Kill {
 		t.send(live.Worker, kill(r))
 	}
-	t.runs.Set(r.ID, l.Next)
+	if l.Next.IsZero() {
+		t.runs.Remove(r.ID)
+		return
+	}
+	t.runs.Set(r.ID, now.Add(l.Next.Sub(m.shown)))
 }
 
 // hear does what follows from what a gateway told.
@@ -182,7 +193,7 @@ func (t *term) fallSilent(s *state.State, w state.WorkerID, now time.Time) {
 		t.workers.Set(w, now.Add(t.OfflineAfter))
 	}
 	for _, r := range s.RunsOn(w) {
-		t.look(r, now)
+		t.look(s, r, now)
 	}
 }
 
@@ -252,7 +263,8 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 		t.rest(w, now)
 	}
 	unwanted := r.Fenced(m.GetFence()) == nil // of a state that was replaced by an older one
-	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(state.Result) {
+	here := t.mark(s, now)
+	t.propose(plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown), func(state.Result) {
 		t.send(w, resultAck(m, unwanted))
 	})
 }
@@ -302,14 +314,14 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 		delete(sess.has, key)
 		switch {
 		case has == nil && r.Phase == state.Running:
-			t.propose(plan.Forgotten(r, now), nil)
+			t.propose(plan.Forgotten(r, t.mark(s, now).shown), nil)
 			continue
 		case has.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING && r.Phase == state.Assigned:
 			// It is looked at when that is agreed: as assigned, it might be too late to start.
 			t.propose(state.Start{Run: r.ID, Fence: r.Live().Fence, Time: instant(has.GetStartedTime())}, nil)
 			continue
 		}
-		t.look(r, now)
+		t.look(s, r, now)
 	}
 	for key, has := range sess.has {
 		if has.GetPhase() != agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED && unwanted(s, key) {

@@ -27,6 +27,7 @@ type member struct {
 	id    string
 	host  string // where it is; its id, at first
 	disk  *raftstore.Memory
+	clock wallClock
 	dir   string // of its run logs
 	link  *link  // to the others
 	lives int
@@ -114,7 +115,7 @@ func (m *member) start() {
 	m.w.configure(&c)
 	m.lives++
 	s, err := server.Open(c, server.Seams{
-		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk,
+		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now,
 		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, apiPort}), nil },
 		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, clusterPort}), nil },
 		DialCluster:   m.link.dial,
@@ -138,7 +139,21 @@ func (m *member) kill() {
 	m.w.Helper()
 	m.w.net.vanish(m.host)
 	m.disk.Pull()
+	m.resume()
 	m.end()
+}
+
+// suspend has the host of the primary stand still, or almost: timers go on in it, but
+// nothing comes in or goes out, and its disk takes nothing.
+func (m *member) suspend() {
+	gone := m.w.net.halt(m.host)
+	m.disk.BeforeWrite(func() { <-gone })
+}
+
+// resume has the host of the primary go on.
+func (m *member) resume() {
+	m.disk.BeforeWrite(nil)
+	m.w.net.resume(m.host)
 }
 
 // wipe takes all that a primary that is down had on its disk.

@@ -54,6 +54,7 @@ type world struct {
 	book *book
 
 	disk    *raftstore.Memory // of the primary: outlives it
+	clock   wallClock         // of its host
 	primary *primary          // nil: it is down; of a group: whoever answers
 	group   []*member         // none: there is but one primary
 	own     *link             // of who uses the API
@@ -152,7 +153,7 @@ func (w *world) startPrimary() {
 	w.configure(&c)
 	var err error
 	p.server, err = server.Open(c, server.Seams{
-		Log: w.log.With("on", "primary"), Memory: w.disk,
+		Log: w.log.With("on", "primary"), Memory: w.disk, WallClock: w.clock.now,
 		Listen: func(string) (net.Listener, error) { return w.net.listen(port{"primary-1", apiPort}), nil },
 	})
 	if err != nil {
