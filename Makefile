@@ -13,8 +13,8 @@ COUNTS  := bin/.counts
 # many of their hours, and the revision whose .proto files the present ones must
 # stay compatible with (empty: none).
 FUZZTIME ?= 20s
-SEEDS    ?= 10
-HOURS    ?= 1
+SEEDS    ?= 20
+HOURS    ?= 6
 AGAINST  ?= main
 
 help: ## this list

@@ -1,7 +1,6 @@
 package systest
 
 import (
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -198,7 +197,7 @@ func TestFollowersClockIsOff(t *testing.T) {
 				w.startGroup(3)
 				w.startWorker("shop-1", nil, 4)
 				w.awaitOnline()
-				m := w.group[(slices.Index(w.group, w.awaitLeader())+1)%3]
+				m := w.follower()
 				m.clock.step(by)
 				w.define(job("often", cron("0,30 * * * * *", ""), overlapAllowed))
 				w.wait(10 * time.Minute)

@@ -244,22 +244,33 @@ func (w *world) checkEverywhere() {
 	}
 }
 
-// calm has all members and workers up and joined.
-func (w *world) calm() {
+// mend has all that there is be up and joined, and all clocks right.
+func (w *world) mend() {
 	w.Helper()
+	w.net.unmute()
 	for _, m := range w.group {
 		m.isolate(false)
 		m.link.mend()
+		m.resume()
+		m.clock.right()
 		if m.server == nil {
 			m.start()
 		}
 	}
 	for _, k := range w.workers {
 		k.link.mend()
+		w.net.resume(k.name)
+		k.clock.right()
 		if k.life == nil {
 			k.start()
 		}
 	}
+}
+
+// calm mends all, and waits until there is a leader and all workers are online.
+func (w *world) calm() {
+	w.Helper()
+	w.mend()
 	w.awaitLeader()
 	w.awaitOnline()
 	synctest.Wait()

@@ -24,6 +24,7 @@ type worker struct {
 	link  *link
 	host  *fakerunner.Fake
 	clock wallClock // by which it tells of its processes
+	epoch uint64    // the greatest of its sessions that was seen by checkHealed
 
 	config agent.Config
 	lives  int
