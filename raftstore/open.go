@@ -143,6 +143,7 @@ func (c Config) raft() *raft.Config {
 	}
 	if t != 0 {
 		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t, t, t/2
+		conf.CommitTimeout = max(conf.CommitTimeout, t/20) // as the defaults are to each other
 	}
 	return conf
 }

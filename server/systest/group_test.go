@@ -115,7 +115,7 @@ func (m *member) start() {
 	m.w.configure(&c)
 	m.lives++
 	s, err := server.Open(c, server.Seams{
-		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now,
+		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now, Heartbeat: m.w.heartbeat,
 		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, apiPort}), nil },
 		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, clusterPort}), nil },
 		DialCluster:   m.link.dial,

@@ -80,13 +80,30 @@ func (c *groupChaos) live(life, quiet time.Duration) {
 		c.burst(min(bad, time.Until(end)))
 		if quiet > 0 {
 			c.heal()
-			c.people.rest(true)
-			time.Sleep(upTo(c.dice, quiet))
-			c.finality()
-			c.people.rest(false)
+			c.night(upTo(c.dice, quiet))
 		}
 	}
 	c.people.check()
+}
+
+// night is ordinary life for so long, in which people do little, and most jobs are
+// paused.
+func (c *groupChaos) night(d time.Duration) {
+	c.Helper()
+	c.people.rest(true)
+	var paused []string
+	for n := range c.n {
+		if name := fmt.Sprint("c-", 1+n); c.dice.IntN(4) > 0 {
+			must[*schedv1.PauseJobResponse](c.world)(c.primary.jobs.PauseJob(c.Context(), &schedv1.PauseJobRequest{Name: name, Note: "for the night"}))
+			paused = append(paused, name)
+		}
+	}
+	time.Sleep(d)
+	c.finality()
+	for _, name := range paused {
+		must[*schedv1.ResumeJobResponse](c.world)(c.primary.jobs.ResumeJob(c.Context(), &schedv1.ResumeJobRequest{Name: name}))
+	}
+	c.people.rest(false)
 }
 
 // burst lets something happen each minute, on average, for so long. What hurts is

@@ -65,8 +65,9 @@ type world struct {
 	put     map[string][]put // definitions by job, the oldest first
 	outages []outage         // of the primary
 
-	logLimit int                  // of all jobs that print more than that
-	settings func(*server.Config) // changes those of primaries that are started; may be nil
+	heartbeat time.Duration        // of Raft; 0: as in production
+	logLimit  int                  // of all jobs that print more than that
+	settings  func(*server.Config) // changes those of primaries that are started; may be nil
 
 	suspects []string // what check complains of is kept here, when not nil, and not said
 
