@@ -134,12 +134,14 @@ func (n *network) muted(w way) <-chan struct{} {
 	return nil
 }
 
-// halt has a host neither hear nor say anything, and nobody told, until the channel is
-// closed. What is sent meanwhile arrives then.
-func (n *network) halt(host string) (resume chan struct{}) {
+// halt has a host neither hear nor say anything, and nobody told, until resume, which
+// closes the channel. What is sent meanwhile arrives then.
+func (n *network) halt(host string) (gone <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.halts[host] = make(chan struct{})
+	if n.halts[host] == nil {
+		n.halts[host] = make(chan struct{})
+	}
 	return n.halts[host]
 }
 
