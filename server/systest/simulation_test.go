@@ -36,7 +36,7 @@ func TestSimulation(t *testing.T) {
 		time.Sleep(time.Until(one(dice, moments...)) + upTo(dice, time.Hour))
 		w.heartbeat = simHeartbeat
 		primaries, workers, direct := one(dice, 3, 3, 3, 5), one(dice, 2, 3, 5, 10, 30), dice.IntN(3)
-		c := newGroupChaos(w, dice, primaries, workers, direct, 6)
+		c := newGroupChaos(w, dice, primaries, workers, direct, 8)
 		c.live(life, life/10)
 		c.judge()
 		w.Logf("measured: %d primaries, %d workers and %d in direct mode lived for %v: %d runs, %d faults", primaries, workers, direct, life, len(c.final), c.faults())
