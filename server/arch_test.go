@@ -56,6 +56,10 @@ var may = map[string][]string{
 		"server/runlog", "server/schedule",
 		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/schedd/log/v1", "proto/schedd/peer/v1", "proto/settings", "proto/wire",
 	},
+
+	// What harms a cluster on purpose, and judges what came of it.
+	"server/torture/verdict": {},
+
 	"server/systest":                 {}, // test files only
 	"server/systest/e2e":             {}, // likewise, with real processes
 	"server/systest/natlab":          {}, // likewise, with real networks
@@ -90,8 +94,8 @@ var only = map[string]string{
 
 // pure packages are computations: the same input gives the same output, on any
 // machine, in any year. A primary that replays its log must come to the same
-// state as it did then.
-var pure = []string{"raftstore/state", "server/plan", "server/schedule"}
+// state as it did then; a verdict depends on what was seen alone.
+var pure = []string{"raftstore/state", "server/plan", "server/schedule", "server/torture/verdict"}
 
 // impure is what they must not import, nor anything below it.
 var impure = []string{
