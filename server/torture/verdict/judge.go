@@ -24,6 +24,7 @@ const (
 	RunsSurvive  Promise = "runs survive what is no fault of theirs"
 	OutputWhole  Promise = "output is whole"
 	ItEnds       Promise = "what is started ends"
+	NoCrash      Promise = "no process ends by itself"
 	WrittenWhole Promise = "what processes write down can be read"
 )
 
@@ -59,6 +60,9 @@ func Judge(rec Record) Judgement {
 	}
 	for _, text := range rec.Unreadable {
 		j.broken(Violation{Promise: WrittenWhole, Text: text})
+	}
+	for _, text := range rec.Crashes {
+		j.broken(Violation{Promise: NoCrash, Text: text})
 	}
 	j.doubts = slices.Clone(rec.Unseen)
 	if len(rec.Views) == 0 {
@@ -128,6 +132,7 @@ func (j *judge) view(v View) {
 			}
 		}
 	}
+	j.unread(v)
 	j.ghosts(v)
 	j.fences(v)
 }

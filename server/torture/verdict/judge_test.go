@@ -236,6 +236,7 @@ func TestJudgeBites(t *testing.T) {
 		}, verdict.RunsSurvive},
 		"a log that is not whole": {func(s *spoilt) { s.success().Log.Problem = "it has 3 bytes" }, verdict.OutputWhole},
 		"half a line":             {func(s *spoilt) { s.Unreadable = []string{"worker w1: half a line"} }, verdict.WrittenWhole},
+		"a crash":                 {func(s *spoilt) { s.Crashes = []string{"p1 ended with exit code 2"} }, verdict.NoCrash},
 		"still waits":             {func(s *spoilt) { s.run().Phase = verdict.PhasePending }, ""},
 		"a log that was not read": {func(s *spoilt) { s.success().Log.Read = false }, ""},
 		"failed by itself":        {func(s *spoilt) { a := s.success(); a.Outcome, a.ExitCode = verdict.Failed, 2 }, ""},

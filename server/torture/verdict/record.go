@@ -20,6 +20,8 @@ type Record struct {
 	Unreadable []string
 	// Faults that were injected, in any order.
 	Faults []Fault
+	// Crashes is what ended without being asked to, each in a sentence.
+	Crashes []string
 	// Closed tells that nothing else went wrong: that an attempt was interrupted
 	// has to have its cause among the faults.
 	Closed bool

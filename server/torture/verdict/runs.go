@@ -64,11 +64,23 @@ func (j *judge) attempt(v View, job Job, r Run, a Attempt) {
 		broken(OneSuccess, "it has ended as %s: %s", a.Outcome, a.Reason)
 	}
 	j.effects(r, a, broken)
-	switch {
-	case a.Log.Problem != "":
+	if a.Log.Problem != "" {
 		broken(OutputWhole, "the log of attempt %d: %s", a.Number, a.Log.Problem)
-	case !a.Log.Read && a.Outcome != Unfinished:
-		j.doubt("the log of attempt %d of run %s could not be read at %s", a.Number, r.ID, v.Server)
+	}
+}
+
+// unread has one doubt for all logs that could not be read at one primary.
+func (j *judge) unread(v View) {
+	n := 0
+	for _, r := range v.Runs {
+		for _, a := range r.Attempts {
+			if !a.Log.Read && a.Outcome != Unfinished {
+				n++
+			}
+		}
+	}
+	if n > 0 {
+		j.doubt("the logs of %d attempts could not be read at %s", n, v.Server)
 	}
 }
 

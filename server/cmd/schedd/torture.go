@@ -1,0 +1,274 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/schedd/schedd/proto/settings"
+	"github.com/schedd/schedd/server"
+	"github.com/schedd/schedd/server/torture"
+	"github.com/schedd/schedd/server/torture/local"
+	"github.com/schedd/schedd/server/torture/verdict"
+)
+
+const tortureSummary = `schedd torture --local [--primaries 3] [--workers 4] [--for 5m] [flags]
+schedd torture --server HOST:PORT[,HOST:PORT...] [--effects DIR] [flags]
+
+Have a cluster run jobs while it is harmed, and tell whether it kept its promises:
+each occurrence decided once, no attempt started twice, each log whole. --local starts
+a cluster of its own on this host, kills what it can, and removes all of it. With
+--server it is yours, and nothing is harmed. What it makes, it removes.
+
+It exits with 0 when all promises were kept, with 1 when one was broken, and with 2
+when that could not be told. See docs/torture.md.`
+
+// errUnjudged is why nothing can be told about the promises.
+var errUnjudged = errors.New("not judged")
+
+// tortureOptions are the settings of torture.
+type tortureOptions struct {
+	server, namespace, effects, record string
+	insecure, local                    bool
+	span, settle                       time.Duration
+	seed                               uint64
+	primaries, workers, leaderKills    int
+}
+
+func tortureFlags() (*tortureOptions, *flag.FlagSet) {
+	o := &tortureOptions{}
+	fs := flag.NewFlagSet("schedd torture", flag.ContinueOnError)
+	fs.StringVar(&o.server, "server", "", "`addresses` of the API, separated by commas: of each primary, or of the load balancer")
+	fs.BoolVar(&o.insecure, "insecure", false, "talk to another host without TLS and authentication")
+	fs.BoolVar(&o.local, "local", false, "start a cluster of its own on this host, and harm it")
+	fs.IntVar(&o.primaries, "primaries", 3, "`number` of primaries of that, 1 to 7")
+	fs.IntVar(&o.workers, "workers", 4, "`number` of workers of that, 1 to 50")
+	fs.DurationVar(&o.span, "for", 5*time.Minute, "`time` for which jobs are due, 10s to 4h")
+	fs.DurationVar(&o.settle, "settle", 3*time.Minute, "`time` after that for what runs to end")
+	fs.Uint64Var(&o.seed, "seed", 0, "`number` that the faults are drawn from (default: another one each time)")
+	fs.IntVar(&o.leaderKills, "leader-kills", 0, "least `number` of times that the leader is killed (default: with --local one for each 30s)")
+	fs.StringVar(&o.namespace, "namespace", "torture", "`name` of the namespace of the jobs that it makes")
+	fs.StringVar(&o.effects, "effects", "", "`directory` that the workers share with this host, in which jobs write down that they ran")
+	fs.StringVar(&o.record, "record", "", "`file` to write all that was seen to, as JSON")
+	return o, fs
+}
+
+// runTorture is the command torture.
+func runTorture(ctx context.Context, args []string, out io.Writer) error {
+	o, fs := tortureFlags()
+	if err := settings.Parse(fs, args, envPrefix, allFlags()...); err != nil {
+		if errors.Is(err, settings.ErrHelp) {
+			return settings.Usage(fs, out, envPrefix, tortureSummary)
+		}
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.seed == 0 {
+		o.seed = rand.Uint64()
+	}
+	c := torture.Config{
+		Namespace: o.namespace, For: o.span, Settle: o.settle, Seed: o.seed, Effects: o.effects, LeaderKills: o.leaderKills, Out: out,
+	}
+	if o.local {
+		return o.tortureLocally(ctx, c)
+	}
+	c.Servers = strings.Split(o.server, ",")
+	return o.torture(ctx, c)
+}
+
+// check tells what can't be done.
+func (o *tortureOptions) check() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if o.local == (o.server != "") {
+		fault("give either --local, or --server with the addresses of a cluster of yours, such as %s", server.DefaultConfig().APIAddr)
+	}
+	if o.server != "" {
+		for address := range strings.SplitSeq(o.server, ",") {
+			if err := mayCall(address, o.insecure); err != nil {
+				faults = append(faults, err)
+			}
+		}
+	}
+	if o.span < 10*time.Second || o.span > torture.MaxFor {
+		fault("--for: %v is not between 10s and %v", o.span, torture.MaxFor)
+	}
+	if o.settle <= 0 {
+		fault("--settle: %v is no time", o.settle)
+	}
+	if o.primaries < 1 || o.primaries > 7 {
+		fault("--primaries: %d is not between 1 and 7", o.primaries)
+	}
+	if o.workers < 1 || o.workers > 50 {
+		fault("--workers: %d is not between 1 and 50", o.workers)
+	}
+	if o.leaderKills < 0 {
+		fault("--leader-kills: %d is less than none", o.leaderKills)
+	}
+	if o.leaderKills > 0 && !o.local {
+		fault("--leader-kills: no primary of a cluster of yours is killed")
+	}
+	if o.effects != "" && !filepath.IsAbs(o.effects) {
+		fault("--effects: %q is not absolute, and workers have other working directories", o.effects)
+	}
+	if o.effects != "" && o.local {
+		fault("--effects: with --local there is a directory for that already")
+	}
+	if len(faults) > 0 {
+		return settings.Errorf("%w", errors.Join(faults...))
+	}
+	return nil
+}
+
+// killEach is how often the leader of a cluster of its own is killed, at least.
+const killEach = 30 * time.Second
+
+// tortureLocally starts a cluster, tortures it, and ends it. Its directory is kept
+// when it shows something.
+func (o *tortureOptions) tortureLocally(ctx context.Context, c torture.Config) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("%w: find this program: %w", errUnjudged, err)
+	}
+	agent := filepath.Join(filepath.Dir(self), "schedagent")
+	if _, err := os.Stat(agent); err != nil {
+		return fmt.Errorf("%w: --local needs schedagent beside schedd: %w", errUnjudged, err)
+	}
+	dir, err := os.MkdirTemp("", "schedd-torture-")
+	if err != nil {
+		return fmt.Errorf("%w: make a temporary directory: %w", errUnjudged, err)
+	}
+	defer func() {
+		if err == nil || ctx.Err() != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+			return
+		}
+		_, _ = fmt.Fprintf(c.Out, "kept %s, with the data and the logs of all primaries and workers\n", dir)
+	}()
+	cluster, err := local.Start(ctx, local.Config{Schedd: self, Agent: agent, Dir: dir, Primaries: o.primaries, Workers: o.workers})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnjudged, err)
+	}
+	defer func() { err = errors.Join(err, cluster.Stop(ctx)) }()
+	c.Servers, c.Victims, c.Closed, c.Crashes = cluster.Servers(), cluster.Victims(), true, cluster.Crashes
+	c.Effects = filepath.Join(dir, "effects")
+	c.LeaderKills = cmp.Or(c.LeaderKills, int(c.For/killEach))
+	c.Ready = o.workers
+	o.record = cmp.Or(o.record, filepath.Join(dir, "record.json"))
+	return o.torture(ctx, c)
+}
+
+// torture tortures a cluster that runs, and tells what came of it.
+func (o *tortureOptions) torture(ctx context.Context, c torture.Config) error {
+	rec, judgement, err := torture.Run(ctx, c)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: it was stopped before its end", errUnjudged)
+	}
+	if len(rec.Jobs) == 0 {
+		return fmt.Errorf("%w: %w", errUnjudged, err)
+	}
+	if o.record != "" {
+		err = errors.Join(err, writeRecord(o.record, rec))
+	}
+	if _, told := io.WriteString(c.Out, tortureReport(o, judgement)); told != nil {
+		err = errors.Join(err, told)
+	}
+	switch {
+	case len(judgement.Violations) > 0:
+		return errors.Join(fmt.Errorf("promises were broken, in %d places", len(judgement.Violations)), err)
+	case len(judgement.Doubts) > 0:
+		return errors.Join(fmt.Errorf("%w: %s", errUnjudged, judgement.Doubts[0]), err)
+	case err != nil:
+		return fmt.Errorf("all promises were kept, but %w", err)
+	}
+	return nil
+}
+
+func writeRecord(name string, rec verdict.Record) error {
+	text, err := json.MarshalIndent(rec, "", " ")
+	if err != nil {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	if err := os.WriteFile(name, append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the record: %w", err)
+	}
+	return nil
+}
+
+// mostTold is how many violations, and doubts, are told one by one.
+const mostTold = 20
+
+// tortureReport is what people read in the end.
+func tortureReport(o *tortureOptions, j verdict.Judgement) string {
+	var b strings.Builder
+	b.WriteString("\n" + j.Summary.Table() + "\n")
+	for i, v := range j.Violations {
+		if i == mostTold {
+			fmt.Fprintf(&b, "and %d more\n", len(j.Violations)-i)
+			break
+		}
+		fmt.Fprintf(&b, "BROKEN: %s\n  %s\n", v.Promise, v.Text)
+		if v.Job != "" {
+			fmt.Fprintf(&b, "  job %s%s, as %s tells it\n", v.Job, whichRun(v), cmp.Or(v.Server, "nobody"))
+		}
+		if see := o.evidence(v); see != "" {
+			b.WriteString("  see: " + see + "\n")
+		}
+	}
+	for i, d := range j.Doubts {
+		if i == mostTold {
+			fmt.Fprintf(&b, "and %d more\n", len(j.Doubts)-i)
+			break
+		}
+		fmt.Fprintf(&b, "NOT SEEN: %s\n", d)
+	}
+	if j.Held() {
+		b.WriteString("all promises were kept\n")
+	}
+	fmt.Fprintf(&b, "seed %d\n", o.seed)
+	return b.String()
+}
+
+func whichRun(v verdict.Violation) string {
+	switch {
+	case v.Run == "":
+		return ""
+	case v.Attempt == 0:
+		return ", run " + v.Run
+	}
+	return fmt.Sprintf(", run %s, attempt %d", v.Run, v.Attempt)
+}
+
+// evidence is the command that shows what a violation is about. A cluster of its
+// own is gone by then, and its record is there.
+func (o *tortureOptions) evidence(v verdict.Violation) string {
+	call := func(method, request string, args ...any) string {
+		return fmt.Sprintf("grpcurl -plaintext -d '%s' %s schedd.v1.%s", fmt.Sprintf(request, args...), v.Server, method)
+	}
+	switch {
+	case o.local && v.Run != "":
+		return fmt.Sprintf("jq '.Views[].Runs[] | select(.ID == %q)' %s; grep %s %s/effects/*/*", v.Run, o.record, v.Run, filepath.Dir(o.record))
+	case o.local && v.Job != "":
+		return fmt.Sprintf("jq '.Views[].Ledger[%q]' %s", v.Job, o.record)
+	case v.Server == "":
+		return ""
+	case v.Promise == verdict.OutputWhole:
+		return call("RunService/ReadLog", `{"run_id":%q,"attempt":%d}`, v.Run, v.Attempt)
+	case v.Run != "":
+		return call("RunService/GetRun", `{"id":%q}`, v.Run)
+	case v.Promise == verdict.OneRun:
+		return call("RunService/ListRuns", `{"filter":"namespace=%s,job=%s"}`, o.namespace, v.Job)
+	}
+	return call("JobService/VerifyLedger", `{"namespace":%q,"name":%q}`, o.namespace, v.Job)
+}
