@@ -27,21 +27,17 @@ func (s scene) part(p Part) map[string]bool {
 	return s.workers
 }
 
-// well tells whether a fault may begin: nobody suffers from the last one. One
-// primary is harmed at a time, so that a majority is always there.
-func (s scene) well(lane []Victim) bool {
-	if s.leader == "" {
-		return false
-	}
+// ready returns who of a lane may be harmed now. One primary is harmed at a time,
+// when the others have recovered, so that a majority is always there; of the workers,
+// those that are connected.
+func (s scene) ready(lane []Victim) (ready []Victim) {
 	for _, v := range lane {
-		if v.Part == Primary {
-			return !slices.Contains(slices.Collect(maps.Values(s.primaries)), false)
-		}
-		if !s.workers[v.Name] {
-			return false
+		ill := v.Part == Primary && slices.Contains(slices.Collect(maps.Values(s.primaries)), false)
+		if s.leader != "" && !ill && s.part(v.Part)[v.Name] {
+			ready = append(ready, v)
 		}
 	}
-	return true
+	return ready
 }
 
 // look asks how the cluster stands.
@@ -108,7 +104,7 @@ const lookAgain = 200 * time.Millisecond
 func (t *torture) inPeace(ctx context.Context, victims []Victim, end time.Time) bool {
 	for time.Now().Before(end) {
 		s, err := t.look(ctx)
-		if err == nil && s.well(victims) {
+		if err == nil && len(s.ready(victims)) > 0 {
 			return true
 		}
 		if !rest(ctx, lookAgain) {
@@ -121,13 +117,13 @@ func (t *torture) inPeace(ctx context.Context, victims []Victim, end time.Time) 
 // strike carries out one fault.
 func (t *torture) strike(ctx context.Context, d draw, victims []Victim, start, end time.Time) error {
 	s, err := t.look(ctx)
-	if err != nil || !s.well(victims) {
+	if err != nil {
 		return ctx.Err() // the next one will do
 	}
 	now := time.Now()
-	v, kind, role := aim(d, victims, s.leader, behind(now, start, end, t.leaderKills(), t.LeaderKills))
+	v, kind, role := aim(d, s.ready(victims), s.leader, behind(now, start, end, t.leaderKills(), t.LeaderKills))
 	if v == nil {
-		return nil
+		return nil // likewise
 	}
 	f := verdict.Fault{Kind: kind, Role: role, Name: v.Name, At: now}
 	switch kind {

@@ -61,7 +61,7 @@ func (t *torture) definition(j verdict.Job) *schedv1.Job {
 			Overlap: schedv1.Overlap_OVERLAP_ALLOW,
 			CatchUp: schedv1.CatchUp_CATCH_UP_ALL, CatchUpWindow: durationpb.New(time.Hour),
 			Retry:  &schedv1.Retry{MaxAttempts: 100, InitialDelay: durationpb.New(time.Second), Multiplier: 1},
-			OnLost: schedv1.OnLost_ON_LOST_RETRY, LostAfter: durationpb.New(time.Minute),
+			OnLost: schedv1.OnLost_ON_LOST_RETRY,
 		},
 	}
 }

@@ -19,9 +19,9 @@ type draw struct {
 	span   time.Duration // how long it lasts; of a kill, until it is started again
 }
 
-// How long faults last, and lie apart. A worker that is silent for a minute is
-// given up, which is another story than that of a short fault; what is halted or
-// cut off comes back before.
+// How long faults last, and lie apart. A worker that is silent for three minutes is
+// given up, and what runs there may then run twice; what is halted or cut off comes
+// back long before.
 const (
 	leastGap, mostGap   = 500 * time.Millisecond, 6 * time.Second
 	mostDown            = 3 * time.Second

@@ -117,23 +117,25 @@ func TestBehind(t *testing.T) {
 }
 
 // A primary is harmed when all of them are well, so that a majority is always
-// there; a worker when all those are that may be harmed.
-func TestWell(t *testing.T) {
-	primaries, workers := []Victim{{Part: Primary, Name: "p1"}}, []Victim{{Part: Worker, Name: "w1"}}
+// there; of the workers those that are connected are, while somebody leads.
+func TestReady(t *testing.T) {
+	primaries := []Victim{{Part: Primary, Name: "p1"}, {Part: Primary, Name: "p2"}}
+	workers := []Victim{{Part: Worker, Name: "w1"}, {Part: Runner, Name: "w1"}, {Part: Worker, Name: "w2"}}
 	for name, test := range map[string]struct {
 		scene
 		lane []Victim
-		want bool
+		want int
 	}{
-		"all is well":            {scene{"p1", map[string]bool{"p1": true, "p2": true}, map[string]bool{"w1": true}}, primaries, true},
-		"nobody leads":           {scene{"", map[string]bool{"p1": true, "p2": true}, map[string]bool{"w1": true}}, primaries, false},
-		"another primary is ill": {scene{"p1", map[string]bool{"p1": true, "p2": false}, map[string]bool{"w1": true}}, primaries, false},
-		"workers need a leader":  {scene{"", map[string]bool{"p1": true}, map[string]bool{"w1": true}}, workers, false},
-		"a worker is away":       {scene{"p1", map[string]bool{"p1": true}, map[string]bool{"w1": false}}, workers, false},
-		"a worker is no primary": {scene{"p1", map[string]bool{"p1": false}, map[string]bool{"w1": true}}, workers, true},
+		"all is well":               {scene{"p1", map[string]bool{"p1": true, "p2": true}, nil}, primaries, 2},
+		"nobody leads":              {scene{"", map[string]bool{"p1": true, "p2": true}, nil}, primaries, 0},
+		"one is ill":                {scene{"p1", map[string]bool{"p1": true, "p2": false}, nil}, primaries, 0},
+		"one that is not ours is":   {scene{"p1", map[string]bool{"p1": true, "p2": true, "p3": false}, nil}, primaries, 0},
+		"workers are all there":     {scene{"p1", map[string]bool{"p1": false}, map[string]bool{"w1": true, "w2": true}}, workers, 3},
+		"a worker is away":          {scene{"p1", map[string]bool{"p1": true}, map[string]bool{"w1": false, "w2": true}}, workers, 1},
+		"workers, and nobody leads": {scene{"", nil, map[string]bool{"w1": true, "w2": true}}, workers, 0},
 	} {
-		if got := test.well(test.lane); got != test.want {
-			t.Errorf("%s: %v, want %v", name, got, test.want)
+		if got := test.ready(test.lane); len(got) != test.want {
+			t.Errorf("%s: %v, want %d", name, got, test.want)
 		}
 	}
 }

@@ -95,6 +95,9 @@ type Cutter interface {
 // headStart is how long before the first occurrence jobs are defined.
 const headStart = 5 * time.Second
 
+// firstLook is how long a cluster that runs may take to answer at all.
+const firstLook = 30 * time.Second
+
 // torture is one that goes on.
 type torture struct {
 	Config
@@ -139,7 +142,13 @@ func Run(ctx context.Context, c Config) (rec verdict.Record, judgement verdict.J
 // reachable waits until the cluster is complete, and tells why it can't be
 // tortured.
 func (t *torture) reachable(ctx context.Context) error {
-	for deadline := time.Now().Add(patience); ; {
+	span := patience // for one that was just started
+	if t.Ready == 0 {
+		span = firstLook
+	}
+	ctx, cancel := context.WithTimeout(ctx, span)
+	defer cancel()
+	for {
 		s, err := t.look(ctx)
 		if err != nil {
 			return fmt.Errorf("look at the cluster: %w", err)
@@ -147,7 +156,7 @@ func (t *torture) reachable(ctx context.Context) error {
 		if err = t.incomplete(s); err == nil {
 			return nil
 		}
-		if t.Ready == 0 || time.Now().After(deadline) || !rest(ctx, lookAgain) {
+		if t.Ready == 0 || !rest(ctx, lookAgain) {
 			return err
 		}
 	}

@@ -53,7 +53,7 @@ func tortureFlags() (*tortureOptions, *flag.FlagSet) {
 	fs.IntVar(&o.primaries, "primaries", 3, "`number` of primaries of that, 1 to 7")
 	fs.IntVar(&o.workers, "workers", 4, "`number` of workers of that, 1 to 50")
 	fs.DurationVar(&o.span, "for", 5*time.Minute, "`time` for which jobs are due, 10s to 4h")
-	fs.DurationVar(&o.settle, "settle", 3*time.Minute, "`time` after that for what runs to end")
+	fs.DurationVar(&o.settle, "settle", 5*time.Minute, "`time` after that for what runs to end")
 	fs.Uint64Var(&o.seed, "seed", 0, "`number` that the faults are drawn from (default: another one each time)")
 	fs.IntVar(&o.leaderKills, "leader-kills", 0, "least `number` of times that the leader is killed (default: with --local one for each 30s)")
 	fs.StringVar(&o.namespace, "namespace", "torture", "`name` of the namespace of the jobs that it makes")

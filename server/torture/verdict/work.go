@@ -34,9 +34,12 @@ type Work struct {
 // Script returns what /bin/sh -e has to run for it.
 func (w Work) Script() string {
 	var b strings.Builder
-	b.WriteString(`me="$SCHEDD_RUN_ID $SCHEDD_ATTEMPT $SCHEDD_FENCE $SCHEDD_SCHEDULED_AT $SCHEDD_JOB"
+	// A shell says so when a child of its is killed before itself, which would stand
+	// in the log; what goes wrong in tell has to.
+	b.WriteString(`exec 3>&2 2>/dev/null
+me="$SCHEDD_RUN_ID $SCHEDD_ATTEMPT $SCHEDD_FENCE $SCHEDD_SCHEDULED_AT $SCHEDD_JOB"
 tell() {
-	[ -z "$` + EffectsVariable + `" ] || echo "$1 $me $(date -u +%Y-%m-%dT%H:%M:%SZ)" >>"$` + EffectsVariable + `/$SCHEDD_WORKER"
+	{ [ -z "$` + EffectsVariable + `" ] || echo "$1 $me $(date -u +%Y-%m-%dT%H:%M:%SZ 2>/dev/null)" >>"$` + EffectsVariable + `/$SCHEDD_WORKER"; } 2>&3
 }
 tell begin
 echo "begin $me"

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,4 +139,41 @@ func FuzzReadEffects(f *testing.F) {
 			}
 		}
 	})
+}
+
+// runScript runs a script with one more line in its environment, and returns all
+// that it printed.
+func runScript(t *testing.T, w verdict.Work, env string) (out string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-e", "-c", w.Script())
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "SCHEDD_RUN_ID=r-1", "SCHEDD_ATTEMPT=2", "SCHEDD_FENCE=77", "SCHEDD_JOB=tick",
+		"SCHEDD_SCHEDULED_AT=" + someRun.Nominal.Format(time.RFC3339Nano), "SCHEDD_WORKER=w-9", env,
+	}
+	text, _ := cmd.CombinedOutput() // how it ended is the exit code
+	return string(text), cmd.ProcessState.ExitCode()
+}
+
+// When what is left of an attempt is killed, a child may go before the shell. That
+// is no output of the job.
+func TestKilledChildIsNotPrinted(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "sleep"), []byte("#!/bin/sh\nkill -9 $$\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w := verdict.Work{Lines: 3, Pause: time.Second}
+	out, code := runScript(t, w, "PATH="+dir+":"+os.Getenv("PATH"))
+	short := someAttempt
+	short.Outcome = verdict.Interrupted
+	if problem := w.CheckLog(someRun, short, []byte(out), true); problem != "" || code == 0 {
+		t.Errorf("exit code %d, %s: %q", code, problem, out)
+	}
+}
+
+// Why an attempt can't write down what it does stands in its log.
+func TestEffectsThatCannotBeWritten(t *testing.T) {
+	out, code := runScript(t, verdict.Work{}, verdict.EffectsVariable+"="+filepath.Join(t.TempDir(), "none"))
+	if code == 0 || !strings.Contains(out, "none/w-9") {
+		t.Errorf("exit code %d, %q", code, out)
+	}
 }
