@@ -61,13 +61,14 @@ var may = map[string][]string{
 	"server/torture/verdict": {},
 	"server/torture":         {"server/torture/verdict", "proto/schedd/v1", "proto/wire"},
 	"server/torture/local":   {"server/torture"},
+	"server/torture/harm":    {"server/torture"},
 
 	"server/systest":                 {}, // test files only
 	"server/systest/e2e":             {}, // likewise, with real processes
 	"server/systest/natlab":          {}, // likewise, with real networks
 	"server/systest/natlab/faultnet": {}, // linked into no program
 	"server/cmd/schedd": {
-		"server", "server/torture", "server/torture/local", "server/torture/verdict", "agent", "raftstore",
+		"server", "server/torture", "server/torture/harm", "server/torture/local", "server/torture/verdict", "agent", "raftstore",
 		"proto/schedd/v1", "proto/settings", "proto/wire",
 	},
 
@@ -94,7 +95,7 @@ var may = map[string][]string{
 var only = map[string][]string{
 	"github.com/hashicorp/raft": {"raftstore"},
 	"modernc.org/sqlite":        {"server/history"},
-	"os/exec":                   {"agent/runner", "server/torture/local"},
+	"os/exec":                   {"agent/runner", "server/torture/harm", "server/torture/local"},
 }
 
 // pure packages are computations: the same input gives the same output, on any

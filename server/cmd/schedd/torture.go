@@ -11,12 +11,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/schedd/schedd/proto/settings"
 	"github.com/schedd/schedd/server"
 	"github.com/schedd/schedd/server/torture"
+	"github.com/schedd/schedd/server/torture/harm"
 	"github.com/schedd/schedd/server/torture/local"
 	"github.com/schedd/schedd/server/torture/verdict"
 )
@@ -27,7 +29,8 @@ schedd torture --server HOST:PORT[,HOST:PORT...] [--effects DIR] [flags]
 Have a cluster run jobs while it is harmed, and tell whether it kept its promises:
 each occurrence decided once, no attempt started twice, each log whole. --local starts
 a cluster of its own on this host, kills what it can, and removes all of it. With
---server it is yours, and nothing is harmed. What it makes, it removes.
+--server it is yours, and nothing is harmed but what --pid names: that has to be on
+this host, and something has to start it again. What torture makes, it removes.
 
 It exits with 0 when all promises were kept, with 1 when one was broken, and with 2
 when that could not be told. See docs/torture.md.`
@@ -39,6 +42,7 @@ var errUnjudged = errors.New("not judged")
 type tortureOptions struct {
 	server, namespace, effects, record string
 	insecure, local                    bool
+	victims                            victims
 	span, settle                       time.Duration
 	seed                               uint64
 	primaries, workers, leaderKills    int
@@ -58,6 +62,7 @@ func tortureFlags() (*tortureOptions, *flag.FlagSet) {
 	fs.IntVar(&o.leaderKills, "leader-kills", 0, "least `number` of times that the leader is killed (default: with --local one for each 30s)")
 	fs.StringVar(&o.namespace, "namespace", "torture", "`name` of the namespace of the jobs that it makes")
 	fs.StringVar(&o.effects, "effects", "", "`directory` that the workers share with this host, in which jobs write down that they ran")
+	fs.Var(&o.victims, "pid", "`NAME=FILE` of a primary or worker that may be killed and halted, and the file with its process id, here; once for each")
 	fs.StringVar(&o.record, "record", "", "`file` to write all that was seen to, as JSON")
 	return o, fs
 }
@@ -83,8 +88,40 @@ func runTorture(ctx context.Context, args []string, out io.Writer) error {
 	if o.local {
 		return o.tortureLocally(ctx, c)
 	}
-	c.Servers = strings.Split(o.server, ",")
+	c.Servers, c.Victims = strings.Split(o.server, ","), o.victims
 	return o.torture(ctx, c)
+}
+
+// victims is processes as they are given to --pid.
+type victims []torture.Victim
+
+// String implements [flag.Value].
+func (v *victims) String() string {
+	var list []string
+	for _, victim := range *v {
+		list = append(list, victim.String())
+	}
+	return strings.Join(list, ",")
+}
+
+// Set implements [flag.Value]: it adds to what was given before.
+func (v *victims) Set(text string) error {
+	for item := range strings.SplitSeq(text, ",") {
+		name, file, ok := strings.Cut(strings.TrimSpace(item), "=")
+		if !ok || name == "" || file == "" {
+			return errors.New("want NAME=FILE")
+		}
+		p, err := harm.Find(file)
+		if err != nil {
+			return err
+		}
+		victim := torture.Victim{Part: p.Part(), Name: name, Process: p}
+		if slices.ContainsFunc(*v, func(other torture.Victim) bool { return other.String() == victim.String() }) {
+			return fmt.Errorf("the %v is named twice", victim)
+		}
+		*v = append(*v, victim)
+	}
+	return nil
 }
 
 // check tells what can't be done.
@@ -116,8 +153,11 @@ func (o *tortureOptions) check() error {
 	if o.leaderKills < 0 {
 		fault("--leader-kills: %d is less than none", o.leaderKills)
 	}
-	if o.leaderKills > 0 && !o.local {
-		fault("--leader-kills: no primary of a cluster of yours is killed")
+	if o.leaderKills > 0 && !o.local && len(o.victims) == 0 {
+		fault("--leader-kills: no primary is killed that --pid does not name")
+	}
+	if len(o.victims) > 0 && o.local {
+		fault("--pid: with --local all primaries and workers are harmed, and nobody else")
 	}
 	if o.effects != "" && !filepath.IsAbs(o.effects) {
 		fault("--effects: %q is not absolute, and workers have other working directories", o.effects)

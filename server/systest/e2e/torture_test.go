@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -200,5 +201,47 @@ func TestTortureOfNobody(t *testing.T) {
 	p = torture(t, t.TempDir(), "--server", freeAddr(t))
 	if code, said := p.verdict(t); code != 2 || !strings.Contains(said, "not judged: look at the cluster") {
 		t.Errorf("without a cluster it exits with %d, and says %s", code, said)
+	}
+}
+
+// What somebody names is killed and halted, and is waited for until somebody has
+// started it again; all promises are kept meanwhile.
+func TestTortureByProcessID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "--slots", "50")
+	dir := t.TempDir()
+	file := func(name string, p *process) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path+".new", fmt.Appendln(nil, p.cmd.Process.Pid), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	p := torture(t, t.TempDir(), "--server", w.api, "--for", "20s", "--settle", "10m", "--seed", "1",
+		"--pid", "p1="+file("p1", w.process), "--pid", "w1="+file("w1", w.worker.process))
+	again := time.NewTicker(look)
+	defer again.Stop()
+	kills := 0
+	for p.running() { // as systemd would
+		if !w.running() {
+			kills++
+			w.launch(t)
+			file("p1", w.process)
+		}
+		if !w.worker.running() {
+			w.worker.launch(t)
+			file("w1", w.worker.process)
+		}
+		<-again.C
+	}
+	code, said := p.verdict(t)
+	if code != 0 || !strings.Contains(said, "all promises were kept") {
+		t.Errorf("it exits with %d, and says:\n%s", code, said)
+	}
+	if told := strings.Count(said, "kill -9 of the leader p1"); told != kills {
+		t.Errorf("the primary was killed %d times, and it tells of %d:\n%s", kills, told, said)
 	}
 }
