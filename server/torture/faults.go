@@ -17,6 +17,7 @@ import (
 type scene struct {
 	leader             string // empty when nobody is known to
 	primaries, workers map[string]bool
+	addresses          map[string]string // of primaries, for each other
 }
 
 // part returns those that a victim may be among.
@@ -40,6 +41,16 @@ func (s scene) ready(lane []Victim) (ready []Victim) {
 	return ready
 }
 
+// links are the addresses between which those of a primary run.
+func (s scene) links(name string) (own string, others []string) {
+	for id, address := range s.addresses {
+		if id != name {
+			others = append(others, address)
+		}
+	}
+	return s.addresses[name], others
+}
+
 // look asks how the cluster stands.
 func (t *torture) look(ctx context.Context) (s scene, err error) {
 	err = t.group.ask(ctx, "ask for the status of the group", func(ctx context.Context, at *server) error {
@@ -47,8 +58,9 @@ func (t *torture) look(ctx context.Context) (s scene, err error) {
 		if err != nil {
 			return err
 		}
-		s = scene{leader: group.GetStatus().GetLeaderId(), primaries: map[string]bool{}, workers: map[string]bool{}}
+		s = scene{leader: group.GetStatus().GetLeaderId(), primaries: map[string]bool{}, workers: map[string]bool{}, addresses: map[string]string{}}
 		for _, p := range group.GetStatus().GetPrimaries() {
+			s.addresses[p.GetId()] = p.GetClusterAddress()
 			s.primaries[p.GetId()] = p.GetRole() == schedv1.PrimaryRole_PRIMARY_ROLE_LEADER || p.GetRole() == schedv1.PrimaryRole_PRIMARY_ROLE_FOLLOWER
 		}
 		for page := ""; ; {
@@ -135,7 +147,8 @@ func (t *torture) strike(ctx context.Context, d draw, victims []Victim, start, e
 		err = v.Halt(ctx, d.span)
 	case verdict.Cut:
 		t.say("links of the %s %s cut for %v", role, v.Name, d.span.Round(time.Millisecond))
-		err = v.Process.(Cutter).Cut(ctx, d.span)
+		own, others := s.links(v.Name)
+		err = v.Process.(Cutter).Cut(ctx, d.span, own, others)
 	}
 	if f.Until = time.Now(); err != nil {
 		f.Failed = err.Error()

@@ -22,7 +22,7 @@ func (firm) Halt(context.Context, time.Duration) error { return nil }
 
 type loose struct{ firm }
 
-func (loose) Cut(context.Context, time.Duration) error { return nil }
+func (loose) Cut(context.Context, time.Duration, string, []string) error { return nil }
 
 func take(seed uint64, lane string, n int) (all []draw) {
 	for d := range draws(seed, lane) {
@@ -126,13 +126,13 @@ func TestReady(t *testing.T) {
 		lane []Victim
 		want int
 	}{
-		"all is well":               {scene{"p1", map[string]bool{"p1": true, "p2": true}, nil}, primaries, 2},
-		"nobody leads":              {scene{"", map[string]bool{"p1": true, "p2": true}, nil}, primaries, 0},
-		"one is ill":                {scene{"p1", map[string]bool{"p1": true, "p2": false}, nil}, primaries, 0},
-		"one that is not ours is":   {scene{"p1", map[string]bool{"p1": true, "p2": true, "p3": false}, nil}, primaries, 0},
-		"workers are all there":     {scene{"p1", map[string]bool{"p1": false}, map[string]bool{"w1": true, "w2": true}}, workers, 3},
-		"a worker is away":          {scene{"p1", map[string]bool{"p1": true}, map[string]bool{"w1": false, "w2": true}}, workers, 1},
-		"workers, and nobody leads": {scene{"", nil, map[string]bool{"w1": true, "w2": true}}, workers, 0},
+		"all is well":               {scene{"p1", map[string]bool{"p1": true, "p2": true}, nil, nil}, primaries, 2},
+		"nobody leads":              {scene{"", map[string]bool{"p1": true, "p2": true}, nil, nil}, primaries, 0},
+		"one is ill":                {scene{"p1", map[string]bool{"p1": true, "p2": false}, nil, nil}, primaries, 0},
+		"one that is not ours is":   {scene{"p1", map[string]bool{"p1": true, "p2": true, "p3": false}, nil, nil}, primaries, 0},
+		"workers are all there":     {scene{"p1", map[string]bool{"p1": false}, map[string]bool{"w1": true, "w2": true}, nil}, workers, 3},
+		"a worker is away":          {scene{"p1", map[string]bool{"p1": true}, map[string]bool{"w1": false, "w2": true}, nil}, workers, 1},
+		"workers, and nobody leads": {scene{"", nil, map[string]bool{"w1": true, "w2": true}, nil}, workers, 0},
 	} {
 		if got := test.ready(test.lane); len(got) != test.want {
 			t.Errorf("%s: %v, want %d", name, got, test.want)

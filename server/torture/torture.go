@@ -86,10 +86,11 @@ type Process interface {
 	Halt(ctx context.Context, span time.Duration) error
 }
 
-// Cutter is a [Process] whose links to others can be cut.
+// Cutter is a [Process] of a primary whose links to the others can be cut.
 type Cutter interface {
-	// Cut lets nothing through between it and others, for the time given.
-	Cut(ctx context.Context, span time.Duration) error
+	// Cut lets nothing through between the primary, whose cluster address is own, and
+	// those of the others, for the time given.
+	Cut(ctx context.Context, span time.Duration, own string, others []string) error
 }
 
 // headStart is how long before the first occurrence jobs are defined.

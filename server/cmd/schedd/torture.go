@@ -41,7 +41,7 @@ var errUnjudged = errors.New("not judged")
 // tortureOptions are the settings of torture.
 type tortureOptions struct {
 	server, namespace, effects, record string
-	insecure, local                    bool
+	insecure, local, cutLinks          bool
 	victims                            victims
 	span, settle                       time.Duration
 	seed                               uint64
@@ -63,6 +63,7 @@ func tortureFlags() (*tortureOptions, *flag.FlagSet) {
 	fs.StringVar(&o.namespace, "namespace", "torture", "`name` of the namespace of the jobs that it makes")
 	fs.StringVar(&o.effects, "effects", "", "`directory` that the workers share with this host, in which jobs write down that they ran")
 	fs.Var(&o.victims, "pid", "`NAME=FILE` of a primary or worker that may be killed and halted, and the file with its process id, here; once for each")
+	fs.BoolVar(&o.cutLinks, "cut-links", false, "also cut the links of primaries that may be harmed, by rules of iptables; needs root")
 	fs.StringVar(&o.record, "record", "", "`file` to write all that was seen to, as JSON")
 	return o, fs
 }
@@ -156,6 +157,9 @@ func (o *tortureOptions) check() error {
 	if o.leaderKills > 0 && !o.local && len(o.victims) == 0 {
 		fault("--leader-kills: no primary is killed that --pid does not name")
 	}
+	if o.cutLinks && !o.local && len(o.victims) == 0 {
+		fault("--cut-links: no link is cut but of a primary that --pid names")
+	}
 	if len(o.victims) > 0 && o.local {
 		fault("--pid: with --local all primaries and workers are harmed, and nobody else")
 	}
@@ -211,6 +215,16 @@ func (o *tortureOptions) tortureLocally(ctx context.Context, c torture.Config) (
 
 // torture tortures a cluster that runs, and tells what came of it.
 func (o *tortureOptions) torture(ctx context.Context, c torture.Config) error {
+	for i, v := range c.Victims {
+		if v.Part != torture.Primary || !o.cutLinks {
+			continue
+		}
+		links, err := harm.CutLinks(ctx, v.Process)
+		if err != nil {
+			return fmt.Errorf("%w: --cut-links: %w", errUnjudged, err)
+		}
+		c.Victims[i].Process = links
+	}
 	rec, judgement, err := torture.Run(ctx, c)
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: it was stopped before its end", errUnjudged)

@@ -62,6 +62,27 @@ func TestTorture(t *testing.T) {
 	}
 }
 
+// cutsFirst is a seed whose first fault of a primary is a cut.
+const cutsFirst = "88"
+
+// In a network of its own primaries are cut off as well, and no rule is left.
+func TestTortureCutsLinks(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"unshare", "ip", "iptables"} {
+		if _, err := exec.LookPath(name); err != nil || os.Getuid() != 0 {
+			t.Skipf("it needs root and the command %s", name)
+		}
+	}
+	temp := t.TempDir()
+	p := start(t, "schedd torture", []string{"TMPDIR=" + temp}, "unshare", "-n", "/bin/sh", "-c",
+		`ip link set lo up && "$0" "$@"; code=$?; iptables -S; exit $code`,
+		binary("schedd"), "torture", "--local", "--workers", "1", "--for", "20s", "--settle", "10m", "--cut-links", "--seed", cutsFirst)
+	code, said := p.verdict(t)
+	if code != 0 || !strings.Contains(said, "all promises were kept") || !strings.Contains(said, "-P INPUT ACCEPT") || strings.Contains(said, "-N ") {
+		t.Errorf("it exits with %d, and says:\n%s", code, said)
+	}
+}
+
 // tortureJobs are the jobs that tortures have made and not removed.
 func (w *world) tortureJobs(t *testing.T) []*schedv1.Job {
 	t.Helper()
