@@ -49,11 +49,8 @@ func (t *torture) over(ctx context.Context, s *server) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		due := j.Due()
-		for _, v := range proof.GetTriggers() {
-			if len(due) > 0 && v.GetDecidedUntil().AsTime().Before(due[len(due)-1]) {
-				return false, nil
-			}
+		if !decided(proof, j) {
+			return false, nil
 		}
 		runs, err := s.runs.ListRuns(ctx, &schedv1.ListRunsRequest{PageSize: 1, Filter: t.filter(j) + ",active=true"})
 		if err != nil || len(runs.GetRuns()) > 0 {
@@ -61,6 +58,14 @@ func (t *torture) over(ctx context.Context, s *server) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// decided tells whether all instants of a job are.
+func decided(proof *schedv1.VerifyLedgerResponse, j verdict.Job) bool {
+	due := j.Due()
+	return len(due) == 0 || slices.ContainsFunc(proof.GetTriggers(), func(v *schedv1.TriggerVerdict) bool {
+		return !v.GetDecidedUntil().AsTime().Before(due[len(due)-1])
+	})
 }
 
 func (t *torture) filter(j verdict.Job) string { return "namespace=" + t.Namespace + ",job=" + j.Name }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -126,36 +127,43 @@ func (t *torture) inPeace(ctx context.Context, victims []Victim, end time.Time) 
 	return false
 }
 
-// strike carries out one fault.
+// strike carries out what was drawn. On a cluster of somebody else no crash of all
+// primaries is: that one is to stay of use.
 func (t *torture) strike(ctx context.Context, d draw, victims []Victim, start, end time.Time) error {
 	s, err := t.look(ctx)
 	if err != nil {
 		return ctx.Err() // the next one will do
 	}
-	now := time.Now()
-	v, kind, role := aim(d, s.ready(victims), s.leader, behind(now, start, end, t.leaderKills(), t.LeaderKills))
-	if v == nil {
-		return nil // likewise
+	d.crash = d.crash && t.Closed
+	var all sync.WaitGroup
+	for _, b := range aim(d, s.ready(victims), s.leader, behind(time.Now(), start, end, t.leaderKills(), t.LeaderKills)) {
+		all.Go(func() { t.note(t.deal(ctx, b, d.span, s)) })
 	}
-	f := verdict.Fault{Kind: kind, Role: role, Name: v.Name, At: now}
-	switch kind {
+	all.Wait()
+	return ctx.Err()
+}
+
+// deal deals one blow.
+func (t *torture) deal(ctx context.Context, b blow, span time.Duration, s scene) verdict.Fault {
+	f := verdict.Fault{Kind: b.kind, Role: b.role, Name: b.victim.Name, At: time.Now()}
+	var err error
+	switch b.kind {
 	case verdict.Kill:
-		t.say("kill -9 of the %s %s", role, v.Name)
-		err = v.Kill(ctx, d.span)
+		t.say("kill -9 of the %s %s", b.role, b.victim.Name)
+		err = b.victim.Kill(ctx, span)
 	case verdict.Halt:
-		t.say("SIGSTOP of the %s %s, for %v", role, v.Name, d.span.Round(time.Millisecond))
-		err = v.Halt(ctx, d.span)
+		t.say("SIGSTOP of the %s %s, for %v", b.role, b.victim.Name, span.Round(time.Millisecond))
+		err = b.victim.Halt(ctx, span)
 	case verdict.Cut:
-		t.say("links of the %s %s cut for %v", role, v.Name, d.span.Round(time.Millisecond))
-		own, others := s.links(v.Name)
-		err = v.Process.(Cutter).Cut(ctx, d.span, own, others)
+		t.say("links of the %s %s cut for %v", b.role, b.victim.Name, span.Round(time.Millisecond))
+		own, others := s.links(b.victim.Name)
+		err = b.victim.Process.(Cutter).Cut(ctx, span, own, others)
 	}
 	if f.Until = time.Now(); err != nil {
 		f.Failed = err.Error()
 		t.say("that failed: %v", err)
 	}
-	t.note(f)
-	return ctx.Err()
+	return f
 }
 
 func (t *torture) note(f verdict.Fault) {

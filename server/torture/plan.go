@@ -17,6 +17,7 @@ type draw struct {
 	leader bool          // the leader is to be hit, if it may be
 	pick   int           // which of those that may be hit
 	span   time.Duration // how long it lasts; of a kill, until it is started again
+	crash  bool          // all primaries lose their power, or the host of a worker does
 }
 
 // How long faults last, and lie apart. A worker that is silent for three minutes is
@@ -49,6 +50,7 @@ func draws(seed uint64, lane string) iter.Seq[draw] {
 			default:
 				d.kind, d.span = verdict.Cut, halt
 			}
+			d.crash = r.IntN(12) == 0
 			if !yield(d) {
 				return
 			}
@@ -63,31 +65,49 @@ func behind(now, start, end time.Time, killed, wanted int) bool {
 	return float64(killed) < float64(wanted)*share*1.5 && killed < wanted
 }
 
-// aim says whom a fault hits, and what it is. A draw of a kind that the one it hits
-// can't suffer is a kill. It returns nil when nobody may be hit.
-func aim(d draw, victims []Victim, leader string, killLeader bool) (v *Victim, kind verdict.Kind, role verdict.Role) {
+// blow is a fault of which is known whom it hits.
+type blow struct {
+	victim Victim
+	kind   verdict.Kind
+	role   verdict.Role
+}
+
+// aim says whom a fault hits of those who may be, and what it is for each of them;
+// nobody, when nobody may be hit. A kind of fault that somebody can't suffer is a
+// kill.
+func aim(d draw, victims []Victim, leader string, killLeader bool) []blow {
 	if len(victims) == 0 {
-		return nil, "", ""
+		return nil
 	}
-	isLeader := func(v Victim) bool { return v.Part == Primary && v.Name == leader }
 	at := d.pick % len(victims)
-	if i := slices.IndexFunc(victims, isLeader); i >= 0 && (d.leader || killLeader) {
-		at = i
+	leads := slices.IndexFunc(victims, func(v Victim) bool { return v.Part == Primary && v.Name == leader })
+	if leads >= 0 && (d.leader || killLeader) {
+		at = leads
 	}
-	v, kind = &victims[at], d.kind
-	if _, can := v.Process.(Cutter); kind == verdict.Cut && !can {
+	v, kind := victims[at], d.kind
+	if _, can := v.Process.(Cutter); kind == verdict.Cut && !can || killLeader && at == leads {
 		kind = verdict.Kill
 	}
-	switch {
-	case isLeader(*v):
-		if killLeader {
-			kind = verdict.Kill
-		}
-		return v, kind, verdict.Leader
-	case v.Part == Primary:
-		return v, kind, verdict.Follower
-	case v.Part == Runner:
-		return v, kind, verdict.Runner
+	if !d.crash {
+		return []blow{{v, kind, roleOf(v, leader)}}
 	}
-	return v, kind, verdict.Worker
+	var all []blow
+	for _, other := range victims {
+		if other.Part == Primary && v.Part == Primary || other.Part != Primary && other.Name == v.Name {
+			all = append(all, blow{other, verdict.Kill, roleOf(other, leader)})
+		}
+	}
+	return all
+}
+
+func roleOf(v Victim, leader string) verdict.Role {
+	switch {
+	case v.Part == Primary && v.Name == leader:
+		return verdict.Leader
+	case v.Part == Primary:
+		return verdict.Follower
+	case v.Part == Runner:
+		return verdict.Runner
+	}
+	return verdict.Worker
 }

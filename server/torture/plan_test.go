@@ -60,40 +60,52 @@ func TestDraws(t *testing.T) {
 }
 
 // Whatever is drawn, somebody is hit by what he can suffer, and is called what he
-// is; when the leader has to be killed, he is.
+// is; when the leader has to be killed, he is; when all crash, all of them do, and of
+// the workers one host.
 func TestAim(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var victims []Victim
 		for _, name := range []string{"p1", "p2", "p3"}[:rapid.IntRange(0, 3).Draw(t, "primaries")] {
 			victims = append(victims, Victim{Primary, name, rapid.SampledFrom([]Process{firm{}, loose{}}).Draw(t, "process")})
 		}
+		primaries := len(victims)
 		if rapid.Bool().Draw(t, "workers") {
-			victims = append(victims, Victim{Worker, "w1", firm{}}, Victim{Runner, "w1", firm{}})
+			victims = append(victims, Victim{Worker, "w1", firm{}}, Victim{Runner, "w1", firm{}}, Victim{Worker, "w2", firm{}}, Victim{Runner, "w2", firm{}})
 		}
 		leader := rapid.SampledFrom([]string{"p1", "p2", "p3", "w1"}).Draw(t, "leader")
 		must := rapid.Bool().Draw(t, "the leader must be killed")
 		d := take(rapid.Uint64().Draw(t, "seed"), "lane", 1)[0]
-		v, kind, role := aim(d, victims, leader, must)
-		if v == nil {
-			if len(victims) > 0 {
-				t.Fatal("nobody is hit")
-			}
-			return
-		}
-		leads := v.Part == Primary && v.Name == leader
+		d.crash = rapid.Bool().Draw(t, "crash")
+		blows := aim(d, victims, leader, must)
 		there := slices.ContainsFunc(victims, func(v Victim) bool { return v.Part == Primary && v.Name == leader })
-		want := map[Part]verdict.Role{Primary: verdict.Follower, Worker: verdict.Worker, Runner: verdict.Runner}[v.Part]
-		if leads {
-			want = verdict.Leader
+		hit := false
+		for _, b := range blows {
+			v := b.victim
+			leads := v.Part == Primary && v.Name == leader
+			hit = hit || leads && (b.kind == verdict.Kill || !must)
+			want := map[Part]verdict.Role{Primary: verdict.Follower, Worker: verdict.Worker, Runner: verdict.Runner}[v.Part]
+			if leads {
+				want = verdict.Leader
+			}
+			if _, can := v.Process.(Cutter); b.role != want || b.kind == verdict.Cut && !can || d.crash && b.kind != verdict.Kill {
+				t.Fatalf("%v of %v as %v", b.kind, v, b.role)
+			}
+			if v.Part != blows[0].victim.Part && v.Name != blows[0].victim.Name {
+				t.Fatalf("%v and %v crash together", v, blows[0].victim)
+			}
 		}
-		if _, can := v.Process.(Cutter); role != want || kind == verdict.Cut && !can {
-			t.Fatalf("%v of %v as %v", kind, v, role)
+		if there && (must || d.leader) && !hit {
+			t.Fatalf("the leader was meant, and is not hit as he should be: %v", blows)
 		}
-		if must && there && (!leads || kind != verdict.Kill) {
-			t.Fatalf("the leader has to be killed, and it is %v of %v", kind, v)
+		want := min(1, len(victims))
+		switch {
+		case d.crash && len(blows) > 0 && blows[0].victim.Part == Primary:
+			want = primaries
+		case d.crash && len(blows) > 0:
+			want = 2
 		}
-		if d.leader && there && !leads {
-			t.Fatalf("the leader was meant, and it is %v", v)
+		if len(blows) != want {
+			t.Fatalf("%d are hit, want %d", len(blows), want)
 		}
 	})
 }

@@ -35,13 +35,13 @@ func main() {
 	os.Exit(exitCode(err, settings.Report("schedd", err, os.Stderr)))
 }
 
-// exitUnjudged is what torture exits with when it can't tell whether promises were
-// kept.
+// exitUnjudged is what torture exits with when no promise was broken, and it can't
+// say that all is well either.
 const exitUnjudged = 2
 
 // exitCode is what to exit with, and usual what most commands would.
 func exitCode(err error, usual int) int {
-	if errors.Is(err, errUnjudged) {
+	if !errors.Is(err, errBroken) && (errors.Is(err, errUnjudged) || errors.Is(err, errUntidy)) {
 		return exitUnjudged
 	}
 	return usual

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -102,5 +104,25 @@ func TestKeygen(t *testing.T) {
 			t.Errorf("key %q: %d bytes, %v, seen before: %v", out.String(), len(key), err, seen[out.String()])
 		}
 		seen[out.String()] = true
+	}
+}
+
+// That a promise was broken goes over all else that went wrong in a torture.
+func TestExitCodes(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("else"), 1},
+		{settings.Errorf("usage"), 2},
+		{fmt.Errorf("%w: nobody answers", errUnjudged), 2},
+		{untidy(errors.New("a job is left")), 2},
+		{errors.Join(fmt.Errorf("%w, in 3 places", errBroken), untidy(errors.New("a job is left"))), 1},
+		{errors.Join(errBroken, errUnjudged), 1},
+	} {
+		if got := exitCode(test.err, settings.Report("schedd", test.err, &bytes.Buffer{})); got != test.want {
+			t.Errorf("%v: %d, want %d", test.err, got, test.want)
+		}
 	}
 }

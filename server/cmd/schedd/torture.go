@@ -35,8 +35,20 @@ this host, and something has to start it again. What torture makes, it removes.
 It exits with 0 when all promises were kept, with 1 when one was broken, and with 2
 when that could not be told. See docs/torture.md.`
 
-// errUnjudged is why nothing can be told about the promises.
-var errUnjudged = errors.New("not judged")
+// Why a torture does not exit with 0.
+var (
+	errBroken   = errors.New("promises were broken")
+	errUnjudged = errors.New("not judged")
+	errUntidy   = errors.New("not all was removed that was made")
+)
+
+// untidy says that something was left behind, if so.
+func untidy(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errUntidy, err)
+}
 
 // tortureOptions are the settings of torture.
 type tortureOptions struct {
@@ -195,7 +207,7 @@ func (o *tortureOptions) tortureLocally(ctx context.Context, c torture.Config) (
 	}
 	defer func() {
 		if err == nil || ctx.Err() != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
+			err = errors.Join(err, untidy(os.RemoveAll(dir)))
 			return
 		}
 		_, _ = fmt.Fprintf(c.Out, "kept %s, with the data and the logs of all primaries and workers\n", dir)
@@ -204,7 +216,7 @@ func (o *tortureOptions) tortureLocally(ctx context.Context, c torture.Config) (
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnjudged, err)
 	}
-	defer func() { err = errors.Join(err, cluster.Stop(ctx)) }()
+	defer func() { err = errors.Join(err, untidy(cluster.Stop(ctx))) }()
 	c.Servers, c.Victims, c.Closed, c.Crashes = cluster.Servers(), cluster.Victims(), true, cluster.Crashes
 	c.Effects = filepath.Join(dir, "effects")
 	c.LeaderKills = cmp.Or(c.LeaderKills, int(c.For/killEach))
@@ -232,30 +244,29 @@ func (o *tortureOptions) torture(ctx context.Context, c torture.Config) error {
 	if len(rec.Jobs) == 0 {
 		return fmt.Errorf("%w: %w", errUnjudged, err)
 	}
+	err = untidy(err)
 	if o.record != "" {
 		err = errors.Join(err, writeRecord(o.record, rec))
 	}
 	if _, told := io.WriteString(c.Out, tortureReport(o, judgement)); told != nil {
 		err = errors.Join(err, told)
 	}
-	switch {
-	case len(judgement.Violations) > 0:
-		return errors.Join(fmt.Errorf("promises were broken, in %d places", len(judgement.Violations)), err)
-	case len(judgement.Doubts) > 0:
-		return errors.Join(fmt.Errorf("%w: %s", errUnjudged, judgement.Doubts[0]), err)
-	case err != nil:
-		return fmt.Errorf("all promises were kept, but %w", err)
+	if len(judgement.Violations) > 0 {
+		return errors.Join(fmt.Errorf("%w, in %d places", errBroken, len(judgement.Violations)), err)
 	}
-	return nil
+	if len(judgement.Doubts) > 0 {
+		return errors.Join(fmt.Errorf("%w: %s", errUnjudged, judgement.Doubts[0]), err)
+	}
+	return err
 }
 
 func writeRecord(name string, rec verdict.Record) error {
 	text, err := json.MarshalIndent(rec, "", " ")
 	if err != nil {
-		return fmt.Errorf("write the record: %w", err)
+		return fmt.Errorf("%w: write the record: %w", errUnjudged, err)
 	}
 	if err := os.WriteFile(name, append(text, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write the record: %w", err)
+		return fmt.Errorf("%w: write the record: %w", errUnjudged, err)
 	}
 	return nil
 }

@@ -54,8 +54,32 @@ func TestTorture(t *testing.T) {
 	if err != nil || len(left) > 0 && code == 0 {
 		t.Errorf("it left %v behind, %v", left, err)
 	}
+	noneLeft(t, temp)
+}
+
+// A torture of its own cluster that is stopped in the middle takes all of it along.
+func TestTortureIsStopped(t *testing.T) {
+	t.Parallel()
+	temp := t.TempDir()
+	p := torture(t, temp, "--local", "--workers", "2", "--for", "1h")
+	await(t, "somebody is harmed", func() (bool, any) {
+		said := readFile(t, p.out)
+		return strings.Contains(said, "kill -9 of") || strings.Contains(said, "SIGSTOP of"), said
+	})
+	p.signal(t, syscall.SIGTERM)
+	code, said := p.verdict(t)
+	left, err := os.ReadDir(temp)
+	if code != 2 || !strings.Contains(said, "not judged: it was stopped before its end") || len(left) > 0 || err != nil {
+		t.Errorf("it exits with %d, leaves %v behind, %v, and says:\n%s", code, left, err, said)
+	}
+	noneLeft(t, temp)
+}
+
+// noneLeft looks for processes that have to do with a directory.
+func noneLeft(t *testing.T, dir string) {
+	t.Helper()
 	for _, pid := range processes(t) {
-		if line := cmdline(pid); strings.Contains(line, temp) {
+		if line := cmdline(pid); strings.Contains(line, dir) {
 			t.Errorf("process %d is left: %s", pid, line)
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
 		}

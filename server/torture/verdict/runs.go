@@ -57,7 +57,7 @@ func (j *judge) attempt(v View, job Job, r Run, a Attempt) {
 		if a.Reason == "" {
 			broken(OneSuccess, "it is %s, without a reason", a.Outcome)
 		}
-		if j.rec.Closed && !j.excused(a, len(j.told[attemptKey{r.ID, a.Number}]) > 0) {
+		if j.rec.Closed && a.Outcome != Refused && !j.excused(a, len(j.told[attemptKey{r.ID, a.Number}]) > 0) {
 			broken(RunsSurvive, "it is %s (%s), and nothing was done to %s that explains it", a.Outcome, a.Reason, a.WorkerName)
 		}
 	default:
