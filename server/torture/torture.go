@@ -6,7 +6,8 @@
 // from a seed before it begins ([draws]); what a fault hits is settled when its
 // time has come. The judgement is that of package verdict.
 //
-// It starts no process and sends no signal itself: see [Process].
+// It starts no process and sends no signal itself: see [Process]. Package local has
+// those of a cluster of its own, package harm those of somebody else's.
 package torture
 
 import (
@@ -39,7 +40,8 @@ type Config struct {
 	Effects string
 	// Victims may be harmed. None: there is only load, and the verdict.
 	Victims []Victim
-	// Ready is how many workers have to be there before it begins; at least one.
+	// Ready is how many workers have to be online before it begins, which is waited
+	// for. 0: one, and if that is not there nobody is waited for.
 	Ready int
 	// LeaderKills is how often the leader has to be killed, at least.
 	LeaderKills int
