@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -271,17 +272,18 @@ func writeRecord(name string, rec verdict.Record) error {
 	return nil
 }
 
-// mostTold is how many violations, and doubts, are told one by one.
-const mostTold = 20
+// mostTold is how many violations of one promise, and how many doubts, are told one
+// by one.
+const mostTold = 5
 
 // tortureReport is what people read in the end.
 func tortureReport(o *tortureOptions, j verdict.Judgement) string {
 	var b strings.Builder
 	b.WriteString("\n" + j.Summary.Table() + "\n")
-	for i, v := range j.Violations {
-		if i == mostTold {
-			fmt.Fprintf(&b, "and %d more\n", len(j.Violations)-i)
-			break
+	told := map[verdict.Promise]int{}
+	for _, v := range j.Violations {
+		if told[v.Promise]++; told[v.Promise] > mostTold {
+			continue
 		}
 		fmt.Fprintf(&b, "BROKEN: %s\n  %s\n", v.Promise, v.Text)
 		if v.Job != "" {
@@ -291,9 +293,14 @@ func tortureReport(o *tortureOptions, j verdict.Judgement) string {
 			b.WriteString("  see: " + see + "\n")
 		}
 	}
+	for _, promise := range slices.Sorted(maps.Keys(told)) {
+		if more := told[promise] - mostTold; more > 0 {
+			fmt.Fprintf(&b, "and %d more times: %s\n", more, promise)
+		}
+	}
 	for i, d := range j.Doubts {
 		if i == mostTold {
-			fmt.Fprintf(&b, "and %d more\n", len(j.Doubts)-i)
+			fmt.Fprintf(&b, "and %d more that were not seen\n", len(j.Doubts)-i)
 			break
 		}
 		fmt.Fprintf(&b, "NOT SEEN: %s\n", d)

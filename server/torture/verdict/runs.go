@@ -172,7 +172,7 @@ func (j *judge) assigned(v View) {
 	}
 	slices.SortFunc(all, func(a, b given) int { return cmp.Compare(a.Fence, b.Fence) })
 	for i := 1; i < len(all); i++ {
-		if all[i].Assigned.Before(all[i-1].Assigned) && !all[i].Assigned.IsZero() {
+		if all[i].Fence > all[i-1].Fence && all[i].Assigned.Before(all[i-1].Assigned) && !all[i].Assigned.IsZero() {
 			j.broken(Violation{Promise: FencesGrow, Server: v.Server, Run: all[i].run, Attempt: all[i].Number, Text: fmt.Sprintf("it was assigned before an attempt of run %s, and has a greater fence (%d and %d)", all[i-1].run, all[i].Fence, all[i-1].Fence)})
 		}
 	}
