@@ -2,7 +2,7 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build dev check test e2e sim mutants fuzz bench fmt gen clean
+.PHONY: help tools build dev check test e2e torture sim mutants fuzz bench fmt gen clean
 
 TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
 MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
@@ -10,11 +10,12 @@ E2E     := ./server/systest/e2e ./server/systest/natlab
 LONG    := ./server/systest ./server/schedule ./raftstore
 COUNTS  := bin/.counts
 # To set: how long each fuzz target runs, how many worlds are simulated for how
-# many of their hours, and the revision whose .proto files the present ones must
-# stay compatible with (empty: none).
+# many of their hours, for how long a cluster is tortured, and the revision whose
+# .proto files the present ones must stay compatible with (empty: none).
 FUZZTIME ?= 20s
-SEEDS    ?= 10
-HOURS    ?= 1
+FOR      ?= 5m
+SEEDS    ?= 20
+HOURS    ?= 6
 AGAINST  ?= main
 
 help: ## this list
@@ -55,6 +56,8 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@.ci/mutants
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
+	@echo "== torture"
+	@$(MAKE) --no-print-directory torture
 	@echo "== deploy"
 	@COUNTS="$(CURDIR)/$(COUNTS)" deploy/check
 	@echo "== all of it is fine"
@@ -70,6 +73,10 @@ test: ## the tests, as fast as they go
 e2e: build ## the tests with real processes and networks; all of them as root, with ip, iptables, haproxy, nginx
 	@for dir in $(E2E); do ls $$dir/*_test.go >/dev/null 2>&1 || { echo "e2e: there are no tests in $$dir" >&2; exit 1; }; done
 	@E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -p 1 -timeout 40m $(E2E) 2>&1 | $(summary)
+
+torture: build ## real processes for FOR: the leader is killed again and again, and no promise may be broken
+	@bin/schedd torture --local --primaries 3 --workers 4 --for $(FOR)
+	@echo "torture: held for $(FOR)" >>$(COUNTS)
 
 sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each
 	@go test -v -count=1 -timeout 0 -run '^TestSimulation$$' ./server/systest -args -more $(SEEDS) -fresh $(SEEDS) -long $(HOURS)h 2>&1 | $(summary)

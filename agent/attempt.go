@@ -138,7 +138,11 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 		a.volatile = true
 		return false, t.declined(a, a.refusal)
 	}
-	err := t.journal.Append(t.acceptedRecord(a))
+	if t.spool.Full() {
+		a.volatile = true
+		return false, t.declined(a, t.inTrouble(errFull))
+	}
+	err := t.appendRecord(t.acceptedRecord(a))
 	switch {
 	case err == nil:
 		return false, nil
@@ -155,7 +159,7 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 	if errors.Is(err, journal.ErrUncertain) {
 		return false, t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker's journal was damaged, and this attempt may have run before that")
 	}
-	return false, t.notStarted(a, fmt.Sprintf("the worker can't keep a record of it: %v", err))
+	return false, t.declined(a, t.inTrouble(err))
 }
 
 // prevent is the life of an attempt that is known only because it is to be
@@ -164,7 +168,7 @@ func (t *table) prevent(a *attempt) {
 	result := t.notStarted(a, joined("killed before it was launched", t.killOf(a).GetReason()))
 	exited, err := a.exitedRecord(result)
 	if err == nil {
-		err = t.journal.Append(t.acceptedRecord(a), exited)
+		err = t.appendRecord(t.acceptedRecord(a), exited)
 	}
 	if errors.Is(err, journal.ErrExists) && !errors.Is(err, journal.ErrFence) {
 		t.log.Info("ignored a kill of an attempt that has ended before", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence)
@@ -192,7 +196,7 @@ func (t *table) start(a *attempt) *agentv1.Result {
 	}
 	log, err := t.spool.Create(spool.Key(a.key), max(limit, spool.MinLimit))
 	if err != nil {
-		return t.notStarted(a, fmt.Sprintf("the worker can't keep its log: %v", err))
+		return t.declined(a, t.inTrouble(fmt.Errorf("a log for an attempt: %w", err)))
 	}
 	proc, err := t.runner.Start(t.spec(a, log.Path()))
 	if errors.Is(err, runner.ErrLeft) {
@@ -202,8 +206,8 @@ func (t *table) start(a *attempt) *agentv1.Result {
 		if rerr := log.Remove(); rerr != nil {
 			t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", rerr)
 		}
-		if errors.Is(err, runner.ErrNoLeases) {
-			return t.declined(a, err.Error())
+		if errors.Is(err, runner.ErrNoLeases) || errors.Is(err, runner.ErrUnenforced) {
+			return t.declined(a, err.Error()) // the leader had heard otherwise; it has other workers
 		}
 		return t.notStarted(a, err.Error())
 	}
@@ -271,8 +275,13 @@ func (t *table) spec(a *attempt, output string) runner.Spec {
 		Timeout:     a.launch.GetTimeout().AsDuration(),
 		LeaseEnd:    t.leaseOf(a),
 		KillGrace:   a.grace,
+		Limits:      limits(task.GetLimits()),
 		Deadline:    a.deadline,
 	}
+}
+
+func limits(l *agentv1.Limits) runner.Limits {
+	return runner.Limits{Memory: l.GetMemoryBytes(), CPUMillis: l.GetCpuMillis(), PIDs: l.GetPids()}
 }
 
 // running tells everybody that the process runs.

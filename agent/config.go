@@ -52,6 +52,13 @@ type Config struct {
 	// see package policy. It is for a runner that the agent starts, or that is
 	// in its process. Default: anything may be.
 	Policy string
+	// Cgroup says where attempts get control groups (cgroup v2): [CgroupAuto],
+	// [CgroupNone], or a directory of that file system. It is for a runner that the
+	// agent starts, or that is in its process. Default: auto.
+	Cgroup string
+	// RunnerDir is the data directory of a runner that somebody else starts, as another
+	// user; see [RunnerConfig.AgentUser]. Default: the runner is in DataDir.
+	RunnerDir string
 	// InProcess has jobs' processes be the agent's own children, which end when
 	// it stops: for containers, in which nothing outlives process 1. Default:
 	// whether this is process 1.
@@ -82,6 +89,7 @@ func DefaultConfig() Config {
 		Name:    host,
 		Slots:   slotsPerCPU * runtime.NumCPU(),
 
+		Cgroup:      CgroupAuto,
 		InProcess:   os.Getpid() == 1,
 		StartRunner: true,
 	}
@@ -109,6 +117,15 @@ func (c Config) Validate() error {
 		fault("policy: %q is not absolute; write it from / on", c.Policy)
 	case c.Policy != "" && !c.StartRunner && !c.InProcess:
 		fault("policy: is for a runner that the agent starts, and it is to start none; give it to schedagent runner")
+	}
+	switch {
+	case c.RunnerDir != "" && !filepath.IsAbs(c.RunnerDir):
+		fault("runner-dir: %q is not absolute; write it from / on", c.RunnerDir)
+	case c.RunnerDir != "" && (c.StartRunner || c.InProcess):
+		fault("runner-dir: is for a runner that somebody else starts: give --start-runner=false, and not --in-process")
+	}
+	if err := checkCgroup(c.Cgroup); err != nil {
+		faults = append(faults, err)
 	}
 	if !plain(c.AdvertiseHostname) {
 		fault("advertise-hostname: %.60q has to be at most %d printable characters", c.AdvertiseHostname, maxName)

@@ -2,7 +2,11 @@ package agent
 
 import (
 	"maps"
+	"os"
+	"os/user"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,6 +47,12 @@ func TestValidate(t *testing.T) {
 		{"a policy", func(c *Config) { c.Policy = "/etc/schedd/policy.yaml" }, nil},
 		{"relative policy", func(c *Config) { c.Policy = "policy.yaml" }, []string{"policy: \"policy.yaml\" is not absolute"}},
 		{"a policy for another's runner", func(c *Config) { c.Policy, c.StartRunner = "/p", false }, []string{"give it to schedagent runner"}},
+		{"control groups", func(c *Config) { c.Cgroup = "/sys/fs/cgroup/schedd" }, nil},
+		{"no control groups", func(c *Config) { c.Cgroup = CgroupNone }, nil},
+		{"relative control group", func(c *Config) { c.Cgroup = "schedd" }, []string{"cgroup: \"schedd\" is neither auto, none nor"}},
+		{"another's runner", func(c *Config) { c.RunnerDir, c.StartRunner = "/r", false }, nil},
+		{"another's runner, relative", func(c *Config) { c.RunnerDir, c.StartRunner = "r", false }, []string{"runner-dir: \"r\" is not absolute"}},
+		{"another's runner that it starts", func(c *Config) { c.RunnerDir = "/r" }, []string{"runner-dir: is for a runner that somebody else starts"}},
 		{"labels", func(c *Config) { c.Labels = map[string]string{"zone": "eu", "example.com/gpu": ""} }, nil},
 		{"bad labels", func(c *Config) { c.Labels = map[string]string{"": "x", "a b": "", "ok": "no/slash"} }, []string{"the key \"\"", "the key \"a b\"", "\"no/slash\""}},
 		{
@@ -71,6 +81,46 @@ func TestValidate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A runner for the agent of another user needs a policy that says whom jobs may run
+// as: without, that user could be root.
+func TestRunnerForAnotherUser(t *testing.T) {
+	c := RunnerConfig{DataDir: t.TempDir(), AgentUser: "nobody"}
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "agent-user: needs a policy") {
+		t.Errorf("without a policy: %v", err)
+	}
+	c.Policy = filepath.Join(t.TempDir(), "policy.yaml")
+	for text, want := range map[string]string{
+		"programs: [/bin/true]\n": "lets jobs run as any user",
+		"users: [nobody]\n":       "",
+	} {
+		if err := os.WriteFile(c.Policy, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.readPolicy()
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if err := c.Validate(); err != nil {
+		t.Errorf("with one: %v", err)
+	}
+	if _, err := (RunnerConfig{AgentUser: "no-such-user"}).guest(); err == nil || !strings.Contains(err.Error(), "create it, or name another") {
+		t.Errorf("an unknown user: %v", err)
+	}
+	if g, err := (RunnerConfig{AgentUser: own(t)}).guest(); g != nil || err != nil {
+		t.Errorf("the runner's own user is a guest: %v, %v", g, err)
+	}
+}
+
+func own(t *testing.T) string {
+	t.Helper()
+	u, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	if err != nil {
+		t.Skip("needs a name for this user:", err)
+	}
+	return u.Username
 }
 
 // Labels read back as they were written.

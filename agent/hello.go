@@ -6,7 +6,10 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
+	"unicode"
 
+	"github.com/schedd/schedd/agent/runner"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/settings"
 )
@@ -57,6 +60,26 @@ func someAddress() string {
 		}
 	}
 	return found
+}
+
+// enforcement is what the runner can hold attempts to, as the gateway is told. It may
+// be another one in each session: so may the runner.
+func enforcement(e runner.Enforcement) *agentv1.Enforcement {
+	means := func(m runner.Means) agentv1.Means {
+		return map[runner.Means]agentv1.Means{
+			runner.MeansNone: agentv1.Means_MEANS_NONE, runner.MeansProc: agentv1.Means_MEANS_PROC, runner.MeansCgroupV2: agentv1.Means_MEANS_CGROUP_V2,
+		}[m]
+	}
+	const most = 512 // bytes that a gateway takes
+	note := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(e.Note[:min(len(e.Note), most)], ""))
+	return &agentv1.Enforcement{
+		Memory: means(e.Memory), Cpu: means(e.CPU), Pids: means(e.PIDs), Usage: means(e.Usage), Tree: means(e.Tree), Note: note,
+	}
 }
 
 func (h *home) public() ed25519.PublicKey { return h.key.Public().(ed25519.PublicKey) }

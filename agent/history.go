@@ -54,7 +54,7 @@ func (t *table) noteStart(a *attempt) {
 	t.mu.Unlock()
 	payload, err := proto.Marshal(started)
 	if err == nil {
-		err = t.journal.Append(a.newRecord(journal.Started, payload))
+		err = t.appendRecord(a.newRecord(journal.Started, payload))
 	}
 	if err != nil {
 		t.log.Warn("start can't be put on record", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
@@ -182,7 +182,10 @@ func (t *table) settle(a *attempt, known acceptance) {
 	}
 	r := t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, reason)
 	r.StartedTime = a.startedTime()
-	r.LogBytes, r.LogDroppedBytes = t.seal(a, a.log)
+	var err error
+	if r.LogBytes, r.LogDroppedBytes, err = t.seal(a, a.log); err != nil {
+		r.Reason = joined(r.GetReason(), sealReason)
+	}
 	t.conclude(a, r)
 }
 

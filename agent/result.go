@@ -42,6 +42,7 @@ func (t *table) notStarted(a *attempt, reason string) *agentv1.Result {
 
 // ended makes the result of an attempt whose process has ended.
 func (t *table) ended(a *attempt, log *spool.Log, exit runner.Exit, why cause) *agentv1.Result {
+	var err error
 	outcome, reason := verdict(exit, why)
 	if exit.LeaseExpired {
 		reason = joined(fmt.Sprintf("ended by its worker, which had no lease from the leader for %v (kill_after)", a.killAfter), reason)
@@ -52,9 +53,16 @@ func (t *table) ended(a *attempt, log *spool.Log, exit runner.Exit, why cause) *
 	}
 	r.StartedTime, r.FinishedTime = stamp(exit.Started), stamp(exit.Finished)
 	r.CpuTime, r.MaxRssBytes = durationpb.New(exit.CPUTime), exit.MaxRSS
-	r.LogBytes, r.LogDroppedBytes = t.seal(a, log)
+	r.LogBytes, r.LogDroppedBytes, err = t.seal(a, log)
+	if err != nil {
+		r.Reason = joined(sealReason, r.GetReason())
+	}
 	return r
 }
+
+// sealReason is told beside how it ended, when the worker's disk did not even let it
+// find out how long the log is.
+const sealReason = "the worker could not keep the end of its log: output may be missing"
 
 // verdict says how an attempt ended, and why if there is more to tell than its
 // exit code.
@@ -84,18 +92,18 @@ func joined(first, second string) string {
 
 // seal fixes the log. One that can't be fixed is as long as what is known of it; one
 // that is not there is empty.
-func (t *table) seal(a *attempt, log *spool.Log) (size, dropped int64) {
+func (t *table) seal(a *attempt, log *spool.Log) (size, dropped int64, err error) {
 	if log == nil {
-		return 0, 0
+		return 0, 0, nil
 	}
-	size, dropped, err := log.Seal()
+	size, dropped, err = log.Seal()
 	if err != nil {
 		t.log.Error("log can't be sealed; its end may be missing", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
 		t.mu.Lock()
 		size = a.logSize
 		t.mu.Unlock()
 	}
-	return size, dropped
+	return size, dropped, err
 }
 
 // end puts the result on record and tells it. A result that can't be put on
@@ -125,7 +133,7 @@ func (t *table) keepExit(a *attempt, r *agentv1.Result) {
 	}
 	rec, err := a.exitedRecord(r)
 	if err == nil {
-		err = t.journal.Append(rec)
+		err = t.appendRecord(rec)
 	}
 	if err != nil {
 		t.log.Error("result can't be put on record; it is reported and lost if the agent stops before the leader has it",
@@ -157,7 +165,7 @@ func (t *table) bury(a *attempt) {
 	}
 	if !a.volatile {
 		t.keepExit(a, a.result)
-		if err := t.journal.Append(a.ackedRecord()); err != nil {
+		if err := t.appendRecord(a.ackedRecord()); err != nil {
 			t.log.Warn("attempt stays in the journal and will be reported again", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
 		}
 	}

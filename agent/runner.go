@@ -1,17 +1,23 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
 	"github.com/schedd/schedd/agent/runner/remote"
 	"github.com/schedd/schedd/proto/settings"
@@ -35,36 +41,102 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 	case s.Runner != nil:
 		return func() {}, nil
 	case c.InProcess || len(s.RunnerCommand) == 0:
-		s.Runner, err = localRunner(h.dir, c.Policy, s.Log)
-		return func() {}, err
+		local, release, err := localRunner(RunnerConfig{DataDir: h.dir, Policy: c.Policy, Cgroup: c.Cgroup}, nil, s.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.Runner = local
+		return sync.OnceFunc(release), nil
 	}
-	o := remote.Options{Dir: h.path(runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
+	o := remote.Options{Dir: filepath.Join(cmp.Or(c.RunnerDir, h.dir), runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
 	if c.StartRunner {
 		o.Launch = h.launcher(c, *s)
 	}
 	r, err := remote.Open(ctx, o)
-	if err != nil {
+	if err != nil && c.StartRunner {
 		return nil, fmt.Errorf("%w; what it says is in %s", err, h.path(runnerLog))
+	}
+	if err != nil {
+		return nil, err
 	}
 	s.Runner = r
 	return sync.OnceFunc(r.Close), nil
 }
 
-// localRunner returns a runner of real processes for a data directory. Its scripts
-// are where every user can pass through. A policy that can't be read keeps it from
-// starting at all, so that the operator is told and not only whoever has jobs.
-func localRunner(dataDir, rules string, log *slog.Logger) (*runner.Local, error) {
-	read := func() (policy.Policy, error) { return policy.Read(rules) }
-	if rules == "" {
-		read = nil
-	} else if _, err := read(); err != nil {
-		return nil, err
+// localRunner returns a runner of real processes for a data directory, and how to
+// give back what it took of the host. Its scripts are where every user can pass
+// through. A policy that can't be read, or kept, keeps it from starting at all, so that
+// the operator is told and not only whoever has jobs.
+func localRunner(c RunnerConfig, guest *remote.Guest, log *slog.Logger) (_ *runner.Local, release func(), err error) {
+	o := runner.Options{TempDir: filepath.Join(c.DataDir, scriptDir), Logger: log}
+	var allowed policy.Policy
+	if c.Policy != "" {
+		o.Policy = c.readPolicy
+		if allowed, err = c.readPolicy(); err != nil {
+			return nil, nil, err
+		}
 	}
-	dir := filepath.Join(dataDir, scriptDir)
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, fmt.Errorf("make a directory for scripts: %w", err)
+	if guest != nil {
+		o.OutputOwner = &runner.Owner{UID: guest.UID, GID: guest.GID}
 	}
-	return runner.New(runner.Options{TempDir: dir, Policy: read, Logger: log}), nil
+	if err := os.MkdirAll(o.TempDir, 0o711); err != nil {
+		return nil, nil, fmt.Errorf("make a directory for scripts: %w", err)
+	}
+	if o.Groups, o.NoGroups, err = takeGroups(c.Cgroup); err != nil {
+		return nil, nil, err
+	}
+	release = func() {}
+	if o.Groups != nil {
+		release = func() { _ = o.Groups.Close() } // it held a lock, and wrote nothing
+	}
+	local := runner.New(o)
+	if err := local.Enforcement().Check(allowed.MaxLimits); err != nil {
+		release()
+		return nil, nil, fmt.Errorf("this worker's policy %s sets limits: %w", c.Policy, err)
+	}
+	if note := local.Enforcement().Note; note != "" {
+		log.Info("jobs with limits are not all taken here", "why", note)
+	}
+	return local, release, nil
+}
+
+// What the setting of control groups may say in place of a directory.
+const (
+	// CgroupAuto takes the control group that was delegated to the runner, if one was.
+	CgroupAuto = "auto"
+	// CgroupNone takes none.
+	CgroupNone = "none"
+)
+
+// takeGroups takes the directory in which attempts get control groups, and says why
+// they get none. Only where the operator has named one it fails.
+func takeGroups(setting string) (tree *cgroup.Tree, why string, err error) {
+	switch setting {
+	case "", CgroupNone:
+		return nil, "control groups are switched off by the worker's operator", nil
+	case CgroupAuto:
+		dir, err := cgroup.Delegated()
+		if err == nil {
+			tree, err = cgroup.Take(dir)
+		}
+		if err != nil {
+			return nil, err.Error(), nil //nolint:nilerr // it is told to all who look at the worker
+		}
+		return tree, "", nil
+	}
+	if err := os.Mkdir(setting, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, "", fmt.Errorf("make the control group that was named: %w", err)
+	}
+	tree, err = cgroup.Take(setting)
+	return tree, "", err
+}
+
+// checkCgroup finds what is wrong with the setting of control groups.
+func checkCgroup(setting string) error {
+	if setting == "" || setting == CgroupAuto || setting == CgroupNone || filepath.IsAbs(setting) {
+		return nil
+	}
+	return fmt.Errorf("cgroup: %q is neither auto, none nor a directory from / on", setting)
 }
 
 // RunnerConfig is all that a runner is told by its operator, or by the agent that
@@ -75,6 +147,15 @@ type RunnerConfig struct {
 	// Policy is the name of a file that says what may be started on this host;
 	// see package policy. Default: anything may be.
 	Policy string
+	// Cgroup says where attempts get control groups (cgroup v2): [CgroupAuto],
+	// [CgroupNone], or a directory of that file system, which is made if it is not
+	// there. Default: none.
+	Cgroup string
+	// AgentUser is the name of the agent's user, if that is another than this
+	// process's, which has to be root then. There has to be a Policy with users: it is
+	// what keeps that user from being root. DataDir is the runner's own then, in which
+	// the agent has no right but to connect. Default: the same user.
+	AgentUser string
 	// IdleExit is how long it stays without an agent and without attempts that
 	// run. 0 is for ever.
 	IdleExit time.Duration
@@ -82,9 +163,12 @@ type RunnerConfig struct {
 
 // Validate returns all that is wrong, each fault with what to do, joined.
 func (c RunnerConfig) Validate() error {
-	err := checkDataDir(c.DataDir)
+	err := errors.Join(checkDataDir(c.DataDir), checkCgroup(c.Cgroup))
 	if c.Policy != "" && !filepath.IsAbs(c.Policy) {
 		err = errors.Join(err, fmt.Errorf("policy: %q is not absolute; write it from / on", c.Policy))
+	}
+	if c.AgentUser != "" && c.Policy == "" {
+		err = errors.Join(err, errors.New("agent-user: needs a policy, which says what that user may have started: without one it could be root"))
 	}
 	if c.IdleExit < 0 {
 		err = errors.Join(err, fmt.Errorf("idle-exit: %v is negative; 0 is for ever", c.IdleExit))
@@ -99,14 +183,54 @@ func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	local, err := localRunner(c.DataDir, c.Policy, log)
+	guest, err := c.guest()
 	if err != nil {
 		return err
 	}
+	local, release, err := localRunner(c, guest, log)
+	if err != nil {
+		return err
+	}
+	defer release()
 	return remote.Serve(ctx, remote.ServeOptions{
 		Dir: filepath.Join(c.DataDir, runnerDir), Runner: local, BootID: runner.BootID(), Idle: c.IdleExit,
-		Version: settings.Version(), Policy: c.Policy, Log: log,
+		Version: settings.Version(), Policy: c.Policy, Guest: guest, Log: log,
 	})
+}
+
+// guest is the agent's user; nil when it is this process's own.
+func (c RunnerConfig) guest() (*remote.Guest, error) {
+	if c.AgentUser == "" {
+		return nil, nil //nolint:nilnil // there is none, and nothing is wrong
+	}
+	if runtime.GOOS != "linux" {
+		return nil, fmt.Errorf("agent-user: who has connected can't be told on %s: let agent and runner be one user", runtime.GOOS)
+	}
+	u, err := user.Lookup(c.AgentUser)
+	if err != nil {
+		return nil, fmt.Errorf("agent-user: %w: create it, or name another", err)
+	}
+	uid, uerr := strconv.Atoi(u.Uid)
+	gid, gerr := strconv.Atoi(u.Gid)
+	switch me := os.Geteuid(); {
+	case uerr != nil || gerr != nil:
+		return nil, fmt.Errorf("agent-user: %q has the numbers %s and %s, which are none", c.AgentUser, u.Uid, u.Gid)
+	case uid == me:
+		return nil, nil //nolint:nilnil // likewise
+	case me != 0:
+		return nil, fmt.Errorf("agent-user: this runner is user number %d, and only root can write to the files of another: start it as root, or as %q", me, c.AgentUser)
+	}
+	return &remote.Guest{UID: uid, GID: gid}, nil
+}
+
+// readPolicy reads the policy. For an agent of another user it has to say whom jobs
+// may run as.
+func (c RunnerConfig) readPolicy() (policy.Policy, error) {
+	p, err := policy.Read(c.Policy)
+	if err == nil && c.AgentUser != "" && p.Users == nil {
+		err = fmt.Errorf("this worker's policy %s lets jobs run as any user, and the agent %q could be root by that: say users in it", c.Policy, c.AgentUser)
+	}
+	return p, err
 }
 
 // ErrNoRunner is returned by [StopRunner] when there is none.
@@ -135,6 +259,9 @@ func (h *home) launcher(c Config, s Seams) func() error {
 		argv := slices.Concat(s.RunnerCommand, []string{"--data-dir=" + h.dir, "--idle-exit=" + remote.IdleExit.String()})
 		if c.Policy != "" {
 			argv = append(argv, "--policy="+c.Policy)
+		}
+		if c.Cgroup != "" {
+			argv = append(argv, "--cgroup="+c.Cgroup)
 		}
 		started, err := runner.Detach(argv, log)
 		if err != nil {

@@ -75,6 +75,7 @@ func (s *sessions) nextHello() *agentv1.Hello {
 	defer s.mu.Unlock()
 	s.tries++
 	hello := proto.CloneOf(s.hello)
+	hello.Enforcement = enforcement(s.table.runner.Enforcement())
 	hello.SessionEpoch = uint64(s.starts)<<32 | uint64(s.tries)
 	hello.Leases = s.table.canLease()
 	return hello

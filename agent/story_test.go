@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
@@ -420,5 +421,40 @@ func TestHelloIsStable(t *testing.T) {
 		if !strings.Contains(w.workers[0].log.String(), "no session; trying again") {
 			t.Error("the log does not tell of the break")
 		}
+	})
+}
+
+// A worker tells in each session what its runner can hold attempts to, hands the limits
+// of a task on, and refuses those that can't be kept: the leader, which had heard
+// otherwise, has other workers.
+func TestLimits(t *testing.T) {
+	story(t, polite, map[string]fakerunner.Behaviour{"r1": {}}, func(w *world) {
+		w.start()
+		v := w.gateway.last()
+		if e := v.hello.GetEnforcement(); e.GetMemory() != agentv1.Means_MEANS_CGROUP_V2 || e.GetTree() != agentv1.Means_MEANS_CGROUP_V2 || e.GetNote() != "" {
+			t.Errorf("hello says %v", e)
+		}
+		l := launchOf("r1")
+		l.Task.Limits = &agentv1.Limits{MemoryBytes: 1 << 30, CpuMillis: 250, Pids: 9}
+		v.launch(l)
+		w.wait(time.Second)
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_SUCCEEDED, "")
+		if got, want := w.host.Specs()[0].Limits, (runner.Limits{Memory: 1 << 30, CPUMillis: 250, PIDs: 9}); got != want {
+			t.Errorf("started with %+v, want %+v", got, want)
+		}
+		w.workers[0].end()
+
+		w.host.SetEnforcement(runner.Enforcement{Memory: runner.MeansNone, Tree: runner.MeansProc, Note: "not\ndelegated" + strings.Repeat("\u00e9", 300)})
+		w.start()
+		v = w.gateway.last()
+		e := v.hello.GetEnforcement()
+		if e.GetMemory() != agentv1.Means_MEANS_NONE || e.GetTree() != agentv1.Means_MEANS_PROC || !strings.HasPrefix(e.GetNote(), "not delegated") || len(e.GetNote()) > 512 {
+			t.Errorf("hello says %v", e)
+		}
+		l = launchOf("r2")
+		l.Task.Limits = &agentv1.Limits{MemoryBytes: 1 << 30}
+		v.launch(l)
+		w.wait(time.Second)
+		w.outcomeOf("r2", agentv1.Outcome_OUTCOME_REFUSED, "a limit can't be kept here: memory")
 	})
 }

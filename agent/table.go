@@ -26,6 +26,7 @@ var runName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 // record is what the table needs of the journal.
 type record interface {
 	Append(...journal.Record) error
+	Probe() error
 }
 
 // table owns the attempts of this worker, over any number of sessions. Each
@@ -50,8 +51,9 @@ type table struct {
 	stopped  bool       // stopping is closed
 	leaving  bool       // what runs is left to the runner; not changed after stopped is set
 	attempts map[session.Key]*attempt
-	open     int // attempts that have not ended
-	leased   int // attempts in the table that need a lease, or did
+	open     int    // attempts that have not ended
+	leased   int    // attempts in the table that need a lease, or did
+	trouble  string // why no attempts are taken; "": they are
 	refused  tombs
 	boxes    map[*session.Outbox]struct{}
 }
@@ -100,6 +102,8 @@ func (t *table) launch(l *agentv1.Launch, now time.Time) {
 	switch {
 	case t.stopped:
 		a.refusal = stoppingReason
+	case t.trouble != "":
+		a.refusal = t.trouble
 	case t.open >= t.mostOpen():
 		a.refusal = "the worker has more attempts than it has slots for"
 	}

@@ -23,12 +23,19 @@ import (
 
 // disk is a journal whose disk can be made to fail.
 type disk struct {
-	mu      sync.Mutex // guards all below
-	err     error      // of the next calls
+	mu      sync.Mutex    // guards all below
+	err     error         // of the next calls
+	answers chan struct{} // what calls wait for; nil: nothing
 	records []journal.Record
 }
 
 func (d *disk) Append(recs ...journal.Record) error {
+	d.mu.Lock()
+	answers := d.answers
+	d.mu.Unlock()
+	if answers != nil {
+		<-answers
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.err != nil {
@@ -36,6 +43,22 @@ func (d *disk) Append(recs ...journal.Record) error {
 	}
 	d.records = append(d.records, recs...)
 	return nil
+}
+
+func (d *disk) Probe() error { return d.Append() }
+
+// hang has calls wait until the disk answers.
+func (d *disk) hang() (answer func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := make(chan struct{})
+	d.answers = c
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.answers = nil
+		close(c)
+	}
 }
 
 func (d *disk) fail(err error) {
@@ -97,29 +120,71 @@ func resultOf(tb *table, run string) *agentv1.Result {
 }
 
 // Without a journal nothing starts: who could tell after a crash that it did? The
-// worker lives on, and the next launch tries again.
+// worker says so, takes nothing more, and takes attempts again when its disk works.
 func TestFullDisk(t *testing.T) {
+	for _, fault := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EIO} {
+		t.Run(fault.Error(), func(t *testing.T) {
+			inTable(t, func(t *testing.T, tb *table, d *disk, host *fakerunner.Fake) {
+				tb.Handle(launchMessage("r0"))
+				synctest.Wait()
+				d.fail(fault)
+				tb.Handle(launchMessage("r1"))
+				synctest.Wait()
+				tb.Handle(launchMessage("r2"))
+				synctest.Wait()
+				for _, run := range []string{"r1", "r2"} {
+					if r := resultOf(tb, run); r.GetOutcome() != agentv1.Outcome_OUTCOME_REFUSED || !strings.Contains(r.GetReason(), "the worker's disk takes no records: "+fault.Error()) {
+						t.Errorf("result of %s: %v", run, r)
+					}
+				}
+				if r := tb.Trouble(); !strings.Contains(r, fault.Error()) {
+					t.Errorf("its trouble is %q", r)
+				}
+				time.Sleep(2 * time.Minute)
+				if r := resultOf(tb, "r0"); r.GetOutcome() != agentv1.Outcome_OUTCOME_SUCCEEDED {
+					t.Errorf("the result of what ran: %v", r)
+				}
+				d.fail(nil)
+				time.Sleep(troubleAgain + time.Second)
+				if r := tb.Trouble(); r != "" {
+					t.Errorf("with a good disk its trouble is %q", r)
+				}
+				tb.Handle(launchMessage("r1")) // known: it was said that it did not start
+				tb.Handle(launchMessage("r3"))
+				synctest.Wait()
+				tb.Handle(ackMessage("r1", false))
+				synctest.Wait()
+				tb.Handle(launchMessage("r1")) // forgotten, but for its tombstone
+				synctest.Wait()
+				if host.Starts("r1/1")+host.Starts("r2/1") != 0 || host.Starts("r3/1") != 1 {
+					t.Errorf("r1 was started %d times, r2 %d times, r3 %d times", host.Starts("r1/1"), host.Starts("r2/1"), host.Starts("r3/1"))
+				}
+				if got := d.kinds("r1"); got != nil {
+					t.Errorf("the journal has %v of r1", got)
+				}
+			})
+		})
+	}
+}
+
+// The disk hangs without an error. The worker notices, and takes nothing more.
+func TestHungDisk(t *testing.T) {
 	inTable(t, func(t *testing.T, tb *table, d *disk, host *fakerunner.Fake) {
-		d.fail(syscall.ENOSPC)
+		answer := d.hang()
 		tb.Handle(launchMessage("r1"))
-		synctest.Wait()
-		r := resultOf(tb, "r1")
-		if r.GetOutcome() != agentv1.Outcome_OUTCOME_NOT_STARTED || !strings.Contains(r.GetReason(), "no space left") {
-			t.Errorf("result: %v", r)
-		}
-		d.fail(nil)
-		tb.Handle(launchMessage("r1")) // known: it was said that it did not start
+		time.Sleep(hungAfter + time.Second)
 		tb.Handle(launchMessage("r2"))
 		synctest.Wait()
-		tb.Handle(ackMessage("r1", false))
-		synctest.Wait()
-		tb.Handle(launchMessage("r1")) // forgotten, but for its tombstone
-		synctest.Wait()
-		if host.Starts("r1/1") != 0 || host.Starts("r2/1") != 1 {
-			t.Errorf("r1 was started %d times, r2 %d times", host.Starts("r1/1"), host.Starts("r2/1"))
+		if r := resultOf(tb, "r2"); r.GetOutcome() != agentv1.Outcome_OUTCOME_REFUSED || !strings.Contains(r.GetReason(), "has not answered") {
+			t.Errorf("result: %v", r)
 		}
-		if got := d.kinds("r1"); got != nil {
-			t.Errorf("the journal has %v of r1", got)
+		if r := tb.Trouble(); !strings.Contains(r, "has not answered") || host.Starts("r1/1") != 0 {
+			t.Errorf("its trouble is %q, and r1 was started %d times", r, host.Starts("r1/1"))
+		}
+		answer()
+		time.Sleep(troubleAgain + time.Second)
+		if r := tb.Trouble(); r != "" || host.Starts("r1/1") != 1 {
+			t.Errorf("once it answers: trouble %q, r1 was started %d times", r, host.Starts("r1/1"))
 		}
 	})
 }

@@ -72,6 +72,7 @@ func takes(t *testing.T, program string, env []string, args ...string) {
 func TestUnitsAreSetRight(t *testing.T) {
 	takes(t, "schedd", nil, "serve", "--config=systemd/schedd.yaml")
 	takes(t, "schedagent", nil, "run", "--config=systemd/schedagent.yaml", "--start-runner=false")
+	takes(t, "schedagent", nil, "run", "--config=systemd/schedagent.yaml", "--start-runner=false", "--runner-dir=/var/lib/schedagent-runner")
 	rules, err := filepath.Abs("systemd/policy.example.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -80,6 +80,12 @@ func (e *encoder) workerCommand(c state.Command) *logv1.Command {
 		return &logv1.Command{Command: &logv1.Command_PutWorker{PutWorker: &logv1.PutWorker{
 			Id: string(c.ID), PublicKey: c.PublicKey, Says: e.workerInfo(c.Says),
 		}}}
+	case state.SetEnforcement:
+		p := &logv1.SetEnforcement{Id: string(c.ID)}
+		if c.Enforcement != (state.Enforcement{}) {
+			p.Enforcement = e.enforcement(c.Enforcement)
+		}
+		return &logv1.Command{Command: &logv1.Command_SetEnforcement{SetEnforcement: p}}
 	case state.SetOffline:
 		return &logv1.Command{Command: &logv1.Command_SetOffline{SetOffline: &logv1.SetOffline{Id: string(c.ID)}}}
 	case state.UpdateWorker:
@@ -202,6 +208,9 @@ func (d *decoder) workerCommand(p *logv1.Command) state.Command {
 	case *logv1.Command_PutWorker:
 		c := p.PutWorker
 		return state.PutWorker{ID: state.WorkerID(c.GetId()), PublicKey: c.GetPublicKey(), Says: d.workerInfo(c.GetSays())}
+	case *logv1.Command_SetEnforcement:
+		c := p.SetEnforcement
+		return state.SetEnforcement{ID: state.WorkerID(c.GetId()), Enforcement: d.enforcement(c.GetEnforcement())}
 	case *logv1.Command_SetOffline:
 		return state.SetOffline{ID: state.WorkerID(p.SetOffline.GetId())}
 	case *logv1.Command_UpdateWorker:

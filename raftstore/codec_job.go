@@ -39,7 +39,7 @@ func (e *encoder) definition(f *state.Definition) *logv1.Definition {
 		Triggers:    each(f.Triggers, func(t state.Trigger) *logv1.Trigger { return e.trigger(&t) }),
 		Task: &logv1.Task{
 			Argv: f.Task.Argv, Script: f.Task.Script, Interpreter: f.Task.Interpreter, Env: e.labels(f.Task.Env),
-			WorkingDir: f.Task.WorkingDir, User: f.Task.User, Stdin: f.Task.Stdin,
+			WorkingDir: f.Task.WorkingDir, User: f.Task.User, Stdin: f.Task.Stdin, Limits: e.limits(f.Task.Limits),
 		},
 		Target: &logv1.Target{Selector: f.Target.Selector, Strategy: toEnum[logv1.Strategy](e, f.Target.Strategy, state.LeastLoaded)},
 		Policy: e.policy(f.Policy),
@@ -57,11 +57,22 @@ func (d *decoder) definition(p *logv1.Definition) *state.Definition {
 		Triggers:    each(p.GetTriggers(), func(t *logv1.Trigger) state.Trigger { return *d.trigger(t) }),
 		Task: state.Task{
 			Argv: t.GetArgv(), Script: t.GetScript(), Interpreter: t.GetInterpreter(), Env: d.labels(t.GetEnv()),
-			WorkingDir: t.GetWorkingDir(), User: t.GetUser(), Stdin: t.GetStdin(),
+			WorkingDir: t.GetWorkingDir(), User: t.GetUser(), Stdin: t.GetStdin(), Limits: d.limits(t.GetLimits()),
 		},
 		Target: state.Target{Selector: p.GetTarget().GetSelector(), Strategy: fromEnum(d, p.GetTarget().GetStrategy(), state.LeastLoaded)},
 		Policy: d.policy(p.GetPolicy()),
 	}
+}
+
+func (e *encoder) limits(l state.Limits) *logv1.Limits {
+	if l == (state.Limits{}) {
+		return nil
+	}
+	return &logv1.Limits{Memory: l.Memory, Cpu: l.CPUMillis, Pids: l.PIDs}
+}
+
+func (d *decoder) limits(p *logv1.Limits) state.Limits {
+	return state.Limits{Memory: p.GetMemory(), CPUMillis: p.GetCpu(), PIDs: p.GetPids()}
 }
 
 func (e *encoder) trigger(t *state.Trigger) *logv1.Trigger {

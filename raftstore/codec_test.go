@@ -45,6 +45,7 @@ var commands = []state.Command{
 	state.Prune{},
 	state.SetStandby{},
 	state.SetDirect{},
+	state.SetEnforcement{},
 }
 
 // records is one of each that a snapshot holds, with the way there and back.
@@ -95,6 +96,7 @@ var enums = map[reflect.Type][2]int{
 	reflect.TypeFor[state.Overlap]():    {int(state.OverlapSkip), int(state.OverlapReplace)},
 	reflect.TypeFor[state.CatchUp]():    {int(state.CatchUpLatest), int(state.CatchUpNone)},
 	reflect.TypeFor[state.OnLost]():     {int(state.OnLostFail), int(state.OnLostWait)},
+	reflect.TypeFor[state.Means]():      {int(state.MeansUnknown), int(state.MeansCgroupV2)},
 }
 
 // filler fills values of any type by reflection, so that no field can be

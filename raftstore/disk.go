@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"syscall"
 
 	"github.com/gofrs/flock"
 	"github.com/hashicorp/raft"
@@ -34,6 +37,7 @@ type disk struct {
 	logs      raft.LogStore
 	stable    raft.StableStore
 	snapshots raft.SnapshotStore
+	guard     *guard         // logs and stable, once the disk is open
 	closers   []func() error // in the order of opening
 	health    health         // of the log
 }
@@ -51,16 +55,54 @@ func openDisk(c Config) (d *disk, err error) {
 		d, err = c.Memory.open()
 	} else {
 		d = &disk{name: c.Dir, dir: c.Dir}
-		if err = d.open(c); err != nil {
-			err = errors.Join(fmt.Errorf("opening the store in %s: %w", c.Dir, err), d.close())
+		err = d.open(c)
+	}
+	if err == nil {
+		d.guard = newGuard(d.logs, d.stable, &d.health)
+		d.closers = append(d.closers, d.guard.close)
+		err = d.guard.during(func() error { return d.verify(c.Log) })
+		d.logs, d.stable = d.guard, d.guard
+	}
+	if err != nil && c.Memory == nil {
+		err = fmt.Errorf("opening the store in %s: %w", c.Dir, err)
+	}
+	if err != nil && d != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, err
+}
+
+// verify sees that what is on the disk is what was written there, as far as that can be
+// told, before any of it is used.
+func (d *disk) verify(log *slog.Logger) error {
+	logs := sealedLogs{d.logs}
+	for _, key := range raftValues {
+		if _, err := (sealedStable{d.stable}).Get([]byte(key)); errors.Is(err, errAltered) {
+			return fmt.Errorf("%w: %w; %s", errDamagedLog, err, whatToDo)
 		}
 	}
+	first, err := logs.FirstIndex()
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("finding the beginning of the log: %w", err)
 	}
-	d.logs = watchedLogs{d.logs, &d.health}
-	return d, nil
+	last, err := logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("finding the end of the log: %w", err)
+	}
+	covered := uint64(0)
+	if s, ok := d.snapshots.(checkedSnapshots); ok {
+		covered, err = s.settle(first, last)
+	} else if all, lerr := d.snapshots.List(); len(all) > 0 {
+		covered, err = all[0].Index, lerr
+	}
+	if err != nil {
+		return err
+	}
+	return verifyLog(logs, covered, log)
 }
+
+// raftValues are what Raft keeps beside the log, by its own names for them.
+var raftValues = []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand"}
 
 func (d *disk) open(c Config) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
@@ -81,11 +123,21 @@ func (d *disk) open(c Config) error {
 	if err != nil {
 		return err
 	}
-	d.closers = append(d.closers, db.Close)
+	d.closers = append(d.closers, func() error {
+		if d.guard != nil && d.guard.panicked.Load() {
+			return nil // it would wait for its own locks; the end of the program closes it
+		}
+		return db.Close()
+	})
 	d.logs, d.stable = db, db
-	if d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(c.Dir, keptSnapshots, newRaftLog(c.Log)); err != nil {
+	if err := noteLog(c.Dir, c.NodeID); err != nil {
+		return err
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, keptSnapshots, newRaftLog(c.Log))
+	if err != nil {
 		return fmt.Errorf("opening the snapshots: %w", err)
 	}
+	d.snapshots = checkedSnapshots{snapshots, filepath.Join(c.Dir, snapshotsDir), c.Log}
 	return syncDir(c.Dir)
 }
 
@@ -97,9 +149,13 @@ func openBolt(path string) (db *raftboltdb.BoltStore, err error) {
 			err = damagedLog(path, fmt.Errorf("%v", p))
 		}
 	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // the file is mapped into memory
+	if err := verifyBolt(path); err != nil {
+		return nil, damagedLog(path, err)
+	}
 	db, err = raftboltdb.New(raftboltdb.Options{
 		Path:                    path,
-		BoltOptions:             &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType},
+		BoltOptions:             &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, Timeout: boltPatience},
 		MsgpackUseNewTimeFormat: true,
 	})
 	if err != nil {
@@ -108,14 +164,20 @@ func openBolt(path string) (db *raftboltdb.BoltStore, err error) {
 	return db, nil
 }
 
+// damagedLog is why the log can't be opened. What the system says of the file tells
+// nothing of what is in it.
 func damagedLog(path string, err error) error {
-	return fmt.Errorf("the log %s can't be read: %w; restore this primary's data from another one's, or from a backup", filepath.Base(path), err)
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return fmt.Errorf("opening the log %s: %w", filepath.Base(path), err)
+	}
+	return fmt.Errorf("the log %s can't be read: %w; %s", filepath.Base(path), err, whatToDo)
 }
 
 // about says whose directory it is.
 type about struct {
 	Format int    `json:"format"`
 	NodeID string `json:"node_id"`
+	Log    bool   `json:"log,omitempty"` // there is a log: were it gone, so would be its votes
 }
 
 // checkAbout sees that the directory is one that this version can read, and that
@@ -136,32 +198,58 @@ func checkAbout(dir, node string) error {
 	if err := json.Unmarshal(text, &a); err != nil {
 		return fmt.Errorf("%s is damaged, restore it from a backup: %w", aboutFile, err)
 	}
+	info, err := os.Stat(filepath.Join(dir, raftDBFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("looking at %s: %w", raftDBFile, err)
+	}
 	switch {
 	case a.Format != diskFormat:
 		return fmt.Errorf("it has format %d, and this version knows only %d: upgrade this primary", a.Format, diskFormat)
 	case a.NodeID != node:
 		return fmt.Errorf("it is the directory of primary %q, and this is %q: keep the node id, or take an empty directory", a.NodeID, node)
+	case a.Log && (err != nil || info.Size() == 0):
+		return fmt.Errorf("%s is missing or empty, and was there before; %s", raftDBFile, whatToDo)
 	}
 	return nil
 }
 
-// writeAbout writes the file whole or not at all.
+// noteLog takes note that there is a log from now on.
+func noteLog(dir, node string) error {
+	path := filepath.Join(dir, aboutFile)
+	want := about{Format: diskFormat, NodeID: node, Log: true}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", aboutFile, err)
+	}
+	var a about
+	if err := json.Unmarshal(text, &a); err != nil || a == want {
+		return err
+	}
+	return writeAbout(path, want)
+}
+
 func writeAbout(path string, a about) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", aboutFile, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), aboutFile+".*")
+	return writeWhole(path, append(text, '\n'))
+}
+
+// writeWhole writes a file whole or not at all.
+func writeWhole(path string, data []byte) error {
+	name := filepath.Base(path)
+	f, err := os.CreateTemp(filepath.Dir(path), name+".*")
 	if err != nil {
-		return fmt.Errorf("making %s: %w", aboutFile, err)
+		return fmt.Errorf("making %s: %w", name, err)
 	}
-	_, err = f.Write(append(text, '\n'))
+	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", aboutFile, err), os.Remove(f.Name()))
+		return errors.Join(fmt.Errorf("writing %s: %w", name, err), os.Remove(f.Name()))
 	}
 	return syncDir(filepath.Dir(path))
 }

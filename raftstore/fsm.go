@@ -72,11 +72,17 @@ func (f *fsm) err() error {
 	return f.fault
 }
 
-// fail stops everything. err has to tell the operator what to do.
+// fail stops everything, unless that was done. err has to tell the operator what to do.
 func (f *fsm) fail(err error) {
 	f.mu.Lock()
-	f.fault = err
+	again := f.fault != nil
+	if !again {
+		f.fault = err
+	}
 	f.mu.Unlock()
+	if again {
+		return
+	}
 	close(f.failed)
 	f.onFail(err)
 }

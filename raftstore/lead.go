@@ -115,11 +115,11 @@ func (s *Store) barrier() error {
 // mark puts an entry without commands in the log, and waits until it is applied.
 // The caller has the turn.
 func (s *Store) mark() error {
-	entry, err := joinEntry(time.Now(), nil)
+	entry, err := joinEntry(s.clock(), nil)
 	if err != nil {
 		return err
 	}
-	future := s.raft.Apply(entry, 0)
+	future := s.put(entry)
 	if err := future.Error(); err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func ours(err error) error {
 		return ErrNotLeader
 	case errors.Is(err, raft.ErrLeadershipLost):
 		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	case errors.Is(err, raft.ErrRaftShutdown):
+	case errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, raft.ErrEnqueueTimeout):
 		return ErrStopped
 	}
 	return err

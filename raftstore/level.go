@@ -16,15 +16,16 @@ const Level uint32 = 2
 
 // The levels, by what each was the first to know.
 const (
+	// firstLevel is that of the first version, which all that there are can apply.
+	firstLevel uint32 = 1
 	// killAfterLevel has kill_after in the policy of a job. It also has the outcome of
 	// an attempt whose lease expired; but that is put on record only of a run of such a
 	// job, and who does not know it has stopped at the job before. So it can always be
 	// proposed, also by a leader that has not heard of all primaries yet.
 	killAfterLevel uint32 = 2
+	// limitsLevel knows the limits of jobs, and what workers can hold runs to.
+	limitsLevel uint32 = 2
 )
-
-// firstLevel is that of the first version, which all that there are can apply.
-const firstLevel uint32 = 1
 
 // ErrOldPrimary is returned when a primary of the group can't apply what was to be
 // proposed, or has not said that it can. Nothing was proposed.
@@ -36,10 +37,16 @@ var ErrOldPrimary = errors.New("not all primaries know this yet")
 func levelOf(c state.Command) uint32 {
 	switch c := c.(type) {
 	case state.PutJob:
-		if c.Definition != nil && c.Definition.Policy.KillAfter != 0 {
+		switch {
+		case c.Definition == nil:
+		case c.Definition.Policy.KillAfter != 0:
 			return killAfterLevel
+		case c.Definition.Task.Limits != (state.Limits{}):
+			return limitsLevel
 		}
 		return firstLevel
+	case state.SetEnforcement:
+		return limitsLevel
 	case state.InitCluster, state.DeleteJob, state.PauseJob, state.ResumeJob, state.Quarantine,
 		state.Decide, state.Request, state.Assign, state.Start, state.Finish, state.Cancel, state.GiveUp,
 		state.PutWorker, state.SetOffline, state.UpdateWorker, state.DrainWorker, state.RemoveWorker,

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,10 +13,19 @@ import (
 // Each command is on the list: one that is not would be taken for the newest by
 // versions to come, which would refuse it where an older primary knows it well.
 func TestEveryCommandHasALevel(t *testing.T) {
+	since := map[reflect.Type]uint32{reflect.TypeFor[state.SetEnforcement](): 2}
 	for _, c := range commands {
-		if got := levelOf(c); got != 1 {
-			t.Errorf("%T is of level %d, want 1: this version was the first to know it", c, got)
+		want := max(since[reflect.TypeOf(c)], 1)
+		if got := levelOf(c); got != want {
+			t.Errorf("%T is of level %d, want %d: that version was the first to know it", c, got, want)
 		}
+	}
+	limited := state.PutJob{Definition: &state.Definition{Task: state.Task{Limits: state.Limits{PIDs: 1}}}}
+	if got := levelOf(limited); got != 2 {
+		t.Errorf("a job with limits is of level %d, want 2", got)
+	}
+	if got := levelOf(state.PutJob{Definition: &state.Definition{}}); got != 1 {
+		t.Errorf("a job without limits is of level %d, want 1", got)
 	}
 }
 

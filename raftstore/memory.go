@@ -24,7 +24,7 @@ type Memory struct {
 	session     int              // of the store that may write
 	inUse       bool
 	beforeWrite func()
-	failing     error // why nothing can be written to the log; nil: it can
+	failing     error // why nothing can be written; nil: it can
 }
 
 // NewMemory returns an empty disk.
@@ -47,11 +47,32 @@ func (m *Memory) BeforeWrite(f func()) {
 	m.beforeWrite = f
 }
 
-// Fail has entries not be written to the log, with err, as on a full disk; nil ends it.
+// Fail has nothing be written, with err, as on a full disk; nil ends it.
 func (m *Memory) Fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failing = err
+}
+
+// Flip changes one bit of an entry of the log that holds a command, the newest but so
+// many, as a disk may do. It reports whether there is such an entry.
+func (m *Memory) Flip(before int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last, _ := m.store.LastIndex() // in memory it never fails
+	for i := last; i > 0; i-- {
+		var l raft.Log
+		if m.store.GetLog(i, &l) != nil || l.Type != raft.LogCommand || len(l.Data) == 0 {
+			continue
+		}
+		if before--; before >= 0 {
+			continue
+		}
+		l.Data = bytes.Clone(l.Data)
+		l.Data[len(l.Data)/2] ^= 1
+		return m.store.StoreLogs([]*raft.Log{&l}) == nil
+	}
+	return false
 }
 
 // open returns the disk for one store.
@@ -118,7 +139,12 @@ func (s *memorySession) StoreLogs(logs []*raft.Log) error {
 
 // DeleteRange implements [raft.LogStore].
 func (s *memorySession) DeleteRange(from, to uint64) error {
-	return s.write(func() error { return s.InmemStore.DeleteRange(from, to) })
+	return s.write(func() error {
+		if s.m.failing != nil {
+			return s.m.failing
+		}
+		return s.InmemStore.DeleteRange(from, to)
+	})
 }
 
 // Set implements [raft.StableStore]. Without power it keeps nothing and says
@@ -133,10 +159,16 @@ func (s *memorySession) SetUint64(key []byte, value uint64) error {
 }
 
 func (s *memorySession) quietly(f func() error) error {
-	if err := s.write(f); !errors.Is(err, errPower) {
-		return err
+	err := s.write(func() error {
+		if s.m.failing != nil {
+			return s.m.failing
+		}
+		return f()
+	})
+	if errors.Is(err, errPower) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // memorySnapshots implements [raft.SnapshotStore].

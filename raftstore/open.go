@@ -38,13 +38,17 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.closeWays())
 	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	s := &Store{
-		id: c.NodeID, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
+		id: c.NodeID, clock: c.Clock, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
 		turn: make(chan struct{}, 1), watchers: newWatchers(), restoring: make(chan struct{}, 1), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
 		stopping: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{}),
 	}
 	s.fsm = newFSM(c, func(err error) { s.queue.close(fmt.Errorf("%w: %w", ErrStopped, err)) })
 	s.fsm.onGroup = s.watchers.wake
+	d.guard.onFail, d.guard.stopping = s.fsm.fail, s.stopping
 	if err := s.start(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the store in %s: %w", d.name, err), d.close())
 	}
@@ -55,23 +59,28 @@ func Open(c Config) (*Store, error) {
 func (s *Store) start(c Config) error {
 	t := c.transport()
 	conf := c.raft()
-	if err := s.bootstrap(c, conf, t); err != nil {
-		return errors.Join(err, closeTransport(t))
-	}
-	goal, err := findGoal(s.disk)
-	if err != nil {
-		return errors.Join(err, closeTransport(t))
-	}
-	goal.reached = s.catchUp
-	s.fsm.goal = goal
-	r, err := startRaft(conf, s.fsm, s.disk, t)
-	if err != nil {
+	var r *raft.Raft
+	err := s.disk.guard.during(func() (err error) {
+		if err := s.bootstrap(c, conf, t); err != nil {
+			return err
+		}
+		goal, err := findGoal(s.disk)
+		if err != nil {
+			return err
+		}
+		goal.reached = s.catchUp
+		s.fsm.goal = goal
+		r, err = startRaft(conf, s.fsm, s.disk, t)
+		return err
+	})
+	if r == nil {
 		return errors.Join(err, s.fsm.restoreErr, closeTransport(t))
 	}
 	s.raft, s.transport = r, t
 	if err := s.Err(); err != nil { // an older snapshot was taken in place of it
 		return errors.Join(err, r.Shutdown().Error())
 	}
+	s.disk.guard.opened.Store(true)
 	s.running.Go(s.commit)
 	s.running.Go(s.watchLeader)
 	return nil
@@ -100,11 +109,6 @@ func (c Config) closeWays() error {
 
 // startRaft starts Raft, which panics when its log is not as it left it.
 func startRaft(conf *raft.Config, f raft.FSM, d *disk, t raft.Transport) (r *raft.Raft, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the log is damaged: %v; restore this primary's data from another one's, or from a backup", p)
-		}
-	}()
 	cache, err := raft.NewLogCache(logCache, d.logs)
 	if err != nil {
 		return nil, fmt.Errorf("making a cache: %w", err)
@@ -140,6 +144,7 @@ func (c Config) raft() *raft.Config {
 	}
 	if t != 0 {
 		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t, t, t/2
+		conf.CommitTimeout = max(conf.CommitTimeout, t/20) // as the defaults are to each other
 	}
 	return conf
 }

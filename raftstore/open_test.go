@@ -119,23 +119,6 @@ func TestOpenRefusals(t *testing.T) {
 			write(aboutFile, `{"format":1,"node_id":"a"}`)(t, dir)
 			write(raftDBFile, strings.Repeat("not a log ", 5000))(t, dir)
 		}, Config{}, "the log raft.db can't be read"},
-		{"damaged snapshots", func(t *testing.T, dir string) {
-			s := onDisk(t, dir)
-			propose(t, s, putWorker(1))
-			if err := s.Snapshot(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			files, err := filepath.Glob(filepath.Join(dir, "snapshots", "*", "state.bin"))
-			if err != nil || len(files) != 1 {
-				t.Fatal(files, err)
-			}
-			if err := os.WriteFile(files[0], []byte("no snapshot"), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}, Config{}, "failed to load any existing snapshots"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "raft")

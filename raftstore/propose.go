@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/schedd/schedd/raftstore/state"
 )
 
@@ -204,11 +206,11 @@ func (s *Store) commit() {
 // apply puts one entry in the log and waits until it is applied.
 func (s *Store) apply(commands [][]byte) (results []state.Result, index uint64, err error) {
 	begin := time.Now()
-	entry, err := joinEntry(begin, commands)
+	entry, err := joinEntry(s.clock(), commands)
 	if err != nil {
 		return nil, 0, fmt.Errorf("proposing: %w", err)
 	}
-	future := s.raft.Apply(entry, 0)
+	future := s.put(entry)
 	if err = future.Error(); err == nil {
 		results, err = future.Response().(response).get()
 	}
@@ -223,6 +225,25 @@ func (s *Store) apply(commands [][]byte) (results []state.Result, index uint64, 
 		return nil, 0, fmt.Errorf("proposing: %w", err)
 	default:
 		return nil, 0, fmt.Errorf("proposing: %w: %w", ErrUnknown, err)
+	}
+}
+
+// putAgain is how often who waits for Raft to take an entry looks whether it ever will.
+const putAgain = time.Second
+
+// put gives Raft an entry for the log. Raft's own goroutine takes it, which may be
+// waiting for the disk, or have ended because of it.
+func (s *Store) put(entry []byte) raft.ApplyFuture {
+	for {
+		f := s.raft.Apply(entry, putAgain)
+		if !errors.Is(f.Error(), raft.ErrEnqueueTimeout) || s.disk.guard.ended.Load() {
+			return f
+		}
+		select {
+		case <-s.stopping:
+			return f
+		default:
+		}
 	}
 }
 

@@ -90,11 +90,14 @@ type Config struct {
 	// nothing is known of any other.
 	Levels func() map[string]uint32
 
+	// Clock reads the wall clock, by which entries are stamped; nil: time.Now.
+	Clock func() time.Time
+
 	// Tuning, each with a good default for 0.
 	SnapshotThreshold uint64        // entries after which a snapshot is taken; 16,384
 	SnapshotInterval  time.Duration // how often to look whether to take one; 2 minutes
 	TrailingLogs      uint64        // entries kept behind a snapshot; 32,768
-	HeartbeatTimeout  time.Duration // silence of the leader after which another is elected; 1 s
+	HeartbeatTimeout  time.Duration // silence of the leader after which another is elected; 1 s. With more, all of Raft is slower
 
 	// Archive is handed the runs that have ended; nil: nobody is.
 	Archive Archive
@@ -132,6 +135,7 @@ type Store struct {
 	id        string
 	log       *slog.Logger
 	observer  Observer
+	clock     func() time.Time
 	raft      *raft.Raft
 	transport raft.Transport
 	fsm       *fsm
@@ -223,8 +227,15 @@ func (s *Store) Close() error {
 	// Raft forgets to answer what it has committed but not applied when it is
 	// shut down (hashicorp/raft#498), so let it answer first.
 	s.running.Wait()
-	s.inflight.Wait()
+	if !s.disk.guard.ended.Load() {
+		s.inflight.Wait()
+	} else {
+		// Who would answer has ended because of the disk. What has got as far as the log
+		// is answered, since whoever put it there has given back the turn.
+		s.turn <- struct{}{}
+	}
 	down := s.raft.Shutdown()
+	s.inflight.Wait()
 	// Raft would wait for the answers of others that are gone, each for so long as
 	// it may take, before it closes what they come by.
 	s.closeErr = errors.Join(closeTransport(s.transport), down.Error(), s.disk.close())

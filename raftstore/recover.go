@@ -31,7 +31,8 @@ func Recover(c Config, group []Server) error {
 	if err != nil {
 		return fmt.Errorf("recovering primary %q: %w", c.NodeID, err)
 	}
-	if err := errors.Join(d.recover(c, group), d.close()); err != nil {
+	err = d.guard.during(func() error { return d.recover(c, group) })
+	if err := errors.Join(err, d.close()); err != nil {
 		return fmt.Errorf("recovering primary %q: %w", c.NodeID, err)
 	}
 	return nil
@@ -47,7 +48,7 @@ func LogEnd(c Config) (term, index uint64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("looking at the log of primary %q: %w", c.NodeID, err)
 	}
-	term, index, err = d.logEnd()
+	err = d.guard.during(func() (err error) { term, index, err = d.logEnd(); return err })
 	if err := errors.Join(err, d.close()); err != nil {
 		return 0, 0, fmt.Errorf("looking at the log of primary %q: %w", c.NodeID, err)
 	}
@@ -89,15 +90,10 @@ func (d *disk) logEnd() (term, index uint64, err error) {
 }
 
 // recover has Raft do it, which panics when the log is not as it left it.
-func (d *disk) recover(c Config, group []Server) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the log is damaged: %v", p)
-		}
-	}()
+func (d *disk) recover(c Config, group []Server) error {
 	f := recovering{newFSM(c, func(error) {})}
 	_, t := raft.NewInmemTransport(raft.ServerAddress(c.NodeID))
-	err = raft.RecoverCluster(c.raft(), f, d.logs, d.stable, d.snapshots, t, toRaft(group))
+	err := raft.RecoverCluster(c.raft(), f, d.logs, d.stable, d.snapshots, t, toRaft(group))
 	return errors.Join(err, f.restoreErr)
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -95,11 +94,11 @@ func (s *Store) proposeParts(ctx context.Context, file io.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		data, err := encodePart(time.Now(), p)
+		data, err := encodePart(s.clock(), p)
 		if err != nil {
 			return err
 		}
-		future := s.raft.Apply(data, 0)
+		future := s.put(data)
 		switch err := ours(future.Error()); {
 		case err == nil:
 		case errors.Is(err, ErrUnknown) && !last: // without the last it is nothing

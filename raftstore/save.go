@@ -85,7 +85,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, w io.Writer) error {
 	var n *state.Snapshot
 	s.View(func(st *state.State) { n = st.Snapshot() })
 	h := savedHeader{
-		Format: savedFormat, ClusterID: n.ClusterID, Index: n.Index, Term: s.raft.CurrentTerm(), Taken: time.Now().UTC(),
+		Format: savedFormat, ClusterID: n.ClusterID, Index: n.Index, Term: s.raft.CurrentTerm(), Taken: s.clock().UTC(),
 	}
 	for _, v := range s.servers() {
 		h.Servers = append(h.Servers, savedServer(v))

@@ -56,22 +56,37 @@ var may = map[string][]string{
 		"server/runlog", "server/schedule",
 		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/schedd/log/v1", "proto/schedd/peer/v1", "proto/settings", "proto/wire",
 	},
+
+	// What harms a cluster on purpose, and judges what came of it.
+	"server/torture/verdict": {},
+	"server/torture":         {"server/torture/verdict", "proto/schedd/v1", "proto/wire"},
+	"server/torture/local":   {"server/torture"},
+	"server/torture/harm":    {"server/torture"},
+
 	"server/systest":                 {}, // test files only
 	"server/systest/e2e":             {}, // likewise, with real processes
 	"server/systest/natlab":          {}, // likewise, with real networks
 	"server/systest/natlab/faultnet": {}, // linked into no program
-	"server/cmd/schedd":              {"server", "agent", "raftstore", "proto/schedd/v1", "proto/settings", "proto/wire"},
+	"server/cmd/schedd": {
+		"server", "server/torture", "server/torture/harm", "server/torture/local", "server/torture/verdict", "agent", "raftstore",
+		"proto/schedd/v1", "proto/settings", "proto/wire",
+	},
 
 	// A worker. It never knows a primary's code.
 	"agent/journal":           {},
 	"agent/spool":             {},
-	"agent/runner":            {"agent/runner/policy"},
-	"agent/runner/policy":     {},
+	"agent/runner":            {"agent/runner/cgroup", "agent/runner/policy"},
+	"agent/runner/cgroup":     {},
+	"agent/runner/policy":     {"agent/runner/cgroup"},
 	"agent/runner/fakerunner": {"agent/runner"},
-	"agent/runner/remote":     {"agent/journal", "agent/runner", "proto/schedd/runner/v1"},
-	"agent/session":           {"proto/schedd/agent/v1", "proto/wire"},
+
+	// A control group for tests; it is linked into no program.
+	"agent/runner/cgroup/cgrouptest": {"agent/runner/cgroup"},
+
+	"agent/runner/remote": {"agent/journal", "agent/runner", "proto/schedd/runner/v1"},
+	"agent/session":       {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
-		"agent/journal", "agent/runner", "agent/runner/policy", "agent/runner/remote", "agent/session", "agent/spool",
+		"agent/journal", "agent/runner", "agent/runner/cgroup", "agent/runner/policy", "agent/runner/remote", "agent/session", "agent/spool",
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 	"agent/cmd/schedagent": {"agent", "proto/settings"},
@@ -80,18 +95,18 @@ var may = map[string][]string{
 	"deploy": {},
 }
 
-// only lists what others wrote and just one of our packages may know, by the
+// only lists what others wrote and just these of our packages may know, by the
 // beginning of the import path.
-var only = map[string]string{
-	"github.com/hashicorp/raft": "raftstore",
-	"modernc.org/sqlite":        "server/history",
-	"os/exec":                   "agent/runner",
+var only = map[string][]string{
+	"github.com/hashicorp/raft": {"raftstore"},
+	"modernc.org/sqlite":        {"server/history"},
+	"os/exec":                   {"agent/runner", "server/torture/harm", "server/torture/local"},
 }
 
 // pure packages are computations: the same input gives the same output, on any
 // machine, in any year. A primary that replays its log must come to the same
-// state as it did then.
-var pure = []string{"raftstore/state", "server/plan", "server/schedule"}
+// state as it did then; a verdict depends on what was seen alone.
+var pure = []string{"raftstore/state", "server/plan", "server/schedule", "server/torture/verdict"}
 
 // impure is what they must not import, nor anything below it.
 var impure = []string{
@@ -158,9 +173,9 @@ func imports(s source, complain complaint) {
 		if ours && !slices.Contains(may[s.pkg], to) {
 			complain(imp, "%s may not import %s: see the map in server/arch_test.go", s.pkg, to)
 		}
-		for dependency, owner := range only {
-			if strings.HasPrefix(name, dependency) && s.pkg != owner {
-				complain(imp, "only %s may import %s", owner, name)
+		for dependency, owners := range only {
+			if strings.HasPrefix(name, dependency) && !slices.Contains(owners, s.pkg) {
+				complain(imp, "only %s may import %s", strings.Join(owners, " and "), name)
 			}
 		}
 	}

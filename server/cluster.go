@@ -133,7 +133,7 @@ func endsWithPort0(address string) bool {
 // link, its part in the group, and the copies of logs.
 func (s *Server) openLinks() {
 	s.hub = peer.NewHub(peer.HubConfig{
-		PrimaryID: s.config.NodeID, Leader: s.inbox, Admit: s.admitLink, Log: s.log,
+		PrimaryID: s.config.NodeID, Leader: s.inbox, Admit: s.admitLink, Clock: s.clock, Log: s.log,
 		Term: func() uint64 { return s.store.Status().Term }, Applied: s.store.AppliedIndex,
 	})
 	s.member = group.NewMember(group.Config{
@@ -144,7 +144,7 @@ func (s *Server) openLinks() {
 	s.uplink = peer.NewUplink(peer.UplinkConfig{
 		PrimaryID: s.config.NodeID, Version: settings.Version(), Level: raftstore.Level, Instance: s.member.Instance(),
 		Leader: func() string { id, _ := s.store.Leader(); return id },
-		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Condition: s.condition, Log: s.log,
+		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Condition: s.condition, Clock: s.clock, Log: s.log,
 	})
 }
 
@@ -198,7 +198,7 @@ func (s *Server) lead(ctx context.Context) error {
 	s.hub.During(ctx, func(ctx context.Context) {
 		var beside sync.WaitGroup
 		beside.Go(func() { s.member.Steward(ctx, s.standby) })
-		beside.Go(func() { s.clock().run(ctx) })
+		beside.Go(func() { s.clockWatch().run(ctx) })
 		stop := s.store.Subscribe(func(changes []state.Change) {
 			if changes == nil || slices.ContainsFunc(changes, func(c state.Change) bool { return c.Group }) {
 				s.hub.Direct(s.directs())
@@ -212,8 +212,8 @@ func (s *Server) lead(ctx context.Context) error {
 	return nil
 }
 
-// clock watches this primary's while it leads.
-func (s *Server) clock() *clockWatch {
+// clockWatch watches this primary's clock while it leads.
+func (s *Server) clockWatch() *clockWatch {
 	return &clockWatch{
 		self: s.config.NodeID, primaries: s.hub.Primaries, size: func() int { return len(s.store.Status().Servers) },
 		transfer: s.store.TransferTo, log: s.log,

@@ -250,6 +250,8 @@ func TestRulesBite(t *testing.T) {
 		{"imports", "agent/runner/x.go", `import "os/exec"`, false},
 		{"imports", "agent/x.go", `import "os/exec"`, true},
 		{"imports", "server/cmd/schedd/x.go", `import "os/exec"`, true},
+		{"imports", "server/torture/local/x.go", `import "os/exec"`, false},
+		{"imports", "server/torture/x.go", `import "os/exec"`, true},
 
 		{"purity", "raftstore/state/x.go", `import "time"; var day = 24 * time.Hour`, false},
 		{"purity", "raftstore/state/x.go", `import "time"; var now = time.Now()`, true},

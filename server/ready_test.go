@@ -49,10 +49,21 @@ func TestNotReadyWithAFullDisk(t *testing.T) {
 			t.Error("what can't be written is agreed")
 		}
 		wait(5 * time.Second)
-		isReady(t, "with a full disk", s, "the log can't be written: no space left on device")
+		isReady(t, "with a full disk", s, "the log can't be written: writing CurrentTerm: no space left on device")
 		disk.Fail(nil)
 		wait(10 * time.Second)
 		isReady(t, "when there is room", s, "")
+		answers := make(chan struct{})
+		disk.BeforeWrite(func() { <-answers })
+		if err := s.store.AddServer(t.Context(), raftstore.Server{ID: "c", Address: "c:1"}); err == nil {
+			t.Error("what the disk does not answer is agreed")
+		}
+		wait(5 * time.Second)
+		isReady(t, "with a disk that hangs", s, "the disk has not answered for more than 10s")
+		close(answers)
+		disk.BeforeWrite(nil)
+		wait(10 * time.Second)
+		isReady(t, "once it answers", s, "")
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -54,6 +55,9 @@ type Seams struct {
 	// DialWorker makes the connection to a worker in direct mode, for tests.
 	// Default: TCP.
 	DialWorker func(addr string) (*grpc.ClientConn, error)
+	// WallClock reads the wall clock of the host, for tests: that of a bubble can't be
+	// set. What measures how long something takes does not go by it. Default: time.Now.
+	WallClock func() time.Time
 	// Heartbeat is how long the leader may be silent before another is elected,
 	// for tests. Default: the store's.
 	Heartbeat time.Duration
@@ -63,6 +67,7 @@ type Seams struct {
 type Server struct {
 	config Config
 	log    *slog.Logger
+	clock  func() time.Time // shows the time on the wall
 
 	history   *history.Store
 	store     *raftstore.Store
@@ -98,7 +103,10 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	s := &Server{config: c, log: seams.Log, inbox: lead.NewInbox(), metrics: newMetrics()}
+	s := &Server{config: c, log: seams.Log, clock: seams.WallClock, inbox: lead.NewInbox(), metrics: newMetrics()}
+	if s.clock == nil {
+		s.clock = time.Now
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -124,7 +132,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	})
 	s.api = api.New(api.Config{
 		Store: s.store, History: s.history, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
-		NodeID: c.NodeID, Version: settings.Version(), Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
+		NodeID: c.NodeID, Version: settings.Version(), Clock: s.clock, Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
 	})
 	s.metrics.watch(s.store, s.gateway, s.uplink, s.hub)
 	s.metrics.watchLogs(s.condition)
@@ -140,7 +148,7 @@ func (s *Server) openStores(seams Seams) (err error) {
 	s.history = history.New(history.Config{Dir: filepath.Join(c.DataDir, "history"), Keep: c.History, Filled: func() { s.replica.KnownChanged() }, Log: s.log})
 	sc := raftstore.Config{
 		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
-		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Archive: s.history, Observer: s.metrics.store(), Log: s.log,
+		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Clock: s.clock, Archive: s.history, Observer: s.metrics.store(), Log: s.log,
 		Levels: func() map[string]uint32 { return s.hub.Levels() },
 	}
 	if s.net != nil {
@@ -159,7 +167,13 @@ func (s *Server) openStores(seams Seams) (err error) {
 
 // whatToDo is what an operator may do about a data directory that can't be used.
 func whatToDo(err error) string {
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EROFS) {
+	if errors.Is(err, syscall.EROFS) {
+		return "; the file system is read-only: the kernel's log says why if that was not asked for; mount it writable, then start this primary again"
+	}
+	if errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "make room") {
+		return "; make room on that disk, then start this primary again"
+	}
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return "; create it for this user, or name another with --data-dir"
 	}
 	return ""
@@ -276,7 +290,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) leader() lead.Config {
 	return lead.Config{
 		Store: s.store, Gateway: s.hub, Inbox: s.inbox, Observer: s.metrics, Log: s.log,
-		History: s.history, Retention: s.config.Hot, OfflineAfter: wire.OfflineAfter,
+		Clock: s.clock, History: s.history, Retention: s.config.Hot, OfflineAfter: wire.OfflineAfter,
 	}
 }
 

@@ -58,10 +58,13 @@ func (j *Journal) write(batch []*request) error {
 
 // flush appends buf to the file and syncs it.
 func (j *Journal) flush(buf []byte) error {
-	if _, err := j.file.WriteAt(buf, j.size); err != nil {
+	if n, err := j.file.WriteAt(buf, j.size); err != nil {
 		err = fmt.Errorf("write %d bytes to journal %q: %w", len(buf), j.path, err)
 		if !full(err) {
 			return j.fail(err)
+		}
+		if n == 0 { // nothing to take off, as on a disk that was made read-only
+			return err
 		}
 		// What was written of buf is not on record; take it off for good, so
 		// that no crash brings back a record whose call has failed.
@@ -91,6 +94,28 @@ func (j *Journal) fail(err error) error {
 	return j.failed
 }
 
+// full tells whether an error of a write says that there is no room, or that the disk
+// was made read-only: what was not written can be written later.
 func full(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
+}
+
+// Probe finds out whether the disk takes records: it writes one that says nothing new,
+// and returns as Append does when that is on the disk.
+func (j *Journal) Probe() error {
+	j.turn <- struct{}{}
+	defer func() { <-j.turn }()
+	j.mu.Lock()
+	closed := j.closed
+	j.mu.Unlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case j.failed != nil:
+		return j.failed
+	}
+	// A rewrite of the file that is under way ends with just such a record.
+	err := j.flush(encodeBatch([]*Record{{Kind: floor, Fence: j.table.floor}}, j.size, j.table.high))
+	j.compactIfDue()
+	return err
 }

@@ -179,8 +179,8 @@ type request struct {
 // are refused say why ([ErrExists], [ErrOrder], [ErrFence], [ErrUncertain],
 // [ErrInvalid], [ErrClosed]).
 //
-// A full disk (ENOSPC, EDQUOT) refuses this call and leaves what was there
-// intact: a later call tries again. Any other error of the disk ends the
+// A full disk (ENOSPC, EDQUOT), or one that was made read-only (EROFS), refuses this
+// call and leaves what was there intact: a later call tries again. Any other error of the disk ends the
 // journal: that error is returned by this and every later Append, since after a
 // failed fsync nobody knows what is on the disk, and the worker must accept no
 // more work until it is opened again.

@@ -23,6 +23,7 @@ type memDisk struct {
 	left    int                   // operations until the power fails; negative: never
 	room    int                   // bytes that may be written until the disk is full; negative: no limit
 	syncErr error                 // what fsync of a file fails with
+	ro      bool                  // it is read-only
 	dirErr  error
 	syncs   int
 	gate    func(name string) // called by a file's sync before it counts, without the lock
@@ -154,6 +155,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		f.later(p, off)
 		return 0, err
 	}
+	if f.d.ro {
+		return 0, syscall.EROFS
+	}
 	var err error
 	if f.d.room >= 0 && len(p) > f.d.room {
 		p, err = p[:f.d.room], syscall.ENOSPC
@@ -195,6 +199,9 @@ func (f *memFile) Truncate(size int64) error {
 	defer f.d.mu.Unlock()
 	if err := f.d.tick(); err != nil {
 		return err
+	}
+	if f.d.ro {
+		return syscall.EROFS
 	}
 	f.truncate(size)
 	return nil

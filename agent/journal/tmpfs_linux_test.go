@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A full disk, on a file system that really is full.
-func TestFullTmpfs(t *testing.T) {
+// smallTmpfs returns a directory on a file system of 64 KiB.
+func smallTmpfs(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skipf("mount a small tmpfs, which only root can: %v", err)
@@ -21,7 +22,46 @@ func TestFullTmpfs(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// A disk that was made read-only while nobody had the journal open: that is an error,
+// and nothing is lost by it. (Under an open file only the kernel itself does that.)
+func TestReadOnlyTmpfs(t *testing.T) {
+	dir := smallTmpfs(t)
 	path := filepath.Join(dir, "journal")
+	j, _, err := Open(path, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Append(rec(Accepted, "before", 1)); err != nil {
+		t.Fatal(err)
+	}
+	remount := func(flags uintptr) {
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|flags, "size=64k"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	remount(unix.MS_RDONLY)
+	if _, _, err := Open(path, quiet()); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("opened on a read-only disk: %v", err)
+	}
+	remount(0)
+	again, es, err := Open(path, quiet())
+	if err != nil || len(es) != 1 {
+		t.Fatal(es, err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A full disk, on a file system that really is full.
+func TestFullTmpfs(t *testing.T) {
+	path := filepath.Join(smallTmpfs(t), "journal")
 	j, _, err := Open(path, quiet())
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/cgroup/cgrouptest"
 )
 
 // The price of an attempt's process beside a bare fork and exec of the same
@@ -44,6 +45,12 @@ func BenchmarkStart(b *testing.B) {
 
 	b.Run("program", func(b *testing.B) { compare(b, func() error { return bare("/bin/true") }, program) })
 	b.Run("script", func(b *testing.B) { compare(b, func() error { return bare("/bin/sh", "-ec", "exit 0") }, script) })
+	b.Run("in a control group", func(b *testing.B) {
+		free := r
+		r = runner.New(runner.Options{TempDir: b.TempDir(), Groups: cgrouptest.Take(b)})
+		defer func() { r = free }()
+		compare(b, func() error { return bare("/bin/true") }, program)
+	})
 	b.Run("beside a daemon", func(b *testing.B) {
 		p, err := r.Start(runner.Spec{ID: "daemon", Argv: []string{"/bin/sh", "-c", "(setsid sleep 1000 &); exec sleep 1000"}})
 		if err != nil {

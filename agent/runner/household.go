@@ -2,7 +2,11 @@
 
 package runner
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/schedd/schedd/agent/runner/cgroup"
+)
 
 // home is the one household of this process: children belong to a process, not
 // to whoever in it started them.
@@ -36,6 +40,13 @@ func (h *household) enlist(p *process) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.bySession[p.pid] = p
+}
+
+// settleIn gives p its control group, before it has a process.
+func (h *household) settleIn(p *process, g *cgroup.Group) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.group = g
 }
 
 // forget drops p, of which nothing is left, and returns what was known of it.

@@ -42,7 +42,7 @@ func (l *Local) prepare(s Spec, allowed policy.Policy) (*work, error) {
 		return w, err
 	}
 	var err error
-	if w.output, err = openOutput(s.Output); err != nil {
+	if w.output, err = openOutput(s.Output, l.outputOwner); err != nil {
 		return w, err
 	}
 	if w.stdin, err = l.openStdin(s.Stdin); err != nil {
@@ -129,12 +129,16 @@ func (w *work) setArgv(l *Local, s Spec) error {
 }
 
 // openOutput opens the file that the process appends to. It must be there: who
-// made it has said how it may be read.
-func openOutput(path string) (int, error) {
-	if path == "" {
-		path = "/dev/null"
+// made it has said how it may be read. With an owner it must be that user's.
+func openOutput(path string, owner *Owner) (fd int, err error) {
+	switch {
+	case path == "":
+		fd, err = open("/dev/null", syscall.O_WRONLY|syscall.O_APPEND)
+	case owner != nil:
+		fd, err = openOwned(path, owner)
+	default:
+		fd, err = open(path, syscall.O_WRONLY|syscall.O_APPEND)
 	}
-	fd, err := open(path, syscall.O_WRONLY|syscall.O_APPEND)
 	if err != nil {
 		return -1, fmt.Errorf("opening %q for the output: %w", path, err)
 	}

@@ -3,12 +3,14 @@
 package runner
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"syscall"
 	"time"
 
+	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
 )
 
@@ -23,9 +25,21 @@ type Options struct {
 	Policy func() (policy.Policy, error)
 	// Uptime is the clock that leases are counted by, for tests. Default: [Uptime].
 	Uptime func() (time.Duration, bool)
+	// OutputOwner is the user whose plain files alone may be appended to, and as whom
+	// they are opened: whoever asks for starts, if that is another user than this
+	// process's, which has to be root then. It could have anything written to
+	// otherwise. Nil: any file. Linux only.
+	OutputOwner *Owner
+	// Groups is where each attempt gets a control group. Default: none gets one.
+	Groups *cgroup.Tree
+	// NoGroups says why there are none, for people.
+	NoGroups string
 	// Logger gets what needs somebody's attention. Default: slog.DiscardHandler.
 	Logger *slog.Logger
 }
+
+// Owner is a user, by the numbers.
+type Owner struct{ UID, GID int }
 
 // Local runs real processes on this host.
 type Local struct {
@@ -33,6 +47,10 @@ type Local struct {
 	policy func() (policy.Policy, error)
 	uptime func() (time.Duration, bool)
 	log    *slog.Logger
+	groups *cgroup.Tree // nil: none
+	keeps  Enforcement
+
+	outputOwner *Owner
 }
 
 var _ Runner = (*Local)(nil)
@@ -59,7 +77,63 @@ func New(o Options) *Local {
 	if err := home.settle(); err != nil {
 		o.Logger.Warn("processes that leave an attempt's session and lose their parent will not be found", "err", err)
 	}
-	return &Local{temp: o.TempDir, policy: o.Policy, uptime: o.Uptime, log: o.Logger}
+	l := &Local{temp: o.TempDir, policy: o.Policy, uptime: o.Uptime, log: o.Logger, groups: o.Groups, outputOwner: o.OutputOwner}
+	if err := l.tryGroups(); err != nil {
+		l.groups, o.NoGroups = nil, err.Error()
+		o.Logger.Warn("attempts get no control groups", "err", err)
+	}
+	l.keeps = enforcement(l.groups, o.NoGroups)
+	return l
+}
+
+// enforcement is what can be kept with these groups; nil is none.
+func enforcement(groups *cgroup.Tree, why string) Enforcement {
+	if groups == nil {
+		return Enforcement{Memory: MeansNone, CPU: MeansNone, PIDs: MeansNone, Usage: MeansProc, Tree: MeansProc, Note: why}
+	}
+	by := func(has bool) Means {
+		if has {
+			return MeansCgroupV2
+		}
+		return MeansNone
+	}
+	c := groups.Controllers()
+	return Enforcement{Memory: by(c.Memory), CPU: by(c.CPU), PIDs: by(c.PIDs), Usage: MeansCgroupV2, Tree: MeansCgroupV2, Note: groups.Note()}
+}
+
+// Enforcement implements Runner.
+func (l *Local) Enforcement() Enforcement { return l.keeps }
+
+// tryGroups finds out whether a process can be started in a group: what is around
+// this one, such as a filter of system calls, may not let it.
+func (l *Local) tryGroups() error {
+	if l.groups == nil {
+		return nil
+	}
+	g, err := l.groups.New("probe", Limits{})
+	if err != nil {
+		return err
+	}
+	home.apart(func() { err = home.probe(g) })
+	return errors.Join(err, g.Remove())
+}
+
+// probe has the kernel start a process in a group that comes to nothing: there is no
+// such program, which is told only to one that was started.
+func (h *household) probe(g *cgroup.Group) error {
+	h.forking.RLock()
+	defer h.forking.RUnlock()
+	sys, done, err := within(g, &syscall.SysProcAttr{})
+	if err != nil {
+		return err
+	}
+	defer done()
+	const nowhere = "/dev/null/no-such-program"
+	_, err = syscall.ForkExec(nowhere, []string{nowhere}, &syscall.ProcAttr{Sys: sys})
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	return fmt.Errorf("start a process in control group %s: %w", g.Dir(), err)
 }
 
 // Start starts the process of one attempt. The error wraps the system's reason
@@ -69,7 +143,10 @@ func (l *Local) Start(s Spec) (Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nothing is started here: %w", err)
 	}
-	s.User, s.Timeout = allowed.User(s.User), allowed.Timeout(s.Timeout)
+	s.User, s.Timeout, s.Limits = allowed.User(s.User), allowed.Timeout(s.Timeout), allowed.Limits(s.Limits)
+	if err := l.keeps.Check(s.Limits); err != nil {
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
+	}
 	p := newProcess(l, s)
 	if err := home.reserve(p); err != nil {
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
@@ -90,6 +167,7 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 	defer func() {
 		if err != nil {
 			p.removeScript()
+			p.removeGroup()
 		}
 	}()
 	if err == nil {
@@ -97,6 +175,13 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if l.groups != nil {
+		g, err := l.groups.New(s.ID, s.Limits)
+		if err != nil {
+			return fmt.Errorf("starting attempt %q: %w", s.ID, err)
+		}
+		home.settleIn(p, g)
 	}
 	attr := &syscall.ProcAttr{
 		Dir:   w.dir,
@@ -107,6 +192,12 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 		// shell with job control moves to other groups stays recognisable.
 		Sys: &syscall.SysProcAttr{Setsid: true, Credential: w.who.credential()},
 	}
+	sys, done, err := within(p.group, attr.Sys)
+	if err != nil {
+		return fmt.Errorf("starting attempt %q: %w", s.ID, err)
+	}
+	defer done()
+	attr.Sys = sys
 	home.apart(func() { err = home.fork(p, w, attr) })
 	if err != nil {
 		return w.explain(err)

@@ -147,6 +147,9 @@ func readPIDs(f *os.File) ([]int, error) {
 // clean reports whether it is certain that nothing is left of p, whose main
 // process has been reaped. It is what an ordinary attempt pays for the promise.
 func (h *household) clean(p *process) bool {
+	if !p.groupEmpty() {
+		return false
+	}
 	pids := h.children()
 	if len(pids) == 0 {
 		return true
@@ -232,8 +235,9 @@ func (h *household) known() []*orphan {
 	return all
 }
 
-// identify finds out whose a new orphan is, in the order of certainty: seen in
-// a tree before, in the session of a main process, marked in its environment. It
+// identify finds out whose a new orphan is, in the order of certainty: in an
+// attempt's control group, seen in a tree before, in the session of a main process,
+// marked in its environment. It
 // returns nil when that can't be told yet, or no more.
 func (h *household) identify(pid int) *orphan {
 	s, err := readStat(pid)
@@ -245,7 +249,7 @@ func (h *household) identify(pid int) *orphan {
 		o.foreign = true // ours begin in sessions of their own and can't come back
 		return o
 	}
-	running := h.ownerOf(o, s.session)
+	running := h.ownerOf(o, s.session, groupOf(pid))
 	if o.owner != nil {
 		return o
 	}
@@ -272,16 +276,24 @@ func (h *household) identify(pid int) *orphan {
 	return o
 }
 
-// ownerOf sets o's owner if it is known from before, and returns all attempts.
-func (h *household) ownerOf(o *orphan, session int) (running []*process) {
+// ownerOf sets o's owner if it is known from before, or by the control group that o
+// is in, and returns all attempts.
+func (h *household) ownerOf(o *orphan, session int, group string) (running []*process) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	o.owner = h.bySession[session]
+	var in *process
 	for _, p := range h.byID {
 		if _, seen := p.kin.tree[o.ref]; seen {
 			o.owner = p
 		}
+		if p.isInLocked(group) {
+			in = p
+		}
 		running = append(running, p)
+	}
+	if in != nil {
+		o.owner = in
 	}
 	return running
 }
@@ -309,6 +321,9 @@ func (h *household) tree(p *process) []ref {
 	for h.sight() > 0 {
 	}
 	roots := map[int]bool{}
+	for _, pid := range p.groupPIDs() {
+		roots[pid] = true
+	}
 	h.mu.Lock()
 	if !p.kin.reaped {
 		roots[p.pid] = true

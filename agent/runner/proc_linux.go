@@ -168,7 +168,10 @@ func (r ref) signal(sig syscall.Signal) error {
 	if err := send(sig); err != nil || sig == syscall.SIGKILL {
 		return err
 	}
-	return send(syscall.SIGCONT)
+	// It may have ended of the first one, and have been reaped on another attempt's
+	// behalf: it was there all the same.
+	_ = send(syscall.SIGCONT)
+	return nil
 }
 
 // peakRSS is the largest resident set so far, in bytes; 0 when it can't be told.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/schedd/schedd/agent/runner/cgroup"
 )
 
 const line = "41 (%s) S 7 41 39 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10 11 94000 13 14 15\n"
@@ -120,6 +122,30 @@ func TestScriptPrefix(t *testing.T) {
 	} {
 		if got := scriptPrefix(id); got != want {
 			t.Errorf("%q: %q, want %q", id, got, want)
+		}
+	}
+}
+
+// What the kernel counted is told in words, and what it did not is not.
+func TestLimitsInWords(t *testing.T) {
+	l := Limits{Memory: 3 << 29, PIDs: 7}
+	for _, test := range []struct {
+		used cgroup.Usage
+		want []string
+	}{
+		{cgroup.Usage{}, nil},
+		{cgroup.Usage{OOMKills: 3, OverLimit: true}, []string{"ended by the kernel: the job was at its memory limit of 1536 MiB"}},
+		{cgroup.Usage{OOMKills: 1}, []string{"processes were ended by the kernel: the host, or what the worker may use of it, ran out of memory"}},
+		{cgroup.Usage{PIDsRefused: 1}, []string{"could not start another process or thread, once: its limit is 7"}},
+		{cgroup.Usage{PIDsRefused: 2, CPU: 1, Memory: 1}, []string{"could not start another process or thread, 2 times: its limit is 7"}},
+	} {
+		if d := cmp.Diff(test.want, met(l, test.used)); d != "" {
+			t.Errorf("%+v: %s", test.used, d)
+		}
+	}
+	for n, want := range map[int64]string{1 << 10: "1 KiB", 5 << 20: "5 MiB", 1 << 40: "1024 GiB", 1025: "1025 bytes"} {
+		if got := bytesOf(n); got != want {
+			t.Errorf("%d is shown as %q, want %q", n, got, want)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/schedd/schedd/agent/runner/cgroup"
 )
 
 const (
@@ -47,8 +49,10 @@ type process struct {
 	id             string
 	marks          []string // of its environment; see marksOf
 	timeout, grace time.Duration
+	limits         Limits
 	script         string
 	local          *Local
+	group          *cgroup.Group // nil: none; set under home.mu, by the start
 	pid            int
 	started        time.Time
 	poke           chan struct{} // something was asked: look at killAt
@@ -66,6 +70,7 @@ type process struct {
 	end      ending
 	sent     map[ref]sent
 	peak     int64 // largest sampled size of the main process, in bytes
+	sampled  int64 // and of its group, where the kernel keeps no peak
 	leftover int
 	soft     bool      // SIGTERM was sent
 	hard     time.Time // when SIGKILL was first sent
@@ -89,8 +94,9 @@ type ending struct {
 
 func newProcess(l *Local, s Spec) *process {
 	return &process{
-		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, leaseEnd: s.LeaseEnd, marks: marksOf(s.Env),
-		poke: make(chan struct{}, 1), done: make(chan struct{}),
+		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, leaseEnd: s.LeaseEnd, limits: s.Limits,
+		marks: marksOf(s.Env),
+		poke:  make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
 
@@ -160,7 +166,9 @@ func (p *process) supervise() {
 	}
 	known := home.forget(p)
 	p.removeScript()
-	p.exit = p.account(why, known, time.Now())
+	used := p.measure()
+	p.removeGroup()
+	p.exit = p.account(why, known, used, time.Now())
 	close(p.done)
 }
 
@@ -189,6 +197,9 @@ func (p *process) watch(main <-chan ending) cause {
 			p.peak = max(p.peak, peakRSS(p.pid))
 			if p.leaseOver(0) {
 				return leaseExpired
+			}
+			if p.group != nil {
+				p.sampled = max(p.sampled, p.group.Sample())
 			}
 		}
 	}
@@ -249,6 +260,8 @@ func (p *process) signal(tree []ref, why cause) (any bool) {
 			continue
 		}
 		switch err := r.signal(sig); {
+		case errors.Is(err, fs.ErrPermission) && p.group != nil:
+			p.sent[r] = want // it hears nothing of SIGTERM, but its group is killed with it in it
 		case errors.Is(err, fs.ErrPermission):
 			p.sent[r] = refused
 		case err == nil:
@@ -257,6 +270,9 @@ func (p *process) signal(tree []ref, why cause) (any bool) {
 				p.leftover++
 			}
 		} // else it was gone
+	}
+	if want == kill {
+		p.killGroup() // after the others: each that was ended is counted
 	}
 	p.soft = p.soft || any && want == term
 	if any && want == kill && p.hard.IsZero() {
@@ -290,6 +306,39 @@ func (p *process) warnIfStuck(tree []ref) {
 	p.warned = true
 	p.local.log.Warn("processes do not end after SIGKILL; the attempt stays until they do",
 		"attempt", p.id, "processes", len(tree), "pid", tree[0].pid)
+}
+
+// killGroup kills whoever the signals do not reach: who forks faster than it is
+// looked for, and who runs as another user.
+func (p *process) killGroup() {
+	if p.group == nil {
+		return
+	}
+	if err := p.group.Kill(); err != nil {
+		p.local.log.Warn("a control group was not killed", "attempt", p.id, "err", err)
+	}
+}
+
+// measure returns what the group has used; zero without one.
+func (p *process) measure() cgroup.Usage {
+	if p.group == nil {
+		return cgroup.Usage{}
+	}
+	used, err := p.group.Usage()
+	if err != nil {
+		p.local.log.Warn("an attempt was not measured whole", "attempt", p.id, "err", err)
+	}
+	used.Memory = max(used.Memory, p.sampled)
+	return used
+}
+
+func (p *process) removeGroup() {
+	if p.group == nil {
+		return
+	}
+	if err := p.group.Remove(); err != nil {
+		p.local.log.Warn("a control group was not removed; the next runner tries again", "attempt", p.id, "err", err)
+	}
 }
 
 func (p *process) removeScript() {

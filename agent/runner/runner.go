@@ -48,6 +48,9 @@ type Runner interface {
 	// returns at once. What does not run, has no lease, or has one that is over,
 	// is left as it is.
 	Renew(ends map[string]time.Duration)
+	// Enforcement returns what attempts can be held to here. Another runner in the
+	// place of this one, after a restart, may say otherwise.
+	Enforcement() Enforcement
 }
 
 // Lasting is a Runner that outlives its user: what it has started goes on without
@@ -117,6 +120,9 @@ type Spec struct {
 	// KillGrace is the time between SIGTERM and SIGKILL after a timeout, and
 	// for what outlives the main process; 0 is SIGKILL at once.
 	KillGrace time.Duration
+	// Limits hold all processes of the attempt together. One that can't be kept
+	// keeps the attempt from being started (ErrUnenforced).
+	Limits Limits
 	// Deadline is when it is too late to start it; zero is never. It matters to
 	// a runner that may be away.
 	Deadline time.Time
@@ -155,10 +161,13 @@ type Exit struct {
 	// main process had ended by itself, and were ended then.
 	Leftover int
 	// CPUTime is user and system time of the main process, of the processes it
-	// waited for, and of the orphans of its tree.
+	// waited for, and of the orphans of its tree. With a control group it is that of
+	// all its processes.
 	CPUTime time.Duration
 	// MaxRSS is the largest resident set of any one process, in bytes; 0 when
-	// it is not known. The kernel counts the agent's own size at the moment of
+	// it is not known. With a control group that has the memory controller it is the
+	// most that all had together, page cache included: what a limit is compared
+	// with. Otherwise the kernel counts the agent's own size at the moment of
 	// the fork in, so below that size it is sampled once a second, and a
 	// process that is both small and short-lived has no number.
 	MaxRSS int64

@@ -62,9 +62,9 @@ func (o *Outbox) takeAsk() bool {
 	return ask
 }
 
-// askInventory makes the session tell all that the worker knows. Whoever asks may be
+// AskInventory makes the session tell all that the worker knows. Whoever asks may be
 // a new leader, who is asked for leases, too.
-func (o *Outbox) askInventory() {
+func (o *Outbox) AskInventory() {
 	o.mu.Lock()
 	o.inventory, o.ask = true, true
 	o.mu.Unlock()

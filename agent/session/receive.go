@@ -37,7 +37,7 @@ func (s *Session) handle(m *agentv1.GatewayMessage, attempts Attempts) {
 	case *agentv1.GatewayMessage_LogAck:
 		s.shipper.acked(body.LogAck, time.Now())
 	case *agentv1.GatewayMessage_InventoryRequest:
-		s.box.askInventory()
+		s.box.AskInventory()
 	case *agentv1.GatewayMessage_Drain:
 		s.drainWithin(body.Drain.GetSpread().AsDuration())
 	case *agentv1.GatewayMessage_Move:

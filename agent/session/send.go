@@ -84,7 +84,7 @@ func (s *Session) report(attempts Attempts) *agentv1.AgentMessage {
 // takeStock returns an inventory in pages, and has the results that are not yet
 // acknowledged follow it.
 func (s *Session) takeStock(attempts Attempts) []*agentv1.AgentMessage {
-	all := attempts.Inventory()
+	all, trouble := attempts.Inventory(), attempts.Trouble()
 	for _, a := range all {
 		if a.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED {
 			s.box.Report(keyOf(a.GetKey()))
@@ -95,7 +95,7 @@ func (s *Session) takeStock(attempts Attempts) []*agentv1.AgentMessage {
 		page := all[:min(pageSize, len(all))]
 		all = all[len(page):]
 		pages = append(pages, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Inventory{
-			Inventory: &agentv1.Inventory{Attempts: page, More: len(all) > 0, Page: uint32(len(pages))},
+			Inventory: &agentv1.Inventory{Attempts: page, More: len(all) > 0, Page: uint32(len(pages)), Trouble: trouble},
 		}})
 		if len(all) == 0 {
 			return pages

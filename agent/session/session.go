@@ -52,6 +52,9 @@ type Attempts interface {
 	Handle(*agentv1.GatewayMessage)
 	// Inventory returns the attempts that the worker may not forget yet.
 	Inventory() []*agentv1.AttemptStatus
+	// Trouble returns why the worker takes no attempts at present, or "". When that
+	// changes it calls [Outbox.AskInventory].
+	Trouble() string
 	// Message returns the Started or Result that holds for an attempt now, or
 	// nil if there is nothing to say.
 	Message(Key) *agentv1.AgentMessage
@@ -158,7 +161,7 @@ func (s *Session) Run(ctx context.Context, attempts Attempts, logs Logs, leases 
 	// The inventory is taken after the outbox watches, so no change is missed.
 	stop := attempts.Watch(s.box)
 	defer stop()
-	s.box.askInventory()
+	s.box.AskInventory()
 
 	err := s.converse(ctx, attempts)
 	switch {

@@ -145,11 +145,14 @@ func TestOpenLeavesHelloAlone(t *testing.T) {
 // idle is a worker with some attempts that all ended, and no logs.
 type idle struct {
 	attempts int
+	trouble  string
 	handled  []*agentv1.GatewayMessage
 	shelf
 }
 
 func (w *idle) Handle(m *agentv1.GatewayMessage) { w.handled = append(w.handled, m) }
+
+func (w *idle) Trouble() string { return w.trouble }
 
 func (w *idle) Inventory() (list []*agentv1.AttemptStatus) {
 	for i := range w.attempts {
@@ -191,7 +194,7 @@ func talk(t *testing.T, c *canned, w *idle, d time.Duration) error {
 func TestInventoryInPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCanned(challenge(32), welcome(&agentv1.Welcome{Revision: 1, PingInterval: durationpb.New(20 * time.Second)}))
-		if err := talk(t, c, &idle{attempts: 2500}, 30*time.Second); err != nil {
+		if err := talk(t, c, &idle{attempts: 2500, trouble: "the disk is full"}, 30*time.Second); err != nil {
 			t.Errorf("a session that was to end ended with %v", err)
 		}
 		close(c.said)
@@ -200,6 +203,9 @@ func TestInventoryInPages(t *testing.T) {
 		results := 0
 		for m := range c.said {
 			if i := m.GetInventory(); i != nil {
+				if i.GetTrouble() != "the disk is full" {
+					t.Errorf("page %d says of the trouble: %q", i.GetPage(), i.GetTrouble())
+				}
 				if int(i.GetPage()) != len(pages) {
 					t.Errorf("page %d of the inventory has the number %d", len(pages), i.GetPage())
 				}

@@ -235,7 +235,7 @@ func (w *Walk) report() state.Command {
 
 func (w *Walk) worker() state.Command {
 	id := w.workerID()
-	switch w.number("worker change", 0, 8) {
+	switch w.number("worker change", 0, 9) {
 	default:
 		return state.PutWorker{ID: id, PublicKey: []byte(id), Says: state.WorkerInfo{Name: string(id), Slots: w.number("slots", 1, 3)}}
 	case 4:
@@ -249,6 +249,8 @@ func (w *Walk) worker() state.Command {
 		return state.DrainWorker{ID: id, Undo: w.number("undo", 0, 2) > 0, Note: "disk"}
 	case 8:
 		return state.RemoveWorker{ID: id}
+	case 9:
+		return state.SetEnforcement{ID: id, Enforcement: state.Enforcement{Memory: state.Means(w.number("memory", 0, 3)), Note: "why"}}
 	}
 }
 

@@ -20,6 +20,15 @@ func (s *State) putWorker(c PutWorker) (*Worker, error) {
 	return s.storeWorker(w), nil
 }
 
+func (s *State) setEnforcement(c SetEnforcement) (*Worker, error) {
+	w, err := s.findWorker("set the enforcement of", c.ID)
+	if err != nil || w.Enforcement == c.Enforcement {
+		return w, err
+	}
+	w.Enforcement = c.Enforcement
+	return s.storeWorker(w), nil
+}
+
 func (s *State) storeWorker(w *Worker) *Worker {
 	s.workers[w.ID] = w
 	s.changedWorker(w.ID)

@@ -172,6 +172,12 @@ type (
 		Says      WorkerInfo
 	}
 
+	// SetEnforcement records what the runs of a worker can be held to.
+	SetEnforcement struct {
+		ID          WorkerID
+		Enforcement Enforcement
+	}
+
 	// SetOffline records that a worker is gone.
 	SetOffline struct{ ID WorkerID }
 
@@ -242,24 +248,25 @@ type Birth struct {
 	Replaces []RunID
 }
 
-func (InitCluster) command()  {}
-func (PutJob) command()       {}
-func (DeleteJob) command()    {}
-func (PauseJob) command()     {}
-func (ResumeJob) command()    {}
-func (Quarantine) command()   {}
-func (Decide) command()       {}
-func (Request) command()      {}
-func (Assign) command()       {}
-func (Start) command()        {}
-func (Finish) command()       {}
-func (Cancel) command()       {}
-func (GiveUp) command()       {}
-func (PutWorker) command()    {}
-func (SetOffline) command()   {}
-func (UpdateWorker) command() {}
-func (DrainWorker) command()  {}
-func (RemoveWorker) command() {}
-func (Prune) command()        {}
-func (SetStandby) command()   {}
-func (SetDirect) command()    {}
+func (InitCluster) command()    {}
+func (PutJob) command()         {}
+func (DeleteJob) command()      {}
+func (PauseJob) command()       {}
+func (ResumeJob) command()      {}
+func (Quarantine) command()     {}
+func (Decide) command()         {}
+func (Request) command()        {}
+func (Assign) command()         {}
+func (Start) command()          {}
+func (Finish) command()         {}
+func (Cancel) command()         {}
+func (GiveUp) command()         {}
+func (PutWorker) command()      {}
+func (SetEnforcement) command() {}
+func (SetOffline) command()     {}
+func (UpdateWorker) command()   {}
+func (DrainWorker) command()    {}
+func (RemoveWorker) command()   {}
+func (Prune) command()          {}
+func (SetStandby) command()     {}
+func (SetDirect) command()      {}

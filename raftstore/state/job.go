@@ -134,6 +134,14 @@ type Task struct {
 	WorkingDir  string
 	User        string
 	Stdin       string
+	Limits      Limits
+}
+
+// Limits are what all processes of an attempt may use together. Zero is no limit.
+type Limits struct {
+	Memory    int64 // bytes
+	CPUMillis int64 // thousandths of a processor
+	PIDs      int64 // processes and threads
 }
 
 // Target says which workers may run a job.

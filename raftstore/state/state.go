@@ -164,6 +164,8 @@ func (s *State) applyWorker(c Command) (*Worker, error) {
 	switch c := c.(type) {
 	case PutWorker:
 		return s.putWorker(c)
+	case SetEnforcement:
+		return s.setEnforcement(c)
 	case SetOffline:
 		return s.setOffline(c)
 	case UpdateWorker:

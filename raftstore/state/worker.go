@@ -22,6 +22,36 @@ type Worker struct {
 	Drain       *Drain
 	ExtraLabels map[string]string // laid over its own
 	ExtraSlots  int               // in place of its own; 0: its own
+	Enforcement Enforcement       // what its runs can be held to, as it says
+}
+
+// Means is by what a worker does something.
+type Means int
+
+// The means.
+const (
+	MeansUnknown Means = iota // it does not say
+	MeansNone
+	MeansProc
+	MeansCgroupV2
+)
+
+// Enforcement is by what a worker keeps each limit, measures, and finds the processes
+// of an attempt.
+type Enforcement struct {
+	Memory Means
+	CPU    Means
+	PIDs   Means
+	Usage  Means
+	Tree   Means
+	Note   string // why not all is by control groups
+}
+
+// Keeps reports whether a worker can hold an attempt to limits.
+func (e *Enforcement) Keeps(l Limits) bool {
+	return (l.Memory == 0 || e.Memory == MeansCgroupV2) &&
+		(l.CPUMillis == 0 || e.CPU == MeansCgroupV2) &&
+		(l.PIDs == 0 || e.PIDs == MeansCgroupV2)
 }
 
 // WorkerInfo is what a worker says of itself.

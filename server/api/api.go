@@ -59,6 +59,8 @@ type Logs interface {
 type Presence interface {
 	// Session returns a worker's live session and when it was last heard of.
 	Session(worker string) (s peer.Session, seen time.Time, ok bool)
+	// Trouble returns why it takes no runs at present although it is connected, or "".
+	Trouble(worker string) string
 }
 
 // Gateway ends sessions, on all primaries; [peer.Hub] does, on the leader.
@@ -118,6 +120,8 @@ type Config struct {
 	// NodeID is this primary's, and Version the schedd that it runs.
 	NodeID  string
 	Version string
+	// Clock reads the wall clock; nil: time.Now.
+	Clock func() time.Time
 	// Sessions returns how many workers' sessions this primary holds.
 	Sessions func() int
 	// Condition returns how this primary is.
@@ -137,6 +141,9 @@ type Server struct {
 
 // New returns a server that is ready to be registered.
 func New(c Config) *Server {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	return &Server{Config: c, closing: make(chan struct{}), verifying: make(chan struct{}, 1)}
 }
 

@@ -33,7 +33,7 @@ func definitions(t *rapid.T) *state.Definition {
 		Description: rapid.String().Filter(func(s string) bool { return len(s) < 100 && cleanText(s) }).Draw(t, "description"),
 		Labels:      orNil(words.Draw(t, "labels")),
 		Target:      state.Target{Selector: rapid.SampledFrom([]string{"", "zone=eu,!spot", "disk in (ssd,nvme)"}).Draw(t, "selector"), Strategy: rapid.SampledFrom([]state.Strategy{0, 1, 2, 3, 4}).Draw(t, "strategy")},
-		Task:        state.Task{Env: orNil(words.Draw(t, "env")), User: rapid.SampledFrom([]string{"", "root"}).Draw(t, "user"), WorkingDir: rapid.SampledFrom([]string{"", "/srv"}).Draw(t, "dir"), Stdin: rapid.SampledFrom([]string{"", "a\x00b"}).Draw(t, "stdin")},
+		Task:        state.Task{Env: orNil(words.Draw(t, "env")), User: rapid.SampledFrom([]string{"", "root"}).Draw(t, "user"), WorkingDir: rapid.SampledFrom([]string{"", "/srv"}).Draw(t, "dir"), Stdin: rapid.SampledFrom([]string{"", "a\x00b"}).Draw(t, "stdin"), Limits: someLimits(t)},
 		Policy: state.Policy{
 			Overlap:       rapid.SampledFrom([]state.Overlap{0, 1, 2, 3}).Draw(t, "overlap"),
 			MaxConcurrent: rapid.IntRange(1, 1000).Draw(t, "max_concurrent"),
@@ -180,4 +180,15 @@ func TestClip(t *testing.T) {
 			t.Fatalf("clip(%q, %d) = %q", s, n, got)
 		}
 	})
+}
+
+// someLimits are any that are allowed.
+func someLimits(t *rapid.T) state.Limits {
+	if rapid.Bool().Draw(t, "unlimited") {
+		return state.Limits{}
+	}
+	return state.Limits{
+		Memory: rapid.Int64Range(leastMemory, mostMemory).Draw(t, "memory"), CPUMillis: rapid.Int64Range(10, 1000*mostCPUs).Draw(t, "cpu"),
+		PIDs: rapid.Int64Range(0, mostPIDs).Draw(t, "pids"),
+	}
 }

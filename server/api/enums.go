@@ -118,3 +118,10 @@ var decisions = enum[state.Decision, schedv1.Decision]{
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+var allMeans = enum[state.Means, schedv1.Means]{
+	{state.MeansUnknown, schedv1.Means_MEANS_UNSPECIFIED},
+	{state.MeansNone, schedv1.Means_MEANS_NONE},
+	{state.MeansProc, schedv1.Means_MEANS_PROC},
+	{state.MeansCgroupV2, schedv1.Means_MEANS_CGROUP_V2},
+}

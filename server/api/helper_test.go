@@ -174,6 +174,7 @@ type crew struct {
 	mu       sync.Mutex
 	sessions map[string]peer.Session
 	cut      []string
+	trouble  map[string]string
 }
 
 func (c *crew) Session(worker string) (peer.Session, time.Time, bool) {
@@ -181,6 +182,12 @@ func (c *crew) Session(worker string) (peer.Session, time.Time, bool) {
 	defer c.mu.Unlock()
 	s, ok := c.sessions[worker]
 	return s, s.Connected.Add(time.Second), ok
+}
+
+func (c *crew) Trouble(worker string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trouble[worker]
 }
 
 func (c *crew) Cut(worker, _ string, permanent bool) {

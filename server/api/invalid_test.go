@@ -41,6 +41,8 @@ func TestPutJobNamesWrongFields(t *testing.T) {
 		{`{"task":{"script":{"body":"x","interpreter":[""]}}}`, "job.task.script.interpreter[0]"},
 		{`{"task":{"script":{"body":"` + long(128<<10+1) + `"}}}`, "job.task.script.body"},
 		{`{"task":{"exec":{"argv":["a"]},"stdin":"` + long(128<<10+1) + `"}}`, "job.task.stdin"},
+		{`{"task":{"exec":{"argv":["a"]},"limits":{"memoryBytes":"1000","cpus":0.001,"pids":"-1"}}}`, "job.task.limits.memory_bytes job.task.limits.pids job.task.limits.cpus"},
+		{`{"task":{"exec":{"argv":["a"]},"limits":{"cpus":"NaN"}}}`, "job.task.limits.cpus"},
 		{
 			`{"task":{"exec":{"argv":["a"]},"env":{"1":"","SCHEDD_X":"","a b":"","OK":"\u0000"}}}`,
 			`job.task.env["1"] job.task.env["SCHEDD_X"] job.task.env["a\x20b"] job.task.env["OK"]`,

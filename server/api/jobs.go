@@ -21,19 +21,19 @@ func (s jobService) PutJob(ctx context.Context, req *schedv1.PutJobRequest) (*sc
 		return nil, err
 	}
 	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
+		if st.Job(d.key) == nil {
+			now = s.wallClock() // nothing of it was decided by a clock that went faster
+		}
 		return preparePut(st, d, req, now)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.PutJobResponse{Job: showJob(r.Job, wallClock())}, nil
+	return &schedv1.PutJobResponse{Job: showJob(r.Job, s.wallClock())}, nil
 }
 
 func preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.Time) (change, error) {
 	old := st.Job(d.key)
-	if old == nil {
-		now = wallClock() // nothing of it was decided by a clock that went faster
-	}
 	if err := expected(old, d.key, req.ExpectedVersion); err != nil {
 		return change{}, err
 	}
@@ -147,7 +147,7 @@ func readJobKey(req interface {
 
 // job looks a job up.
 func (s *Server) job(k state.JobKey) (j *state.Job, now time.Time, err error) {
-	now = wallClock()
+	now = s.wallClock()
 	s.Store.View(func(st *state.State) { j = st.Job(k) })
 	if j == nil {
 		return nil, now, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
@@ -180,7 +180,7 @@ func (s jobService) PauseJob(ctx context.Context, req *schedv1.PauseJobRequest) 
 	c := request()
 	k := c.jobKey(req.GetNamespace(), req.GetName())
 	pause := state.PauseJob{Key: k, Note: c.in("note").text(req.GetNote(), maxNote), Until: c.in("until").instant(req.GetUntil())}
-	if now := time.Now(); !pause.Until.IsZero() && !pause.Until.After(now) {
+	if now := s.wallClock(); !pause.Until.IsZero() && !pause.Until.After(now) {
 		c.in("until").failf("lies in the past: it is %s now", now.UTC().Format(time.RFC3339))
 	}
 	if err := c.err(); err != nil {

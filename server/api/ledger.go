@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -35,7 +34,7 @@ func (s jobService) PreviewSchedule(ctx context.Context, req *schedv1.PreviewSch
 		return nil, err
 	}
 	if after.IsZero() {
-		after = time.Now()
+		after = s.wallClock()
 	}
 	var all []*schedv1.PreviewedOccurrence
 	for i := range compiled {

@@ -36,7 +36,7 @@ func (s jobService) ListJobs(_ context.Context, req *schedv1.ListJobsRequest) (*
 	after := state.JobKey{Namespace: page.from.First, Name: page.from.Second}
 	var jobs []jobNow
 	s.Store.View(func(st *state.State) {
-		now := wallClock()
+		now := s.wallClock()
 		for j := range st.Jobs() {
 			if n := (jobNow{j, now}); j.Key.Compare(after) > 0 && f.matches(n) {
 				jobs = append(jobs, n)
@@ -127,7 +127,7 @@ type runScan struct {
 func (s *Server) scan(c *runScan) []glance {
 	var found []glance
 	s.Store.View(func(st *state.State) {
-		l := look(st)
+		l := look(st, s.wallClock())
 		seen := 0
 		for r := range st.RunsBefore(c.from) {
 			if !r.Created.After(c.after) {

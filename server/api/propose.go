@@ -57,13 +57,13 @@ func (s *Server) agree(ctx context.Context, p prepare) (state.Result, time.Time,
 			return answer, now, answer.Err
 		}
 	}
-	return state.Result{}, wallClock(), fmt.Errorf("it changed %d times while this was tried, try again: %w", maxTries, answer.Err)
+	return state.Result{}, s.wallClock(), fmt.Errorf("it changed %d times while this was tried, try again: %w", maxTries, answer.Err)
 }
 
 // prepared prepares a change now.
 func (s *Server) prepared(p prepare) (c change, now time.Time, err error) {
 	s.Store.View(func(st *state.State) {
-		now = nowOf(st)
+		now = s.nowOf(st)
 		c, err = p(st, now)
 	})
 	return c, now, err
@@ -80,8 +80,8 @@ func (s *Server) confirm(ctx context.Context) error {
 
 // nowOf returns the time, and never one before that of the last entry: what was
 // decided by a clock that went faster stays decided.
-func nowOf(st *state.State) time.Time {
-	now := wallClock()
+func (s *Server) nowOf(st *state.State) time.Time {
+	now := s.wallClock()
 	if st.Now().After(now) {
 		return st.Now()
 	}
@@ -89,4 +89,4 @@ func nowOf(st *state.State) time.Time {
 }
 
 // wallClock returns the time as the state keeps it.
-func wallClock() time.Time { return time.Now().UTC().Round(0) }
+func (s *Server) wallClock() time.Time { return s.Clock().UTC().Round(0) }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"regexp"
 	"strings"
@@ -69,6 +70,7 @@ func (c scope) task(p *schedv1.Task) state.Task {
 		WorkingDir: c.in("working_dir").workingDir(p.GetWorkingDir()),
 		User:       c.in("user").user(p.GetUser()),
 		Stdin:      p.GetStdin(),
+		Limits:     c.in("limits").limits(p.GetLimits()),
 	}
 	c.in("stdin").size(len(t.Stdin), maxInput)
 	switch do := p.GetDo().(type) {
@@ -84,6 +86,32 @@ func (c scope) task(p *schedv1.Task) state.Task {
 		c.failf("says nothing to do: give exec or script")
 	}
 	return t
+}
+
+// What limits may be; 0 is none.
+const (
+	leastMemory = 1 << 20
+	mostMemory  = 1 << 50
+	leastCPUs   = 0.01
+	mostCPUs    = 10_000
+	mostPIDs    = 1_000_000
+)
+
+func (c scope) limits(p *schedv1.Limits) state.Limits {
+	l := state.Limits{
+		Memory: number(c.in("memory_bytes"), p.GetMemoryBytes(), leastMemory, mostMemory, 0),
+		PIDs:   number(c.in("pids"), p.GetPids(), 1, mostPIDs, 0),
+	}
+	cpus := p.GetCpus()
+	if cpus == 0 {
+		return l
+	}
+	if !(cpus >= leastCPUs && cpus <= mostCPUs) { // not a number, too
+		c.in("cpus").failf("is %v; allowed are %v to %d, and 0 for no limit", cpus, leastCPUs, mostCPUs)
+		return l
+	}
+	l.CPUMillis = int64(math.Round(cpus * 1000))
+	return l
 }
 
 func (c scope) argv(argv []string) []string {

@@ -104,6 +104,9 @@ func showExclusion(x *state.Exclusion) *schedv1.Exclusion {
 
 func showTask(t *state.Task) *schedv1.Task {
 	p := &schedv1.Task{Env: t.Env, WorkingDir: t.WorkingDir, User: t.User, Stdin: t.Stdin}
+	if l := t.Limits; l != (state.Limits{}) {
+		p.Limits = &schedv1.Limits{MemoryBytes: l.Memory, Cpus: float64(l.CPUMillis) / 1000, Pids: l.PIDs}
+	}
 	switch {
 	case len(t.Argv) > 0:
 		p.Do = &schedv1.Task_Exec{Exec: &schedv1.Exec{Argv: t.Argv}}

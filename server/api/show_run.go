@@ -37,8 +37,8 @@ type waiting struct {
 	attempts   int
 }
 
-func look(s *state.State) looker {
-	return looker{state: s, now: wallClock(), why: map[waiting]string{}}
+func look(s *state.State, now time.Time) looker {
+	return looker{state: s, now: now, why: map[waiting]string{}}
 }
 
 func (l looker) at(r *state.Run) glance {
@@ -80,7 +80,7 @@ func (s *Server) showOne(r *state.Run) *schedv1.Run {
 		if newer := st.Run(r.ID); newer != nil {
 			r = newer
 		}
-		g = look(st).at(r)
+		g = look(st, s.wallClock()).at(r)
 	})
 	p := showRun(g)
 	for i, a := range p.GetAttempts() {

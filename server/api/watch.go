@@ -148,7 +148,7 @@ func (w *watcher) follow(ctx context.Context) error {
 func (w *watcher) look(ids []state.RunID) []glance {
 	var seen []glance
 	w.Store.View(func(st *state.State) {
-		l := look(st)
+		l := look(st, w.wallClock())
 		for _, id := range ids {
 			r := st.Run(id)
 			if r == nil {

@@ -36,6 +36,9 @@ func (s *Server) showWorker(w workerNow) *schedv1.Worker {
 		// A worker is given up as offline soon after it was last heard of.
 		LastSeenTime: showTime(w.Offline),
 	}
+	if w.Enforcement != (state.Enforcement{}) {
+		p.Enforcement = showEnforcement(w.Enforcement)
+	}
 	if w.Drain != nil {
 		p.Draining = &schedv1.Draining{Note: w.Drain.Note, Since: showTime(w.Drain.Since)}
 	}
@@ -51,8 +54,16 @@ func (s *Server) showWorker(w workerNow) *schedv1.Worker {
 		p.Mode = schedv1.Worker_DIRECT
 	}
 	p.Gateway, p.ObservedAddress, p.SessionEpoch = session.Gateway, session.ObservedAddress, session.Epoch
+	p.Trouble = s.Presence.Trouble(p.GetId())
 	p.ConnectedTime, p.LastSeenTime = showTime(session.Connected), showTime(seen)
 	return p
+}
+
+func showEnforcement(e state.Enforcement) *schedv1.Enforcement {
+	return &schedv1.Enforcement{
+		Memory: allMeans.show(e.Memory), Cpu: allMeans.show(e.CPU), Pids: allMeans.show(e.PIDs),
+		Usage: allMeans.show(e.Usage), Tree: allMeans.show(e.Tree), Note: e.Note,
+	}
 }
 
 // showWorkerNow returns a worker as it is now; as it was, when it is gone.

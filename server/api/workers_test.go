@@ -57,6 +57,11 @@ func TestWorkerPhases(t *testing.T) {
 		if d := cmp.Diff(want, w, protocmp.Transform()); d != "" {
 			t.Error(d)
 		}
+		p.crew.trouble = map[string]string{"w": "the disk is full"}
+		if w := phase("ONLINE"); w.GetTrouble() != "the disk is full" {
+			t.Errorf("in trouble: %v", w)
+		}
+		p.crew.trouble = nil
 		drain := func(undo bool) {
 			if _, err := p.workers.DrainWorker(t.Context(), &schedv1.DrainWorkerRequest{Id: "w", Undo: undo, Note: "disk"}); err != nil {
 				t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 const (
 	maxName   = 253 // bytes of a name: that of any host fits
 	maxWord   = 128 // bytes of a version, an address and the like
+	maxNote   = 512 // bytes of a sentence
 	maxLabels = 64
 	maxSlots  = 10_000
 	maxFaults = 10 // told at once
@@ -61,6 +62,7 @@ func checkHello(h *agentv1.Hello) error {
 		{"version", h.GetVersion(), 0, maxWord},
 		{"os", h.GetOs(), 0, maxWord},
 		{"arch", h.GetArch(), 0, maxWord},
+		{"enforcement.note", h.GetEnforcement().GetNote(), 0, maxNote},
 	} {
 		if n := len(f.value); n < f.min || n > f.max {
 			fault("%s has %d bytes, want %d to %d", f.name, n, f.min, f.max)

@@ -24,7 +24,7 @@ func launch(r *state.Run, now time.Time) *agentv1.GatewayMessage {
 		Namespace: r.Job.Namespace, Job: r.Job.Name, TriggerId: r.Trigger, ScheduledAt: timestamppb.New(r.Nominal),
 		Task: &agentv1.Task{
 			Argv: task.Argv, Script: task.Script, Interpreter: task.Interpreter, Env: task.Env,
-			WorkingDir: task.WorkingDir, User: task.User, Stdin: []byte(task.Stdin),
+			WorkingDir: task.WorkingDir, User: task.User, Stdin: []byte(task.Stdin), Limits: limits(task.Limits),
 		},
 		Timeout: durationpb.New(p.Timeout), KillGrace: durationpb.New(p.KillGrace), LogLimitBytes: p.LogLimit,
 		StartWithin: durationpb.New(a.Assigned.Add(p.StartWithin).Sub(now)), KillAfter: durationpb.New(p.KillAfter),
@@ -75,6 +75,35 @@ func info(h *agentv1.Hello) state.WorkerInfo {
 		Name: h.GetName(), Labels: h.GetLabels(), Slots: int(h.GetSlots()),
 		AdvertiseHostname: h.GetAdvertiseHostname(), AdvertiseIP: h.GetAdvertiseIp(),
 		Version: h.GetVersion(), OS: h.GetOs(), Arch: h.GetArch(),
+	}
+}
+
+// limits of a task; nil is none.
+func limits(l state.Limits) *agentv1.Limits {
+	if l == (state.Limits{}) {
+		return nil
+	}
+	return &agentv1.Limits{MemoryBytes: l.Memory, CpuMillis: l.CPUMillis, Pids: l.PIDs}
+}
+
+// enforcement is what a worker says that it can hold attempts to. Means of a newer
+// version are taken for none: nobody here knows what they are good for.
+func enforcement(m *agentv1.Enforcement) state.Enforcement {
+	means := func(m agentv1.Means) state.Means {
+		switch m {
+		case agentv1.Means_MEANS_UNSPECIFIED:
+			return state.MeansUnknown
+		case agentv1.Means_MEANS_PROC:
+			return state.MeansProc
+		case agentv1.Means_MEANS_CGROUP_V2:
+			return state.MeansCgroupV2
+		case agentv1.Means_MEANS_NONE:
+		}
+		return state.MeansNone
+	}
+	return state.Enforcement{
+		Memory: means(m.GetMemory()), CPU: means(m.GetCpu()), PIDs: means(m.GetPids()),
+		Usage: means(m.GetUsage()), Tree: means(m.GetTree()), Note: cut(m.GetNote(), maxReason),
 	}
 }
 

@@ -1,6 +1,7 @@
 package lead
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ type Inbox struct {
 type presence struct {
 	session peer.Session
 	seen    time.Time
+	trouble string // why the worker takes no attempts
 }
 
 // item is one thing that was told. One of its fields is set.
@@ -51,7 +53,7 @@ func (b *Inbox) Attach(s peer.Session) {
 	if old, ok := b.sessions[w]; ok && old.session.Epoch >= s.Epoch {
 		return
 	}
-	b.sessions[w] = presence{s, s.Connected}
+	b.sessions[w] = presence{session: s, seen: s.Connected}
 	b.put(item{attach: &s})
 }
 
@@ -72,10 +74,21 @@ func (b *Inbox) Report(worker string, epoch uint64, m *agentv1.AgentMessage) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := state.WorkerID(worker)
-	if b.sessions[w].session.Epoch == epoch {
-		b.put(item{report: m, worker: w, epoch: epoch})
+	p, ok := b.sessions[w]
+	if !ok || p.session.Epoch != epoch {
+		return
 	}
+	if i := m.GetInventory(); i != nil {
+		p.trouble = clipped(i.GetTrouble())
+		b.sessions[w] = p
+	}
+	b.put(item{report: m, worker: w, epoch: epoch})
 }
+
+// maxTrouble bounds what a worker says of its trouble, in bytes.
+const maxTrouble = 1000
+
+func clipped(s string) string { return strings.ToValidUTF8(s[:min(len(s), maxTrouble)], "") }
 
 // Seen implements [peer.Leader].
 func (b *Inbox) Seen(worker string, epoch uint64, at time.Time) {
@@ -94,6 +107,14 @@ func (b *Inbox) Session(worker string) (s peer.Session, seen time.Time, ok bool)
 	defer b.mu.Unlock()
 	p, ok := b.sessions[state.WorkerID(worker)]
 	return p.session, p.seen, ok
+}
+
+// Trouble returns why a worker that is connected takes no attempts at present, by its
+// own word, or "".
+func (b *Inbox) Trouble(worker string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions[state.WorkerID(worker)].trouble
 }
 
 // Len returns how many workers are connected.

@@ -64,6 +64,9 @@ type Config struct {
 	Observer Observer
 	Log      *slog.Logger
 
+	// Clock reads the wall clock, by which occurrences are due. It may be set at any
+	// time: it is read before each step, at least every second.
+	Clock func() time.Time
 	// History has the runs that the state no longer does.
 	History History
 	// Retention bounds what the state keeps of the past.
@@ -122,6 +125,7 @@ func lead(ctx context.Context, c Config) error {
 	t := newTerm(c)
 	defer t.feed.Close()
 	defer c.Inbox.end()
+	t.wall = c.wall()
 	t.begin(time.Now())
 
 	timer := time.NewTimer(0)
@@ -138,6 +142,7 @@ func lead(ctx context.Context, c Config) error {
 		// is given up some time after now has been silent for all of that.
 		said := c.Inbox.take()
 		began := time.Now()
+		t.wall = c.wall()
 		next, err := t.step(ctx, said, began)
 		if err != nil {
 			return err
@@ -162,10 +167,11 @@ type term struct {
 
 	sessions map[state.WorkerID]*session
 	silent   map[state.WorkerID]time.Time // since when a worker has no session
-	active   map[state.RunID]struct{}     // runs seen that had not ended
+	active   map[state.RunID]sighting     // runs seen that had not ended
 	leases
 
 	// Of the present step.
+	wall     time.Time // what the wall clock shows
 	commands []command
 	letters  []letter
 	old      []oldResult
@@ -182,7 +188,7 @@ func newTerm(c Config) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]struct{}{}, leases: newLeases(),
+		active: map[state.RunID]sighting{}, leases: newLeases(),
 	}
 }
 
@@ -209,14 +215,15 @@ func (t *term) begin(now time.Time) {
 		}
 		for r := range s.RunsByBirth() {
 			if !r.Phase.Final() {
-				t.look(r, now)
+				t.see(r.ID, t.mark(s, now))
+				t.look(s, r, now)
 			}
 		}
 	})
 	for some := range slices.Chunk(jobs, maxNote) {
 		t.Store.View(func(s *state.State) {
 			for _, k := range some {
-				t.note(s, k, now)
+				t.note(s, k)
 			}
 		})
 	}
@@ -257,12 +264,12 @@ var errRestored = errors.New("the state was restored from a snapshot")
 
 // due plans what the clock asks for.
 func (t *term) due(s *state.State, now time.Time) {
-	for _, c := range t.agenda.Due(s, now, maxDue) {
+	for _, c := range t.agenda.Due(s, t.wall, maxDue) {
 		t.propose(c, t.decided(c))
 	}
 	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
 		if r := s.Run(id); r != nil && !r.Phase.Final() {
-			t.look(r, now)
+			t.look(s, r, now)
 		}
 	}
 	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
@@ -274,13 +281,13 @@ func (t *term) due(s *state.State, now time.Time) {
 	}
 	if !now.Before(t.prune) {
 		t.prune = now.Add(pruneEvery)
-		for _, c := range plan.Prune(s, t.Retention, t.History.Held(), now) {
+		for _, c := range plan.Prune(s, t.Retention, t.History.Held(), t.wall) {
 			t.propose(c, nil)
 		}
 	}
 	if !now.Before(t.trim) {
 		t.trim = now.Add(trimEvery)
-		t.propose(plan.PruneLedger(t.Retention, now), nil)
+		t.propose(plan.PruneLedger(t.Retention, t.wall), nil)
 	}
 	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
@@ -301,7 +308,7 @@ func (t *term) decided(c state.Command) func(state.Result) {
 			return
 		}
 		for _, x := range d.Decisions {
-			t.Observer.Decided(x, time.Since(x.Last))
+			t.Observer.Decided(x, t.wall.Sub(x.Last))
 			t.Log.Debug("decided", "job", d.Key, "trigger", d.Trigger, "nominal", x.Last, "count", x.Count, "reason", x.Reason)
 		}
 	}
@@ -372,7 +379,10 @@ func (t *term) next(now time.Time) time.Time {
 		return now
 	}
 	next := now.Add(maxSleep)
-	for _, at := range [...]time.Time{t.agenda.Next(), t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.nextGrant()} {
+	if due := t.agenda.Next(); !due.IsZero() && due.Sub(t.wall) < maxSleep {
+		next = now.Add(due.Sub(t.wall))
+	}
+	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.nextGrant()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

@@ -23,15 +23,16 @@ var jobKey = state.JobKey{Namespace: "default", Name: "j"}
 // hand is a worker, at the gateway's side: it does what it is told, as long as
 // the test says.
 type hand struct {
-	t      *testing.T
-	inbox  *Inbox
-	id     string
-	epoch  uint64
-	takes  time.Duration // how long an attempt runs
-	deaf   bool          // what is sent does not arrive
-	leaves bool          // it is about to stop, and takes no attempts
-	old    bool          // it keeps no leases
-	ignore map[string]bool
+	t       *testing.T
+	inbox   *Inbox
+	id      string
+	epoch   uint64
+	takes   time.Duration // how long an attempt runs
+	deaf    bool          // what is sent does not arrive
+	leaves  bool          // it is about to stop, and takes no attempts
+	trouble string        // why it takes none, as it says
+	old     bool          // it keeps no leases
+	ignore  map[string]bool
 
 	mu      sync.Mutex
 	wg      sync.WaitGroup
@@ -78,7 +79,7 @@ func (h *hand) disconnect() {
 func (h *hand) tell() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	inv := &agentv1.Inventory{}
+	inv := &agentv1.Inventory{Trouble: h.trouble}
 	for _, a := range h.known {
 		inv.Attempts = append(inv.Attempts, a)
 	}
@@ -229,7 +230,7 @@ func (p *primary) start() {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	p.stop = cancel
-	c := Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, History: &p.past, OfflineAfter: 30 * time.Second}
+	c := Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
 	p.wg.Go(func() {
 		_ = p.store.Lead(ctx, func(ctx context.Context) error {
 			Run(ctx, c)
@@ -544,6 +545,42 @@ func TestRefusedRunWaitsForAnotherTime(t *testing.T) {
 			t.Errorf("run is %v with %d attempts because %q, want succeeded with 2", r.Phase, len(r.Attempts), r.Reason)
 		}
 		p.close()
+	})
+}
+
+// A worker that says that it takes no attempts is given none, by the next leader neither,
+// until it says that it does.
+func TestWorkerInTroubleIsGivenNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, 10*time.Second)
+		defer p.close()
+		p.hand.set(func() { p.hand.trouble = "the disk is full" })
+		p.hand.connect()
+		p.define(nil)
+		time.Sleep(5*time.Minute + 30*time.Second)
+		if starts, _, _, _ := p.hand.counts(); starts != 0 {
+			t.Errorf("%d attempts were given to a worker that takes none", starts)
+		}
+		if got := p.inbox.Trouble("w-1"); got != "the disk is full" {
+			t.Errorf("people are told %q", got)
+		}
+		p.kill() // the next leader has to be told as well
+		p.start()
+		p.hand.connect()
+		time.Sleep(2 * time.Minute)
+		if starts, _, _, _ := p.hand.counts(); starts != 0 {
+			t.Errorf("%d attempts were given to it by the next leader", starts)
+		}
+		p.hand.set(func() { p.hand.trouble = "" })
+		p.hand.tell()
+		time.Sleep(time.Minute)
+		if starts, _, _, _ := p.hand.counts(); starts == 0 {
+			t.Error("it takes attempts again, and is given none")
+		}
+		if got := p.inbox.Trouble("w-1"); got != "" {
+			t.Errorf("people are told %q", got)
+		}
+		p.hand.startedOnce()
 	})
 }
 

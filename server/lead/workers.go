@@ -13,9 +13,10 @@ import (
 // session is a worker's live session, as the leader sees it.
 type session struct {
 	peer.Session
-	synced bool                               // its inventory is known
-	pages  uint32                             // of the inventory that have come
-	has    map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
+	synced  bool                               // its inventory is known
+	pages   uint32                             // of the inventory that have come
+	has     map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
+	trouble string                             // why it takes no attempts, as the inventory said
 }
 
 // attempt names an attempt. A state that was restored may come to the same number
@@ -55,7 +56,7 @@ func (t *term) deliver() {
 func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 	switch {
 	case c.Job != (state.JobKey{}):
-		t.note(s, c.Job, now)
+		t.note(s, c.Job)
 	case c.Worker != "":
 		t.queue.NoteWorker()
 		if s.Worker(c.Worker) == nil {
@@ -71,8 +72,8 @@ func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 }
 
 // note puts a job as it is now on the agenda.
-func (t *term) note(s *state.State, k state.JobKey, now time.Time) {
-	for _, q := range t.agenda.Note(s, k, now) {
+func (t *term) note(s *state.State, k state.JobKey) {
+	for _, q := range t.agenda.Note(s, k, t.wall) {
 		if reason := q.(state.Quarantine).Reason; reason != "" {
 			t.Log.Warn("job can't be scheduled: quarantined", "job", k, "reason", reason)
 		} else {
@@ -92,7 +93,8 @@ func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 		if r.Phase == state.Pending && len(r.Attempts) > 0 {
 			t.makeRoom(s, r) // it has left its worker
 		}
-		t.look(r, now)
+		t.see(id, t.mark(s, now))
+		t.look(s, r, now)
 		return
 	}
 	t.runs.Remove(id)
@@ -124,17 +126,21 @@ func (t *term) makeRoom(s *state.State, r *state.Run) {
 }
 
 // look asks what to do about a run that has not ended, and does it.
-func (t *term) look(r *state.Run, now time.Time) {
-	t.active[r.ID] = struct{}{}
+func (t *term) look(s *state.State, r *state.Run, now time.Time) {
+	m := t.mark(s, now)
+	if _, known := t.active[r.ID]; !known {
+		t.see(r.ID, m)
+	}
+	r = t.moved(r, m)
 	var silent, absent time.Time
 	live := r.Live()
 	if live != nil {
 		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced {
 			return // reconcile looks, when it is known what runs there
 		}
-		silent, absent = t.silent[live.Worker], t.absent(live)
+		silent, absent = m.asShown(t.silent[live.Worker]), m.asShown(t.absent(live))
 	}
-	l := plan.Check(r, silent, absent, now)
+	l := plan.Check(r, silent, absent, m.shown)
 	if l.Command != nil {
 		t.propose(l.Command, nil)
 	}
@@ -142,12 +148,16 @@ func (t *term) look(r *state.Run, now time.Time) {
 		t.queue.Add(r)
 	}
 	if l.Launch && t.canStart(live.Worker, r) {
-		t.send(live.Worker, launch(r, now))
+		t.send(live.Worker, launch(r, m.shown))
 	}
 	if l.Kill {
 		t.send(live.Worker, kill(r))
 	}
-	t.runs.Set(r.ID, l.Next)
+	if l.Next.IsZero() {
+		t.runs.Remove(r.ID)
+		return
+	}
+	t.runs.Set(r.ID, now.Add(l.Next.Sub(m.shown)))
 }
 
 // hear does what follows from what a gateway told.
@@ -177,6 +187,15 @@ func (t *term) attach(s *state.State, p peer.Session) {
 	t.workers.Remove(w)
 	delete(t.silent, w)
 	t.propose(state.PutWorker{ID: w, PublicKey: p.Hello.GetPublicKey(), Says: info(p.Hello)}, nil)
+	// It is a command of its own: while a primary is too old for it, workers have to
+	// come and go all the same.
+	was := state.Enforcement{}
+	if x := s.Worker(w); x != nil {
+		was = x.Enforcement
+	}
+	if is := enforcement(p.Hello.GetEnforcement()); is != was {
+		t.propose(state.SetEnforcement{ID: w, Enforcement: is}, nil)
+	}
 }
 
 // fallSilent begins to wait for a worker that has no session.
@@ -187,7 +206,7 @@ func (t *term) fallSilent(s *state.State, w state.WorkerID, now time.Time) {
 		t.workers.Set(w, now.Add(t.OfflineAfter))
 	}
 	for _, r := range s.RunsOn(w) {
-		t.look(r, now)
+		t.look(s, r, now)
 	}
 }
 
@@ -223,12 +242,24 @@ func (t *term) takePage(sess *session, i *agentv1.Inventory) (whole bool) {
 		return false
 	}
 	sess.pages++
+	t.noteTrouble(sess, clipped(i.GetTrouble()))
 	for _, a := range i.GetAttempts() {
 		if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
 			sess.has[attempt{id, int(a.GetKey().GetAttempt()), a.GetFence()}] = a
 		}
 	}
 	return !i.GetMore()
+}
+
+// noteTrouble takes note of why a worker takes no attempts.
+func (t *term) noteTrouble(sess *session, trouble string) {
+	switch {
+	case trouble != "" && sess.trouble == "":
+		t.Log.Warn("a worker takes no attempts, and is given none until it does", "worker", sess.Worker, "name", sess.Hello.GetName(), "reason", trouble)
+	case trouble == "" && sess.trouble != "":
+		t.Log.Info("a worker takes attempts again", "worker", sess.Worker, "name", sess.Hello.GetName())
+	}
+	sess.trouble = trouble
 }
 
 // owns tells whether the attempt with that fence is a worker's own: nobody has a
@@ -259,7 +290,8 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 		t.rest(w, now)
 	}
 	unwanted := r.Fenced(m.GetFence()) == nil // of a state that was replaced by an older one
-	t.propose(plan.Ended(r, m.GetFence(), attemptOf(m), now), func(state.Result) {
+	here := t.mark(s, now)
+	t.propose(plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown), func(state.Result) {
 		t.send(w, resultAck(m, unwanted))
 	})
 }
@@ -302,7 +334,7 @@ func (t *term) rest(w state.WorkerID, now time.Time) {
 func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 	w := state.WorkerID(sess.Worker)
 	sess.synced = true
-	t.queue.SetLive(w, true)
+	t.queue.SetLive(w, sess.trouble == "")
 	for _, r := range s.RunsOn(w) {
 		key := attempt{r.ID, r.Live().Number, r.Live().Fence}
 		has := sess.has[key]
@@ -320,7 +352,7 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 			t.propose(state.Start{Run: r.ID, Fence: r.Live().Fence, Time: instant(has.GetStartedTime())}, nil)
 			continue
 		}
-		t.look(r, now)
+		t.look(s, r, now)
 	}
 	for key, has := range sess.has {
 		if has.GetPhase() != agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED && unwanted(s, key) {

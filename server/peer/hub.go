@@ -42,6 +42,9 @@ type HubConfig struct {
 	Admit func(ctx context.Context, primaryID string) error
 	// Term and Applied are those of this primary.
 	Term, Applied func() uint64
+	// Clock reads the wall clock, with which those of the others are compared; nil:
+	// time.Now.
+	Clock func() time.Time
 	// Log is told of links.
 	Log *slog.Logger
 }
@@ -75,6 +78,9 @@ var _ Gateway = (*Hub)(nil)
 
 // NewHub returns a hub that takes no links yet.
 func NewHub(c HubConfig) *Hub {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	return &Hub{HubConfig: c, all: map[*link]struct{}{}, links: map[string]*link{}, routes: map[string]route{}, levels: map[string]uint32{}}
 }
 

@@ -136,7 +136,7 @@ func (l *link) beat() *peerv1.LinkResponse {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seq++
-	l.sent = time.Now()
+	l.sent = l.hub.Clock()
 	return &peerv1.LinkResponse{Body: &peerv1.LinkResponse_Beat{Beat: &peerv1.Beat{
 		Seq: l.seq, Time: timestamppb.New(l.sent), AppliedIndex: l.hub.Applied(), OthersKeep: others,
 	}}}
@@ -227,7 +227,7 @@ func (l *link) handle(m *peerv1.LinkRequest) {
 			h.Leader.Seen(w.GetWorkerId(), w.GetEpoch(), w.GetTime().AsTime())
 		}
 	case *peerv1.LinkRequest_Beat:
-		if l.answered(b.Beat, time.Now()) {
+		if l.answered(b.Beat, h.Clock()) {
 			h.reshare()
 		}
 	}

@@ -45,6 +45,8 @@ type UplinkConfig struct {
 	Applied func() uint64
 	// Condition returns how this primary is. It must not block.
 	Condition func() Condition
+	// Clock reads the wall clock, which the leader is told; nil: time.Now.
+	Clock func() time.Time
 	// Log is told of the link.
 	Log *slog.Logger
 }
@@ -74,6 +76,9 @@ var _ Leader = (*Uplink)(nil)
 
 // NewUplink returns an uplink without a link.
 func NewUplink(c UplinkConfig) *Uplink {
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
 	return &Uplink{
 		UplinkConfig: c, caughtUp: make(chan struct{}),
 		sessions: map[string]Session{}, seen: map[string]sighting{}, since: time.Now(),
@@ -345,7 +350,7 @@ func (u *Uplink) handle(m *peerv1.LinkResponse, out *queue[*peerv1.LinkRequest])
 		u.others.Store(b.Beat.GetOthersKeep())
 		is := u.Condition()
 		out.put(&peerv1.LinkRequest{Body: &peerv1.LinkRequest_Beat{Beat: &peerv1.Beat{
-			Seq: b.Beat.GetSeq(), Time: timestamppb.Now(), AppliedIndex: u.Applied(), Sessions: uint32(u.Len()),
+			Seq: b.Beat.GetSeq(), Time: timestamppb.New(u.Clock()), AppliedIndex: u.Applied(), Sessions: uint32(u.Len()),
 			LogsMissing: uint32(is.LogsMissing), LogsAmong: is.LogsAmong, Failing: is.Failing,
 		}}})
 	}

@@ -17,8 +17,8 @@ import (
 // way of choosing a worker. All of it is derived from the state and from who is
 // connected; it belongs to one leader for one term.
 type Queue struct {
-	lines   map[choice]*line
-	choices map[state.RunID]choice                   // of each run in a line, or held
+	lines   map[wish]*line
+	wishes  map[state.RunID]wish                     // of each run in a line, or held
 	held    map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
 	live    map[state.WorkerID]bool                  // connected, inventory known
 	leases  map[state.WorkerID]bool                  // can keep leases, by its latest session
@@ -26,17 +26,36 @@ type Queue struct {
 	turn    int                                      // for RoundRobin
 }
 
-// choice is a way of choosing a worker.
-type choice struct {
+// wish is what a run asks of its worker.
+type wish struct {
 	state.Target
-	leases bool // only one that can keep leases
+	limits state.Limits // which of them there are: their sizes are no matter
+	leases bool         // only one that can keep leases
 }
 
-func choiceOf(d *state.Definition) choice { return choice{d.Target, d.Policy.KillAfter > 0} }
+// limitNames names the limits as a job's definition does.
+func (w wish) limitNames() string {
+	var names []string
+	for _, x := range []struct {
+		asked int64
+		name  string
+	}{{w.limits.Memory, "memory_bytes"}, {w.limits.CPUMillis, "cpus"}, {w.limits.PIDs, "pids"}} {
+		if x.asked > 0 {
+			names = append(names, x.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+func wishOf(d *state.Definition) wish {
+	some := func(n int64) int64 { return min(n, 1) }
+	l := d.Task.Limits
+	return wish{d.Target, state.Limits{Memory: some(l.Memory), CPUMillis: some(l.CPUMillis), PIDs: some(l.PIDs)}, d.Policy.KillAfter > 0}
+}
 
 // line is the runs that choose alike.
 type line struct {
-	choice
+	wish     wish
 	selector labels.Selector // nil: it can't be parsed
 	waiting  *ranking[state.RunID, uint64]
 	matches  []state.WorkerID // workers that match, by name and id
@@ -46,45 +65,45 @@ type line struct {
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
 	return &Queue{
-		lines:   map[choice]*line{},
-		choices: map[state.RunID]choice{},
-		held:    map[uint64]*ranking[state.RunID, uint64]{},
-		live:    map[state.WorkerID]bool{},
-		leases:  map[state.WorkerID]bool{},
+		lines:  map[wish]*line{},
+		wishes: map[state.RunID]wish{},
+		held:   map[uint64]*ranking[state.RunID, uint64]{},
+		live:   map[state.WorkerID]bool{},
+		leases: map[state.WorkerID]bool{},
 	}
 }
 
 // Add puts a pending run in its line. Adding it again changes nothing.
 func (q *Queue) Add(r *state.Run) {
-	if _, there := q.choices[r.ID]; !there {
-		q.choices[r.ID] = choiceOf(r.Definition)
+	if _, there := q.wishes[r.ID]; !there {
+		q.wishes[r.ID] = wishOf(r.Definition)
 		q.wait(r.ID, r.Serial)
 	}
 }
 
 // wait puts a run in its line.
 func (q *Queue) wait(id state.RunID, serial uint64) {
-	how := q.choices[id]
-	l := q.lines[how]
+	w := q.wishes[id]
+	l := q.lines[w]
 	if l == nil {
-		l = &line{choice: how, waiting: newSerials[state.RunID](), asOf: -1}
-		l.selector, _ = labels.Parse(how.Selector)
-		q.lines[how] = l
+		l = &line{wish: w, waiting: newSerials[state.RunID](), asOf: -1}
+		l.selector, _ = labels.Parse(w.Selector)
+		q.lines[w] = l
 	}
 	l.waiting.set(id, serial)
 }
 
 // Forget takes out a run that waits no longer. It need not be there.
 func (q *Queue) Forget(id state.RunID, uid uint64) {
-	how, there := q.choices[id]
+	w, there := q.wishes[id]
 	if !there {
 		return
 	}
-	delete(q.choices, id)
-	if l := q.lines[how]; l != nil {
+	delete(q.wishes, id)
+	if l := q.lines[w]; l != nil {
 		l.waiting.remove(id)
 		if len(l.waiting.items) == 0 {
-			delete(q.lines, how)
+			delete(q.lines, w)
 		}
 	}
 	if h := q.held[uid]; h != nil {
@@ -154,7 +173,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 	for _, l := range lines {
 		p.line(l, limit)
 		if len(l.waiting.items) == 0 {
-			delete(q.lines, l.choice)
+			delete(q.lines, l.wish)
 		}
 	}
 	return p.cmds
@@ -191,14 +210,14 @@ func (p *placing) line(l *line, limit int) {
 		l.waiting.remove(first.key)
 		r := p.s.Run(first.key)
 		if r == nil || r.Phase != state.Pending {
-			delete(p.q.choices, first.key)
+			delete(p.q.wishes, first.key)
 			continue
 		}
 		if p.mustWait(r) {
 			p.hold(r)
 			continue
 		}
-		i := p.choose(r, l.Strategy, free)
+		i := p.choose(r, l.wish.Strategy, free)
 		w := free[i]
 		p.give(r, w)
 		if p.room(w) <= 0 {
@@ -210,7 +229,7 @@ func (p *placing) line(l *line, limit int) {
 // give assigns a run to a worker.
 func (p *placing) give(r *state.Run, w *state.Worker) {
 	p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
-	delete(p.q.choices, r.ID)
+	delete(p.q.wishes, r.ID)
 	p.load[w.ID]++
 	p.begun[r.UID]++
 	if on := p.spread[r.UID]; on != nil {
@@ -222,12 +241,12 @@ func (p *placing) give(r *state.Run, w *state.Worker) {
 func (p *placing) free(l *line) []*state.Worker {
 	q := p.q
 	if l.asOf != q.workers {
-		l.matches, l.asOf = matching(p.s, l.selector), q.workers
+		l.matches, l.asOf = matching(p.s, l.selector, l.wish.limits), q.workers
 	}
 	var free []*state.Worker
 	for _, id := range l.matches {
 		w := p.s.Worker(id)
-		if w != nil && q.live[id] && (!l.leases || q.leases[id]) && p.takes(w) {
+		if w != nil && q.live[id] && (!l.wish.leases || q.leases[id]) && p.takes(w) {
 			free = append(free, w)
 		}
 	}
@@ -239,14 +258,15 @@ func (p *placing) takes(w *state.Worker) bool {
 	return w.Drain == nil && w.Offline.IsZero() && p.room(w) > 0
 }
 
-// matching returns the workers that a selector matches, by name and id.
-func matching(s *state.State, sel labels.Selector) []state.WorkerID {
+// matching returns the workers that a selector matches, and that can keep limits, by
+// name and id.
+func matching(s *state.State, sel labels.Selector, limits state.Limits) []state.WorkerID {
 	if sel == nil {
 		return nil
 	}
 	var ws []*state.Worker
 	for _, w := range s.Workers() {
-		if sel.Matches(labels.Set(w.Labels())) {
+		if sel.Matches(labels.Set(w.Labels())) && w.Enforcement.Keeps(limits) {
 			ws = append(ws, w)
 		}
 	}
@@ -351,22 +371,32 @@ func waitsFor(s *state.State, r *state.Run, now time.Time) string {
 	if n := s.NumLive(r.UID); policy.Overlap != state.OverlapAllow && n >= policy.MaxConcurrent {
 		return "waits for " + count(n, "active run", "active runs") + " of the job to end"
 	}
-	why := whyNoWorker(s, r.Definition.Target.Selector)
+	why := whyNoWorker(s, wishOf(r.Definition))
 	if why == aboutToBe && policy.KillAfter > 0 {
 		why += ", to one of a version that knows kill_after; if that takes long, upgrade schedagent there"
 	}
 	return "waits for a worker: " + why
 }
 
-func whyNoWorker(s *state.State, selector string) string {
+func whyNoWorker(s *state.State, w wish) string {
+	selector := w.Selector
 	sel, err := labels.Parse(selector)
 	if err != nil {
 		return fmt.Sprintf("the selector %q can't be read: %v", selector, err)
 	}
-	ids := matching(s, sel)
+	ids := matching(s, sel, w.limits)
 	of := "the workers"
 	if selector != "" {
 		of = fmt.Sprintf("the workers that match %q", selector)
+	}
+	if any := matching(s, sel, state.Limits{}); len(any) > 0 && len(ids) == 0 {
+		return fmt.Sprintf("none of %s can keep the job's limits (%s); what each can, its enforcement tells", of, w.limitNames())
+	}
+	if w.limits != (state.Limits{}) {
+		of += " and can keep the job's limits"
+		if selector == "" {
+			of = "the workers that can keep the job's limits"
+		}
 	}
 	var there, full, draining int
 	for _, id := range ids {

@@ -238,3 +238,52 @@ func TestTimersPopInOrder(t *testing.T) {
 		t.Errorf("%d popped, in order %v", len(popped), slices.IsSortedFunc(popped, time.Time.Compare))
 	}
 }
+
+// A run with limits goes only where they are kept. Which they are counts, and not how
+// large; one that is asked for nowhere says so.
+func TestLimits(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	a, b := w.worker(q, "a", 9), w.worker(q, "b", 9)
+	w.define(func(d *state.Definition) {
+		d.Policy.Overlap, d.Target.Strategy = state.OverlapAllow, state.PreferFirst
+		d.Task.Limits = state.Limits{Memory: 1 << 30, PIDs: 64}
+	})
+	r := w.request(q, jobKey, "1")
+	why := func() string { return WhyPending(w.State, w.Run(r.ID), noon) }
+	for _, s := range []struct {
+		by   state.WorkerID
+		e    state.Enforcement
+		want string
+	}{
+		{a, state.Enforcement{}, "waits for a worker: none of the workers can keep the job's limits (memory_bytes, pids); what each can, its enforcement tells"},
+		{a, state.Enforcement{Memory: state.MeansCgroupV2, PIDs: state.MeansProc, CPU: state.MeansCgroupV2}, "waits for a worker: none of the workers can keep"},
+	} {
+		w.do(noon, state.SetEnforcement{ID: s.by, Enforcement: s.e})
+		q.NoteWorker()
+		if got := w.place(q); got != "" {
+			t.Errorf("placed on %q with %+v", got, s.e)
+		}
+		if got := why(); !strings.HasPrefix(got, s.want) {
+			t.Errorf("reason %q, want %q", got, s.want)
+		}
+	}
+	w.do(noon, state.SetEnforcement{ID: b, Enforcement: state.Enforcement{Memory: state.MeansCgroupV2, PIDs: state.MeansCgroupV2}})
+	q.NoteWorker()
+	w.do(noon, state.DrainWorker{ID: b})
+	if got, want := why(), "waits for a worker: of the workers that can keep the job's limits, 1 are draining and the others are offline"; got != want {
+		t.Errorf("reason %q, want %q", got, want)
+	}
+	w.do(noon, state.DrainWorker{ID: b, Undo: true})
+	if got := w.place(q); got != "b" {
+		t.Errorf("placed on %q, want b", got)
+	}
+
+	// One without limits goes to the first.
+	w.define(func(d *state.Definition) {
+		d.Policy.Overlap, d.Target.Strategy = state.OverlapAllow, state.PreferFirst
+	})
+	w.request(q, jobKey, "2")
+	if got := w.place(q); got != "a" {
+		t.Errorf("without limits placed on %q, want a", got)
+	}
+}

@@ -194,7 +194,7 @@ func (s *Store) reckonLocked(e *entry, g *group) {
 		}
 	}
 	if e.length >= 0 && e.safe >= e.length {
-		s.whole.Add(e.key)
+		s.whole.Put(e.key, struct{}{})
 	}
 }
 

@@ -95,7 +95,7 @@ func (s *Store) note(w want, t todo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t.safe {
-		s.whole.Add(w.key)
+		s.whole.Put(w.key, struct{}{})
 	}
 	if t.lacks {
 		s.lacking[w.key] = w.length

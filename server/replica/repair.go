@@ -51,7 +51,7 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 	if e := s.entries[k]; e != nil {
 		e.length = length
 		if e.safe >= length {
-			s.whole.Add(k)
+			s.whole.Put(k, struct{}{})
 		}
 		if e.asked > 0 && e.known >= length && s.pushedLocked(e, g) {
 			if e.users == 0 {
@@ -73,7 +73,7 @@ func (s *Store) compareSoon(k runlog.Key, length int64) {
 func (s *Store) heardOf(k runlog.Key, info runlog.Info, safe int64) {
 	if info.Complete && safe >= info.Length {
 		s.mu.Lock()
-		s.whole.Add(k)
+		s.whole.Put(k, struct{}{})
 		s.mu.Unlock()
 		return
 	}

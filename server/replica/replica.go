@@ -85,8 +85,8 @@ type Store struct {
 	mu      sync.Mutex // guards all below, and all of entry and link as said there
 	links   map[string]*link
 	entries map[runlog.Key]*entry
-	whole   runlog.Recent          // logs that are complete here and known to be durable, the latest that were found to be so
-	sealed  map[runlog.Key]sealing // to be compared soon
+	whole   runlog.Recent[struct{}] // logs that are complete here and known to be durable, the latest that were found to be so
+	sealed  map[runlog.Key]sealing  // to be compared soon
 
 	round    uint64               // grows when all logs are to be compared anew
 	urgent   bool                 // they are, without a rest
@@ -113,7 +113,7 @@ func New(c Config) *Store {
 		repairs: make(chan struct{}, repairs),
 		links:   map[string]*link{},
 		entries: map[runlog.Key]*entry{},
-		whole:   runlog.NewRecent(maxWhole),
+		whole:   runlog.NewRecent[struct{}](maxWhole),
 		sealed:  map[runlog.Key]sealing{},
 		lacking: map[runlog.Key]int64{},
 	}

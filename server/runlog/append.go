@@ -157,7 +157,7 @@ func (s *Store) Seal(k Key, length int64) error {
 			a.tellLocked()
 		}
 		if length == 0 {
-			s.empty.Add(k)
+			s.empty.Put(k, struct{}{})
 		}
 	})
 	s.finish(a)
@@ -173,7 +173,7 @@ func (s *Store) sealUnread(k Key) bool {
 	if a := s.logs[k]; s.closed || a != nil && a.done {
 		return false
 	}
-	s.empty.Add(k)
+	s.empty.Put(k, struct{}{})
 	return true
 }
 

@@ -143,7 +143,7 @@ func TestSeal(t *testing.T) {
 // Most jobs print nothing. That must leave no trace on disk, nor grow for ever in memory.
 func TestSealEmptyCostsNoFile(t *testing.T) {
 	s := fresh(t)
-	s.empty = NewRecent(100)
+	s.empty = NewRecent[struct{}](100)
 	for i := range uint32(10_000) {
 		mustSeal(t, s, Key{Run: "quiet", Attempt: i}, 0)
 	}

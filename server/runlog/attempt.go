@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 )
 
@@ -91,8 +90,7 @@ func (s *Store) hold(k Key) (*attempt, error) {
 	defer s.mu.Unlock()
 	a := s.logs[k]
 	if a == nil {
-		sh := s.shardOf(k)
-		a = &attempt{key: k, shard: sh, turn: make(chan struct{}, 1), path: filepath.Join(sh.path, k.String()+suffix)}
+		a = &attempt{key: k, shard: s.shardOf(k), turn: make(chan struct{}, 1), path: s.pathOf(k)}
 		s.logs[k] = a
 	}
 	a.refs++

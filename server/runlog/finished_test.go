@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // A log is finished when it is complete and durable, and a later process knows
@@ -49,6 +50,48 @@ func TestFinished(t *testing.T) {
 	finished(0, false)
 	if _, ok := s.Finished(Key{Run: "../" + filepath.Base(pathOf(s, key))}); ok {
 		t.Error("what is no key is finished")
+	}
+}
+
+// What was finished when it was last looked at is so as long as nobody touches its
+// file: one that was taken away, cut or written over meanwhile is looked at anew.
+func TestFinishedIsNotTakenForGranted(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"taken away": os.Remove,
+		"cut":        func(path string) error { return os.Truncate(path, 100) },
+		"written over": func(path string) error {
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			raw[len(raw)-1] ^= 1 // of the end frame
+			if err := os.WriteFile(path, raw, 0o600); err != nil {
+				return err
+			}
+			return os.Chtimes(path, time.Time{}, time.Now().Add(time.Second)) // the disk's clock may be coarse
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := fresh(t)
+			put(t, s, key, 0, printed(key, 0, 5000))
+			mustSeal(t, s, key, 5000)
+			mustSync(t, s, key, 5000)
+			s = again(t, s, nil)
+			for range 2 {
+				if n, ok := s.Finished(key); !ok || n != 5000 {
+					t.Fatalf("finished at %d, %v", n, ok)
+				}
+			}
+			if len(s.logs) != 0 || s.open != 0 || !s.whole.Has(key) {
+				t.Errorf("%d logs are in memory, %d files open; it is remembered: %v", len(s.logs), s.open, s.whole.Has(key))
+			}
+			if err := harm(pathOf(s, key)); err != nil {
+				t.Fatal(err)
+			}
+			if n, ok := s.Finished(key); ok {
+				t.Errorf("finished at %d", n)
+			}
+		})
 	}
 }
 

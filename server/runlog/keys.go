@@ -47,6 +47,7 @@ func (s *Store) remove(k Key) error {
 	a.gone = true
 	delete(s.logs, k)
 	s.empty.Remove(k)
+	s.whole.Remove(k)
 	victims := s.retireLocked(a)
 	a.tellLocked()
 	s.mu.Unlock()

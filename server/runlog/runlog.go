@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 )
 
@@ -19,6 +20,11 @@ const (
 	maxOpen   = 256 // files kept open between calls
 	maxFsyncs = 8   // fsyncs in flight
 	shards    = 256
+
+	// maxFinished is how many finished logs, at least, are remembered to be so, at about
+	// 100 bytes each; there may be twice as many. More than primaries keep in memory of
+	// runs, which they compare every few minutes.
+	maxFinished = 1 << 15
 )
 
 // What a caller may want to tell apart. Anything else is an error of the file
@@ -57,7 +63,9 @@ type Key struct {
 }
 
 // String returns the key as it is shown to people.
-func (k Key) String() string { return fmt.Sprintf("%s.%d.%d", k.Run, k.Attempt, k.Fence) }
+func (k Key) String() string {
+	return k.Run + "." + strconv.FormatUint(uint64(k.Attempt), 10) + "." + strconv.FormatUint(k.Fence, 10)
+}
 
 // Check returns [ErrInvalid] unless the key can be the name of a file.
 func (k Key) Check() error {
@@ -84,9 +92,10 @@ type Store struct {
 	closed bool
 	calls  sync.WaitGroup // calls that may touch a file; Add only with mu held and closed false
 	logs   map[Key]*attempt
-	empty  Recent
-	idle   *list.List // of *attempt with an open file that nobody uses, latest first
-	open   int        // files open, used or idle
+	empty  Recent[struct{}]
+	whole  Recent[finished] // files of finished logs that are not in memory
+	idle   *list.List       // of *attempt with an open file that nobody uses, latest first
+	open   int              // files open, used or idle
 	shards [shards]shard
 
 	failures uint64 // writes that the disk did not take, and logs that it did not open
@@ -135,7 +144,8 @@ func openOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Store, e
 		slots:   make(chan struct{}, maxFsyncs),
 		closing: make(chan struct{}),
 		logs:    make(map[Key]*attempt),
-		empty:   NewRecent(1 << 16),
+		empty:   NewRecent[struct{}](1 << 16),
+		whole:   NewRecent[finished](maxFinished),
 		idle:    list.New(),
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -156,6 +166,9 @@ func openOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Store, e
 func (s *Store) shardOf(k Key) *shard {
 	return &s.shards[crc32.ChecksumIEEE([]byte(k.Run))%shards]
 }
+
+// pathOf returns where the log of k is.
+func (s *Store) pathOf(k Key) string { return filepath.Join(s.shardOf(k).path, k.String()+suffix) }
 
 // Close ends the store: followers return [ErrClosed], other calls are waited for,
 // files are closed. It syncs nothing; what was not acknowledged is sent again.

@@ -242,7 +242,7 @@ func (w *world) checkConcurrency(j *schedv1.Job, runs []*schedv1.Run) {
 	var edges []edge
 	for _, r := range runs {
 		for _, a := range r.GetAttempts() {
-			if a.GetStartedTime() != nil && a.GetOutcome() != schedv1.Outcome_OUTCOME_LOST {
+			if a.GetStartedTime() != nil && a.GetOutcome() != schedv1.Outcome_OUTCOME_LOST && !w.offClock[a.GetWorkerName()] {
 				edges = append(edges, edge{a.GetStartedTime().AsTime(), 1}, edge{a.GetFinishedTime().AsTime(), -1})
 			}
 		}

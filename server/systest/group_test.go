@@ -27,6 +27,7 @@ type member struct {
 	id    string
 	host  string // where it is; its id, at first
 	disk  *raftstore.Memory
+	clock wallClock
 	dir   string // of its run logs
 	link  *link  // to the others
 	lives int
@@ -112,9 +113,10 @@ func (m *member) start() {
 	c.Cluster.Addr, c.Cluster.Advertise = m.address(), m.address()
 	c.Cluster.BootstrapExpect, c.Cluster.Join = len(m.w.group), m.w.peers()
 	m.w.configure(&c)
+	m.disk.Fail(nil) // without room it would not start
 	m.lives++
 	s, err := server.Open(c, server.Seams{
-		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk,
+		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now, Heartbeat: m.w.heartbeat,
 		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, apiPort}), nil },
 		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, clusterPort}), nil },
 		DialCluster:   m.link.dial,
@@ -138,7 +140,21 @@ func (m *member) kill() {
 	m.w.Helper()
 	m.w.net.vanish(m.host)
 	m.disk.Pull()
+	m.resume()
 	m.end()
+}
+
+// suspend has the host of the primary stand still, or almost: timers go on in it, but
+// nothing comes in or goes out, and its disk takes nothing.
+func (m *member) suspend() {
+	gone := m.w.net.halt(m.host)
+	m.disk.BeforeWrite(func() { <-gone })
+}
+
+// resume has the host of the primary go on.
+func (m *member) resume() {
+	m.disk.BeforeWrite(nil)
+	m.w.net.resume(m.host)
 }
 
 // wipe takes all that a primary that is down had on its disk.
@@ -229,22 +245,33 @@ func (w *world) checkEverywhere() {
 	}
 }
 
-// calm has all members and workers up and joined.
-func (w *world) calm() {
+// mend has all that there is be up and joined, and all clocks right.
+func (w *world) mend() {
 	w.Helper()
+	w.net.unmute()
 	for _, m := range w.group {
 		m.isolate(false)
 		m.link.mend()
+		m.resume()
+		m.clock.right()
 		if m.server == nil {
 			m.start()
 		}
 	}
 	for _, k := range w.workers {
 		k.link.mend()
+		w.net.resume(k.name)
+		k.clock.right()
 		if k.life == nil {
 			k.start()
 		}
 	}
+}
+
+// calm mends all, and waits until there is a leader and all workers are online.
+func (w *world) calm() {
+	w.Helper()
+	w.mend()
 	w.awaitLeader()
 	w.awaitOnline()
 	synctest.Wait()

@@ -7,8 +7,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
@@ -23,11 +27,17 @@ func TestGroupChaos(t *testing.T) {
 	}
 	life = cmp.Or(*long, life)
 	seeds(t, 1, func(w *world, dice *rand.Rand) {
-		c := newGroupChaos(w, dice, 3, 45, 5)
-		c.live(life)
+		c := newGroupChaos(w, dice, 3, 45, 5, 12)
+		c.live(life, 0)
 		c.judge()
 	})
 }
+
+// A burst of faults in a long life lasts that long.
+const (
+	burstLeast = 3 * time.Minute
+	burstMost  = 12 * time.Minute
+)
 
 // groupChaos is a group in which anything may happen next.
 type groupChaos struct {
@@ -35,10 +45,12 @@ type groupChaos struct {
 	did    map[string]int     // how often each thing happened
 	cloned map[string]*worker // copies that run, by the worker
 	final  map[string]string  // how runs ended
+	people *witnesses
+	young  map[string]int // goroutines, when nothing had happened yet
 }
 
 // newGroupChaos starts a group, and workers of both kinds, with jobs for them.
-func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct int) *groupChaos {
+func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct, jobs int) *groupChaos {
 	w.startGroup(primaries)
 	for i := range workers {
 		w.startWorker(fmt.Sprint("w-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
@@ -48,36 +60,83 @@ func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct int) *g
 	}
 	w.awaitOnline()
 	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, final: map[string]string{}}
-	for c.n < 12 {
+	for c.n < jobs {
 		c.n++
 		c.define(c.anyJob(fmt.Sprint("c-", c.n)))
 	}
+	c.wait(time.Minute)
+	c.young = c.goroutines()
 	return c
 }
 
-// live lets things happen for so long.
-func (c *groupChaos) live(life time.Duration) {
-	people := c.watchWrites(c.dice, 4)
+// live lets things happen for so long: now and then much at a time, and between that
+// nothing but ordinary life, for up to quiet.
+func (c *groupChaos) live(life, quiet time.Duration) {
+	c.people = c.watchWrites(c.dice, 4)
 	for end := time.Now().Add(life); time.Now().Before(end); {
+		bad := burstLeast + upTo(c.dice, burstMost-burstLeast)
+		if quiet == 0 {
+			bad = life
+		}
+		c.burst(min(bad, time.Until(end)))
+		if quiet > 0 {
+			c.heal()
+			c.night(upTo(c.dice, quiet))
+		}
+	}
+	c.people.check()
+}
+
+// night is ordinary life for so long, in which people do little, and most jobs are
+// paused.
+func (c *groupChaos) night(d time.Duration) {
+	c.Helper()
+	c.people.rest(true)
+	var paused []string
+	for n := range c.n {
+		if name := fmt.Sprint("c-", 1+n); c.dice.IntN(4) > 0 {
+			must[*schedv1.PauseJobResponse](c.world)(c.primary.jobs.PauseJob(c.Context(), &schedv1.PauseJobRequest{Name: name, Note: "for the night"}))
+			paused = append(paused, name)
+		}
+	}
+	time.Sleep(d)
+	c.finality()
+	for _, name := range paused {
+		must[*schedv1.ResumeJobResponse](c.world)(c.primary.jobs.ResumeJob(c.Context(), &schedv1.ResumeJobRequest{Name: name}))
+	}
+	c.people.rest(false)
+}
+
+// burst lets something happen each minute, on average, for so long. What hurts is
+// mended bit by bit, so that much is broken at the same time.
+func (c *groupChaos) burst(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(upTo(c.dice, time.Minute))
 		c.next()
 		time.Sleep(upTo(c.dice, time.Minute))
 		c.repair()
 		c.finality()
 	}
-	people.check()
+}
+
+// heal mends all, and holds what is against what should be.
+func (c *groupChaos) heal() {
+	c.Helper()
+	c.unclone()
+	c.mend()
+	c.checkHealed()
 }
 
 // judge mends everything, and holds the promises against what happened.
 func (c *groupChaos) judge() {
 	c.Helper()
-	c.repair()
-	c.unclone()
+	c.heal()
 	c.calm()
 	c.endless()
 	c.settle(3 * time.Hour)
 	c.finality()
 	c.checkEverywhere()
+	c.checkGoroutines(c.young)
 	c.Logf("%v; runs: %v; attempts that needed leases: %v", c.did, count(c.runs("")), c.leaseEnds())
 }
 
@@ -133,6 +192,11 @@ func (c *groupChaos) toPrimaries() map[string]func() {
 		},
 		"a primary is replaced by an empty one": func() { c.replace(m) },
 		"a primary's disk is slow":              func() { c.hinder(m) },
+		"a primary is suspended":                m.suspend,
+		"a primary's clock is set":              func() { m.clock.step(c.anyStep()) },
+		"a primary's disk hangs":                func() { c.stall(m) },
+		"a primary's disk is full":              func() { m.disk.Fail(syscall.ENOSPC) },
+		"a primary is killed amid writes":       func() { c.tornLogs(m) },
 		"the power fails":                       c.blackout,
 		"all primaries are upgraded":            c.upgrade,
 	}
@@ -183,6 +247,7 @@ func (c *groupChaos) toWorkers() map[string]func() {
 				k.crash()
 			}
 		},
+		"a worker crashes amid writes": func() { c.tornJournal(k) },
 		"a worker stops": func() {
 			if k.life != nil {
 				k.end()
@@ -196,8 +261,14 @@ func (c *groupChaos) toWorkers() map[string]func() {
 			c.own.reset()
 			k.link.reset()
 		},
-		"a worker is cloned": func() { c.copyOf(k) },
-		"a job is changed":   func() { c.redefine(c.anyJob(c.someJob())) },
+		"a worker is suspended": func() { c.net.halt(k.name) },
+		"a worker's clock is set": func() {
+			c.offClock[k.name] = true
+			k.clock.step(c.anyStep())
+		},
+		"a worker's runner dies": k.host.Die, // with an agent or without
+		"a worker is cloned":     func() { c.copyOf(k) },
+		"a job is changed":       c.change,
 		"a run is cancelled": func() {
 			if active := c.runs("active=true"); len(active) > 0 {
 				_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(d, active...).GetId()}) // it may have ended
@@ -207,6 +278,21 @@ func (c *groupChaos) toWorkers() map[string]func() {
 			_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: c.someJob()}) // overlap may forbid it
 		},
 	}
+}
+
+// anyStep is by how much a clock is set: by a moment, by more than primaries bear of
+// each other, or by an hour.
+func (c *groupChaos) anyStep() time.Duration {
+	return one(c.dice, -time.Hour, -2500*time.Millisecond, -time.Second, time.Second, 2500*time.Millisecond, time.Hour)
+}
+
+// change puts another definition in the place of one. When a leader's clock was set
+// forward, that may be too late for an instant that it names.
+func (c *groupChaos) change() {
+	c.Helper()
+	c.redefine(c.anyJob(c.someJob()), func(err error) bool {
+		return status.Code(err) == codes.InvalidArgument && c.did["a primary's clock is set"] > 0
+	})
 }
 
 // someJob names one of the jobs that have triggers.
@@ -266,9 +352,17 @@ func (c *groupChaos) repair() {
 		m.isolate(false)
 		c.net.part(m.id, c.group[(i+1)%len(c.group)].id, false)
 		m.link.mend()
+		m.resume()
+		m.clock.right()
 		m.disk.BeforeWrite(nil)
+		m.disk.Fail(nil)
 		if m.server == nil && c.dice.IntN(2) == 0 {
 			m.start()
+		}
+	}
+	for _, k := range c.workers {
+		if c.dice.IntN(2) == 0 {
+			c.net.resume(k.name)
 		}
 	}
 	if c.dice.IntN(4) == 0 {

@@ -75,6 +75,7 @@ func env(s runner.Spec, name string) string {
 // it: when it is dead it can't start, end or see them any more.
 type life struct {
 	*fakerunner.Fake
+	clock  *wallClock
 	hold   func(runner.Spec) // called before each start
 	dead   chan struct{}     // closed: the agent was killed
 	buried chan struct{}     // closed: what is left of it may end
@@ -84,8 +85,8 @@ type life struct {
 
 var errDead = errors.New("the agent was killed before it could start this")
 
-func newLife(f *fakerunner.Fake, hold func(runner.Spec)) *life {
-	return &life{Fake: f, hold: hold, dead: make(chan struct{}), buried: make(chan struct{}), ended: make(chan struct{})}
+func newLife(f *fakerunner.Fake, clock *wallClock, hold func(runner.Spec)) *life {
+	return &life{Fake: f, clock: clock, hold: hold, dead: make(chan struct{}), buried: make(chan struct{}), ended: make(chan struct{})}
 }
 
 func (l *life) over() bool {
@@ -113,7 +114,7 @@ func (l *life) Start(s runner.Spec) (runner.Process, error) {
 
 // see returns this life's view of a process.
 func (l *life) see(p runner.Process) *view {
-	v := &view{Process: p, life: l, done: make(chan struct{})}
+	v := &view{Process: p, life: l, began: l.clock.error(), done: make(chan struct{})}
 	l.views.Go(v.wait)
 	return v
 }
@@ -161,8 +162,22 @@ func (l *life) EndStrays(id string, env []string) (int, error) {
 // view is one life's view of a process.
 type view struct {
 	runner.Process
-	life *life
-	done chan struct{}
+	life  *life
+	began time.Duration // by how much the host's clock was wrong when it was seen first
+	ended time.Duration // and when it had ended; when done is closed
+	done  chan struct{}
+}
+
+// Started is when the process began, as the host's clock had it.
+func (v *view) Started() time.Time { return v.Process.Started().Add(v.began) }
+
+// Exit is how it ended, and when, as the host's clock had it.
+func (v *view) Exit() runner.Exit {
+	e := v.Process.Exit()
+	if !e.Finished.IsZero() {
+		e.Started, e.Finished = e.Started.Add(v.began), e.Finished.Add(v.ended)
+	}
+	return e
 }
 
 func (v *view) wait() {
@@ -176,6 +191,7 @@ func (v *view) wait() {
 	case <-v.life.ended:
 		return // nobody looks any more
 	}
+	v.ended = v.life.clock.error()
 	close(v.done)
 }
 

@@ -16,9 +16,10 @@ type network struct {
 	mu    sync.Mutex
 	ports map[port]*bufconn.Listener
 	links []*link
-	walls map[[2]string]bool    // pairs of primaries that can't reach each other
-	mutes map[way]chan struct{} // what is lost on its way; closed when it arrives again
-	delay func()                // bytes take so long to arrive; nil: no time
+	walls map[[2]string]bool       // pairs of primaries that can't reach each other
+	mutes map[way]chan struct{}    // what is lost on its way; closed when it arrives again
+	halts map[string]chan struct{} // hosts that stand still; closed when they go on
+	delay func()                   // bytes take so long to arrive; nil: no time
 }
 
 // port is where a primary listens: for people and workers, or for the others.
@@ -39,7 +40,7 @@ var (
 )
 
 func newNetwork() *network {
-	return &network{ports: map[port]*bufconn.Listener{}, walls: map[[2]string]bool{}, mutes: map[way]chan struct{}{}}
+	return &network{ports: map[port]*bufconn.Listener{}, walls: map[[2]string]bool{}, mutes: map[way]chan struct{}{}, halts: map[string]chan struct{}{}}
 }
 
 // listen lets a primary be dialled from now on.
@@ -125,10 +126,33 @@ func (n *network) unmute() {
 func (n *network) muted(w way) <-chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if free := n.mutes[w]; free != nil {
-		return free
+	for _, free := range []chan struct{}{n.mutes[w], n.halts[w.from], n.halts[w.to]} {
+		if free != nil {
+			return free
+		}
 	}
 	return nil
+}
+
+// halt has a host neither hear nor say anything, and nobody told, until resume, which
+// closes the channel. What is sent meanwhile arrives then.
+func (n *network) halt(host string) (gone <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.halts[host] == nil {
+		n.halts[host] = make(chan struct{})
+	}
+	return n.halts[host]
+}
+
+// resume has a host that stands still go on.
+func (n *network) resume(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if halt := n.halts[host]; halt != nil {
+		close(halt)
+		delete(n.halts, host)
+	}
 }
 
 // vanish takes a host off the network: nothing that it sent and that nobody

@@ -480,3 +480,50 @@ func TestDeletedWhileItRuns(t *testing.T) {
 		w.check()
 	})
 }
+
+// A run with limits waits for a worker that can keep them, and gets them there. What
+// each worker can keep is shown, and may change when its agent comes back.
+func TestLimits(t *testing.T) {
+	story(t, func(w *world) {
+		w.startPrimary()
+		none := runner.Enforcement{Memory: runner.MeansNone, CPU: runner.MeansNone, PIDs: runner.MeansNone, Usage: runner.MeansProc, Tree: runner.MeansProc, Note: "not delegated"}
+		plain := w.newWorker("plain", nil, 4)
+		plain.host.SetEnforcement(none)
+		plain.start()
+		w.awaitOnline()
+		j := job("j")
+		j.Task.Limits = &schedv1.Limits{MemoryBytes: 1 << 30, Cpus: 1.5}
+		if got := w.define(j).GetTask().GetLimits(); got.GetMemoryBytes() != 1<<30 || got.GetCpus() != 1.5 {
+			w.Errorf("defined with limits %v", got)
+		}
+		r := w.run("j")
+		w.wait(time.Minute)
+		if got := w.get(r.GetId()); got.GetPhase() != schedv1.Phase_PHASE_PENDING || !strings.Contains(got.GetReason(), "can keep the job's limits (memory_bytes, cpus)") {
+			w.Errorf("it is %v: %s", got.GetPhase(), got.GetReason())
+		}
+		if e := w.known("plain").GetEnforcement(); e.GetMemory() != schedv1.Means_MEANS_NONE || e.GetTree() != schedv1.Means_MEANS_PROC || e.GetNote() != "not delegated" {
+			w.Errorf("plain shows %v", e)
+		}
+
+		strong := w.startWorker("strong", nil, 4)
+		w.awaitPhase(r.GetId(), time.Minute, phaseSucceeded)
+		if got, want := strong.host.Specs()[0].Limits, (runner.Limits{Memory: 1 << 30, CPUMillis: 1500}); got != want || len(plain.host.Specs()) != 0 {
+			w.Errorf("started with %+v, want %+v; elsewhere %d", got, want, len(plain.host.Specs()))
+		}
+		if e := w.known("strong").GetEnforcement(); e.GetMemory() != schedv1.Means_MEANS_CGROUP_V2 || e.GetNote() != "" {
+			w.Errorf("strong shows %v", e)
+		}
+
+		// Its host is set up anew, without delegation.
+		strong.crash()
+		strong.host.SetEnforcement(none)
+		strong.start()
+		w.awaitOnline()
+		w.restart(5 * time.Second)
+		w.awaitOnline()
+		if e := w.known("strong").GetEnforcement(); e.GetMemory() != schedv1.Means_MEANS_NONE {
+			w.Errorf("strong shows %v", e)
+		}
+		w.check()
+	})
+}

@@ -36,6 +36,7 @@ type witnesses struct {
 	job     int       // the number of the one that is used
 	since   time.Time // when it was used first
 	lost    int       // calls on it without an answer
+	rested  bool      // they have little to do at present
 }
 
 // question is what a call asks, and answer what came of it.
@@ -60,7 +61,11 @@ const (
 	witnessLost = 6
 	// witnessWait is how long people wait for an answer.
 	witnessWait = 7 * time.Second
-	witnessKey  = "value" // of the label that holds what was put
+	// witnessPause is how long one pauses at most after each call, and witnessRest when
+	// there is little to do.
+	witnessPause = 10 * time.Second
+	witnessRest  = 3 * time.Minute
+	witnessKey   = "value" // of the label that holds what was put
 )
 
 // watchWrites starts some of them.
@@ -89,7 +94,7 @@ func (s *witnesses) live(ctx context.Context, dice *rand.Rand, id int) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(upTo(dice, 10*time.Second)):
+		case <-time.After(upTo(dice, s.pause())):
 		}
 		if dice.IntN(10) == 0 {
 			way.reset() // and to another primary
@@ -110,6 +115,23 @@ func (s *witnesses) live(ctx context.Context, dice *rand.Rand, id int) {
 		}
 		s.enter(o)
 	}
+}
+
+// rest gives them little to do from now on, or again as much as there is.
+func (s *witnesses) rest(rested bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rested = rested
+}
+
+// pause returns how long one pauses at most.
+func (s *witnesses) pause() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rested {
+		return witnessRest
+	}
+	return witnessPause
 }
 
 // current names the job that is used now.

@@ -18,11 +18,13 @@ import (
 
 // worker is a host with an agent, over all the lives of the agent.
 type worker struct {
-	w    *world
-	name string
-	dir  string // of its data; another one after each crash
-	link *link
-	host *fakerunner.Fake
+	w     *world
+	name  string
+	dir   string // of its data; another one after each crash
+	link  *link
+	host  *fakerunner.Fake
+	clock wallClock // by which it tells of its processes
+	epoch uint64    // the greatest of its sessions that was seen by checkHealed
 
 	config agent.Config
 	lives  int
@@ -74,7 +76,7 @@ func (k *worker) start() {
 		k.w.Fatalf("the agent of %s runs already", k.name)
 	}
 	ctx, stop := context.WithCancel(k.w.Context())
-	k.life, k.stop = newLife(k.host, k.w.held), stop
+	k.life, k.stop = newLife(k.host, &k.clock, k.w.held), stop
 	k.lives++
 	c := k.config
 	c.DataDir = k.dir

@@ -53,20 +53,23 @@ type world struct {
 	net  *network
 	book *book
 
-	disk    *raftstore.Memory // of the primary: outlives it
-	primary *primary          // nil: it is down; of a group: whoever answers
-	group   []*member         // none: there is but one primary
-	own     *link             // of who uses the API
-	workers []*worker
-	hosts   []*fakerunner.Fake // that there ever were
-	gone    map[string]bool    // hosts that were taken away, with all that was on them
+	disk     *raftstore.Memory // of the primary: outlives it
+	clock    wallClock         // of its host
+	primary  *primary          // nil: it is down; of a group: whoever answers
+	group    []*member         // none: there is but one primary
+	own      *link             // of who uses the API
+	workers  []*worker
+	hosts    []*fakerunner.Fake // that there ever were
+	gone     map[string]bool    // hosts that were taken away, with all that was on them
+	offClock map[string]bool    // workers whose clock was set: what they tell of times is of no use
 
 	put         map[string][]put // definitions by job, the oldest first
 	needsLeases map[string]bool  // jobs whose attempts do
 	outages     []outage         // of the primary
 
-	logLimit int                  // of all jobs that print more than that
-	settings func(*server.Config) // changes those of primaries that are started; may be nil
+	heartbeat time.Duration        // of Raft; 0: as in production
+	logLimit  int                  // of all jobs that print more than that
+	settings  func(*server.Config) // changes those of primaries that are started; may be nil
 
 	suspects []string // what check complains of is kept here, when not nil, and not said
 
@@ -111,7 +114,7 @@ func newWorld(t *testing.T, dir string) *world {
 	w := &world{
 		T: t, dir: dir, tail: &tail{}, net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
-		put: map[string][]put{}, gone: map[string]bool{}, needsLeases: map[string]bool{},
+		put: map[string][]put{}, gone: map[string]bool{}, offClock: map[string]bool{}, needsLeases: map[string]bool{},
 	}
 	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
 	w.own = w.net.newLink("client")
@@ -154,7 +157,7 @@ func (w *world) startPrimary() {
 	w.configure(&c)
 	var err error
 	p.server, err = server.Open(c, server.Seams{
-		Log: w.log.With("on", "primary"), Memory: w.disk,
+		Log: w.log.With("on", "primary"), Memory: w.disk, WallClock: w.clock.now,
 		Listen: func(string) (net.Listener, error) { return w.net.listen(port{"primary-1", apiPort}), nil },
 	})
 	if err != nil {

@@ -38,6 +38,8 @@ func newRunnerOptions() (*runnerOptions, *flag.FlagSet) {
 	fs := flag.NewFlagSet("schedagent runner", flag.ContinueOnError)
 	fs.StringVar(&o.DataDir, "data-dir", agent.DefaultConfig().DataDir, "`directory` of the agent")
 	fs.StringVar(&o.Policy, "policy", "", "`file` that says which users and programs jobs may be here; no primary can widen it")
+	fs.StringVar(&o.Cgroup, "cgroup", agent.CgroupAuto, "`where` jobs get control groups (cgroup v2), by which limits are kept: auto, the one that was delegated to the runner; none; or a directory")
+	fs.StringVar(&o.AgentUser, "agent-user", "", "`name` of the agent's user, if that is another: this has to be root then, and to have a policy that says users")
 	fs.DurationVar(&o.IdleExit, "idle-exit", 0, "end after so `long` without an agent and without anything that runs; 0 is never")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn, error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text, or json for machines")

@@ -58,6 +58,7 @@ type Fake struct {
 	ended   map[string]*process // and not forgotten
 
 	stopping chan struct{}
+	keeps    runner.Enforcement
 }
 
 var _ runner.Lasting = (*Fake)(nil)
@@ -67,9 +68,19 @@ var _ runner.Lasting = (*Fake)(nil)
 func New(script func(runner.Spec) Behaviour) *Fake {
 	return &Fake{
 		script: script, nextPID: 1000, running: map[string]*process{}, ended: map[string]*process{},
-		stopping: make(chan struct{}),
+		stopping: make(chan struct{}), keeps: runner.Enforcement{
+			Memory: runner.MeansCgroupV2, CPU: runner.MeansCgroupV2, PIDs: runner.MeansCgroupV2,
+			Usage: runner.MeansCgroupV2, Tree: runner.MeansCgroupV2,
+		},
 	}
 }
+
+// SetEnforcement says what attempts can be held to; it is everything at first. It is
+// not called while others use f.
+func (f *Fake) SetEnforcement(e runner.Enforcement) { f.keeps = e }
+
+// Enforcement implements runner.Runner.
+func (f *Fake) Enforcement() runner.Enforcement { return f.keeps }
 
 // Start starts an attempt as the real one would: it fails for an ID that runs,
 // and for an Output that isn't there.
@@ -83,6 +94,9 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	}
 	if now, _ := f.Uptime(); s.LeaseEnd > 0 && now >= s.LeaseEnd {
 		return nil, fmt.Errorf("starting attempt %q: its lease had ended", s.ID)
+	}
+	if err := f.keeps.Check(s.Limits); err != nil {
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
 	}
 	out, err := open(s.Output)
 	if err != nil {

@@ -15,15 +15,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/schedd/schedd/agent/runner/cgroup"
 )
 
 // maxFile bounds a policy file, in bytes.
@@ -46,6 +50,9 @@ type Policy struct {
 	// MaxTimeout is how long an attempt may run whatever its job says. 0: as
 	// long as that says.
 	MaxTimeout time.Duration
+	// MaxLimits are what an attempt may use whatever its job says. Zero: as much as
+	// that says.
+	MaxLimits cgroup.Limits
 }
 
 // User returns whom a job runs as that names somebody, or nobody.
@@ -62,6 +69,22 @@ func (p Policy) Timeout(asked time.Duration) time.Duration {
 		return p.MaxTimeout
 	}
 	return asked
+}
+
+// Limits returns what an attempt may use whose job asks for that much; zero is
+// without limit.
+func (p Policy) Limits(asked cgroup.Limits) cgroup.Limits {
+	least := func(asked, most int64) int64 {
+		if most > 0 && (asked <= 0 || asked > most) {
+			return most
+		}
+		return asked
+	}
+	return cgroup.Limits{
+		Memory:    least(asked.Memory, p.MaxLimits.Memory),
+		CPUMillis: least(asked.CPUMillis, p.MaxLimits.CPUMillis),
+		PIDs:      least(asked.PIDs, p.MaxLimits.PIDs),
+	}
 }
 
 // CheckUser returns why nothing may run as a user.
@@ -121,6 +144,9 @@ type file struct {
 	Programs    []string `yaml:"programs"`
 	Env         []string `yaml:"env"`
 	MaxTimeout  string   `yaml:"max_timeout"`
+	MaxMemory   *string  `yaml:"max_memory"`
+	MaxCPUs     *float64 `yaml:"max_cpus"`
+	MaxPIDs     *int64   `yaml:"max_pids"`
 }
 
 // Read reads a policy from a file. It has to belong to root or to this process's
@@ -199,6 +225,8 @@ func parse(text []byte) (Policy, error) {
 		}
 		p.MaxTimeout = d
 	}
+	limits, err := f.limits()
+	p.MaxLimits, faults = limits, append(faults, err)
 	for key, patterns := range map[string][]string{"users": p.Users, "programs": p.Programs, "env": p.Env} {
 		for _, pattern := range patterns {
 			if _, err := path.Match(pattern, ""); err != nil {
@@ -212,4 +240,40 @@ func parse(text []byte) (Policy, error) {
 		}
 	}
 	return p, errors.Join(faults...)
+}
+
+// limits reads what an attempt may use.
+func (f file) limits() (l cgroup.Limits, err error) {
+	var faults []error
+	if f.MaxMemory != nil {
+		if l.Memory, err = parseSize(*f.MaxMemory); err != nil {
+			faults = append(faults, fmt.Errorf("max_memory: %w", err))
+		}
+	}
+	if c := f.MaxCPUs; c != nil {
+		if l.CPUMillis = int64(math.Round(*c * 1000)); !(*c >= 0.01 && *c <= maxCPUs) {
+			faults = append(faults, fmt.Errorf("max_cpus: %v is not between 0.01 and %d", *c, maxCPUs))
+		}
+	}
+	if n := f.MaxPIDs; n != nil {
+		if l.PIDs = *n; *n < 1 {
+			faults = append(faults, fmt.Errorf("max_pids: %d is less than 1", *n))
+		}
+	}
+	return l, errors.Join(faults...)
+}
+
+// maxCPUs bounds max_cpus.
+const maxCPUs = 100_000
+
+// parseSize reads a size such as "512M" or "4G": powers of 1024, as systemd has them.
+func parseSize(text string) (int64, error) {
+	units := map[string]int64{"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+	digits := strings.TrimRight(text, "KMGT")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	unit, known := units[text[len(digits):]]
+	if err != nil || !known || n < 1 || n > math.MaxInt64/unit {
+		return 0, fmt.Errorf(`%q is no size such as "512M" or "4G"`, text)
+	}
+	return n * unit, nil
 }

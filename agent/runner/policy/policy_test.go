@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
 )
 
@@ -111,6 +113,7 @@ func TestChecks(t *testing.T) {
 func FuzzPolicy(f *testing.F) {
 	f.Add("users: [report, 'app-*']\ndefault_user: jobs\nprograms: [/usr/local/bin/*]\nenv: []\nmax_timeout: 1h30m\n")
 	f.Add("users: []\n")
+	f.Add("max_memory: 4G\nmax_cpus: 0.5\nmax_pids: 9\n")
 	f.Add("programs:\n  - '/[a-z]*/\\*'\n")
 	f.Add("users: &a [x]\nenv: *a\n")
 	f.Add("users:\n")
@@ -131,6 +134,9 @@ func FuzzPolicy(f *testing.F) {
 		if p.MaxTimeout < 0 || p.MaxTimeout > 0 && (p.Timeout(0) != p.MaxTimeout || p.Timeout(p.MaxTimeout+1) != p.MaxTimeout) {
 			t.Errorf("with at most %v nothing becomes %v", p.MaxTimeout, p.Timeout(0))
 		}
+		if l := p.MaxLimits; l.Memory < 0 || l.CPUMillis < 0 || l.PIDs < 0 || p.Limits(cgroup.Limits{}) != l {
+			t.Errorf("with at most %+v no limits become %+v", l, p.Limits(cgroup.Limits{}))
+		}
 		if err := p.CheckUser("nobody of that name"); err == nil && p.Users != nil && !slices.ContainsFunc(p.Users, mayBeMany) && p.DefaultUser != "nobody of that name" {
 			t.Errorf("anybody is let in by %q", p.Users)
 		}
@@ -140,4 +146,35 @@ func FuzzPolicy(f *testing.F) {
 // mayBeMany reports whether a pattern may stand for a name that is not written in it.
 func mayBeMany(pattern string) bool {
 	return strings.ContainsAny(pattern, `*?[\`) || pattern == "nobody of that name"
+}
+
+// The limits of a host are the most that any job has, those with none of their own too.
+func TestLimits(t *testing.T) {
+	p, err := policy.Read(write(t, "max_memory: 2G\nmax_cpus: 1.5\nmax_pids: 100\n", 0o600))
+	most := cgroup.Limits{Memory: 2 << 30, CPUMillis: 1500, PIDs: 100}
+	if err != nil || p.MaxLimits != most {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	for asked, want := range map[cgroup.Limits]cgroup.Limits{
+		{}: most,
+		{Memory: 1 << 20, CPUMillis: 10, PIDs: 1}:          {Memory: 1 << 20, CPUMillis: 10, PIDs: 1},
+		{Memory: 4 << 30, CPUMillis: 2000, PIDs: 101}:      most,
+		{Memory: -1, CPUMillis: math.MinInt64, PIDs: -100}: most,
+	} {
+		if got := p.Limits(asked); got != want {
+			t.Errorf("asked for %+v: %+v, want %+v", asked, got, want)
+		}
+	}
+	asked := cgroup.Limits{Memory: 5}
+	if got := (policy.Policy{}).Limits(asked); got != asked {
+		t.Errorf("without a policy: %+v", got)
+	}
+	for text, want := range map[string]string{
+		"max_memory: 2g": "no size", "max_memory: G": "no size", "max_memory: -1G": "no size", "max_memory: 0": "no size", "max_memory: 9999999T": "no size", "max_memory: 1.5G": "no size",
+		"max_memory: 1GG": "no size", "max_memory: ''": "no size", "max_cpus: 0": "between 0.01", "max_cpus: .nan": "between 0.01", "max_cpus: -1": "between 0.01", "max_pids: 0": "less than 1", "max_pids: x": "line 1",
+	} {
+		if _, err := policy.Read(write(t, text, 0o600)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
 }

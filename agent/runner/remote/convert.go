@@ -19,6 +19,7 @@ func showSpec(life uint64, s runner.Spec) *runnerv1.StartRequest {
 		Life: life, Id: s.ID, Argv: s.Argv, Script: s.Script, Interpreter: s.Interpreter,
 		Env: showEnv(s.Env), Dir: []byte(s.Dir), User: s.User, Stdin: s.Stdin, Output: []byte(s.Output),
 		Timeout: durationpb.New(s.Timeout), KillGrace: durationpb.New(s.KillGrace), LeaseEnd: durationpb.New(s.LeaseEnd),
+		Limits: showLimits(s.Limits),
 	}
 }
 
@@ -28,6 +29,43 @@ func readSpec(m *runnerv1.StartRequest) runner.Spec {
 		ID: m.GetId(), Argv: m.GetArgv(), Script: m.GetScript(), Interpreter: m.GetInterpreter(),
 		Env: readEnv(m.GetEnv()), Dir: string(m.GetDir()), User: m.GetUser(), Stdin: m.GetStdin(), Output: string(m.GetOutput()),
 		Timeout: m.GetTimeout().AsDuration(), KillGrace: m.GetKillGrace().AsDuration(), LeaseEnd: m.GetLeaseEnd().AsDuration(),
+		Limits: readLimits(m.GetLimits()),
+	}
+}
+
+func showLimits(l runner.Limits) *runnerv1.Limits {
+	if l == (runner.Limits{}) {
+		return nil
+	}
+	return &runnerv1.Limits{MemoryBytes: l.Memory, CpuMillis: l.CPUMillis, Pids: l.PIDs}
+}
+
+func readLimits(m *runnerv1.Limits) runner.Limits {
+	return runner.Limits{Memory: m.GetMemoryBytes(), CPUMillis: m.GetCpuMillis(), PIDs: m.GetPids()}
+}
+
+func showEnforcement(e runner.Enforcement) *runnerv1.Enforcement {
+	return &runnerv1.Enforcement{
+		Memory: runnerv1.Means(e.Memory), Cpu: runnerv1.Means(e.CPU), Pids: runnerv1.Means(e.PIDs),
+		Usage: runnerv1.Means(e.Usage), Tree: runnerv1.Means(e.Tree), Note: sentence(e.Note),
+	}
+}
+
+// readEnforcement takes means that it does not know for none: nobody can rely on
+// them.
+func readEnforcement(m *runnerv1.Enforcement) runner.Enforcement {
+	if m == nil {
+		return runner.Enforcement{Note: "the runner is of an older version, which knows no limits: let its attempts end, and restart it"}
+	}
+	means := func(m runnerv1.Means) runner.Means {
+		if m < runnerv1.Means_MEANS_UNSPECIFIED || m > runnerv1.Means_MEANS_CGROUP_V2 {
+			return runner.MeansNone
+		}
+		return runner.Means(m)
+	}
+	return runner.Enforcement{
+		Memory: means(m.GetMemory()), CPU: means(m.GetCpu()), PIDs: means(m.GetPids()),
+		Usage: means(m.GetUsage()), Tree: means(m.GetTree()), Note: m.GetNote(),
 	}
 }
 

@@ -7,7 +7,8 @@
 // tells anybody. The next agent is told of all that runs, and of all that has
 // ended and was not forgotten since.
 //
-// They meet on a unix socket in a directory that only their user can enter. Which
+// They meet on a unix socket in a directory that only their user can enter, and a
+// [Guest] if the agent is another user; the kernel says who has connected. Which
 // of several agents counts is told by its life, a count of the starts in its data
 // directory: when the runner has told a new one what there is, no start that a
 // former one asked for is under way, so what was not told was not started by

@@ -149,7 +149,7 @@ func (r *Runner) greet(l *link, stream grpc.ServerStreamingClient[runnerv1.Watch
 		return nil, fmt.Errorf("%w: the runner, process %d, is version %s and speaks %d to %d, this agent %d to %d: let what it runs end, then schedagent stop",
 			errLanguage, hello.GetPid(), hello.GetVersion(), hello.GetMinRevision(), hello.GetMaxRevision(), minRevision, maxRevision)
 	}
-	l.instance, l.pid, l.revision = hello.GetInstance(), hello.GetPid(), hello.GetRevision()
+	l.instance, l.pid, l.revision, l.keeps = hello.GetInstance(), hello.GetPid(), hello.GetRevision(), readEnforcement(hello.GetEnforcement())
 	return hello, nil
 }
 

@@ -50,10 +50,11 @@ type Runner struct {
 	// For keep alone.
 	tried bool // an idle runner of another kind was asked to make way
 
-	mu        sync.Mutex    // guards all below, and every process as said there
-	link      *link         // nil while there is none
-	relinked  chan struct{} // closed, and replaced, when link changes
-	fault     error         // why there is no link
+	mu        sync.Mutex         // guards all below, and every process as said there
+	link      *link              // nil while there is none
+	relinked  chan struct{}      // closed, and replaced, when link changes
+	fault     error              // why there is no link
+	keeps     runner.Enforcement // of the last link
 	processes map[string]*process
 	forgotten map[string]bool          // that the runner was not told of yet
 	renewed   map[string]time.Duration // ends of leases, likewise
@@ -68,6 +69,7 @@ type link struct {
 	instance string
 	pid      int64
 	revision uint32
+	keeps    runner.Enforcement
 }
 
 // Open finds the runner, starts it if need be, and returns when it has told what it
@@ -141,6 +143,9 @@ func (r *Runner) relink(l *link, fault error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.link, r.fault = l, fault
+	if l != nil {
+		r.keeps = l.keeps
+	}
 	close(r.relinked)
 	r.relinked = make(chan struct{})
 	wake(r.errands)
@@ -180,11 +185,22 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 		if s.LeaseEnd > 0 && l.revision < leaseRevision {
 			return nil, fmt.Errorf("starting attempt %q: %w: its runner, process %d, is of an older version and has attempts; it is replaced when the agent starts and nothing runs", s.ID, runner.ErrNoLeases, l.pid)
 		}
+		// One of an older version would start it, and hear nothing of its limits.
+		if err := l.keeps.Check(s.Limits); err != nil && asked == "" {
+			return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
+		}
 		asked = l.instance
 		if p, err := r.ask(l, s); !errors.Is(err, errUnanswered) {
 			return p, err
 		}
 	}
+}
+
+// Enforcement implements runner.Runner: that of the runner that there is, or was last.
+func (r *Runner) Enforcement() runner.Enforcement {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.keeps
 }
 
 // errUnanswered says that it is not known what became of a question.

@@ -24,17 +24,21 @@ const (
 	lockAgain    = 20 * time.Millisecond
 )
 
-// occupy makes the directory, which is for its user alone, and locks it.
-func occupy(ctx context.Context, dir string) (*flock.Flock, error) {
+// occupy makes the directory, which is for its user alone and perhaps a guest, and
+// locks it.
+func occupy(ctx context.Context, dir string, guest *Guest) (*flock.Flock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the runner's directory: %w", err)
+	}
+	if err := guest.admit(dir, guest.mode()); err != nil {
+		return nil, err
 	}
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, fmt.Errorf("look at the runner's directory: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("others may enter the runner's directory %q (mode %v), and whoever can may run programs through it: chmod 700 it", dir, info.Mode().Perm())
+	if info.Mode().Perm()&^guest.mode() != 0 {
+		return nil, fmt.Errorf("others may enter the runner's directory %q (mode %v), and whoever can may run programs through it: chmod %o it", dir, info.Mode().Perm(), guest.mode())
 	}
 	lock := flock.New(filepath.Join(dir, lockFile))
 	ctx, cancel := context.WithTimeout(ctx, lockPatience)
@@ -51,7 +55,7 @@ func occupy(ctx context.Context, dir string) (*flock.Flock, error) {
 
 // listen makes the socket in place of what a former runner left. The caller has
 // the lock.
-func listen(dir string) (net.Listener, error) {
+func listen(dir string, guest *Guest) (net.Listener, error) {
 	if err := os.Remove(filepath.Join(dir, socketFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of a former runner: %w", err)
 	}
@@ -64,6 +68,9 @@ func listen(dir string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for the agent: %w", err)
 	}
 	l.SetUnlinkOnClose(false) // the name may be the next runner's by then
+	if err := guest.admit(filepath.Join(dir, socketFile), 0o660); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	return l, nil
 }
 

@@ -30,7 +30,8 @@ type host struct {
 	version string // of runners that start from now on
 	policy  string // likewise
 	does    map[string]fakerunner.Behaviour
-	before  func(id string) // called by the runner before it starts one
+	before  func(id string)     // called by the runner before it starts one
+	keeps   *runner.Enforcement // of runners that start from now on; nil: all
 
 	mu       sync.Mutex // guards all below
 	launches int
@@ -92,6 +93,9 @@ func (h *host) launch() error {
 		h.before(s.ID)
 		return h.does[s.ID]
 	})
+	if h.keeps != nil {
+		s.fake.SetEnforcement(*h.keeps)
+	}
 	o := remote.ServeOptions{
 		Dir: h.dir, Runner: s.fake, BootID: h.boot, Idle: h.idle, Version: h.version, Policy: h.policy, Log: h.log(), Listener: s.socket,
 	}
@@ -679,4 +683,41 @@ func TestLongName(t *testing.T) {
 	}
 	stop()
 	wg.Wait()
+}
+
+// Limits reach the runner, and what it can hold attempts to reaches the agent. One that
+// can't keep a limit is not even asked: of an older version it would start the attempt
+// without.
+func TestLimits(t *testing.T) {
+	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: time.Hour}, "b/1": {Duration: time.Hour}}, func(h *host) {
+		r := h.agent()
+		want := runner.Limits{Memory: 1 << 30, CPUMillis: 1500, PIDs: 7}
+		if _, err := r.Start(runner.Spec{ID: "a/1", Limits: want}); err != nil {
+			t.Fatal(err)
+		}
+		first := h.present()
+		if got := first.fake.Specs()[0].Limits; got != want {
+			t.Errorf("the runner was told %+v, want %+v", got, want)
+		}
+		if got := r.Enforcement(); got != first.fake.Enforcement() {
+			t.Errorf("the agent was told %+v", got)
+		}
+
+		h.keeps = &runner.Enforcement{PIDs: runner.MeansCgroupV2, Note: "no memory"}
+		h.kill()
+		h.wait(time.Minute)
+		if got := r.Enforcement(); got != *h.keeps {
+			t.Errorf("of the next runner the agent was told %+v", got)
+		}
+		if _, err := r.Start(runner.Spec{ID: "b/1", Limits: want}); !errors.Is(err, runner.ErrUnenforced) || !strings.Contains(err.Error(), "memory, cpus (no memory)") {
+			t.Errorf("err %v", err)
+		}
+		if n := len(h.present().fake.Specs()); n != 0 {
+			t.Errorf("the runner was asked %d times", n)
+		}
+		if _, err := r.Start(runner.Spec{ID: "b/1", Limits: runner.Limits{PIDs: 7}}); err != nil {
+			t.Error(err)
+		}
+		r.Close()
+	})
 }

@@ -36,6 +36,10 @@ type ServeOptions struct {
 	// Policy is the name of the file that Runner goes by, for agents that expect
 	// another one.
 	Policy string
+	// Guest is the user of the agent if that is another than the runner's. The runner
+	// then has to be told what it may start for it, and whose files it may write to.
+	// Nil: agent and runner are one user. Linux only.
+	Guest *Guest
 	// Log gets the runner's story.
 	Log *slog.Logger
 	// Listener is used in place of the socket, by tests.
@@ -46,7 +50,7 @@ type ServeOptions struct {
 // is ended, each attempt with its grace, and is on record as interrupted. It also
 // ends when it is idle. Whatever is told is on disk before.
 func Serve(ctx context.Context, o ServeOptions) (err error) {
-	lock, err := occupy(context.WithoutCancel(ctx), o.Dir)
+	lock, err := occupy(context.WithoutCancel(ctx), o.Dir, o.Guest)
 	if err != nil {
 		return err
 	}
@@ -57,9 +61,11 @@ func Serve(ctx context.Context, o ServeOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.journal.Close()) }()
 	if o.Listener == nil {
-		if o.Listener, err = listen(o.Dir); err != nil {
+		l, err := listen(o.Dir, o.Guest)
+		if err != nil {
 			return err
 		}
+		o.Listener = guarded{l, o.Guest, o.Log}
 	}
 	k := newKeeper(o.Log, o.Runner, b)
 	k.resume(ended, left)
@@ -158,6 +164,7 @@ func (s *service) Watch(req *runnerv1.WatchRequest, stream grpc.ServerStreamingS
 	hello := &runnerv1.Hello{
 		Revision: commonRevision(req), MinRevision: minRevision, MaxRevision: maxRevision,
 		Instance: s.instance, Version: s.version, Pid: int64(os.Getpid()), Policy: s.policy,
+		Enforcement: showEnforcement(s.runner.Enforcement()),
 	}
 	if err := stream.Send(&runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Hello{Hello: hello}}); err != nil {
 		return err

@@ -1231,7 +1231,10 @@ type Task struct {
 	// User that the process runs as; empty means the worker's own user.
 	User string `protobuf:"bytes,10,opt,name=user,proto3" json:"user,omitempty"`
 	// Stdin is what the process reads from its standard input; at most 128 KiB.
-	Stdin         string `protobuf:"bytes,11,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Stdin string `protobuf:"bytes,11,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Limits hold all processes of an attempt together. A run with limits waits for a
+	// worker that can keep them; which can, Worker.enforcement tells.
+	Limits        *Limits `protobuf:"bytes,12,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1337,6 +1340,13 @@ func (x *Task) GetStdin() string {
 	return ""
 }
 
+func (x *Task) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 type isTask_Do interface {
 	isTask_Do()
 }
@@ -1369,6 +1379,74 @@ func (*Task_Http) isTask_Do() {}
 
 func (*Task_Plugin) isTask_Do() {}
 
+// Limits are what all processes of an attempt may use together. 0 is no limit. The
+// policy of a worker's host may set lower ones.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MemoryBytes that they may have, page cache included and without swap; 1 MiB to
+	// 1 PiB. At the limit the kernel ends all of them, and the attempt's reason says so.
+	MemoryBytes int64 `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// Cpus are processors' worth of time, such as 0.5 or 2, to the thousandth; 0.01 to
+	// 10000. Beyond it they are slowed down.
+	Cpus float64 `protobuf:"fixed64,2,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// Pids are processes and threads at the same time; 1 to 1000000. More are not made,
+	// and the attempt's reason says how often.
+	Pids          int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_schedd_v1_job_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_job_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Limits) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetCpus() float64 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *Limits) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 // Exec starts a program, without a shell.
 type Exec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1381,7 +1459,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_schedd_v1_job_proto_msgTypes[9]
+	mi := &file_schedd_v1_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1471,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[9]
+	mi := &file_schedd_v1_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1484,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Exec) GetArgv() []string {
@@ -1430,7 +1508,7 @@ type Script struct {
 
 func (x *Script) Reset() {
 	*x = Script{}
-	mi := &file_schedd_v1_job_proto_msgTypes[10]
+	mi := &file_schedd_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1520,7 @@ func (x *Script) String() string {
 func (*Script) ProtoMessage() {}
 
 func (x *Script) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[10]
+	mi := &file_schedd_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1533,7 @@ func (x *Script) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Script.ProtoReflect.Descriptor instead.
 func (*Script) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Script) GetInterpreter() []string {
@@ -1489,7 +1567,7 @@ type Http struct {
 
 func (x *Http) Reset() {
 	*x = Http{}
-	mi := &file_schedd_v1_job_proto_msgTypes[11]
+	mi := &file_schedd_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1579,7 @@ func (x *Http) String() string {
 func (*Http) ProtoMessage() {}
 
 func (x *Http) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[11]
+	mi := &file_schedd_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1592,7 @@ func (x *Http) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Http.ProtoReflect.Descriptor instead.
 func (*Http) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Http) GetMethod() string {
@@ -1558,7 +1636,7 @@ type Plugin struct {
 
 func (x *Plugin) Reset() {
 	*x = Plugin{}
-	mi := &file_schedd_v1_job_proto_msgTypes[12]
+	mi := &file_schedd_v1_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1648,7 @@ func (x *Plugin) String() string {
 func (*Plugin) ProtoMessage() {}
 
 func (x *Plugin) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[12]
+	mi := &file_schedd_v1_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1661,7 @@ func (x *Plugin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plugin.ProtoReflect.Descriptor instead.
 func (*Plugin) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{12}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Plugin) GetName() string {
@@ -1615,7 +1693,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_schedd_v1_job_proto_msgTypes[13]
+	mi := &file_schedd_v1_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1705,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[13]
+	mi := &file_schedd_v1_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1718,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{13}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Target) GetSelector() string {
@@ -1709,7 +1787,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_schedd_v1_job_proto_msgTypes[14]
+	mi := &file_schedd_v1_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1799,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[14]
+	mi := &file_schedd_v1_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1812,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{14}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Policy) GetOverlap() Overlap {
@@ -1858,7 +1936,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_schedd_v1_job_proto_msgTypes[15]
+	mi := &file_schedd_v1_job_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1948,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[15]
+	mi := &file_schedd_v1_job_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1961,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{15}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Retry) GetMaxAttempts() uint32 {
@@ -1937,7 +2015,7 @@ type PutJobRequest struct {
 
 func (x *PutJobRequest) Reset() {
 	*x = PutJobRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[16]
+	mi := &file_schedd_v1_job_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2027,7 @@ func (x *PutJobRequest) String() string {
 func (*PutJobRequest) ProtoMessage() {}
 
 func (x *PutJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[16]
+	mi := &file_schedd_v1_job_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2040,7 @@ func (x *PutJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutJobRequest.ProtoReflect.Descriptor instead.
 func (*PutJobRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{16}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutJobRequest) GetJob() *Job {
@@ -1997,7 +2075,7 @@ type PutJobResponse struct {
 
 func (x *PutJobResponse) Reset() {
 	*x = PutJobResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[17]
+	mi := &file_schedd_v1_job_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2087,7 @@ func (x *PutJobResponse) String() string {
 func (*PutJobResponse) ProtoMessage() {}
 
 func (x *PutJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[17]
+	mi := &file_schedd_v1_job_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2100,7 @@ func (x *PutJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutJobResponse.ProtoReflect.Descriptor instead.
 func (*PutJobResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{17}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PutJobResponse) GetJob() *Job {
@@ -2045,7 +2123,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[18]
+	mi := &file_schedd_v1_job_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2135,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[18]
+	mi := &file_schedd_v1_job_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2148,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{18}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetJobRequest) GetNamespace() string {
@@ -2098,7 +2176,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[19]
+	mi := &file_schedd_v1_job_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2110,7 +2188,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[19]
+	mi := &file_schedd_v1_job_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2123,7 +2201,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{19}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -2149,7 +2227,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[20]
+	mi := &file_schedd_v1_job_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2239,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[20]
+	mi := &file_schedd_v1_job_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2252,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{20}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListJobsRequest) GetPageSize() int32 {
@@ -2211,7 +2289,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[21]
+	mi := &file_schedd_v1_job_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2301,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[21]
+	mi := &file_schedd_v1_job_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2314,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{21}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -2268,7 +2346,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[22]
+	mi := &file_schedd_v1_job_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2358,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[22]
+	mi := &file_schedd_v1_job_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2371,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{22}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteJobRequest) GetNamespace() string {
@@ -2326,7 +2404,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[23]
+	mi := &file_schedd_v1_job_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2416,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[23]
+	mi := &file_schedd_v1_job_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2429,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{23}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{24}
 }
 
 // PauseJobRequest asks to hold a job's triggers.
@@ -2372,7 +2450,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[24]
+	mi := &file_schedd_v1_job_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2462,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[24]
+	mi := &file_schedd_v1_job_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2475,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{24}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PauseJobRequest) GetNamespace() string {
@@ -2439,7 +2517,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[25]
+	mi := &file_schedd_v1_job_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2529,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[25]
+	mi := &file_schedd_v1_job_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2542,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{25}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -2487,7 +2565,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[26]
+	mi := &file_schedd_v1_job_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2577,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[26]
+	mi := &file_schedd_v1_job_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2590,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{26}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResumeJobRequest) GetNamespace() string {
@@ -2540,7 +2618,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[27]
+	mi := &file_schedd_v1_job_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2630,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[27]
+	mi := &file_schedd_v1_job_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2643,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{27}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -2591,7 +2669,7 @@ type RunJobRequest struct {
 
 func (x *RunJobRequest) Reset() {
 	*x = RunJobRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[28]
+	mi := &file_schedd_v1_job_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2681,7 @@ func (x *RunJobRequest) String() string {
 func (*RunJobRequest) ProtoMessage() {}
 
 func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[28]
+	mi := &file_schedd_v1_job_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2694,7 @@ func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobRequest.ProtoReflect.Descriptor instead.
 func (*RunJobRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{28}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RunJobRequest) GetNamespace() string {
@@ -2651,7 +2729,7 @@ type RunJobResponse struct {
 
 func (x *RunJobResponse) Reset() {
 	*x = RunJobResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[29]
+	mi := &file_schedd_v1_job_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2741,7 @@ func (x *RunJobResponse) String() string {
 func (*RunJobResponse) ProtoMessage() {}
 
 func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[29]
+	mi := &file_schedd_v1_job_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2754,7 @@ func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobResponse.ProtoReflect.Descriptor instead.
 func (*RunJobResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{29}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RunJobResponse) GetRun() *Run {
@@ -2705,7 +2783,7 @@ type PreviewScheduleRequest struct {
 
 func (x *PreviewScheduleRequest) Reset() {
 	*x = PreviewScheduleRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[30]
+	mi := &file_schedd_v1_job_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +2795,7 @@ func (x *PreviewScheduleRequest) String() string {
 func (*PreviewScheduleRequest) ProtoMessage() {}
 
 func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[30]
+	mi := &file_schedd_v1_job_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +2808,7 @@ func (x *PreviewScheduleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleRequest.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{30}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PreviewScheduleRequest) GetNamespace() string {
@@ -2779,7 +2857,7 @@ type PreviewScheduleResponse struct {
 
 func (x *PreviewScheduleResponse) Reset() {
 	*x = PreviewScheduleResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[31]
+	mi := &file_schedd_v1_job_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +2869,7 @@ func (x *PreviewScheduleResponse) String() string {
 func (*PreviewScheduleResponse) ProtoMessage() {}
 
 func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[31]
+	mi := &file_schedd_v1_job_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +2882,7 @@ func (x *PreviewScheduleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewScheduleResponse.ProtoReflect.Descriptor instead.
 func (*PreviewScheduleResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{31}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PreviewScheduleResponse) GetOccurrences() []*PreviewedOccurrence {
@@ -2842,7 +2920,7 @@ type PreviewedOccurrence struct {
 
 func (x *PreviewedOccurrence) Reset() {
 	*x = PreviewedOccurrence{}
-	mi := &file_schedd_v1_job_proto_msgTypes[32]
+	mi := &file_schedd_v1_job_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2932,7 @@ func (x *PreviewedOccurrence) String() string {
 func (*PreviewedOccurrence) ProtoMessage() {}
 
 func (x *PreviewedOccurrence) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[32]
+	mi := &file_schedd_v1_job_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2945,7 @@ func (x *PreviewedOccurrence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewedOccurrence.ProtoReflect.Descriptor instead.
 func (*PreviewedOccurrence) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{32}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PreviewedOccurrence) GetTriggerId() string {
@@ -2943,7 +3021,7 @@ type VerifyLedgerRequest struct {
 
 func (x *VerifyLedgerRequest) Reset() {
 	*x = VerifyLedgerRequest{}
-	mi := &file_schedd_v1_job_proto_msgTypes[33]
+	mi := &file_schedd_v1_job_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2955,7 +3033,7 @@ func (x *VerifyLedgerRequest) String() string {
 func (*VerifyLedgerRequest) ProtoMessage() {}
 
 func (x *VerifyLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[33]
+	mi := &file_schedd_v1_job_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2968,7 +3046,7 @@ func (x *VerifyLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyLedgerRequest.ProtoReflect.Descriptor instead.
 func (*VerifyLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{33}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VerifyLedgerRequest) GetNamespace() string {
@@ -3012,7 +3090,7 @@ type VerifyLedgerResponse struct {
 
 func (x *VerifyLedgerResponse) Reset() {
 	*x = VerifyLedgerResponse{}
-	mi := &file_schedd_v1_job_proto_msgTypes[34]
+	mi := &file_schedd_v1_job_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3102,7 @@ func (x *VerifyLedgerResponse) String() string {
 func (*VerifyLedgerResponse) ProtoMessage() {}
 
 func (x *VerifyLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[34]
+	mi := &file_schedd_v1_job_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3115,7 @@ func (x *VerifyLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyLedgerResponse.ProtoReflect.Descriptor instead.
 func (*VerifyLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{34}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VerifyLedgerResponse) GetTriggers() []*TriggerVerdict {
@@ -3081,7 +3159,7 @@ type TriggerVerdict struct {
 
 func (x *TriggerVerdict) Reset() {
 	*x = TriggerVerdict{}
-	mi := &file_schedd_v1_job_proto_msgTypes[35]
+	mi := &file_schedd_v1_job_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3171,7 @@ func (x *TriggerVerdict) String() string {
 func (*TriggerVerdict) ProtoMessage() {}
 
 func (x *TriggerVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[35]
+	mi := &file_schedd_v1_job_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3184,7 @@ func (x *TriggerVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TriggerVerdict.ProtoReflect.Descriptor instead.
 func (*TriggerVerdict) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{35}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *TriggerVerdict) GetTriggerId() string {
@@ -3193,7 +3271,7 @@ type LedgerSpan struct {
 
 func (x *LedgerSpan) Reset() {
 	*x = LedgerSpan{}
-	mi := &file_schedd_v1_job_proto_msgTypes[36]
+	mi := &file_schedd_v1_job_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3283,7 @@ func (x *LedgerSpan) String() string {
 func (*LedgerSpan) ProtoMessage() {}
 
 func (x *LedgerSpan) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[36]
+	mi := &file_schedd_v1_job_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3296,7 @@ func (x *LedgerSpan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerSpan.ProtoReflect.Descriptor instead.
 func (*LedgerSpan) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{36}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LedgerSpan) GetFirstTime() *timestamppb.Timestamp {
@@ -3282,7 +3360,7 @@ type LedgerDifference struct {
 
 func (x *LedgerDifference) Reset() {
 	*x = LedgerDifference{}
-	mi := &file_schedd_v1_job_proto_msgTypes[37]
+	mi := &file_schedd_v1_job_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3294,7 +3372,7 @@ func (x *LedgerDifference) String() string {
 func (*LedgerDifference) ProtoMessage() {}
 
 func (x *LedgerDifference) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_job_proto_msgTypes[37]
+	mi := &file_schedd_v1_job_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3307,7 +3385,7 @@ func (x *LedgerDifference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerDifference.ProtoReflect.Descriptor instead.
 func (*LedgerDifference) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_job_proto_rawDescGZIP(), []int{37}
+	return file_schedd_v1_job_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LedgerDifference) GetStartTime() *timestamppb.Timestamp {
@@ -3407,7 +3485,7 @@ const file_schedd_v1_job_proto_rawDesc = "" +
 	"\x06Period\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xe9\x02\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x94\x03\n" +
 	"\x04Task\x12%\n" +
 	"\x04exec\x18\x01 \x01(\v2\x0f.schedd.v1.ExecH\x00R\x04exec\x12+\n" +
 	"\x06script\x18\x02 \x01(\v2\x11.schedd.v1.ScriptH\x00R\x06script\x12%\n" +
@@ -3418,11 +3496,16 @@ const file_schedd_v1_job_proto_rawDesc = "" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\n" +
 	" \x01(\tR\x04user\x12\x14\n" +
-	"\x05stdin\x18\v \x01(\tR\x05stdin\x1a6\n" +
+	"\x05stdin\x18\v \x01(\tR\x05stdin\x12)\n" +
+	"\x06limits\x18\f \x01(\v2\x11.schedd.v1.LimitsR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x04\n" +
-	"\x02doJ\x04\b\x05\x10\b\"\x1a\n" +
+	"\x02doJ\x04\b\x05\x10\b\"S\n" +
+	"\x06Limits\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x12\n" +
+	"\x04cpus\x18\x02 \x01(\x01R\x04cpus\x12\x12\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\x1a\n" +
 	"\x04Exec\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\">\n" +
 	"\x06Script\x12 \n" +
@@ -3643,7 +3726,7 @@ func file_schedd_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_schedd_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_schedd_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_schedd_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_schedd_v1_job_proto_goTypes = []any{
 	(DstGap)(0),                     // 0: schedd.v1.DstGap
 	(DstOverlap)(0),                 // 1: schedd.v1.DstOverlap
@@ -3661,141 +3744,143 @@ var file_schedd_v1_job_proto_goTypes = []any{
 	(*Exclusion)(nil),               // 13: schedd.v1.Exclusion
 	(*Period)(nil),                  // 14: schedd.v1.Period
 	(*Task)(nil),                    // 15: schedd.v1.Task
-	(*Exec)(nil),                    // 16: schedd.v1.Exec
-	(*Script)(nil),                  // 17: schedd.v1.Script
-	(*Http)(nil),                    // 18: schedd.v1.Http
-	(*Plugin)(nil),                  // 19: schedd.v1.Plugin
-	(*Target)(nil),                  // 20: schedd.v1.Target
-	(*Policy)(nil),                  // 21: schedd.v1.Policy
-	(*Retry)(nil),                   // 22: schedd.v1.Retry
-	(*PutJobRequest)(nil),           // 23: schedd.v1.PutJobRequest
-	(*PutJobResponse)(nil),          // 24: schedd.v1.PutJobResponse
-	(*GetJobRequest)(nil),           // 25: schedd.v1.GetJobRequest
-	(*GetJobResponse)(nil),          // 26: schedd.v1.GetJobResponse
-	(*ListJobsRequest)(nil),         // 27: schedd.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),        // 28: schedd.v1.ListJobsResponse
-	(*DeleteJobRequest)(nil),        // 29: schedd.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),       // 30: schedd.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),         // 31: schedd.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),        // 32: schedd.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),        // 33: schedd.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),       // 34: schedd.v1.ResumeJobResponse
-	(*RunJobRequest)(nil),           // 35: schedd.v1.RunJobRequest
-	(*RunJobResponse)(nil),          // 36: schedd.v1.RunJobResponse
-	(*PreviewScheduleRequest)(nil),  // 37: schedd.v1.PreviewScheduleRequest
-	(*PreviewScheduleResponse)(nil), // 38: schedd.v1.PreviewScheduleResponse
-	(*PreviewedOccurrence)(nil),     // 39: schedd.v1.PreviewedOccurrence
-	(*VerifyLedgerRequest)(nil),     // 40: schedd.v1.VerifyLedgerRequest
-	(*VerifyLedgerResponse)(nil),    // 41: schedd.v1.VerifyLedgerResponse
-	(*TriggerVerdict)(nil),          // 42: schedd.v1.TriggerVerdict
-	(*LedgerSpan)(nil),              // 43: schedd.v1.LedgerSpan
-	(*LedgerDifference)(nil),        // 44: schedd.v1.LedgerDifference
-	nil,                             // 45: schedd.v1.Job.LabelsEntry
-	nil,                             // 46: schedd.v1.Task.EnvEntry
-	nil,                             // 47: schedd.v1.Http.HeadersEntry
-	nil,                             // 48: schedd.v1.Plugin.ConfigEntry
-	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
-	(*Run)(nil),                     // 51: schedd.v1.Run
+	(*Limits)(nil),                  // 16: schedd.v1.Limits
+	(*Exec)(nil),                    // 17: schedd.v1.Exec
+	(*Script)(nil),                  // 18: schedd.v1.Script
+	(*Http)(nil),                    // 19: schedd.v1.Http
+	(*Plugin)(nil),                  // 20: schedd.v1.Plugin
+	(*Target)(nil),                  // 21: schedd.v1.Target
+	(*Policy)(nil),                  // 22: schedd.v1.Policy
+	(*Retry)(nil),                   // 23: schedd.v1.Retry
+	(*PutJobRequest)(nil),           // 24: schedd.v1.PutJobRequest
+	(*PutJobResponse)(nil),          // 25: schedd.v1.PutJobResponse
+	(*GetJobRequest)(nil),           // 26: schedd.v1.GetJobRequest
+	(*GetJobResponse)(nil),          // 27: schedd.v1.GetJobResponse
+	(*ListJobsRequest)(nil),         // 28: schedd.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),        // 29: schedd.v1.ListJobsResponse
+	(*DeleteJobRequest)(nil),        // 30: schedd.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),       // 31: schedd.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),         // 32: schedd.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),        // 33: schedd.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),        // 34: schedd.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),       // 35: schedd.v1.ResumeJobResponse
+	(*RunJobRequest)(nil),           // 36: schedd.v1.RunJobRequest
+	(*RunJobResponse)(nil),          // 37: schedd.v1.RunJobResponse
+	(*PreviewScheduleRequest)(nil),  // 38: schedd.v1.PreviewScheduleRequest
+	(*PreviewScheduleResponse)(nil), // 39: schedd.v1.PreviewScheduleResponse
+	(*PreviewedOccurrence)(nil),     // 40: schedd.v1.PreviewedOccurrence
+	(*VerifyLedgerRequest)(nil),     // 41: schedd.v1.VerifyLedgerRequest
+	(*VerifyLedgerResponse)(nil),    // 42: schedd.v1.VerifyLedgerResponse
+	(*TriggerVerdict)(nil),          // 43: schedd.v1.TriggerVerdict
+	(*LedgerSpan)(nil),              // 44: schedd.v1.LedgerSpan
+	(*LedgerDifference)(nil),        // 45: schedd.v1.LedgerDifference
+	nil,                             // 46: schedd.v1.Job.LabelsEntry
+	nil,                             // 47: schedd.v1.Task.EnvEntry
+	nil,                             // 48: schedd.v1.Http.HeadersEntry
+	nil,                             // 49: schedd.v1.Plugin.ConfigEntry
+	(*timestamppb.Timestamp)(nil),   // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 51: google.protobuf.Duration
+	(*Run)(nil),                     // 52: schedd.v1.Run
 }
 var file_schedd_v1_job_proto_depIdxs = []int32{
-	45, // 0: schedd.v1.Job.labels:type_name -> schedd.v1.Job.LabelsEntry
+	46, // 0: schedd.v1.Job.labels:type_name -> schedd.v1.Job.LabelsEntry
 	9,  // 1: schedd.v1.Job.triggers:type_name -> schedd.v1.Trigger
 	15, // 2: schedd.v1.Job.task:type_name -> schedd.v1.Task
-	20, // 3: schedd.v1.Job.target:type_name -> schedd.v1.Target
-	21, // 4: schedd.v1.Job.policy:type_name -> schedd.v1.Policy
-	49, // 5: schedd.v1.Job.created_time:type_name -> google.protobuf.Timestamp
-	49, // 6: schedd.v1.Job.updated_time:type_name -> google.protobuf.Timestamp
+	21, // 3: schedd.v1.Job.target:type_name -> schedd.v1.Target
+	22, // 4: schedd.v1.Job.policy:type_name -> schedd.v1.Policy
+	50, // 5: schedd.v1.Job.created_time:type_name -> google.protobuf.Timestamp
+	50, // 6: schedd.v1.Job.updated_time:type_name -> google.protobuf.Timestamp
 	8,  // 7: schedd.v1.Job.pause:type_name -> schedd.v1.Pause
-	49, // 8: schedd.v1.Job.next_time:type_name -> google.protobuf.Timestamp
-	49, // 9: schedd.v1.Pause.until:type_name -> google.protobuf.Timestamp
-	49, // 10: schedd.v1.Pause.since:type_name -> google.protobuf.Timestamp
+	50, // 8: schedd.v1.Job.next_time:type_name -> google.protobuf.Timestamp
+	50, // 9: schedd.v1.Pause.until:type_name -> google.protobuf.Timestamp
+	50, // 10: schedd.v1.Pause.since:type_name -> google.protobuf.Timestamp
 	10, // 11: schedd.v1.Trigger.cron:type_name -> schedd.v1.Cron
 	11, // 12: schedd.v1.Trigger.every:type_name -> schedd.v1.Every
 	12, // 13: schedd.v1.Trigger.at:type_name -> schedd.v1.At
-	50, // 14: schedd.v1.Trigger.jitter:type_name -> google.protobuf.Duration
-	49, // 15: schedd.v1.Trigger.start_time:type_name -> google.protobuf.Timestamp
-	49, // 16: schedd.v1.Trigger.end_time:type_name -> google.protobuf.Timestamp
+	51, // 14: schedd.v1.Trigger.jitter:type_name -> google.protobuf.Duration
+	50, // 15: schedd.v1.Trigger.start_time:type_name -> google.protobuf.Timestamp
+	50, // 16: schedd.v1.Trigger.end_time:type_name -> google.protobuf.Timestamp
 	13, // 17: schedd.v1.Trigger.exclude:type_name -> schedd.v1.Exclusion
 	0,  // 18: schedd.v1.Cron.dst_gap:type_name -> schedd.v1.DstGap
 	1,  // 19: schedd.v1.Cron.dst_overlap:type_name -> schedd.v1.DstOverlap
-	50, // 20: schedd.v1.Every.interval:type_name -> google.protobuf.Duration
-	50, // 21: schedd.v1.Every.phase:type_name -> google.protobuf.Duration
-	49, // 22: schedd.v1.At.time:type_name -> google.protobuf.Timestamp
+	51, // 20: schedd.v1.Every.interval:type_name -> google.protobuf.Duration
+	51, // 21: schedd.v1.Every.phase:type_name -> google.protobuf.Duration
+	50, // 22: schedd.v1.At.time:type_name -> google.protobuf.Timestamp
 	14, // 23: schedd.v1.Exclusion.period:type_name -> schedd.v1.Period
-	49, // 24: schedd.v1.Period.start_time:type_name -> google.protobuf.Timestamp
-	49, // 25: schedd.v1.Period.end_time:type_name -> google.protobuf.Timestamp
-	16, // 26: schedd.v1.Task.exec:type_name -> schedd.v1.Exec
-	17, // 27: schedd.v1.Task.script:type_name -> schedd.v1.Script
-	18, // 28: schedd.v1.Task.http:type_name -> schedd.v1.Http
-	19, // 29: schedd.v1.Task.plugin:type_name -> schedd.v1.Plugin
-	46, // 30: schedd.v1.Task.env:type_name -> schedd.v1.Task.EnvEntry
-	47, // 31: schedd.v1.Http.headers:type_name -> schedd.v1.Http.HeadersEntry
-	48, // 32: schedd.v1.Plugin.config:type_name -> schedd.v1.Plugin.ConfigEntry
-	2,  // 33: schedd.v1.Target.strategy:type_name -> schedd.v1.Strategy
-	3,  // 34: schedd.v1.Policy.overlap:type_name -> schedd.v1.Overlap
-	4,  // 35: schedd.v1.Policy.catch_up:type_name -> schedd.v1.CatchUp
-	50, // 36: schedd.v1.Policy.catch_up_window:type_name -> google.protobuf.Duration
-	50, // 37: schedd.v1.Policy.timeout:type_name -> google.protobuf.Duration
-	50, // 38: schedd.v1.Policy.kill_grace:type_name -> google.protobuf.Duration
-	50, // 39: schedd.v1.Policy.queue_timeout:type_name -> google.protobuf.Duration
-	50, // 40: schedd.v1.Policy.start_within:type_name -> google.protobuf.Duration
-	22, // 41: schedd.v1.Policy.retry:type_name -> schedd.v1.Retry
-	5,  // 42: schedd.v1.Policy.on_lost:type_name -> schedd.v1.OnLost
-	50, // 43: schedd.v1.Policy.lost_after:type_name -> google.protobuf.Duration
-	50, // 44: schedd.v1.Policy.total_timeout:type_name -> google.protobuf.Duration
-	50, // 45: schedd.v1.Policy.kill_after:type_name -> google.protobuf.Duration
-	50, // 46: schedd.v1.Retry.initial_delay:type_name -> google.protobuf.Duration
-	50, // 47: schedd.v1.Retry.max_delay:type_name -> google.protobuf.Duration
-	7,  // 48: schedd.v1.PutJobRequest.job:type_name -> schedd.v1.Job
-	7,  // 49: schedd.v1.PutJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 50: schedd.v1.GetJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 51: schedd.v1.ListJobsResponse.jobs:type_name -> schedd.v1.Job
-	49, // 52: schedd.v1.PauseJobRequest.until:type_name -> google.protobuf.Timestamp
-	7,  // 53: schedd.v1.PauseJobResponse.job:type_name -> schedd.v1.Job
-	7,  // 54: schedd.v1.ResumeJobResponse.job:type_name -> schedd.v1.Job
-	51, // 55: schedd.v1.RunJobResponse.run:type_name -> schedd.v1.Run
-	9,  // 56: schedd.v1.PreviewScheduleRequest.triggers:type_name -> schedd.v1.Trigger
-	49, // 57: schedd.v1.PreviewScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
-	39, // 58: schedd.v1.PreviewScheduleResponse.occurrences:type_name -> schedd.v1.PreviewedOccurrence
-	49, // 59: schedd.v1.PreviewedOccurrence.nominal_time:type_name -> google.protobuf.Timestamp
-	49, // 60: schedd.v1.PreviewedOccurrence.due_time:type_name -> google.protobuf.Timestamp
-	50, // 61: schedd.v1.PreviewedOccurrence.utc_offset:type_name -> google.protobuf.Duration
-	49, // 62: schedd.v1.VerifyLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
-	49, // 63: schedd.v1.VerifyLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
-	42, // 64: schedd.v1.VerifyLedgerResponse.triggers:type_name -> schedd.v1.TriggerVerdict
-	49, // 65: schedd.v1.TriggerVerdict.start_time:type_name -> google.protobuf.Timestamp
-	49, // 66: schedd.v1.TriggerVerdict.decided_until:type_name -> google.protobuf.Timestamp
-	44, // 67: schedd.v1.TriggerVerdict.differences:type_name -> schedd.v1.LedgerDifference
-	43, // 68: schedd.v1.TriggerVerdict.spans:type_name -> schedd.v1.LedgerSpan
-	49, // 69: schedd.v1.LedgerSpan.first_time:type_name -> google.protobuf.Timestamp
-	49, // 70: schedd.v1.LedgerSpan.last_time:type_name -> google.protobuf.Timestamp
-	6,  // 71: schedd.v1.LedgerSpan.decision:type_name -> schedd.v1.Decision
-	49, // 72: schedd.v1.LedgerDifference.start_time:type_name -> google.protobuf.Timestamp
-	49, // 73: schedd.v1.LedgerDifference.end_time:type_name -> google.protobuf.Timestamp
-	23, // 74: schedd.v1.JobService.PutJob:input_type -> schedd.v1.PutJobRequest
-	25, // 75: schedd.v1.JobService.GetJob:input_type -> schedd.v1.GetJobRequest
-	27, // 76: schedd.v1.JobService.ListJobs:input_type -> schedd.v1.ListJobsRequest
-	29, // 77: schedd.v1.JobService.DeleteJob:input_type -> schedd.v1.DeleteJobRequest
-	31, // 78: schedd.v1.JobService.PauseJob:input_type -> schedd.v1.PauseJobRequest
-	33, // 79: schedd.v1.JobService.ResumeJob:input_type -> schedd.v1.ResumeJobRequest
-	35, // 80: schedd.v1.JobService.RunJob:input_type -> schedd.v1.RunJobRequest
-	37, // 81: schedd.v1.JobService.PreviewSchedule:input_type -> schedd.v1.PreviewScheduleRequest
-	40, // 82: schedd.v1.JobService.VerifyLedger:input_type -> schedd.v1.VerifyLedgerRequest
-	24, // 83: schedd.v1.JobService.PutJob:output_type -> schedd.v1.PutJobResponse
-	26, // 84: schedd.v1.JobService.GetJob:output_type -> schedd.v1.GetJobResponse
-	28, // 85: schedd.v1.JobService.ListJobs:output_type -> schedd.v1.ListJobsResponse
-	30, // 86: schedd.v1.JobService.DeleteJob:output_type -> schedd.v1.DeleteJobResponse
-	32, // 87: schedd.v1.JobService.PauseJob:output_type -> schedd.v1.PauseJobResponse
-	34, // 88: schedd.v1.JobService.ResumeJob:output_type -> schedd.v1.ResumeJobResponse
-	36, // 89: schedd.v1.JobService.RunJob:output_type -> schedd.v1.RunJobResponse
-	38, // 90: schedd.v1.JobService.PreviewSchedule:output_type -> schedd.v1.PreviewScheduleResponse
-	41, // 91: schedd.v1.JobService.VerifyLedger:output_type -> schedd.v1.VerifyLedgerResponse
-	83, // [83:92] is the sub-list for method output_type
-	74, // [74:83] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	50, // 24: schedd.v1.Period.start_time:type_name -> google.protobuf.Timestamp
+	50, // 25: schedd.v1.Period.end_time:type_name -> google.protobuf.Timestamp
+	17, // 26: schedd.v1.Task.exec:type_name -> schedd.v1.Exec
+	18, // 27: schedd.v1.Task.script:type_name -> schedd.v1.Script
+	19, // 28: schedd.v1.Task.http:type_name -> schedd.v1.Http
+	20, // 29: schedd.v1.Task.plugin:type_name -> schedd.v1.Plugin
+	47, // 30: schedd.v1.Task.env:type_name -> schedd.v1.Task.EnvEntry
+	16, // 31: schedd.v1.Task.limits:type_name -> schedd.v1.Limits
+	48, // 32: schedd.v1.Http.headers:type_name -> schedd.v1.Http.HeadersEntry
+	49, // 33: schedd.v1.Plugin.config:type_name -> schedd.v1.Plugin.ConfigEntry
+	2,  // 34: schedd.v1.Target.strategy:type_name -> schedd.v1.Strategy
+	3,  // 35: schedd.v1.Policy.overlap:type_name -> schedd.v1.Overlap
+	4,  // 36: schedd.v1.Policy.catch_up:type_name -> schedd.v1.CatchUp
+	51, // 37: schedd.v1.Policy.catch_up_window:type_name -> google.protobuf.Duration
+	51, // 38: schedd.v1.Policy.timeout:type_name -> google.protobuf.Duration
+	51, // 39: schedd.v1.Policy.kill_grace:type_name -> google.protobuf.Duration
+	51, // 40: schedd.v1.Policy.queue_timeout:type_name -> google.protobuf.Duration
+	51, // 41: schedd.v1.Policy.start_within:type_name -> google.protobuf.Duration
+	23, // 42: schedd.v1.Policy.retry:type_name -> schedd.v1.Retry
+	5,  // 43: schedd.v1.Policy.on_lost:type_name -> schedd.v1.OnLost
+	51, // 44: schedd.v1.Policy.lost_after:type_name -> google.protobuf.Duration
+	51, // 45: schedd.v1.Policy.total_timeout:type_name -> google.protobuf.Duration
+	51, // 46: schedd.v1.Policy.kill_after:type_name -> google.protobuf.Duration
+	51, // 47: schedd.v1.Retry.initial_delay:type_name -> google.protobuf.Duration
+	51, // 48: schedd.v1.Retry.max_delay:type_name -> google.protobuf.Duration
+	7,  // 49: schedd.v1.PutJobRequest.job:type_name -> schedd.v1.Job
+	7,  // 50: schedd.v1.PutJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 51: schedd.v1.GetJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 52: schedd.v1.ListJobsResponse.jobs:type_name -> schedd.v1.Job
+	50, // 53: schedd.v1.PauseJobRequest.until:type_name -> google.protobuf.Timestamp
+	7,  // 54: schedd.v1.PauseJobResponse.job:type_name -> schedd.v1.Job
+	7,  // 55: schedd.v1.ResumeJobResponse.job:type_name -> schedd.v1.Job
+	52, // 56: schedd.v1.RunJobResponse.run:type_name -> schedd.v1.Run
+	9,  // 57: schedd.v1.PreviewScheduleRequest.triggers:type_name -> schedd.v1.Trigger
+	50, // 58: schedd.v1.PreviewScheduleRequest.start_time:type_name -> google.protobuf.Timestamp
+	40, // 59: schedd.v1.PreviewScheduleResponse.occurrences:type_name -> schedd.v1.PreviewedOccurrence
+	50, // 60: schedd.v1.PreviewedOccurrence.nominal_time:type_name -> google.protobuf.Timestamp
+	50, // 61: schedd.v1.PreviewedOccurrence.due_time:type_name -> google.protobuf.Timestamp
+	51, // 62: schedd.v1.PreviewedOccurrence.utc_offset:type_name -> google.protobuf.Duration
+	50, // 63: schedd.v1.VerifyLedgerRequest.start_time:type_name -> google.protobuf.Timestamp
+	50, // 64: schedd.v1.VerifyLedgerRequest.end_time:type_name -> google.protobuf.Timestamp
+	43, // 65: schedd.v1.VerifyLedgerResponse.triggers:type_name -> schedd.v1.TriggerVerdict
+	50, // 66: schedd.v1.TriggerVerdict.start_time:type_name -> google.protobuf.Timestamp
+	50, // 67: schedd.v1.TriggerVerdict.decided_until:type_name -> google.protobuf.Timestamp
+	45, // 68: schedd.v1.TriggerVerdict.differences:type_name -> schedd.v1.LedgerDifference
+	44, // 69: schedd.v1.TriggerVerdict.spans:type_name -> schedd.v1.LedgerSpan
+	50, // 70: schedd.v1.LedgerSpan.first_time:type_name -> google.protobuf.Timestamp
+	50, // 71: schedd.v1.LedgerSpan.last_time:type_name -> google.protobuf.Timestamp
+	6,  // 72: schedd.v1.LedgerSpan.decision:type_name -> schedd.v1.Decision
+	50, // 73: schedd.v1.LedgerDifference.start_time:type_name -> google.protobuf.Timestamp
+	50, // 74: schedd.v1.LedgerDifference.end_time:type_name -> google.protobuf.Timestamp
+	24, // 75: schedd.v1.JobService.PutJob:input_type -> schedd.v1.PutJobRequest
+	26, // 76: schedd.v1.JobService.GetJob:input_type -> schedd.v1.GetJobRequest
+	28, // 77: schedd.v1.JobService.ListJobs:input_type -> schedd.v1.ListJobsRequest
+	30, // 78: schedd.v1.JobService.DeleteJob:input_type -> schedd.v1.DeleteJobRequest
+	32, // 79: schedd.v1.JobService.PauseJob:input_type -> schedd.v1.PauseJobRequest
+	34, // 80: schedd.v1.JobService.ResumeJob:input_type -> schedd.v1.ResumeJobRequest
+	36, // 81: schedd.v1.JobService.RunJob:input_type -> schedd.v1.RunJobRequest
+	38, // 82: schedd.v1.JobService.PreviewSchedule:input_type -> schedd.v1.PreviewScheduleRequest
+	41, // 83: schedd.v1.JobService.VerifyLedger:input_type -> schedd.v1.VerifyLedgerRequest
+	25, // 84: schedd.v1.JobService.PutJob:output_type -> schedd.v1.PutJobResponse
+	27, // 85: schedd.v1.JobService.GetJob:output_type -> schedd.v1.GetJobResponse
+	29, // 86: schedd.v1.JobService.ListJobs:output_type -> schedd.v1.ListJobsResponse
+	31, // 87: schedd.v1.JobService.DeleteJob:output_type -> schedd.v1.DeleteJobResponse
+	33, // 88: schedd.v1.JobService.PauseJob:output_type -> schedd.v1.PauseJobResponse
+	35, // 89: schedd.v1.JobService.ResumeJob:output_type -> schedd.v1.ResumeJobResponse
+	37, // 90: schedd.v1.JobService.RunJob:output_type -> schedd.v1.RunJobResponse
+	39, // 91: schedd.v1.JobService.PreviewSchedule:output_type -> schedd.v1.PreviewScheduleResponse
+	42, // 92: schedd.v1.JobService.VerifyLedger:output_type -> schedd.v1.VerifyLedgerResponse
+	84, // [84:93] is the sub-list for method output_type
+	75, // [75:84] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_schedd_v1_job_proto_init() }
@@ -3819,15 +3904,15 @@ func file_schedd_v1_job_proto_init() {
 		(*Task_Http)(nil),
 		(*Task_Plugin)(nil),
 	}
-	file_schedd_v1_job_proto_msgTypes[16].OneofWrappers = []any{}
-	file_schedd_v1_job_proto_msgTypes[22].OneofWrappers = []any{}
+	file_schedd_v1_job_proto_msgTypes[17].OneofWrappers = []any{}
+	file_schedd_v1_job_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_v1_job_proto_rawDesc), len(file_schedd_v1_job_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

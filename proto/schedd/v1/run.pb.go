@@ -399,8 +399,10 @@ type Attempt struct {
 	LogDurableBytes int64 `protobuf:"varint,12,opt,name=log_durable_bytes,json=logDurableBytes,proto3" json:"log_durable_bytes,omitempty"`
 	// CpuTime that the process tree used.
 	CpuTime *durationpb.Duration `protobuf:"bytes,13,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	// MaxRssBytes is the peak of its resident memory; 0 when it could not be told,
-	// as of processes that live for less than a second.
+	// MaxRssBytes is the peak of its memory: of the largest of its processes, or, on
+	// a worker that keeps limits of memory, of all of them together with the page cache
+	// that they filled; see Worker.enforcement. 0 when it could not be told, as of
+	// processes that live for less than a second.
 	MaxRssBytes int64 `protobuf:"varint,14,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
 	// Reason for its outcome: a sentence for people; empty when it exited by
 	// itself.

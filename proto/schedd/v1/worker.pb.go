@@ -79,6 +79,63 @@ func (WorkerPhase) EnumDescriptor() ([]byte, []int) {
 	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{0}
 }
 
+// Means is by what a worker does something.
+type Means int32
+
+const (
+	// MEANS_UNSPECIFIED is not told.
+	Means_MEANS_UNSPECIFIED Means = 0
+	// MEANS_NONE: not at all.
+	Means_MEANS_NONE Means = 1
+	// MEANS_PROC: as the parent of the processes, and by /proc.
+	Means_MEANS_PROC Means = 2
+	// MEANS_CGROUP_V2: by a control group (cgroup v2) for each run.
+	Means_MEANS_CGROUP_V2 Means = 3
+)
+
+// Enum value maps for Means.
+var (
+	Means_name = map[int32]string{
+		0: "MEANS_UNSPECIFIED",
+		1: "MEANS_NONE",
+		2: "MEANS_PROC",
+		3: "MEANS_CGROUP_V2",
+	}
+	Means_value = map[string]int32{
+		"MEANS_UNSPECIFIED": 0,
+		"MEANS_NONE":        1,
+		"MEANS_PROC":        2,
+		"MEANS_CGROUP_V2":   3,
+	}
+)
+
+func (x Means) Enum() *Means {
+	p := new(Means)
+	*p = x
+	return p
+}
+
+func (x Means) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Means) Descriptor() protoreflect.EnumDescriptor {
+	return file_schedd_v1_worker_proto_enumTypes[1].Descriptor()
+}
+
+func (Means) Type() protoreflect.EnumType {
+	return &file_schedd_v1_worker_proto_enumTypes[1]
+}
+
+func (x Means) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Means.Descriptor instead.
+func (Means) EnumDescriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{1}
+}
+
 // Mode says who dials.
 type Worker_Mode int32
 
@@ -119,11 +176,11 @@ func (x Worker_Mode) String() string {
 }
 
 func (Worker_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_schedd_v1_worker_proto_enumTypes[1].Descriptor()
+	return file_schedd_v1_worker_proto_enumTypes[2].Descriptor()
 }
 
 func (Worker_Mode) Type() protoreflect.EnumType {
-	return &file_schedd_v1_worker_proto_enumTypes[1]
+	return &file_schedd_v1_worker_proto_enumTypes[2]
 }
 
 func (x Worker_Mode) Number() protoreflect.EnumNumber {
@@ -174,7 +231,14 @@ type Worker struct {
 	// FirstSeenTime is when it first connected.
 	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
 	// Draining is set while the worker is drained, with the note given.
-	Draining      *Draining `protobuf:"bytes,18,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining *Draining `protobuf:"bytes,18,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Enforcement says what its runs can be held to, and by what. Unset for a worker
+	// whose version knows no limits.
+	Enforcement *Enforcement `protobuf:"bytes,19,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
+	// Trouble is why it takes no new runs at present although it is connected, by its
+	// own word: as a rule its disk is full, read-only, or broken. Empty when it does.
+	// What runs there goes on.
+	Trouble       string `protobuf:"bytes,20,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +399,114 @@ func (x *Worker) GetDraining() *Draining {
 	return nil
 }
 
+func (x *Worker) GetEnforcement() *Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return nil
+}
+
+func (x *Worker) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+// Enforcement says what a worker found out about its host when its runner began. A
+// run with a limit is given only to a worker that keeps it.
+type Enforcement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Memory is by what task.limits.memory_bytes is kept.
+	Memory Means `protobuf:"varint,1,opt,name=memory,proto3,enum=schedd.v1.Means" json:"memory,omitempty"`
+	// Cpu is by what task.limits.cpus is kept.
+	Cpu Means `protobuf:"varint,2,opt,name=cpu,proto3,enum=schedd.v1.Means" json:"cpu,omitempty"`
+	// Pids is by what task.limits.pids is kept.
+	Pids Means `protobuf:"varint,3,opt,name=pids,proto3,enum=schedd.v1.Means" json:"pids,omitempty"`
+	// Usage is by what runs are measured: MEANS_PROC adds up what each process used
+	// that was waited for, and tells the largest one's memory; MEANS_CGROUP_V2 measures
+	// all of them together, their memory if memory is MEANS_CGROUP_V2 as well.
+	Usage Means `protobuf:"varint,4,opt,name=usage,proto3,enum=schedd.v1.Means" json:"usage,omitempty"`
+	// Tree is by what the processes of a run are found, to end all of them.
+	Tree Means `protobuf:"varint,5,opt,name=tree,proto3,enum=schedd.v1.Means" json:"tree,omitempty"`
+	// Note says in a sentence why not all is by control groups; empty when it is.
+	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enforcement) Reset() {
+	*x = Enforcement{}
+	mi := &file_schedd_v1_worker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enforcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enforcement) ProtoMessage() {}
+
+func (x *Enforcement) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_v1_worker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
+func (*Enforcement) Descriptor() ([]byte, []int) {
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Enforcement) GetMemory() Means {
+	if x != nil {
+		return x.Memory
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetCpu() Means {
+	if x != nil {
+		return x.Cpu
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetPids() Means {
+	if x != nil {
+		return x.Pids
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetUsage() Means {
+	if x != nil {
+		return x.Usage
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetTree() Means {
+	if x != nil {
+		return x.Tree
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 // Advertise is what a worker says of its host. Metadata for people.
 type Advertise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -348,7 +520,7 @@ type Advertise struct {
 
 func (x *Advertise) Reset() {
 	*x = Advertise{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[1]
+	mi := &file_schedd_v1_worker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +532,7 @@ func (x *Advertise) String() string {
 func (*Advertise) ProtoMessage() {}
 
 func (x *Advertise) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[1]
+	mi := &file_schedd_v1_worker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +545,7 @@ func (x *Advertise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Advertise.ProtoReflect.Descriptor instead.
 func (*Advertise) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{1}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Advertise) GetHostname() string {
@@ -403,7 +575,7 @@ type Draining struct {
 
 func (x *Draining) Reset() {
 	*x = Draining{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[2]
+	mi := &file_schedd_v1_worker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +587,7 @@ func (x *Draining) String() string {
 func (*Draining) ProtoMessage() {}
 
 func (x *Draining) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[2]
+	mi := &file_schedd_v1_worker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +600,7 @@ func (x *Draining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Draining.ProtoReflect.Descriptor instead.
 func (*Draining) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{2}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Draining) GetNote() string {
@@ -461,7 +633,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[3]
+	mi := &file_schedd_v1_worker_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -473,7 +645,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[3]
+	mi := &file_schedd_v1_worker_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -486,7 +658,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{3}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListWorkersRequest) GetPageSize() int32 {
@@ -523,7 +695,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[4]
+	mi := &file_schedd_v1_worker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +707,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[4]
+	mi := &file_schedd_v1_worker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +720,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{4}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -576,7 +748,7 @@ type GetWorkerRequest struct {
 
 func (x *GetWorkerRequest) Reset() {
 	*x = GetWorkerRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[5]
+	mi := &file_schedd_v1_worker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +760,7 @@ func (x *GetWorkerRequest) String() string {
 func (*GetWorkerRequest) ProtoMessage() {}
 
 func (x *GetWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[5]
+	mi := &file_schedd_v1_worker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +773,7 @@ func (x *GetWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkerRequest.ProtoReflect.Descriptor instead.
 func (*GetWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{5}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetWorkerRequest) GetId() string {
@@ -622,7 +794,7 @@ type GetWorkerResponse struct {
 
 func (x *GetWorkerResponse) Reset() {
 	*x = GetWorkerResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[6]
+	mi := &file_schedd_v1_worker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +806,7 @@ func (x *GetWorkerResponse) String() string {
 func (*GetWorkerResponse) ProtoMessage() {}
 
 func (x *GetWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[6]
+	mi := &file_schedd_v1_worker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +819,7 @@ func (x *GetWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkerResponse.ProtoReflect.Descriptor instead.
 func (*GetWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{6}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetWorkerResponse) GetWorker() *Worker {
@@ -675,7 +847,7 @@ type UpdateWorkerRequest struct {
 
 func (x *UpdateWorkerRequest) Reset() {
 	*x = UpdateWorkerRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[7]
+	mi := &file_schedd_v1_worker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +859,7 @@ func (x *UpdateWorkerRequest) String() string {
 func (*UpdateWorkerRequest) ProtoMessage() {}
 
 func (x *UpdateWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[7]
+	mi := &file_schedd_v1_worker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +872,7 @@ func (x *UpdateWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateWorkerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{7}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateWorkerRequest) GetId() string {
@@ -742,7 +914,7 @@ type UpdateWorkerResponse struct {
 
 func (x *UpdateWorkerResponse) Reset() {
 	*x = UpdateWorkerResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[8]
+	mi := &file_schedd_v1_worker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +926,7 @@ func (x *UpdateWorkerResponse) String() string {
 func (*UpdateWorkerResponse) ProtoMessage() {}
 
 func (x *UpdateWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[8]
+	mi := &file_schedd_v1_worker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +939,7 @@ func (x *UpdateWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateWorkerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{8}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateWorkerResponse) GetWorker() *Worker {
@@ -792,7 +964,7 @@ type DrainWorkerRequest struct {
 
 func (x *DrainWorkerRequest) Reset() {
 	*x = DrainWorkerRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[9]
+	mi := &file_schedd_v1_worker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +976,7 @@ func (x *DrainWorkerRequest) String() string {
 func (*DrainWorkerRequest) ProtoMessage() {}
 
 func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[9]
+	mi := &file_schedd_v1_worker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +989,7 @@ func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
 func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{9}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DrainWorkerRequest) GetId() string {
@@ -852,7 +1024,7 @@ type DrainWorkerResponse struct {
 
 func (x *DrainWorkerResponse) Reset() {
 	*x = DrainWorkerResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[10]
+	mi := &file_schedd_v1_worker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1036,7 @@ func (x *DrainWorkerResponse) String() string {
 func (*DrainWorkerResponse) ProtoMessage() {}
 
 func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[10]
+	mi := &file_schedd_v1_worker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1049,7 @@ func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerResponse.ProtoReflect.Descriptor instead.
 func (*DrainWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{10}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DrainWorkerResponse) GetWorker() *Worker {
@@ -901,7 +1073,7 @@ type RemoveWorkerRequest struct {
 
 func (x *RemoveWorkerRequest) Reset() {
 	*x = RemoveWorkerRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[11]
+	mi := &file_schedd_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1085,7 @@ func (x *RemoveWorkerRequest) String() string {
 func (*RemoveWorkerRequest) ProtoMessage() {}
 
 func (x *RemoveWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[11]
+	mi := &file_schedd_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1098,7 @@ func (x *RemoveWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveWorkerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemoveWorkerRequest) GetId() string {
@@ -952,7 +1124,7 @@ type RemoveWorkerResponse struct {
 
 func (x *RemoveWorkerResponse) Reset() {
 	*x = RemoveWorkerResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[12]
+	mi := &file_schedd_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1136,7 @@ func (x *RemoveWorkerResponse) String() string {
 func (*RemoveWorkerResponse) ProtoMessage() {}
 
 func (x *RemoveWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[12]
+	mi := &file_schedd_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1149,7 @@ func (x *RemoveWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveWorkerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{12}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 // AddDirectWorkerRequest names a worker to dial.
@@ -992,7 +1164,7 @@ type AddDirectWorkerRequest struct {
 
 func (x *AddDirectWorkerRequest) Reset() {
 	*x = AddDirectWorkerRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[13]
+	mi := &file_schedd_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1176,7 @@ func (x *AddDirectWorkerRequest) String() string {
 func (*AddDirectWorkerRequest) ProtoMessage() {}
 
 func (x *AddDirectWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[13]
+	mi := &file_schedd_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1189,7 @@ func (x *AddDirectWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddDirectWorkerRequest.ProtoReflect.Descriptor instead.
 func (*AddDirectWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{13}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AddDirectWorkerRequest) GetAddress() string {
@@ -1038,7 +1210,7 @@ type AddDirectWorkerResponse struct {
 
 func (x *AddDirectWorkerResponse) Reset() {
 	*x = AddDirectWorkerResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[14]
+	mi := &file_schedd_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1222,7 @@ func (x *AddDirectWorkerResponse) String() string {
 func (*AddDirectWorkerResponse) ProtoMessage() {}
 
 func (x *AddDirectWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[14]
+	mi := &file_schedd_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1235,7 @@ func (x *AddDirectWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddDirectWorkerResponse.ProtoReflect.Descriptor instead.
 func (*AddDirectWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AddDirectWorkerResponse) GetAddresses() []string {
@@ -1084,7 +1256,7 @@ type RemoveDirectWorkerRequest struct {
 
 func (x *RemoveDirectWorkerRequest) Reset() {
 	*x = RemoveDirectWorkerRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[15]
+	mi := &file_schedd_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1268,7 @@ func (x *RemoveDirectWorkerRequest) String() string {
 func (*RemoveDirectWorkerRequest) ProtoMessage() {}
 
 func (x *RemoveDirectWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[15]
+	mi := &file_schedd_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1281,7 @@ func (x *RemoveDirectWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDirectWorkerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveDirectWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveDirectWorkerRequest) GetAddress() string {
@@ -1130,7 +1302,7 @@ type RemoveDirectWorkerResponse struct {
 
 func (x *RemoveDirectWorkerResponse) Reset() {
 	*x = RemoveDirectWorkerResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[16]
+	mi := &file_schedd_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1314,7 @@ func (x *RemoveDirectWorkerResponse) String() string {
 func (*RemoveDirectWorkerResponse) ProtoMessage() {}
 
 func (x *RemoveDirectWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[16]
+	mi := &file_schedd_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1327,7 @@ func (x *RemoveDirectWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveDirectWorkerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveDirectWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveDirectWorkerResponse) GetAddresses() []string {
@@ -1174,7 +1346,7 @@ type ListDirectWorkersRequest struct {
 
 func (x *ListDirectWorkersRequest) Reset() {
 	*x = ListDirectWorkersRequest{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[17]
+	mi := &file_schedd_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1358,7 @@ func (x *ListDirectWorkersRequest) String() string {
 func (*ListDirectWorkersRequest) ProtoMessage() {}
 
 func (x *ListDirectWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[17]
+	mi := &file_schedd_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1371,7 @@ func (x *ListDirectWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListDirectWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 // ListDirectWorkersResponse holds the list.
@@ -1213,7 +1385,7 @@ type ListDirectWorkersResponse struct {
 
 func (x *ListDirectWorkersResponse) Reset() {
 	*x = ListDirectWorkersResponse{}
-	mi := &file_schedd_v1_worker_proto_msgTypes[18]
+	mi := &file_schedd_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1397,7 @@ func (x *ListDirectWorkersResponse) String() string {
 func (*ListDirectWorkersResponse) ProtoMessage() {}
 
 func (x *ListDirectWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_v1_worker_proto_msgTypes[18]
+	mi := &file_schedd_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1410,7 @@ func (x *ListDirectWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListDirectWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_schedd_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListDirectWorkersResponse) GetAddresses() []string {
@@ -1252,7 +1424,7 @@ var File_schedd_v1_worker_proto protoreflect.FileDescriptor
 
 const file_schedd_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"\x16schedd/v1/worker.proto\x12\tschedd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x06\n" +
+	"\x16schedd/v1/worker.proto\x12\tschedd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\a\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x125\n" +
@@ -1272,7 +1444,9 @@ const file_schedd_v1_worker_proto_rawDesc = "" +
 	"\x0elast_seen_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12*\n" +
 	"\x04mode\x18\x10 \x01(\x0e2\x16.schedd.v1.Worker.ModeR\x04mode\x12B\n" +
 	"\x0ffirst_seen_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12/\n" +
-	"\bdraining\x18\x12 \x01(\v2\x13.schedd.v1.DrainingR\bdraining\x1a9\n" +
+	"\bdraining\x18\x12 \x01(\v2\x13.schedd.v1.DrainingR\bdraining\x128\n" +
+	"\venforcement\x18\x13 \x01(\v2\x16.schedd.v1.EnforcementR\venforcement\x12\x18\n" +
+	"\atrouble\x18\x14 \x01(\tR\atrouble\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"5\n" +
@@ -1280,7 +1454,14 @@ const file_schedd_v1_worker_proto_rawDesc = "" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aREVERSE\x10\x01\x12\n" +
 	"\n" +
-	"\x06DIRECT\x10\x02\"7\n" +
+	"\x06DIRECT\x10\x02\"\xe3\x01\n" +
+	"\vEnforcement\x12(\n" +
+	"\x06memory\x18\x01 \x01(\x0e2\x10.schedd.v1.MeansR\x06memory\x12\"\n" +
+	"\x03cpu\x18\x02 \x01(\x0e2\x10.schedd.v1.MeansR\x03cpu\x12$\n" +
+	"\x04pids\x18\x03 \x01(\x0e2\x10.schedd.v1.MeansR\x04pids\x12&\n" +
+	"\x05usage\x18\x04 \x01(\x0e2\x10.schedd.v1.MeansR\x05usage\x12$\n" +
+	"\x04tree\x18\x05 \x01(\x0e2\x10.schedd.v1.MeansR\x04tree\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\"7\n" +
 	"\tAdvertise\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"P\n" +
@@ -1336,7 +1517,14 @@ const file_schedd_v1_worker_proto_rawDesc = "" +
 	"\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13WORKER_PHASE_ONLINE\x10\x01\x12\x18\n" +
 	"\x14WORKER_PHASE_OFFLINE\x10\x02\x12\x19\n" +
-	"\x15WORKER_PHASE_DRAINING\x10\x032\xb2\x05\n" +
+	"\x15WORKER_PHASE_DRAINING\x10\x03*S\n" +
+	"\x05Means\x12\x15\n" +
+	"\x11MEANS_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"MEANS_NONE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"MEANS_PROC\x10\x02\x12\x13\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x032\xb2\x05\n" +
 	"\rWorkerService\x12L\n" +
 	"\vListWorkers\x12\x1d.schedd.v1.ListWorkersRequest\x1a\x1e.schedd.v1.ListWorkersResponse\x12F\n" +
 	"\tGetWorker\x12\x1b.schedd.v1.GetWorkerRequest\x1a\x1c.schedd.v1.GetWorkerResponse\x12O\n" +
@@ -1361,70 +1549,78 @@ func file_schedd_v1_worker_proto_rawDescGZIP() []byte {
 	return file_schedd_v1_worker_proto_rawDescData
 }
 
-var file_schedd_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_schedd_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_schedd_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_schedd_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_schedd_v1_worker_proto_goTypes = []any{
 	(WorkerPhase)(0),                   // 0: schedd.v1.WorkerPhase
-	(Worker_Mode)(0),                   // 1: schedd.v1.Worker.Mode
-	(*Worker)(nil),                     // 2: schedd.v1.Worker
-	(*Advertise)(nil),                  // 3: schedd.v1.Advertise
-	(*Draining)(nil),                   // 4: schedd.v1.Draining
-	(*ListWorkersRequest)(nil),         // 5: schedd.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),        // 6: schedd.v1.ListWorkersResponse
-	(*GetWorkerRequest)(nil),           // 7: schedd.v1.GetWorkerRequest
-	(*GetWorkerResponse)(nil),          // 8: schedd.v1.GetWorkerResponse
-	(*UpdateWorkerRequest)(nil),        // 9: schedd.v1.UpdateWorkerRequest
-	(*UpdateWorkerResponse)(nil),       // 10: schedd.v1.UpdateWorkerResponse
-	(*DrainWorkerRequest)(nil),         // 11: schedd.v1.DrainWorkerRequest
-	(*DrainWorkerResponse)(nil),        // 12: schedd.v1.DrainWorkerResponse
-	(*RemoveWorkerRequest)(nil),        // 13: schedd.v1.RemoveWorkerRequest
-	(*RemoveWorkerResponse)(nil),       // 14: schedd.v1.RemoveWorkerResponse
-	(*AddDirectWorkerRequest)(nil),     // 15: schedd.v1.AddDirectWorkerRequest
-	(*AddDirectWorkerResponse)(nil),    // 16: schedd.v1.AddDirectWorkerResponse
-	(*RemoveDirectWorkerRequest)(nil),  // 17: schedd.v1.RemoveDirectWorkerRequest
-	(*RemoveDirectWorkerResponse)(nil), // 18: schedd.v1.RemoveDirectWorkerResponse
-	(*ListDirectWorkersRequest)(nil),   // 19: schedd.v1.ListDirectWorkersRequest
-	(*ListDirectWorkersResponse)(nil),  // 20: schedd.v1.ListDirectWorkersResponse
-	nil,                                // 21: schedd.v1.Worker.LabelsEntry
-	nil,                                // 22: schedd.v1.UpdateWorkerRequest.SetLabelsEntry
-	(*timestamppb.Timestamp)(nil),      // 23: google.protobuf.Timestamp
+	(Means)(0),                         // 1: schedd.v1.Means
+	(Worker_Mode)(0),                   // 2: schedd.v1.Worker.Mode
+	(*Worker)(nil),                     // 3: schedd.v1.Worker
+	(*Enforcement)(nil),                // 4: schedd.v1.Enforcement
+	(*Advertise)(nil),                  // 5: schedd.v1.Advertise
+	(*Draining)(nil),                   // 6: schedd.v1.Draining
+	(*ListWorkersRequest)(nil),         // 7: schedd.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),        // 8: schedd.v1.ListWorkersResponse
+	(*GetWorkerRequest)(nil),           // 9: schedd.v1.GetWorkerRequest
+	(*GetWorkerResponse)(nil),          // 10: schedd.v1.GetWorkerResponse
+	(*UpdateWorkerRequest)(nil),        // 11: schedd.v1.UpdateWorkerRequest
+	(*UpdateWorkerResponse)(nil),       // 12: schedd.v1.UpdateWorkerResponse
+	(*DrainWorkerRequest)(nil),         // 13: schedd.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),        // 14: schedd.v1.DrainWorkerResponse
+	(*RemoveWorkerRequest)(nil),        // 15: schedd.v1.RemoveWorkerRequest
+	(*RemoveWorkerResponse)(nil),       // 16: schedd.v1.RemoveWorkerResponse
+	(*AddDirectWorkerRequest)(nil),     // 17: schedd.v1.AddDirectWorkerRequest
+	(*AddDirectWorkerResponse)(nil),    // 18: schedd.v1.AddDirectWorkerResponse
+	(*RemoveDirectWorkerRequest)(nil),  // 19: schedd.v1.RemoveDirectWorkerRequest
+	(*RemoveDirectWorkerResponse)(nil), // 20: schedd.v1.RemoveDirectWorkerResponse
+	(*ListDirectWorkersRequest)(nil),   // 21: schedd.v1.ListDirectWorkersRequest
+	(*ListDirectWorkersResponse)(nil),  // 22: schedd.v1.ListDirectWorkersResponse
+	nil,                                // 23: schedd.v1.Worker.LabelsEntry
+	nil,                                // 24: schedd.v1.UpdateWorkerRequest.SetLabelsEntry
+	(*timestamppb.Timestamp)(nil),      // 25: google.protobuf.Timestamp
 }
 var file_schedd_v1_worker_proto_depIdxs = []int32{
-	21, // 0: schedd.v1.Worker.labels:type_name -> schedd.v1.Worker.LabelsEntry
+	23, // 0: schedd.v1.Worker.labels:type_name -> schedd.v1.Worker.LabelsEntry
 	0,  // 1: schedd.v1.Worker.phase:type_name -> schedd.v1.WorkerPhase
-	3,  // 2: schedd.v1.Worker.advertise:type_name -> schedd.v1.Advertise
-	23, // 3: schedd.v1.Worker.connected_time:type_name -> google.protobuf.Timestamp
-	23, // 4: schedd.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
-	1,  // 5: schedd.v1.Worker.mode:type_name -> schedd.v1.Worker.Mode
-	23, // 6: schedd.v1.Worker.first_seen_time:type_name -> google.protobuf.Timestamp
-	4,  // 7: schedd.v1.Worker.draining:type_name -> schedd.v1.Draining
-	23, // 8: schedd.v1.Draining.since:type_name -> google.protobuf.Timestamp
-	2,  // 9: schedd.v1.ListWorkersResponse.workers:type_name -> schedd.v1.Worker
-	2,  // 10: schedd.v1.GetWorkerResponse.worker:type_name -> schedd.v1.Worker
-	22, // 11: schedd.v1.UpdateWorkerRequest.set_labels:type_name -> schedd.v1.UpdateWorkerRequest.SetLabelsEntry
-	2,  // 12: schedd.v1.UpdateWorkerResponse.worker:type_name -> schedd.v1.Worker
-	2,  // 13: schedd.v1.DrainWorkerResponse.worker:type_name -> schedd.v1.Worker
-	5,  // 14: schedd.v1.WorkerService.ListWorkers:input_type -> schedd.v1.ListWorkersRequest
-	7,  // 15: schedd.v1.WorkerService.GetWorker:input_type -> schedd.v1.GetWorkerRequest
-	9,  // 16: schedd.v1.WorkerService.UpdateWorker:input_type -> schedd.v1.UpdateWorkerRequest
-	11, // 17: schedd.v1.WorkerService.DrainWorker:input_type -> schedd.v1.DrainWorkerRequest
-	13, // 18: schedd.v1.WorkerService.RemoveWorker:input_type -> schedd.v1.RemoveWorkerRequest
-	15, // 19: schedd.v1.WorkerService.AddDirectWorker:input_type -> schedd.v1.AddDirectWorkerRequest
-	17, // 20: schedd.v1.WorkerService.RemoveDirectWorker:input_type -> schedd.v1.RemoveDirectWorkerRequest
-	19, // 21: schedd.v1.WorkerService.ListDirectWorkers:input_type -> schedd.v1.ListDirectWorkersRequest
-	6,  // 22: schedd.v1.WorkerService.ListWorkers:output_type -> schedd.v1.ListWorkersResponse
-	8,  // 23: schedd.v1.WorkerService.GetWorker:output_type -> schedd.v1.GetWorkerResponse
-	10, // 24: schedd.v1.WorkerService.UpdateWorker:output_type -> schedd.v1.UpdateWorkerResponse
-	12, // 25: schedd.v1.WorkerService.DrainWorker:output_type -> schedd.v1.DrainWorkerResponse
-	14, // 26: schedd.v1.WorkerService.RemoveWorker:output_type -> schedd.v1.RemoveWorkerResponse
-	16, // 27: schedd.v1.WorkerService.AddDirectWorker:output_type -> schedd.v1.AddDirectWorkerResponse
-	18, // 28: schedd.v1.WorkerService.RemoveDirectWorker:output_type -> schedd.v1.RemoveDirectWorkerResponse
-	20, // 29: schedd.v1.WorkerService.ListDirectWorkers:output_type -> schedd.v1.ListDirectWorkersResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	5,  // 2: schedd.v1.Worker.advertise:type_name -> schedd.v1.Advertise
+	25, // 3: schedd.v1.Worker.connected_time:type_name -> google.protobuf.Timestamp
+	25, // 4: schedd.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	2,  // 5: schedd.v1.Worker.mode:type_name -> schedd.v1.Worker.Mode
+	25, // 6: schedd.v1.Worker.first_seen_time:type_name -> google.protobuf.Timestamp
+	6,  // 7: schedd.v1.Worker.draining:type_name -> schedd.v1.Draining
+	4,  // 8: schedd.v1.Worker.enforcement:type_name -> schedd.v1.Enforcement
+	1,  // 9: schedd.v1.Enforcement.memory:type_name -> schedd.v1.Means
+	1,  // 10: schedd.v1.Enforcement.cpu:type_name -> schedd.v1.Means
+	1,  // 11: schedd.v1.Enforcement.pids:type_name -> schedd.v1.Means
+	1,  // 12: schedd.v1.Enforcement.usage:type_name -> schedd.v1.Means
+	1,  // 13: schedd.v1.Enforcement.tree:type_name -> schedd.v1.Means
+	25, // 14: schedd.v1.Draining.since:type_name -> google.protobuf.Timestamp
+	3,  // 15: schedd.v1.ListWorkersResponse.workers:type_name -> schedd.v1.Worker
+	3,  // 16: schedd.v1.GetWorkerResponse.worker:type_name -> schedd.v1.Worker
+	24, // 17: schedd.v1.UpdateWorkerRequest.set_labels:type_name -> schedd.v1.UpdateWorkerRequest.SetLabelsEntry
+	3,  // 18: schedd.v1.UpdateWorkerResponse.worker:type_name -> schedd.v1.Worker
+	3,  // 19: schedd.v1.DrainWorkerResponse.worker:type_name -> schedd.v1.Worker
+	7,  // 20: schedd.v1.WorkerService.ListWorkers:input_type -> schedd.v1.ListWorkersRequest
+	9,  // 21: schedd.v1.WorkerService.GetWorker:input_type -> schedd.v1.GetWorkerRequest
+	11, // 22: schedd.v1.WorkerService.UpdateWorker:input_type -> schedd.v1.UpdateWorkerRequest
+	13, // 23: schedd.v1.WorkerService.DrainWorker:input_type -> schedd.v1.DrainWorkerRequest
+	15, // 24: schedd.v1.WorkerService.RemoveWorker:input_type -> schedd.v1.RemoveWorkerRequest
+	17, // 25: schedd.v1.WorkerService.AddDirectWorker:input_type -> schedd.v1.AddDirectWorkerRequest
+	19, // 26: schedd.v1.WorkerService.RemoveDirectWorker:input_type -> schedd.v1.RemoveDirectWorkerRequest
+	21, // 27: schedd.v1.WorkerService.ListDirectWorkers:input_type -> schedd.v1.ListDirectWorkersRequest
+	8,  // 28: schedd.v1.WorkerService.ListWorkers:output_type -> schedd.v1.ListWorkersResponse
+	10, // 29: schedd.v1.WorkerService.GetWorker:output_type -> schedd.v1.GetWorkerResponse
+	12, // 30: schedd.v1.WorkerService.UpdateWorker:output_type -> schedd.v1.UpdateWorkerResponse
+	14, // 31: schedd.v1.WorkerService.DrainWorker:output_type -> schedd.v1.DrainWorkerResponse
+	16, // 32: schedd.v1.WorkerService.RemoveWorker:output_type -> schedd.v1.RemoveWorkerResponse
+	18, // 33: schedd.v1.WorkerService.AddDirectWorker:output_type -> schedd.v1.AddDirectWorkerResponse
+	20, // 34: schedd.v1.WorkerService.RemoveDirectWorker:output_type -> schedd.v1.RemoveDirectWorkerResponse
+	22, // 35: schedd.v1.WorkerService.ListDirectWorkers:output_type -> schedd.v1.ListDirectWorkersResponse
+	28, // [28:36] is the sub-list for method output_type
+	20, // [20:28] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_schedd_v1_worker_proto_init() }
@@ -1432,14 +1628,14 @@ func file_schedd_v1_worker_proto_init() {
 	if File_schedd_v1_worker_proto != nil {
 		return
 	}
-	file_schedd_v1_worker_proto_msgTypes[7].OneofWrappers = []any{}
+	file_schedd_v1_worker_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_v1_worker_proto_rawDesc), len(file_schedd_v1_worker_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   21,
+			NumEnums:      3,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

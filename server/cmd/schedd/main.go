@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ Commands:
   serve     be a primary; serve --help lists its settings
   snapshot  save, restore or inspect the state of a group of primaries
   recover   go on after most primaries of a group are lost for good
+  torture   harm a cluster on purpose, and tell whether it kept its promises
   keygen    make a cluster key, on standard output
   version   say which version this is
 `
@@ -30,7 +32,19 @@ const envPrefix = "SCHEDD"
 
 func main() {
 	err := run(settings.UntilSignal(), os.Args[1:], os.Stdout, os.Stderr)
-	os.Exit(settings.Report("schedd", err, os.Stderr))
+	os.Exit(exitCode(err, settings.Report("schedd", err, os.Stderr)))
+}
+
+// exitUnjudged is what torture exits with when no promise was broken, and it can't
+// say that all is well either.
+const exitUnjudged = 2
+
+// exitCode is what to exit with, and usual what most commands would.
+func exitCode(err error, usual int) int {
+	if !errors.Is(err, errBroken) && (errors.Is(err, errUnjudged) || errors.Is(err, errUntidy)) {
+		return exitUnjudged
+	}
+	return usual
 }
 
 // run carries out one command.
@@ -48,6 +62,8 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		return runSnapshot(ctx, rest, out)
 	case "recover":
 		return runRecover(rest, out, logs)
+	case "torture":
+		return runTorture(ctx, rest, out)
 	case "keygen":
 		return printKey(rest, out)
 	case "version":
@@ -56,9 +72,9 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		_, err := io.WriteString(out, overview)
 		return err
 	case "":
-		return settings.Errorf("give a command: dev, serve, snapshot, recover, keygen or version; --help tells more")
+		return settings.Errorf("give a command: dev, serve, snapshot, recover, torture, keygen or version; --help tells more")
 	}
-	return settings.Errorf("unknown command %q: there are dev, serve, snapshot, recover, keygen and version; --help tells more", command)
+	return settings.Errorf("unknown command %q: there are dev, serve, snapshot, recover, torture, keygen and version; --help tells more", command)
 }
 
 // allFlags returns the settings of all commands: one environment serves them all.
@@ -67,7 +83,8 @@ func allFlags() []*flag.FlagSet {
 	_, dev := devFlags()
 	_, again, _ := recoverFlags()
 	_, save := snapshotFlags("save")
-	return []*flag.FlagSet{serve, dev, again, save}
+	_, torture := tortureFlags()
+	return []*flag.FlagSet{serve, dev, again, save, torture}
 }
 
 // noArguments answers whoever gives arguments to a command that takes none.

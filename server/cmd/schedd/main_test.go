@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +20,7 @@ func TestWrongUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ args, want string }{
-		{"", "give a command: dev, serve, snapshot, recover, keygen or version"},
+		{"", "give a command: dev, serve, snapshot, recover, torture, keygen or version"},
 		{"start", `unknown command "start"`},
 		{"version now", "version takes no arguments"},
 		{"keygen 64", "keygen takes no arguments"},
@@ -33,6 +35,22 @@ func TestWrongUsage(t *testing.T) {
 		{"serve --log-format xml", `"xml" is neither text nor json`},
 		{"dev --api-addr 0.0.0.0:1", "can be reached by others"},
 		{"dev now", "now"},
+		{"torture", "give either --local, or --server"},
+		{"torture --local --server 127.0.0.1:7421", "give either --local, or --server"},
+		{"torture --server 10.0.0.1:7421", "give --insecure"},
+		{"torture --server 127.0.0.1:7421,here", `"here" is not host:port`},
+		{"torture --local --for 5s", "--for: 5s is not between 10s and 4h0m0s"},
+		{"torture --local --primaries 0", "--primaries: 0 is not between 1 and 7"},
+		{"torture --local --workers 51", "--workers: 51 is not between 1 and 50"},
+		{"torture --local --settle 0s", "--settle: 0s is no time"},
+		{"torture --local --leader-kills=-1", "--leader-kills: -1 is less than none"},
+		{"torture --local --effects /tmp", "--effects: with --local there is"},
+		{"torture --server 127.0.0.1:7421 --effects here", `--effects: "here" is not absolute`},
+		{"torture --server 127.0.0.1:7421 --leader-kills 1", "no primary is killed that --pid does not name"},
+		{"torture --server 127.0.0.1:7421 --cut-links", "no link is cut but of a primary that --pid names"},
+		{"torture --server 127.0.0.1:7421 --pid p1", "want NAME=FILE"},
+		{"torture --server 127.0.0.1:7421 --pid p1=" + file, "names 4 processes, want one"},
+		{"torture now", "now"},
 	} {
 		var out, logs, line bytes.Buffer
 		code := settings.Report("schedd", run(t.Context(), strings.Fields(test.args), &out, &logs), &line)
@@ -50,6 +68,8 @@ func TestHelpAndVersion(t *testing.T) {
 		{"serve --help", "127.0.0.1:7421"},
 		{"serve --help", "SCHEDD_"},
 		{"dev --help", "--demo"},
+		{"torture --help", "--leader-kills"},
+		{"torture --help", "exits with 0 when all promises were kept"},
 		{"version", "schedd "},
 	} {
 		var out, logs bytes.Buffer
@@ -84,5 +104,25 @@ func TestKeygen(t *testing.T) {
 			t.Errorf("key %q: %d bytes, %v, seen before: %v", out.String(), len(key), err, seen[out.String()])
 		}
 		seen[out.String()] = true
+	}
+}
+
+// That a promise was broken goes over all else that went wrong in a torture.
+func TestExitCodes(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("else"), 1},
+		{settings.Errorf("usage"), 2},
+		{fmt.Errorf("%w: nobody answers", errUnjudged), 2},
+		{untidy(errors.New("a job is left")), 2},
+		{errors.Join(fmt.Errorf("%w, in 3 places", errBroken), untidy(errors.New("a job is left"))), 1},
+		{errors.Join(errBroken, errUnjudged), 1},
+	} {
+		if got := exitCode(test.err, settings.Report("schedd", test.err, &bytes.Buffer{})); got != test.want {
+			t.Errorf("%v: %d, want %d", test.err, got, test.want)
+		}
 	}
 }

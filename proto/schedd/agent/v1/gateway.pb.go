@@ -43,6 +43,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Means is by what a worker does something.
+type Means int32
+
+const (
+	// MEANS_UNSPECIFIED is not told.
+	Means_MEANS_UNSPECIFIED Means = 0
+	// MEANS_NONE: not at all.
+	Means_MEANS_NONE Means = 1
+	// MEANS_PROC: as the parent of the processes, and by /proc.
+	Means_MEANS_PROC Means = 2
+	// MEANS_CGROUP_V2: by a control group for each attempt.
+	Means_MEANS_CGROUP_V2 Means = 3
+)
+
+// Enum value maps for Means.
+var (
+	Means_name = map[int32]string{
+		0: "MEANS_UNSPECIFIED",
+		1: "MEANS_NONE",
+		2: "MEANS_PROC",
+		3: "MEANS_CGROUP_V2",
+	}
+	Means_value = map[string]int32{
+		"MEANS_UNSPECIFIED": 0,
+		"MEANS_NONE":        1,
+		"MEANS_PROC":        2,
+		"MEANS_CGROUP_V2":   3,
+	}
+)
+
+func (x Means) Enum() *Means {
+	p := new(Means)
+	*p = x
+	return p
+}
+
+func (x Means) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Means) Descriptor() protoreflect.EnumDescriptor {
+	return file_schedd_agent_v1_gateway_proto_enumTypes[0].Descriptor()
+}
+
+func (Means) Type() protoreflect.EnumType {
+	return &file_schedd_agent_v1_gateway_proto_enumTypes[0]
+}
+
+func (x Means) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Means.Descriptor instead.
+func (Means) EnumDescriptor() ([]byte, []int) {
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{0}
+}
+
 // AttemptPhase is where an attempt stands on its worker.
 type AttemptPhase int32
 
@@ -84,11 +141,11 @@ func (x AttemptPhase) String() string {
 }
 
 func (AttemptPhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_schedd_agent_v1_gateway_proto_enumTypes[0].Descriptor()
+	return file_schedd_agent_v1_gateway_proto_enumTypes[1].Descriptor()
 }
 
 func (AttemptPhase) Type() protoreflect.EnumType {
-	return &file_schedd_agent_v1_gateway_proto_enumTypes[0]
+	return &file_schedd_agent_v1_gateway_proto_enumTypes[1]
 }
 
 func (x AttemptPhase) Number() protoreflect.EnumNumber {
@@ -97,7 +154,7 @@ func (x AttemptPhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AttemptPhase.Descriptor instead.
 func (AttemptPhase) EnumDescriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{0}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{1}
 }
 
 // Outcome is how an attempt ended, as its worker saw it.
@@ -163,11 +220,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_schedd_agent_v1_gateway_proto_enumTypes[1].Descriptor()
+	return file_schedd_agent_v1_gateway_proto_enumTypes[2].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_schedd_agent_v1_gateway_proto_enumTypes[1]
+	return &file_schedd_agent_v1_gateway_proto_enumTypes[2]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -176,7 +233,7 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{1}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{2}
 }
 
 // AgentMessage is what a worker says.
@@ -761,7 +818,10 @@ type Hello struct {
 	Arch string `protobuf:"bytes,14,opt,name=arch,proto3" json:"arch,omitempty"`
 	// Leases tells that the worker ends an attempt that has a kill_after when it has
 	// had no lease for that long. Others are given no such attempt.
-	Leases        bool `protobuf:"varint,15,opt,name=leases,proto3" json:"leases,omitempty"`
+	Leases bool `protobuf:"varint,15,opt,name=leases,proto3" json:"leases,omitempty"`
+	// Enforcement is what its runner can hold attempts to; unset for a worker of a
+	// version that knows no limits.
+	Enforcement   *Enforcement `protobuf:"bytes,16,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -901,6 +961,168 @@ func (x *Hello) GetLeases() bool {
 	return false
 }
 
+func (x *Hello) GetEnforcement() *Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return nil
+}
+
+// Enforcement is what a worker can hold attempts to.
+type Enforcement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Memory is by what a limit of it is kept.
+	Memory Means `protobuf:"varint,1,opt,name=memory,proto3,enum=schedd.agent.v1.Means" json:"memory,omitempty"`
+	// Cpu is by what a limit of it is kept.
+	Cpu Means `protobuf:"varint,2,opt,name=cpu,proto3,enum=schedd.agent.v1.Means" json:"cpu,omitempty"`
+	// Pids is by what a limit of them is kept.
+	Pids Means `protobuf:"varint,3,opt,name=pids,proto3,enum=schedd.agent.v1.Means" json:"pids,omitempty"`
+	// Usage is by what attempts are measured.
+	Usage Means `protobuf:"varint,4,opt,name=usage,proto3,enum=schedd.agent.v1.Means" json:"usage,omitempty"`
+	// Tree is by what the processes of an attempt are found, to end them.
+	Tree Means `protobuf:"varint,5,opt,name=tree,proto3,enum=schedd.agent.v1.Means" json:"tree,omitempty"`
+	// Note says in a sentence, for people, why not all is by control groups.
+	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enforcement) Reset() {
+	*x = Enforcement{}
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enforcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enforcement) ProtoMessage() {}
+
+func (x *Enforcement) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
+func (*Enforcement) Descriptor() ([]byte, []int) {
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Enforcement) GetMemory() Means {
+	if x != nil {
+		return x.Memory
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetCpu() Means {
+	if x != nil {
+		return x.Cpu
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetPids() Means {
+	if x != nil {
+		return x.Pids
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetUsage() Means {
+	if x != nil {
+		return x.Usage
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetTree() Means {
+	if x != nil {
+		return x.Tree
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Limits are what all processes of an attempt may use together. 0 is no limit.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MemoryBytes, page cache included.
+	MemoryBytes int64 `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// CpuMillis are thousandths of one processor.
+	CpuMillis int64 `protobuf:"varint,2,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	// Pids are processes and threads.
+	Pids          int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Limits) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetCpuMillis() int64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
+func (x *Limits) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 // Challenge asks for proof of the worker's key.
 type Challenge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -912,7 +1134,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1146,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[4]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1159,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{4}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Challenge) GetNonce() []byte {
@@ -959,7 +1181,7 @@ type AuthProof struct {
 
 func (x *AuthProof) Reset() {
 	*x = AuthProof{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1193,7 @@ func (x *AuthProof) String() string {
 func (*AuthProof) ProtoMessage() {}
 
 func (x *AuthProof) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[5]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1206,7 @@ func (x *AuthProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthProof.ProtoReflect.Descriptor instead.
 func (*AuthProof) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{5}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AuthProof) GetSignature() []byte {
@@ -1016,7 +1238,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1028,7 +1250,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[6]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1041,7 +1263,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{6}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Welcome) GetRevision() uint32 {
@@ -1101,7 +1323,7 @@ type Reject struct {
 
 func (x *Reject) Reset() {
 	*x = Reject{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1335,7 @@ func (x *Reject) String() string {
 func (*Reject) ProtoMessage() {}
 
 func (x *Reject) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[7]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1348,7 @@ func (x *Reject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reject.ProtoReflect.Descriptor instead.
 func (*Reject) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{7}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Reject) GetReason() string {
@@ -1165,7 +1387,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1399,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[8]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1412,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{8}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ping) GetSeq() uint64 {
@@ -1218,7 +1440,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1452,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[9]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1465,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{9}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Pong) GetSeq() uint64 {
@@ -1269,7 +1491,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1503,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[10]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1516,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{10}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Lease) GetSeq() uint64 {
@@ -1321,7 +1543,7 @@ type InventoryRequest struct {
 
 func (x *InventoryRequest) Reset() {
 	*x = InventoryRequest{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1555,7 @@ func (x *InventoryRequest) String() string {
 func (*InventoryRequest) ProtoMessage() {}
 
 func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[11]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1568,7 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{11}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{13}
 }
 
 // Inventory tells which attempts the worker knows and is not yet allowed to
@@ -1359,14 +1581,17 @@ type Inventory struct {
 	More bool `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
 	// Page is the number of the message within the inventory, from 0: whoever did
 	// not hear the first one knows that it does not know all.
-	Page          uint32 `protobuf:"varint,3,opt,name=page,proto3" json:"page,omitempty"`
+	Page uint32 `protobuf:"varint,3,opt,name=page,proto3" json:"page,omitempty"`
+	// Trouble is why the worker takes no attempts at present, as a rule its disk; empty
+	// when it does. It sends an inventory when that changes. On every page.
+	Trouble       string `protobuf:"bytes,4,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1603,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[12]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1616,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{12}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Inventory) GetAttempts() []*AttemptStatus {
@@ -1415,6 +1640,13 @@ func (x *Inventory) GetPage() uint32 {
 	return 0
 }
 
+func (x *Inventory) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 // AttemptStatus is one attempt on a worker.
 type AttemptStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1432,7 +1664,7 @@ type AttemptStatus struct {
 
 func (x *AttemptStatus) Reset() {
 	*x = AttemptStatus{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1676,7 @@ func (x *AttemptStatus) String() string {
 func (*AttemptStatus) ProtoMessage() {}
 
 func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[13]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1689,7 @@ func (x *AttemptStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStatus.ProtoReflect.Descriptor instead.
 func (*AttemptStatus) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{13}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AttemptStatus) GetKey() *AttemptKey {
@@ -1524,7 +1756,7 @@ type Launch struct {
 
 func (x *Launch) Reset() {
 	*x = Launch{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1768,7 @@ func (x *Launch) String() string {
 func (*Launch) ProtoMessage() {}
 
 func (x *Launch) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[14]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1781,7 @@ func (x *Launch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Launch.ProtoReflect.Descriptor instead.
 func (*Launch) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{14}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Launch) GetKey() *AttemptKey {
@@ -1652,14 +1884,17 @@ type Task struct {
 	// User to run as; empty means the agent's.
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// Stdin to read.
-	Stdin         []byte `protobuf:"bytes,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Stdin []byte `protobuf:"bytes,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Limits to hold its processes to. They are given only to a worker that has said
+	// that it can.
+	Limits        *Limits `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1906,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[15]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1919,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{15}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Task) GetArgv() []string {
@@ -1736,6 +1971,13 @@ func (x *Task) GetStdin() []byte {
 	return nil
 }
 
+func (x *Task) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 // Kill asks to end an attempt: TERM, and KILL after the grace. A worker that
 // does not know the attempt never starts it, and says NOT_STARTED.
 type Kill struct {
@@ -1754,7 +1996,7 @@ type Kill struct {
 
 func (x *Kill) Reset() {
 	*x = Kill{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2008,7 @@ func (x *Kill) String() string {
 func (*Kill) ProtoMessage() {}
 
 func (x *Kill) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[16]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2021,7 @@ func (x *Kill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kill.ProtoReflect.Descriptor instead.
 func (*Kill) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{16}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Kill) GetKey() *AttemptKey {
@@ -1827,7 +2069,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2081,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[17]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2094,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{17}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Started) GetKey() *AttemptKey {
@@ -1908,7 +2150,8 @@ type Result struct {
 	LogDroppedBytes int64 `protobuf:"varint,10,opt,name=log_dropped_bytes,json=logDroppedBytes,proto3" json:"log_dropped_bytes,omitempty"`
 	// CpuTime that the tree used.
 	CpuTime *durationpb.Duration `protobuf:"bytes,11,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	// MaxRssBytes is the peak of its resident memory.
+	// MaxRssBytes is the largest resident set of any one process; with a control group
+	// that is measured, the most memory that all had together.
 	MaxRssBytes   int64 `protobuf:"varint,12,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1916,7 +2159,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2171,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[18]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2184,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{18}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Result) GetKey() *AttemptKey {
@@ -2044,7 +2287,7 @@ type ResultAck struct {
 
 func (x *ResultAck) Reset() {
 	*x = ResultAck{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2299,7 @@ func (x *ResultAck) String() string {
 func (*ResultAck) ProtoMessage() {}
 
 func (x *ResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[19]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2312,7 @@ func (x *ResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultAck.ProtoReflect.Descriptor instead.
 func (*ResultAck) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{19}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResultAck) GetKey() *AttemptKey {
@@ -2111,7 +2354,7 @@ type LogAppend struct {
 
 func (x *LogAppend) Reset() {
 	*x = LogAppend{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2366,7 @@ func (x *LogAppend) String() string {
 func (*LogAppend) ProtoMessage() {}
 
 func (x *LogAppend) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[20]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2379,7 @@ func (x *LogAppend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAppend.ProtoReflect.Descriptor instead.
 func (*LogAppend) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{20}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LogAppend) GetKey() *AttemptKey {
@@ -2189,7 +2432,7 @@ type LogAck struct {
 
 func (x *LogAck) Reset() {
 	*x = LogAck{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2444,7 @@ func (x *LogAck) String() string {
 func (*LogAck) ProtoMessage() {}
 
 func (x *LogAck) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[21]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2457,7 @@ func (x *LogAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogAck.ProtoReflect.Descriptor instead.
 func (*LogAck) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{21}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LogAck) GetKey() *AttemptKey {
@@ -2264,7 +2507,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2519,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[22]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2532,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{22}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Drain) GetSpread() *durationpb.Duration {
@@ -2310,7 +2553,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2565,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[23]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2578,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{23}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Move) GetReason() string {
@@ -2356,7 +2599,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2611,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[24]
+	mi := &file_schedd_agent_v1_gateway_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2624,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{24}
+	return file_schedd_agent_v1_gateway_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Goodbye) GetReason() string {
@@ -2430,7 +2673,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"AttemptKey\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\x8f\x04\n" +
+	"\x05fence\x18\x03 \x01(\x04R\x05fence\"\xcf\x04\n" +
 	"\x05Hello\x12!\n" +
 	"\fmin_revision\x18\x01 \x01(\rR\vminRevision\x12!\n" +
 	"\fmax_revision\x18\x02 \x01(\rR\vmaxRevision\x12\x1d\n" +
@@ -2448,10 +2691,23 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\aversion\x18\f \x01(\tR\aversion\x12\x0e\n" +
 	"\x02os\x18\r \x01(\tR\x02os\x12\x12\n" +
 	"\x04arch\x18\x0e \x01(\tR\x04arch\x12\x16\n" +
-	"\x06leases\x18\x0f \x01(\bR\x06leases\x1a9\n" +
+	"\x06leases\x18\x0f \x01(\bR\x06leases\x12>\n" +
+	"\venforcement\x18\x10 \x01(\v2\x1c.schedd.agent.v1.EnforcementR\venforcement\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
+	"\vEnforcement\x12.\n" +
+	"\x06memory\x18\x01 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x06memory\x12(\n" +
+	"\x03cpu\x18\x02 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x03cpu\x12*\n" +
+	"\x04pids\x18\x03 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x04pids\x12,\n" +
+	"\x05usage\x18\x04 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x05usage\x12*\n" +
+	"\x04tree\x18\x05 \x01(\x0e2\x16.schedd.agent.v1.MeansR\x04tree\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\"^\n" +
+	"\x06Limits\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\x02 \x01(\x03R\tcpuMillis\x12\x12\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"!\n" +
 	"\tChallenge\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\")\n" +
 	"\tAuthProof\x12\x1c\n" +
@@ -2479,11 +2735,12 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x05Lease\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06fences\x18\x02 \x03(\x06R\x06fences\"\x12\n" +
-	"\x10InventoryRequest\"o\n" +
+	"\x10InventoryRequest\"\x89\x01\n" +
 	"\tInventory\x12:\n" +
 	"\battempts\x18\x01 \x03(\v2\x1e.schedd.agent.v1.AttemptStatusR\battempts\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\x12\x12\n" +
-	"\x04page\x18\x03 \x01(\rR\x04page\"\xc8\x01\n" +
+	"\x04page\x18\x03 \x01(\rR\x04page\x12\x18\n" +
+	"\atrouble\x18\x04 \x01(\tR\atrouble\"\xc8\x01\n" +
 	"\rAttemptStatus\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x14\n" +
 	"\x05fence\x18\x02 \x01(\x04R\x05fence\x123\n" +
@@ -2505,7 +2762,7 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	" \x01(\x03R\rlogLimitBytes\x12<\n" +
 	"\fstart_within\x18\v \x01(\v2\x19.google.protobuf.DurationR\vstartWithin\x128\n" +
 	"\n" +
-	"kill_after\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillAfter\"\x89\x02\n" +
+	"kill_after\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillAfter\"\xba\x02\n" +
 	"\x04Task\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12 \n" +
@@ -2514,7 +2771,8 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\vworking_dir\x18\x05 \x01(\tR\n" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\x06 \x01(\tR\x04user\x12\x14\n" +
-	"\x05stdin\x18\a \x01(\fR\x05stdin\x1a6\n" +
+	"\x05stdin\x18\a \x01(\fR\x05stdin\x12/\n" +
+	"\x06limits\x18\b \x01(\v2\x17.schedd.agent.v1.LimitsR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
@@ -2562,7 +2820,14 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x04Move\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"!\n" +
 	"\aGoodbye\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason*}\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason*S\n" +
+	"\x05Means\x12\x15\n" +
+	"\x11MEANS_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"MEANS_NONE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"MEANS_PROC\x10\x02\x12\x13\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x03*}\n" +
 	"\fAttemptPhase\x12\x1d\n" +
 	"\x19ATTEMPT_PHASE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ATTEMPT_PHASE_ACCEPTED\x10\x01\x12\x19\n" +
@@ -2596,102 +2861,112 @@ func file_schedd_agent_v1_gateway_proto_rawDescGZIP() []byte {
 	return file_schedd_agent_v1_gateway_proto_rawDescData
 }
 
-var file_schedd_agent_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_schedd_agent_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_schedd_agent_v1_gateway_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_schedd_agent_v1_gateway_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_schedd_agent_v1_gateway_proto_goTypes = []any{
-	(AttemptPhase)(0),             // 0: schedd.agent.v1.AttemptPhase
-	(Outcome)(0),                  // 1: schedd.agent.v1.Outcome
-	(*AgentMessage)(nil),          // 2: schedd.agent.v1.AgentMessage
-	(*GatewayMessage)(nil),        // 3: schedd.agent.v1.GatewayMessage
-	(*AttemptKey)(nil),            // 4: schedd.agent.v1.AttemptKey
-	(*Hello)(nil),                 // 5: schedd.agent.v1.Hello
-	(*Challenge)(nil),             // 6: schedd.agent.v1.Challenge
-	(*AuthProof)(nil),             // 7: schedd.agent.v1.AuthProof
-	(*Welcome)(nil),               // 8: schedd.agent.v1.Welcome
-	(*Reject)(nil),                // 9: schedd.agent.v1.Reject
-	(*Ping)(nil),                  // 10: schedd.agent.v1.Ping
-	(*Pong)(nil),                  // 11: schedd.agent.v1.Pong
-	(*Lease)(nil),                 // 12: schedd.agent.v1.Lease
-	(*InventoryRequest)(nil),      // 13: schedd.agent.v1.InventoryRequest
-	(*Inventory)(nil),             // 14: schedd.agent.v1.Inventory
-	(*AttemptStatus)(nil),         // 15: schedd.agent.v1.AttemptStatus
-	(*Launch)(nil),                // 16: schedd.agent.v1.Launch
-	(*Task)(nil),                  // 17: schedd.agent.v1.Task
-	(*Kill)(nil),                  // 18: schedd.agent.v1.Kill
-	(*Started)(nil),               // 19: schedd.agent.v1.Started
-	(*Result)(nil),                // 20: schedd.agent.v1.Result
-	(*ResultAck)(nil),             // 21: schedd.agent.v1.ResultAck
-	(*LogAppend)(nil),             // 22: schedd.agent.v1.LogAppend
-	(*LogAck)(nil),                // 23: schedd.agent.v1.LogAck
-	(*Drain)(nil),                 // 24: schedd.agent.v1.Drain
-	(*Move)(nil),                  // 25: schedd.agent.v1.Move
-	(*Goodbye)(nil),               // 26: schedd.agent.v1.Goodbye
-	nil,                           // 27: schedd.agent.v1.Hello.LabelsEntry
-	nil,                           // 28: schedd.agent.v1.Task.EnvEntry
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(Means)(0),                    // 0: schedd.agent.v1.Means
+	(AttemptPhase)(0),             // 1: schedd.agent.v1.AttemptPhase
+	(Outcome)(0),                  // 2: schedd.agent.v1.Outcome
+	(*AgentMessage)(nil),          // 3: schedd.agent.v1.AgentMessage
+	(*GatewayMessage)(nil),        // 4: schedd.agent.v1.GatewayMessage
+	(*AttemptKey)(nil),            // 5: schedd.agent.v1.AttemptKey
+	(*Hello)(nil),                 // 6: schedd.agent.v1.Hello
+	(*Enforcement)(nil),           // 7: schedd.agent.v1.Enforcement
+	(*Limits)(nil),                // 8: schedd.agent.v1.Limits
+	(*Challenge)(nil),             // 9: schedd.agent.v1.Challenge
+	(*AuthProof)(nil),             // 10: schedd.agent.v1.AuthProof
+	(*Welcome)(nil),               // 11: schedd.agent.v1.Welcome
+	(*Reject)(nil),                // 12: schedd.agent.v1.Reject
+	(*Ping)(nil),                  // 13: schedd.agent.v1.Ping
+	(*Pong)(nil),                  // 14: schedd.agent.v1.Pong
+	(*Lease)(nil),                 // 15: schedd.agent.v1.Lease
+	(*InventoryRequest)(nil),      // 16: schedd.agent.v1.InventoryRequest
+	(*Inventory)(nil),             // 17: schedd.agent.v1.Inventory
+	(*AttemptStatus)(nil),         // 18: schedd.agent.v1.AttemptStatus
+	(*Launch)(nil),                // 19: schedd.agent.v1.Launch
+	(*Task)(nil),                  // 20: schedd.agent.v1.Task
+	(*Kill)(nil),                  // 21: schedd.agent.v1.Kill
+	(*Started)(nil),               // 22: schedd.agent.v1.Started
+	(*Result)(nil),                // 23: schedd.agent.v1.Result
+	(*ResultAck)(nil),             // 24: schedd.agent.v1.ResultAck
+	(*LogAppend)(nil),             // 25: schedd.agent.v1.LogAppend
+	(*LogAck)(nil),                // 26: schedd.agent.v1.LogAck
+	(*Drain)(nil),                 // 27: schedd.agent.v1.Drain
+	(*Move)(nil),                  // 28: schedd.agent.v1.Move
+	(*Goodbye)(nil),               // 29: schedd.agent.v1.Goodbye
+	nil,                           // 30: schedd.agent.v1.Hello.LabelsEntry
+	nil,                           // 31: schedd.agent.v1.Task.EnvEntry
+	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_schedd_agent_v1_gateway_proto_depIdxs = []int32{
-	5,  // 0: schedd.agent.v1.AgentMessage.hello:type_name -> schedd.agent.v1.Hello
-	7,  // 1: schedd.agent.v1.AgentMessage.auth_proof:type_name -> schedd.agent.v1.AuthProof
-	10, // 2: schedd.agent.v1.AgentMessage.ping:type_name -> schedd.agent.v1.Ping
-	11, // 3: schedd.agent.v1.AgentMessage.pong:type_name -> schedd.agent.v1.Pong
-	14, // 4: schedd.agent.v1.AgentMessage.inventory:type_name -> schedd.agent.v1.Inventory
-	19, // 5: schedd.agent.v1.AgentMessage.started:type_name -> schedd.agent.v1.Started
-	20, // 6: schedd.agent.v1.AgentMessage.result:type_name -> schedd.agent.v1.Result
-	22, // 7: schedd.agent.v1.AgentMessage.log_append:type_name -> schedd.agent.v1.LogAppend
-	26, // 8: schedd.agent.v1.AgentMessage.goodbye:type_name -> schedd.agent.v1.Goodbye
-	6,  // 9: schedd.agent.v1.GatewayMessage.challenge:type_name -> schedd.agent.v1.Challenge
-	8,  // 10: schedd.agent.v1.GatewayMessage.welcome:type_name -> schedd.agent.v1.Welcome
-	9,  // 11: schedd.agent.v1.GatewayMessage.reject:type_name -> schedd.agent.v1.Reject
-	10, // 12: schedd.agent.v1.GatewayMessage.ping:type_name -> schedd.agent.v1.Ping
-	11, // 13: schedd.agent.v1.GatewayMessage.pong:type_name -> schedd.agent.v1.Pong
-	16, // 14: schedd.agent.v1.GatewayMessage.launch:type_name -> schedd.agent.v1.Launch
-	18, // 15: schedd.agent.v1.GatewayMessage.kill:type_name -> schedd.agent.v1.Kill
-	21, // 16: schedd.agent.v1.GatewayMessage.result_ack:type_name -> schedd.agent.v1.ResultAck
-	23, // 17: schedd.agent.v1.GatewayMessage.log_ack:type_name -> schedd.agent.v1.LogAck
-	13, // 18: schedd.agent.v1.GatewayMessage.inventory_request:type_name -> schedd.agent.v1.InventoryRequest
-	24, // 19: schedd.agent.v1.GatewayMessage.drain:type_name -> schedd.agent.v1.Drain
-	25, // 20: schedd.agent.v1.GatewayMessage.move:type_name -> schedd.agent.v1.Move
-	12, // 21: schedd.agent.v1.GatewayMessage.lease:type_name -> schedd.agent.v1.Lease
-	27, // 22: schedd.agent.v1.Hello.labels:type_name -> schedd.agent.v1.Hello.LabelsEntry
-	29, // 23: schedd.agent.v1.Welcome.ping_interval:type_name -> google.protobuf.Duration
-	29, // 24: schedd.agent.v1.Welcome.stream_life:type_name -> google.protobuf.Duration
-	29, // 25: schedd.agent.v1.Reject.retry_after:type_name -> google.protobuf.Duration
-	15, // 26: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
-	4,  // 27: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
-	0,  // 28: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
-	30, // 29: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
-	4,  // 30: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
-	30, // 31: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
-	17, // 32: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
-	29, // 33: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
-	29, // 34: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
-	29, // 35: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
-	29, // 36: schedd.agent.v1.Launch.kill_after:type_name -> google.protobuf.Duration
-	28, // 37: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
-	4,  // 38: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
-	29, // 39: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
-	4,  // 40: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
-	30, // 41: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
-	4,  // 42: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
-	1,  // 43: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
-	30, // 44: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
-	30, // 45: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
-	29, // 46: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
-	4,  // 47: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
-	4,  // 48: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
-	4,  // 49: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
-	29, // 50: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
-	2,  // 51: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
-	3,  // 52: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
-	3,  // 53: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
-	2,  // 54: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
-	53, // [53:55] is the sub-list for method output_type
-	51, // [51:53] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	6,  // 0: schedd.agent.v1.AgentMessage.hello:type_name -> schedd.agent.v1.Hello
+	10, // 1: schedd.agent.v1.AgentMessage.auth_proof:type_name -> schedd.agent.v1.AuthProof
+	13, // 2: schedd.agent.v1.AgentMessage.ping:type_name -> schedd.agent.v1.Ping
+	14, // 3: schedd.agent.v1.AgentMessage.pong:type_name -> schedd.agent.v1.Pong
+	17, // 4: schedd.agent.v1.AgentMessage.inventory:type_name -> schedd.agent.v1.Inventory
+	22, // 5: schedd.agent.v1.AgentMessage.started:type_name -> schedd.agent.v1.Started
+	23, // 6: schedd.agent.v1.AgentMessage.result:type_name -> schedd.agent.v1.Result
+	25, // 7: schedd.agent.v1.AgentMessage.log_append:type_name -> schedd.agent.v1.LogAppend
+	29, // 8: schedd.agent.v1.AgentMessage.goodbye:type_name -> schedd.agent.v1.Goodbye
+	9,  // 9: schedd.agent.v1.GatewayMessage.challenge:type_name -> schedd.agent.v1.Challenge
+	11, // 10: schedd.agent.v1.GatewayMessage.welcome:type_name -> schedd.agent.v1.Welcome
+	12, // 11: schedd.agent.v1.GatewayMessage.reject:type_name -> schedd.agent.v1.Reject
+	13, // 12: schedd.agent.v1.GatewayMessage.ping:type_name -> schedd.agent.v1.Ping
+	14, // 13: schedd.agent.v1.GatewayMessage.pong:type_name -> schedd.agent.v1.Pong
+	19, // 14: schedd.agent.v1.GatewayMessage.launch:type_name -> schedd.agent.v1.Launch
+	21, // 15: schedd.agent.v1.GatewayMessage.kill:type_name -> schedd.agent.v1.Kill
+	24, // 16: schedd.agent.v1.GatewayMessage.result_ack:type_name -> schedd.agent.v1.ResultAck
+	26, // 17: schedd.agent.v1.GatewayMessage.log_ack:type_name -> schedd.agent.v1.LogAck
+	16, // 18: schedd.agent.v1.GatewayMessage.inventory_request:type_name -> schedd.agent.v1.InventoryRequest
+	27, // 19: schedd.agent.v1.GatewayMessage.drain:type_name -> schedd.agent.v1.Drain
+	28, // 20: schedd.agent.v1.GatewayMessage.move:type_name -> schedd.agent.v1.Move
+	15, // 21: schedd.agent.v1.GatewayMessage.lease:type_name -> schedd.agent.v1.Lease
+	30, // 22: schedd.agent.v1.Hello.labels:type_name -> schedd.agent.v1.Hello.LabelsEntry
+	7,  // 23: schedd.agent.v1.Hello.enforcement:type_name -> schedd.agent.v1.Enforcement
+	0,  // 24: schedd.agent.v1.Enforcement.memory:type_name -> schedd.agent.v1.Means
+	0,  // 25: schedd.agent.v1.Enforcement.cpu:type_name -> schedd.agent.v1.Means
+	0,  // 26: schedd.agent.v1.Enforcement.pids:type_name -> schedd.agent.v1.Means
+	0,  // 27: schedd.agent.v1.Enforcement.usage:type_name -> schedd.agent.v1.Means
+	0,  // 28: schedd.agent.v1.Enforcement.tree:type_name -> schedd.agent.v1.Means
+	32, // 29: schedd.agent.v1.Welcome.ping_interval:type_name -> google.protobuf.Duration
+	32, // 30: schedd.agent.v1.Welcome.stream_life:type_name -> google.protobuf.Duration
+	32, // 31: schedd.agent.v1.Reject.retry_after:type_name -> google.protobuf.Duration
+	18, // 32: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
+	5,  // 33: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
+	1,  // 34: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
+	33, // 35: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
+	5,  // 36: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
+	33, // 37: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
+	20, // 38: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
+	32, // 39: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
+	32, // 40: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
+	32, // 41: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
+	32, // 42: schedd.agent.v1.Launch.kill_after:type_name -> google.protobuf.Duration
+	31, // 43: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
+	8,  // 44: schedd.agent.v1.Task.limits:type_name -> schedd.agent.v1.Limits
+	5,  // 45: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
+	32, // 46: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
+	5,  // 47: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
+	33, // 48: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
+	5,  // 49: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
+	2,  // 50: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
+	33, // 51: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
+	33, // 52: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
+	32, // 53: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
+	5,  // 54: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
+	5,  // 55: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
+	5,  // 56: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
+	32, // 57: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
+	3,  // 58: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
+	4,  // 59: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
+	4,  // 60: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
+	3,  // 61: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
+	60, // [60:62] is the sub-list for method output_type
+	58, // [58:60] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_schedd_agent_v1_gateway_proto_init() }
@@ -2730,8 +3005,8 @@ func file_schedd_agent_v1_gateway_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_agent_v1_gateway_proto_rawDesc), len(file_schedd_agent_v1_gateway_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   27,
+			NumEnums:      3,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

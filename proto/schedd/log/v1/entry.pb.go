@@ -174,6 +174,7 @@ type Command struct {
 	//	*Command_Prune
 	//	*Command_SetStandby
 	//	*Command_SetDirect
+	//	*Command_SetEnforcement
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -405,6 +406,15 @@ func (x *Command) GetSetDirect() *SetDirect {
 	return nil
 }
 
+func (x *Command) GetSetEnforcement() *SetEnforcement {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetEnforcement); ok {
+			return x.SetEnforcement
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -514,6 +524,11 @@ type Command_SetDirect struct {
 	SetDirect *SetDirect `protobuf:"bytes,21,opt,name=set_direct,json=setDirect,proto3,oneof"`
 }
 
+type Command_SetEnforcement struct {
+	// Says what the runs of a worker can be held to. Since level 2.
+	SetEnforcement *SetEnforcement `protobuf:"bytes,22,opt,name=set_enforcement,json=setEnforcement,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Command() {}
 
 func (*Command_PutJob) isCommand_Command() {}
@@ -555,6 +570,8 @@ func (*Command_Prune) isCommand_Command() {}
 func (*Command_SetStandby) isCommand_Command() {}
 
 func (*Command_SetDirect) isCommand_Command() {}
+
+func (*Command_SetEnforcement) isCommand_Command() {}
 
 // InitCluster gives the cluster its id. The first one counts.
 type InitCluster struct {
@@ -2165,6 +2182,61 @@ func (x *SetDirect) GetRemove() bool {
 	return false
 }
 
+// SetEnforcement says what the runs of a worker can be held to.
+type SetEnforcement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the worker.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Unset when it does not say.
+	Enforcement   *Enforcement `protobuf:"bytes,2,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEnforcement) Reset() {
+	*x = SetEnforcement{}
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEnforcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEnforcement) ProtoMessage() {}
+
+func (x *SetEnforcement) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEnforcement.ProtoReflect.Descriptor instead.
+func (*SetEnforcement) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SetEnforcement) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetEnforcement) GetEnforcement() *Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return nil
+}
+
 var File_schedd_log_v1_entry_proto protoreflect.FileDescriptor
 
 const file_schedd_log_v1_entry_proto_rawDesc = "" +
@@ -2176,7 +2248,7 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\arestore\x18\x03 \x01(\v2\x16.schedd.log.v1.RestoreR\arestore\"P\n" +
 	"\aRestore\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12/\n" +
-	"\arecords\x18\x02 \x03(\v2\x15.schedd.log.v1.RecordR\arecords\"\xb3\t\n" +
+	"\arecords\x18\x02 \x03(\v2\x15.schedd.log.v1.RecordR\arecords\"\xfd\t\n" +
 	"\aCommand\x12?\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1a.schedd.log.v1.InitClusterH\x00R\vinitCluster\x120\n" +
 	"\aput_job\x18\x02 \x01(\v2\x15.schedd.log.v1.PutJobH\x00R\x06putJob\x129\n" +
@@ -2207,7 +2279,8 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\vset_standby\x18\x14 \x01(\v2\x19.schedd.log.v1.SetStandbyH\x00R\n" +
 	"setStandby\x129\n" +
 	"\n" +
-	"set_direct\x18\x15 \x01(\v2\x18.schedd.log.v1.SetDirectH\x00R\tsetDirectB\t\n" +
+	"set_direct\x18\x15 \x01(\v2\x18.schedd.log.v1.SetDirectH\x00R\tsetDirect\x12H\n" +
+	"\x0fset_enforcement\x18\x16 \x01(\v2\x1d.schedd.log.v1.SetEnforcementH\x00R\x0esetEnforcementB\t\n" +
 	"\acommand\",\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -2328,7 +2401,10 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\astandby\x18\x02 \x01(\bR\astandby\"=\n" +
 	"\tSetDirect\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06remove\x18\x02 \x01(\bR\x06removeB\xa9\x01\n" +
+	"\x06remove\x18\x02 \x01(\bR\x06remove\"^\n" +
+	"\x0eSetEnforcement\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12<\n" +
+	"\venforcement\x18\x02 \x01(\v2\x1a.schedd.log.v1.EnforcementR\venforcementB\xa9\x01\n" +
 	"\x11com.schedd.log.v1B\n" +
 	"EntryProtoP\x01Z2github.com/schedd/schedd/proto/schedd/log/v1;logv1\xa2\x02\x03SLX\xaa\x02\rSchedd.Log.V1\xca\x02\rSchedd\\Log\\V1\xe2\x02\x19Schedd\\Log\\V1\\GPBMetadata\xea\x02\x0fSchedd::Log::V1b\x06proto3"
 
@@ -2344,47 +2420,49 @@ func file_schedd_log_v1_entry_proto_rawDescGZIP() []byte {
 	return file_schedd_log_v1_entry_proto_rawDescData
 }
 
-var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_schedd_log_v1_entry_proto_goTypes = []any{
-	(*Entry)(nil),        // 0: schedd.log.v1.Entry
-	(*Restore)(nil),      // 1: schedd.log.v1.Restore
-	(*Command)(nil),      // 2: schedd.log.v1.Command
-	(*InitCluster)(nil),  // 3: schedd.log.v1.InitCluster
-	(*PutJob)(nil),       // 4: schedd.log.v1.PutJob
-	(*DeleteJob)(nil),    // 5: schedd.log.v1.DeleteJob
-	(*PauseJob)(nil),     // 6: schedd.log.v1.PauseJob
-	(*ResumeJob)(nil),    // 7: schedd.log.v1.ResumeJob
-	(*Quarantine)(nil),   // 8: schedd.log.v1.Quarantine
-	(*Decide)(nil),       // 9: schedd.log.v1.Decide
-	(*Decided)(nil),      // 10: schedd.log.v1.Decided
-	(*Birth)(nil),        // 11: schedd.log.v1.Birth
-	(*Request)(nil),      // 12: schedd.log.v1.Request
-	(*Assign)(nil),       // 13: schedd.log.v1.Assign
-	(*Start)(nil),        // 14: schedd.log.v1.Start
-	(*Finish)(nil),       // 15: schedd.log.v1.Finish
-	(*Cancel)(nil),       // 16: schedd.log.v1.Cancel
-	(*GiveUp)(nil),       // 17: schedd.log.v1.GiveUp
-	(*PutWorker)(nil),    // 18: schedd.log.v1.PutWorker
-	(*SetOffline)(nil),   // 19: schedd.log.v1.SetOffline
-	(*UpdateWorker)(nil), // 20: schedd.log.v1.UpdateWorker
-	(*DrainWorker)(nil),  // 21: schedd.log.v1.DrainWorker
-	(*RemoveWorker)(nil), // 22: schedd.log.v1.RemoveWorker
-	(*Prune)(nil),        // 23: schedd.log.v1.Prune
-	(*SetStandby)(nil),   // 24: schedd.log.v1.SetStandby
-	(*SetDirect)(nil),    // 25: schedd.log.v1.SetDirect
-	(*Record)(nil),       // 26: schedd.log.v1.Record
-	(*JobKey)(nil),       // 27: schedd.log.v1.JobKey
-	(*Definition)(nil),   // 28: schedd.log.v1.Definition
-	(Decision)(0),        // 29: schedd.log.v1.Decision
-	(Phase)(0),           // 30: schedd.log.v1.Phase
-	(*Attempt)(nil),      // 31: schedd.log.v1.Attempt
-	(*WorkerInfo)(nil),   // 32: schedd.log.v1.WorkerInfo
-	(*Label)(nil),        // 33: schedd.log.v1.Label
+	(*Entry)(nil),          // 0: schedd.log.v1.Entry
+	(*Restore)(nil),        // 1: schedd.log.v1.Restore
+	(*Command)(nil),        // 2: schedd.log.v1.Command
+	(*InitCluster)(nil),    // 3: schedd.log.v1.InitCluster
+	(*PutJob)(nil),         // 4: schedd.log.v1.PutJob
+	(*DeleteJob)(nil),      // 5: schedd.log.v1.DeleteJob
+	(*PauseJob)(nil),       // 6: schedd.log.v1.PauseJob
+	(*ResumeJob)(nil),      // 7: schedd.log.v1.ResumeJob
+	(*Quarantine)(nil),     // 8: schedd.log.v1.Quarantine
+	(*Decide)(nil),         // 9: schedd.log.v1.Decide
+	(*Decided)(nil),        // 10: schedd.log.v1.Decided
+	(*Birth)(nil),          // 11: schedd.log.v1.Birth
+	(*Request)(nil),        // 12: schedd.log.v1.Request
+	(*Assign)(nil),         // 13: schedd.log.v1.Assign
+	(*Start)(nil),          // 14: schedd.log.v1.Start
+	(*Finish)(nil),         // 15: schedd.log.v1.Finish
+	(*Cancel)(nil),         // 16: schedd.log.v1.Cancel
+	(*GiveUp)(nil),         // 17: schedd.log.v1.GiveUp
+	(*PutWorker)(nil),      // 18: schedd.log.v1.PutWorker
+	(*SetOffline)(nil),     // 19: schedd.log.v1.SetOffline
+	(*UpdateWorker)(nil),   // 20: schedd.log.v1.UpdateWorker
+	(*DrainWorker)(nil),    // 21: schedd.log.v1.DrainWorker
+	(*RemoveWorker)(nil),   // 22: schedd.log.v1.RemoveWorker
+	(*Prune)(nil),          // 23: schedd.log.v1.Prune
+	(*SetStandby)(nil),     // 24: schedd.log.v1.SetStandby
+	(*SetDirect)(nil),      // 25: schedd.log.v1.SetDirect
+	(*SetEnforcement)(nil), // 26: schedd.log.v1.SetEnforcement
+	(*Record)(nil),         // 27: schedd.log.v1.Record
+	(*JobKey)(nil),         // 28: schedd.log.v1.JobKey
+	(*Definition)(nil),     // 29: schedd.log.v1.Definition
+	(Decision)(0),          // 30: schedd.log.v1.Decision
+	(Phase)(0),             // 31: schedd.log.v1.Phase
+	(*Attempt)(nil),        // 32: schedd.log.v1.Attempt
+	(*WorkerInfo)(nil),     // 33: schedd.log.v1.WorkerInfo
+	(*Label)(nil),          // 34: schedd.log.v1.Label
+	(*Enforcement)(nil),    // 35: schedd.log.v1.Enforcement
 }
 var file_schedd_log_v1_entry_proto_depIdxs = []int32{
 	2,  // 0: schedd.log.v1.Entry.commands:type_name -> schedd.log.v1.Command
 	1,  // 1: schedd.log.v1.Entry.restore:type_name -> schedd.log.v1.Restore
-	26, // 2: schedd.log.v1.Restore.records:type_name -> schedd.log.v1.Record
+	27, // 2: schedd.log.v1.Restore.records:type_name -> schedd.log.v1.Record
 	3,  // 3: schedd.log.v1.Command.init_cluster:type_name -> schedd.log.v1.InitCluster
 	4,  // 4: schedd.log.v1.Command.put_job:type_name -> schedd.log.v1.PutJob
 	5,  // 5: schedd.log.v1.Command.delete_job:type_name -> schedd.log.v1.DeleteJob
@@ -2406,29 +2484,31 @@ var file_schedd_log_v1_entry_proto_depIdxs = []int32{
 	23, // 21: schedd.log.v1.Command.prune:type_name -> schedd.log.v1.Prune
 	24, // 22: schedd.log.v1.Command.set_standby:type_name -> schedd.log.v1.SetStandby
 	25, // 23: schedd.log.v1.Command.set_direct:type_name -> schedd.log.v1.SetDirect
-	27, // 24: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
-	28, // 25: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
-	27, // 26: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
-	27, // 27: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
-	27, // 28: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
-	27, // 29: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
-	27, // 30: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
-	10, // 31: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
-	29, // 32: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
-	11, // 33: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
-	30, // 34: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
-	27, // 35: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
-	11, // 36: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
-	31, // 37: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
-	30, // 38: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
-	30, // 39: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
-	32, // 40: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
-	33, // 41: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	26, // 24: schedd.log.v1.Command.set_enforcement:type_name -> schedd.log.v1.SetEnforcement
+	28, // 25: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
+	29, // 26: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
+	28, // 27: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
+	28, // 28: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
+	28, // 29: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
+	28, // 30: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
+	28, // 31: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
+	10, // 32: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
+	30, // 33: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
+	11, // 34: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
+	31, // 35: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
+	28, // 36: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
+	11, // 37: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
+	32, // 38: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
+	31, // 39: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
+	31, // 40: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
+	33, // 41: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
+	34, // 42: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
+	35, // 43: schedd.log.v1.SetEnforcement.enforcement:type_name -> schedd.log.v1.Enforcement
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_entry_proto_init() }
@@ -2463,6 +2543,7 @@ func file_schedd_log_v1_entry_proto_init() {
 		(*Command_Prune)(nil),
 		(*Command_SetStandby)(nil),
 		(*Command_SetDirect)(nil),
+		(*Command_SetEnforcement)(nil),
 	}
 	file_schedd_log_v1_entry_proto_msgTypes[4].OneofWrappers = []any{}
 	file_schedd_log_v1_entry_proto_msgTypes[5].OneofWrappers = []any{}
@@ -2473,7 +2554,7 @@ func file_schedd_log_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_entry_proto_rawDesc), len(file_schedd_log_v1_entry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

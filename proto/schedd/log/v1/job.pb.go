@@ -1074,7 +1074,9 @@ type Task struct {
 	// Who it runs as.
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// What it reads.
-	Stdin         string `protobuf:"bytes,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Stdin string `protobuf:"bytes,7,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// What it may use. Since level 2.
+	Limits        *Limits `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1158,6 +1160,77 @@ func (x *Task) GetStdin() string {
 	return ""
 }
 
+func (x *Task) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// Limits are what all processes of an attempt may use together. 0 is no limit.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In bytes.
+	Memory int64 `protobuf:"varint,1,opt,name=memory,proto3" json:"memory,omitempty"`
+	// In thousandths of a processor.
+	Cpu int64 `protobuf:"varint,2,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Processes and threads.
+	Pids          int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_schedd_log_v1_job_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_job_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_job_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Limits) GetMemory() int64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Limits) GetCpu() int64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *Limits) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 // Target says which workers may run a job.
 type Target struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1171,7 +1244,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_schedd_log_v1_job_proto_msgTypes[10]
+	mi := &file_schedd_log_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1256,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_job_proto_msgTypes[10]
+	mi := &file_schedd_log_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1269,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_schedd_log_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Target) GetSelector() string {
@@ -1250,7 +1323,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_schedd_log_v1_job_proto_msgTypes[11]
+	mi := &file_schedd_log_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1335,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_job_proto_msgTypes[11]
+	mi := &file_schedd_log_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1348,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_schedd_log_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetOverlap() Overlap {
@@ -1395,7 +1468,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_schedd_log_v1_job_proto_msgTypes[12]
+	mi := &file_schedd_log_v1_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1480,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_job_proto_msgTypes[12]
+	mi := &file_schedd_log_v1_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1493,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_job_proto_rawDescGZIP(), []int{12}
+	return file_schedd_log_v1_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Retry) GetMaxAttempts() int64 {
@@ -1517,7 +1590,7 @@ const file_schedd_log_v1_job_proto_rawDesc = "" +
 	"\tExclusion\x12\x12\n" +
 	"\x04date\x18\x01 \x01(\tR\x04date\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x10R\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\x10R\x02to\"\xc7\x01\n" +
+	"\x02to\x18\x03 \x01(\x10R\x02to\"\xf6\x01\n" +
 	"\x04Task\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x12\x16\n" +
 	"\x06script\x18\x02 \x01(\tR\x06script\x12 \n" +
@@ -1526,7 +1599,12 @@ const file_schedd_log_v1_job_proto_rawDesc = "" +
 	"\vworking_dir\x18\x05 \x01(\tR\n" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\x06 \x01(\tR\x04user\x12\x14\n" +
-	"\x05stdin\x18\a \x01(\tR\x05stdin\"Y\n" +
+	"\x05stdin\x18\a \x01(\tR\x05stdin\x12-\n" +
+	"\x06limits\x18\b \x01(\v2\x15.schedd.log.v1.LimitsR\x06limits\"F\n" +
+	"\x06Limits\x12\x16\n" +
+	"\x06memory\x18\x01 \x01(\x03R\x06memory\x12\x10\n" +
+	"\x03cpu\x18\x02 \x01(\x03R\x03cpu\x12\x12\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"Y\n" +
 	"\x06Target\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x123\n" +
 	"\bstrategy\x18\x02 \x01(\x0e2\x17.schedd.log.v1.StrategyR\bstrategy\"\x99\x04\n" +
@@ -1606,7 +1684,7 @@ func file_schedd_log_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_schedd_log_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_schedd_log_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_schedd_log_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_schedd_log_v1_job_proto_goTypes = []any{
 	(Gap)(0),           // 0: schedd.log.v1.Gap
 	(DSTOverlap)(0),    // 1: schedd.log.v1.DSTOverlap
@@ -1624,9 +1702,10 @@ var file_schedd_log_v1_job_proto_goTypes = []any{
 	(*Every)(nil),      // 13: schedd.log.v1.Every
 	(*Exclusion)(nil),  // 14: schedd.log.v1.Exclusion
 	(*Task)(nil),       // 15: schedd.log.v1.Task
-	(*Target)(nil),     // 16: schedd.log.v1.Target
-	(*Policy)(nil),     // 17: schedd.log.v1.Policy
-	(*Retry)(nil),      // 18: schedd.log.v1.Retry
+	(*Limits)(nil),     // 16: schedd.log.v1.Limits
+	(*Target)(nil),     // 17: schedd.log.v1.Target
+	(*Policy)(nil),     // 18: schedd.log.v1.Policy
+	(*Retry)(nil),      // 19: schedd.log.v1.Retry
 }
 var file_schedd_log_v1_job_proto_depIdxs = []int32{
 	6,  // 0: schedd.log.v1.Job.key:type_name -> schedd.log.v1.JobKey
@@ -1635,24 +1714,25 @@ var file_schedd_log_v1_job_proto_depIdxs = []int32{
 	9,  // 3: schedd.log.v1.Definition.labels:type_name -> schedd.log.v1.Label
 	11, // 4: schedd.log.v1.Definition.triggers:type_name -> schedd.log.v1.Trigger
 	15, // 5: schedd.log.v1.Definition.task:type_name -> schedd.log.v1.Task
-	16, // 6: schedd.log.v1.Definition.target:type_name -> schedd.log.v1.Target
-	17, // 7: schedd.log.v1.Definition.policy:type_name -> schedd.log.v1.Policy
+	17, // 6: schedd.log.v1.Definition.target:type_name -> schedd.log.v1.Target
+	18, // 7: schedd.log.v1.Definition.policy:type_name -> schedd.log.v1.Policy
 	12, // 8: schedd.log.v1.Trigger.cron:type_name -> schedd.log.v1.Cron
 	13, // 9: schedd.log.v1.Trigger.every:type_name -> schedd.log.v1.Every
 	14, // 10: schedd.log.v1.Trigger.exclude:type_name -> schedd.log.v1.Exclusion
 	0,  // 11: schedd.log.v1.Cron.gap:type_name -> schedd.log.v1.Gap
 	1,  // 12: schedd.log.v1.Cron.overlap:type_name -> schedd.log.v1.DSTOverlap
 	9,  // 13: schedd.log.v1.Task.env:type_name -> schedd.log.v1.Label
-	2,  // 14: schedd.log.v1.Target.strategy:type_name -> schedd.log.v1.Strategy
-	3,  // 15: schedd.log.v1.Policy.overlap:type_name -> schedd.log.v1.Overlap
-	4,  // 16: schedd.log.v1.Policy.catch_up:type_name -> schedd.log.v1.CatchUp
-	18, // 17: schedd.log.v1.Policy.retry:type_name -> schedd.log.v1.Retry
-	5,  // 18: schedd.log.v1.Policy.on_lost:type_name -> schedd.log.v1.OnLost
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	16, // 14: schedd.log.v1.Task.limits:type_name -> schedd.log.v1.Limits
+	2,  // 15: schedd.log.v1.Target.strategy:type_name -> schedd.log.v1.Strategy
+	3,  // 16: schedd.log.v1.Policy.overlap:type_name -> schedd.log.v1.Overlap
+	4,  // 17: schedd.log.v1.Policy.catch_up:type_name -> schedd.log.v1.CatchUp
+	19, // 18: schedd.log.v1.Policy.retry:type_name -> schedd.log.v1.Retry
+	5,  // 19: schedd.log.v1.Policy.on_lost:type_name -> schedd.log.v1.OnLost
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_job_proto_init() }
@@ -1666,7 +1746,7 @@ func file_schedd_log_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_job_proto_rawDesc), len(file_schedd_log_v1_job_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -21,6 +21,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Means is by what a worker does something.
+type Means int32
+
+const (
+	// Never stored.
+	Means_MEANS_UNSPECIFIED Means = 0
+	// It does not say.
+	Means_MEANS_UNKNOWN Means = 1
+	// Not at all.
+	Means_MEANS_NONE Means = 2
+	// As the parent of the processes, and by /proc.
+	Means_MEANS_PROC Means = 3
+	// By a control group for each attempt.
+	Means_MEANS_CGROUP_V2 Means = 4
+)
+
+// Enum value maps for Means.
+var (
+	Means_name = map[int32]string{
+		0: "MEANS_UNSPECIFIED",
+		1: "MEANS_UNKNOWN",
+		2: "MEANS_NONE",
+		3: "MEANS_PROC",
+		4: "MEANS_CGROUP_V2",
+	}
+	Means_value = map[string]int32{
+		"MEANS_UNSPECIFIED": 0,
+		"MEANS_UNKNOWN":     1,
+		"MEANS_NONE":        2,
+		"MEANS_PROC":        3,
+		"MEANS_CGROUP_V2":   4,
+	}
+)
+
+func (x Means) Enum() *Means {
+	p := new(Means)
+	*p = x
+	return p
+}
+
+func (x Means) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Means) Descriptor() protoreflect.EnumDescriptor {
+	return file_schedd_log_v1_worker_proto_enumTypes[0].Descriptor()
+}
+
+func (Means) Type() protoreflect.EnumType {
+	return &file_schedd_log_v1_worker_proto_enumTypes[0]
+}
+
+func (x Means) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Means.Descriptor instead.
+func (Means) EnumDescriptor() ([]byte, []int) {
+	return file_schedd_log_v1_worker_proto_rawDescGZIP(), []int{0}
+}
+
 // Worker is a worker that has connected at least once.
 type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -39,7 +100,9 @@ type Worker struct {
 	// Laid over its own.
 	ExtraLabels []*Label `protobuf:"bytes,7,rep,name=extra_labels,json=extraLabels,proto3" json:"extra_labels,omitempty"`
 	// In place of its own; 0: its own.
-	ExtraSlots    int64 `protobuf:"varint,8,opt,name=extra_slots,json=extraSlots,proto3" json:"extra_slots,omitempty"`
+	ExtraSlots int64 `protobuf:"varint,8,opt,name=extra_slots,json=extraSlots,proto3" json:"extra_slots,omitempty"`
+	// What its runs can be held to; unset when it does not say. Since level 2.
+	Enforcement   *Enforcement `protobuf:"bytes,9,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +193,104 @@ func (x *Worker) GetExtraSlots() int64 {
 	return 0
 }
 
+func (x *Worker) GetEnforcement() *Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return nil
+}
+
+// Enforcement is what a worker can hold attempts to.
+type Enforcement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A limit of memory.
+	Memory Means `protobuf:"varint,1,opt,name=memory,proto3,enum=schedd.log.v1.Means" json:"memory,omitempty"`
+	// A limit of processors.
+	Cpu Means `protobuf:"varint,2,opt,name=cpu,proto3,enum=schedd.log.v1.Means" json:"cpu,omitempty"`
+	// A limit of processes.
+	Pids Means `protobuf:"varint,3,opt,name=pids,proto3,enum=schedd.log.v1.Means" json:"pids,omitempty"`
+	// Measuring.
+	Usage Means `protobuf:"varint,4,opt,name=usage,proto3,enum=schedd.log.v1.Means" json:"usage,omitempty"`
+	// Finding all processes.
+	Tree Means `protobuf:"varint,5,opt,name=tree,proto3,enum=schedd.log.v1.Means" json:"tree,omitempty"`
+	// Why not all is by control groups.
+	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enforcement) Reset() {
+	*x = Enforcement{}
+	mi := &file_schedd_log_v1_worker_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enforcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enforcement) ProtoMessage() {}
+
+func (x *Enforcement) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_worker_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
+func (*Enforcement) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_worker_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Enforcement) GetMemory() Means {
+	if x != nil {
+		return x.Memory
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetCpu() Means {
+	if x != nil {
+		return x.Cpu
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetPids() Means {
+	if x != nil {
+		return x.Pids
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetUsage() Means {
+	if x != nil {
+		return x.Usage
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetTree() Means {
+	if x != nil {
+		return x.Tree
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 // WorkerInfo is what a worker says of itself.
 type WorkerInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -155,7 +316,7 @@ type WorkerInfo struct {
 
 func (x *WorkerInfo) Reset() {
 	*x = WorkerInfo{}
-	mi := &file_schedd_log_v1_worker_proto_msgTypes[1]
+	mi := &file_schedd_log_v1_worker_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -167,7 +328,7 @@ func (x *WorkerInfo) String() string {
 func (*WorkerInfo) ProtoMessage() {}
 
 func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_worker_proto_msgTypes[1]
+	mi := &file_schedd_log_v1_worker_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -180,7 +341,7 @@ func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerInfo.ProtoReflect.Descriptor instead.
 func (*WorkerInfo) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_worker_proto_rawDescGZIP(), []int{1}
+	return file_schedd_log_v1_worker_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *WorkerInfo) GetName() string {
@@ -252,7 +413,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_schedd_log_v1_worker_proto_msgTypes[2]
+	mi := &file_schedd_log_v1_worker_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +425,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_worker_proto_msgTypes[2]
+	mi := &file_schedd_log_v1_worker_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +438,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_worker_proto_rawDescGZIP(), []int{2}
+	return file_schedd_log_v1_worker_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Drain) GetNote() string {
@@ -298,7 +459,7 @@ var File_schedd_log_v1_worker_proto protoreflect.FileDescriptor
 
 const file_schedd_log_v1_worker_proto_rawDesc = "" +
 	"\n" +
-	"\x1aschedd/log/v1/worker.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\"\x9c\x02\n" +
+	"\x1aschedd/log/v1/worker.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\"\xda\x02\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -309,7 +470,15 @@ const file_schedd_log_v1_worker_proto_rawDesc = "" +
 	"\x05drain\x18\x06 \x01(\v2\x14.schedd.log.v1.DrainR\x05drain\x127\n" +
 	"\fextra_labels\x18\a \x03(\v2\x14.schedd.log.v1.LabelR\vextraLabels\x12\x1f\n" +
 	"\vextra_slots\x18\b \x01(\x03R\n" +
-	"extraSlots\"\xf4\x01\n" +
+	"extraSlots\x12<\n" +
+	"\venforcement\x18\t \x01(\v2\x1a.schedd.log.v1.EnforcementR\venforcement\"\xf7\x01\n" +
+	"\vEnforcement\x12,\n" +
+	"\x06memory\x18\x01 \x01(\x0e2\x14.schedd.log.v1.MeansR\x06memory\x12&\n" +
+	"\x03cpu\x18\x02 \x01(\x0e2\x14.schedd.log.v1.MeansR\x03cpu\x12(\n" +
+	"\x04pids\x18\x03 \x01(\x0e2\x14.schedd.log.v1.MeansR\x04pids\x12*\n" +
+	"\x05usage\x18\x04 \x01(\x0e2\x14.schedd.log.v1.MeansR\x05usage\x12(\n" +
+	"\x04tree\x18\x05 \x01(\x0e2\x14.schedd.log.v1.MeansR\x04tree\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\"\xf4\x01\n" +
 	"\n" +
 	"WorkerInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
@@ -322,7 +491,15 @@ const file_schedd_log_v1_worker_proto_rawDesc = "" +
 	"\x04arch\x18\b \x01(\tR\x04arch\"1\n" +
 	"\x05Drain\x12\x12\n" +
 	"\x04note\x18\x01 \x01(\tR\x04note\x12\x14\n" +
-	"\x05since\x18\x02 \x01(\x10R\x05sinceB\xaa\x01\n" +
+	"\x05since\x18\x02 \x01(\x10R\x05since*f\n" +
+	"\x05Means\x12\x15\n" +
+	"\x11MEANS_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rMEANS_UNKNOWN\x10\x01\x12\x0e\n" +
+	"\n" +
+	"MEANS_NONE\x10\x02\x12\x0e\n" +
+	"\n" +
+	"MEANS_PROC\x10\x03\x12\x13\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x04B\xaa\x01\n" +
 	"\x11com.schedd.log.v1B\vWorkerProtoP\x01Z2github.com/schedd/schedd/proto/schedd/log/v1;logv1\xa2\x02\x03SLX\xaa\x02\rSchedd.Log.V1\xca\x02\rSchedd\\Log\\V1\xe2\x02\x19Schedd\\Log\\V1\\GPBMetadata\xea\x02\x0fSchedd::Log::V1b\x06proto3"
 
 var (
@@ -337,23 +514,32 @@ func file_schedd_log_v1_worker_proto_rawDescGZIP() []byte {
 	return file_schedd_log_v1_worker_proto_rawDescData
 }
 
-var file_schedd_log_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_schedd_log_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_schedd_log_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_schedd_log_v1_worker_proto_goTypes = []any{
-	(*Worker)(nil),     // 0: schedd.log.v1.Worker
-	(*WorkerInfo)(nil), // 1: schedd.log.v1.WorkerInfo
-	(*Drain)(nil),      // 2: schedd.log.v1.Drain
-	(*Label)(nil),      // 3: schedd.log.v1.Label
+	(Means)(0),          // 0: schedd.log.v1.Means
+	(*Worker)(nil),      // 1: schedd.log.v1.Worker
+	(*Enforcement)(nil), // 2: schedd.log.v1.Enforcement
+	(*WorkerInfo)(nil),  // 3: schedd.log.v1.WorkerInfo
+	(*Drain)(nil),       // 4: schedd.log.v1.Drain
+	(*Label)(nil),       // 5: schedd.log.v1.Label
 }
 var file_schedd_log_v1_worker_proto_depIdxs = []int32{
-	1, // 0: schedd.log.v1.Worker.says:type_name -> schedd.log.v1.WorkerInfo
-	2, // 1: schedd.log.v1.Worker.drain:type_name -> schedd.log.v1.Drain
-	3, // 2: schedd.log.v1.Worker.extra_labels:type_name -> schedd.log.v1.Label
-	3, // 3: schedd.log.v1.WorkerInfo.labels:type_name -> schedd.log.v1.Label
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3,  // 0: schedd.log.v1.Worker.says:type_name -> schedd.log.v1.WorkerInfo
+	4,  // 1: schedd.log.v1.Worker.drain:type_name -> schedd.log.v1.Drain
+	5,  // 2: schedd.log.v1.Worker.extra_labels:type_name -> schedd.log.v1.Label
+	2,  // 3: schedd.log.v1.Worker.enforcement:type_name -> schedd.log.v1.Enforcement
+	0,  // 4: schedd.log.v1.Enforcement.memory:type_name -> schedd.log.v1.Means
+	0,  // 5: schedd.log.v1.Enforcement.cpu:type_name -> schedd.log.v1.Means
+	0,  // 6: schedd.log.v1.Enforcement.pids:type_name -> schedd.log.v1.Means
+	0,  // 7: schedd.log.v1.Enforcement.usage:type_name -> schedd.log.v1.Means
+	0,  // 8: schedd.log.v1.Enforcement.tree:type_name -> schedd.log.v1.Means
+	5,  // 9: schedd.log.v1.WorkerInfo.labels:type_name -> schedd.log.v1.Label
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_worker_proto_init() }
@@ -367,13 +553,14 @@ func file_schedd_log_v1_worker_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_worker_proto_rawDesc), len(file_schedd_log_v1_worker_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   3,
+			NumEnums:      1,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_schedd_log_v1_worker_proto_goTypes,
 		DependencyIndexes: file_schedd_log_v1_worker_proto_depIdxs,
+		EnumInfos:         file_schedd_log_v1_worker_proto_enumTypes,
 		MessageInfos:      file_schedd_log_v1_worker_proto_msgTypes,
 	}.Build()
 	File_schedd_log_v1_worker_proto = out.File

@@ -28,6 +28,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Means is by what a runner does something.
+type Means int32
+
+const (
+	// MEANS_UNSPECIFIED is not told.
+	Means_MEANS_UNSPECIFIED Means = 0
+	// MEANS_NONE: not at all.
+	Means_MEANS_NONE Means = 1
+	// MEANS_PROC: as the parent of the processes, and by /proc.
+	Means_MEANS_PROC Means = 2
+	// MEANS_CGROUP_V2: by a control group for each attempt.
+	Means_MEANS_CGROUP_V2 Means = 3
+)
+
+// Enum value maps for Means.
+var (
+	Means_name = map[int32]string{
+		0: "MEANS_UNSPECIFIED",
+		1: "MEANS_NONE",
+		2: "MEANS_PROC",
+		3: "MEANS_CGROUP_V2",
+	}
+	Means_value = map[string]int32{
+		"MEANS_UNSPECIFIED": 0,
+		"MEANS_NONE":        1,
+		"MEANS_PROC":        2,
+		"MEANS_CGROUP_V2":   3,
+	}
+)
+
+func (x Means) Enum() *Means {
+	p := new(Means)
+	*p = x
+	return p
+}
+
+func (x Means) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Means) Descriptor() protoreflect.EnumDescriptor {
+	return file_schedd_runner_v1_runner_proto_enumTypes[0].Descriptor()
+}
+
+func (Means) Type() protoreflect.EnumType {
+	return &file_schedd_runner_v1_runner_proto_enumTypes[0]
+}
+
+func (x Means) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Means.Descriptor instead.
+func (Means) EnumDescriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{0}
+}
+
 // WatchRequest says who calls.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -242,7 +299,10 @@ type Hello struct {
 	Pid int64 `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
 	// Policy is the file that says what it may start; empty when it may start
 	// anything.
-	Policy        string `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy string `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Enforcement is what attempts can be held to; unset for a runner of a version that
+	// knows no limits, and would not hear of one.
+	Enforcement   *Enforcement `protobuf:"bytes,8,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +386,168 @@ func (x *Hello) GetPolicy() string {
 	return ""
 }
 
+func (x *Hello) GetEnforcement() *Enforcement {
+	if x != nil {
+		return x.Enforcement
+	}
+	return nil
+}
+
+// Enforcement is what a runner found out about its host when it began.
+type Enforcement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Memory is by what a limit of it is kept.
+	Memory Means `protobuf:"varint,1,opt,name=memory,proto3,enum=schedd.runner.v1.Means" json:"memory,omitempty"`
+	// Cpu is by what a limit of it is kept.
+	Cpu Means `protobuf:"varint,2,opt,name=cpu,proto3,enum=schedd.runner.v1.Means" json:"cpu,omitempty"`
+	// Pids is by what a limit of them is kept.
+	Pids Means `protobuf:"varint,3,opt,name=pids,proto3,enum=schedd.runner.v1.Means" json:"pids,omitempty"`
+	// Usage is by what attempts are measured.
+	Usage Means `protobuf:"varint,4,opt,name=usage,proto3,enum=schedd.runner.v1.Means" json:"usage,omitempty"`
+	// Tree is by what the processes of an attempt are found.
+	Tree Means `protobuf:"varint,5,opt,name=tree,proto3,enum=schedd.runner.v1.Means" json:"tree,omitempty"`
+	// Note says in a sentence why not all is by control groups.
+	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Enforcement) Reset() {
+	*x = Enforcement{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Enforcement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Enforcement) ProtoMessage() {}
+
+func (x *Enforcement) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Enforcement.ProtoReflect.Descriptor instead.
+func (*Enforcement) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Enforcement) GetMemory() Means {
+	if x != nil {
+		return x.Memory
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetCpu() Means {
+	if x != nil {
+		return x.Cpu
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetPids() Means {
+	if x != nil {
+		return x.Pids
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetUsage() Means {
+	if x != nil {
+		return x.Usage
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetTree() Means {
+	if x != nil {
+		return x.Tree
+	}
+	return Means_MEANS_UNSPECIFIED
+}
+
+func (x *Enforcement) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// Limits are what all processes of an attempt may use together. 0 is no limit.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// MemoryBytes, page cache included.
+	MemoryBytes int64 `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// CpuMillis are thousandths of one processor.
+	CpuMillis int64 `protobuf:"varint,2,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	// Pids are processes and threads.
+	Pids          int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Limits) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetCpuMillis() int64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
+func (x *Limits) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 // Synced says that all attempts that are kept have been told.
 type Synced struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -335,7 +557,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[3]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +569,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[3]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +582,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{3}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{5}
 }
 
 // Stopping says that the runner ends.
@@ -372,7 +594,7 @@ type Stopping struct {
 
 func (x *Stopping) Reset() {
 	*x = Stopping{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[4]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +606,7 @@ func (x *Stopping) String() string {
 func (*Stopping) ProtoMessage() {}
 
 func (x *Stopping) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[4]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +619,7 @@ func (x *Stopping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stopping.ProtoReflect.Descriptor instead.
 func (*Stopping) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{4}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{6}
 }
 
 // Attempt is what the runner knows of one.
@@ -417,7 +639,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[5]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +651,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[5]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +664,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{5}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Attempt) GetId() string {
@@ -491,7 +713,8 @@ type Exit struct {
 	Leftover int32 `protobuf:"varint,6,opt,name=leftover,proto3" json:"leftover,omitempty"`
 	// CpuTime that the tree used.
 	CpuTime *durationpb.Duration `protobuf:"bytes,7,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
-	// MaxRssBytes is the largest resident set of any one process.
+	// MaxRssBytes is the largest resident set of any one process; with a control group
+	// that is measured, the most memory that all had together.
 	MaxRssBytes int64 `protobuf:"varint,8,opt,name=max_rss_bytes,json=maxRssBytes,proto3" json:"max_rss_bytes,omitempty"`
 	// StartedTime is when its program began to run.
 	StartedTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_time,json=startedTime,proto3" json:"started_time,omitempty"`
@@ -507,7 +730,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[6]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -519,7 +742,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[6]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -532,7 +755,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{6}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -649,14 +872,17 @@ type StartRequest struct {
 	// LeaseEnd is when the attempt is ended unless Renew moves it: the time since the
 	// host was booted, suspend included (CLOCK_BOOTTIME), which agent and runner share.
 	// 0 means never. Since revision 2.
-	LeaseEnd      *durationpb.Duration `protobuf:"bytes,13,opt,name=lease_end,json=leaseEnd,proto3" json:"lease_end,omitempty"`
+	LeaseEnd *durationpb.Duration `protobuf:"bytes,13,opt,name=lease_end,json=leaseEnd,proto3" json:"lease_end,omitempty"`
+	// Limits of all its processes together. A runner whose Hello has no enforcement
+	// does not know them, and must not be asked with any.
+	Limits        *Limits `protobuf:"bytes,14,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[7]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +894,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[7]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +907,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{7}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartRequest) GetLife() uint64 {
@@ -775,6 +1001,13 @@ func (x *StartRequest) GetLeaseEnd() *durationpb.Duration {
 	return nil
 }
 
+func (x *StartRequest) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 // StartResponse says whether it runs.
 type StartResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -789,7 +1022,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +1034,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +1047,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{8}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartResponse) GetAttempt() *Attempt {
@@ -844,7 +1077,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +1089,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +1102,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{9}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KillRequest) GetId() string {
@@ -895,7 +1128,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1140,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1153,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{10}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
 }
 
 // RenewRequest tells until when attempts may go on.
@@ -934,7 +1167,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1179,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1192,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RenewRequest) GetLeases() []*Lease {
@@ -982,7 +1215,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1227,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1240,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Lease) GetId() string {
@@ -1033,7 +1266,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1278,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1291,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
 }
 
 // ForgetRequest names attempts that have ended.
@@ -1072,7 +1305,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1317,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1330,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ForgetRequest) GetIds() []string {
@@ -1116,7 +1349,7 @@ type ForgetResponse struct {
 
 func (x *ForgetResponse) Reset() {
 	*x = ForgetResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1361,7 @@ func (x *ForgetResponse) String() string {
 func (*ForgetResponse) ProtoMessage() {}
 
 func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1374,7 @@ func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
 func (*ForgetResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{17}
 }
 
 // EndStraysRequest names an attempt of a former runner.
@@ -1157,7 +1390,7 @@ type EndStraysRequest struct {
 
 func (x *EndStraysRequest) Reset() {
 	*x = EndStraysRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1402,7 @@ func (x *EndStraysRequest) String() string {
 func (*EndStraysRequest) ProtoMessage() {}
 
 func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1415,7 @@ func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysRequest.ProtoReflect.Descriptor instead.
 func (*EndStraysRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *EndStraysRequest) GetId() string {
@@ -1214,7 +1447,7 @@ type EndStraysResponse struct {
 
 func (x *EndStraysResponse) Reset() {
 	*x = EndStraysResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1459,7 @@ func (x *EndStraysResponse) String() string {
 func (*EndStraysResponse) ProtoMessage() {}
 
 func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1472,7 @@ func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysResponse.ProtoReflect.Descriptor instead.
 func (*EndStraysResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{17}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EndStraysResponse) GetEnded() int32 {
@@ -1274,7 +1507,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1519,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1532,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{18}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopRequest) GetIfIdle() bool {
@@ -1322,7 +1555,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1567,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1580,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{19}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopResponse) GetStopped() bool {
@@ -1379,7 +1612,7 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\v2\x19.schedd.runner.v1.AttemptH\x00R\aattempt\x122\n" +
 	"\x06synced\x18\x03 \x01(\v2\x18.schedd.runner.v1.SyncedH\x00R\x06synced\x128\n" +
 	"\bstopping\x18\x04 \x01(\v2\x1a.schedd.runner.v1.StoppingH\x00R\bstoppingB\x06\n" +
-	"\x04body\"\xc9\x01\n" +
+	"\x04body\"\x8a\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12!\n" +
 	"\fmin_revision\x18\x02 \x01(\rR\vminRevision\x12!\n" +
@@ -1387,7 +1620,20 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\binstance\x18\x04 \x01(\tR\binstance\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x06 \x01(\x03R\x03pid\x12\x16\n" +
-	"\x06policy\x18\a \x01(\tR\x06policy\"\b\n" +
+	"\x06policy\x18\a \x01(\tR\x06policy\x12?\n" +
+	"\venforcement\x18\b \x01(\v2\x1d.schedd.runner.v1.EnforcementR\venforcement\"\x86\x02\n" +
+	"\vEnforcement\x12/\n" +
+	"\x06memory\x18\x01 \x01(\x0e2\x17.schedd.runner.v1.MeansR\x06memory\x12)\n" +
+	"\x03cpu\x18\x02 \x01(\x0e2\x17.schedd.runner.v1.MeansR\x03cpu\x12+\n" +
+	"\x04pids\x18\x03 \x01(\x0e2\x17.schedd.runner.v1.MeansR\x04pids\x12-\n" +
+	"\x05usage\x18\x04 \x01(\x0e2\x17.schedd.runner.v1.MeansR\x05usage\x12+\n" +
+	"\x04tree\x18\x05 \x01(\x0e2\x17.schedd.runner.v1.MeansR\x04tree\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\tR\x04note\"^\n" +
+	"\x06Limits\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\x02 \x01(\x03R\tcpuMillis\x12\x12\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\b\n" +
 	"\x06Synced\"\n" +
 	"\n" +
 	"\bStopping\"\x96\x01\n" +
@@ -1409,7 +1655,7 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\rfinished_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\ffinishedTime\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x12#\n" +
-	"\rlease_expired\x18\f \x01(\bR\fleaseExpired\"\x8d\x03\n" +
+	"\rlease_expired\x18\f \x01(\bR\fleaseExpired\"\xbf\x03\n" +
 	"\fStartRequest\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\x04R\x04life\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1425,7 +1671,8 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\atimeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\atimeout\x128\n" +
 	"\n" +
 	"kill_grace\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\x126\n" +
-	"\tlease_end\x18\r \x01(\v2\x19.google.protobuf.DurationR\bleaseEnd\"Z\n" +
+	"\tlease_end\x18\r \x01(\v2\x19.google.protobuf.DurationR\bleaseEnd\x120\n" +
+	"\x06limits\x18\x0e \x01(\v2\x18.schedd.runner.v1.LimitsR\x06limits\"Z\n" +
 	"\rStartResponse\x123\n" +
 	"\aattempt\x18\x01 \x01(\v2\x19.schedd.runner.v1.AttemptR\aattempt\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"N\n" +
@@ -1453,7 +1700,14 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle\">\n" +
 	"\fStopResponse\x12\x18\n" +
 	"\astopped\x18\x01 \x01(\bR\astopped\x12\x14\n" +
-	"\x05ended\x18\x02 \x01(\x05R\x05ended2\xa0\x04\n" +
+	"\x05ended\x18\x02 \x01(\x05R\x05ended*S\n" +
+	"\x05Means\x12\x15\n" +
+	"\x11MEANS_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"MEANS_NONE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"MEANS_PROC\x10\x02\x12\x13\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x032\xa0\x04\n" +
 	"\rRunnerService\x12J\n" +
 	"\x05Watch\x12\x1e.schedd.runner.v1.WatchRequest\x1a\x1f.schedd.runner.v1.WatchResponse0\x01\x12H\n" +
 	"\x05Start\x12\x1e.schedd.runner.v1.StartRequest\x1a\x1f.schedd.runner.v1.StartResponse\x12E\n" +
@@ -1476,67 +1730,78 @@ func file_schedd_runner_v1_runner_proto_rawDescGZIP() []byte {
 	return file_schedd_runner_v1_runner_proto_rawDescData
 }
 
-var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_schedd_runner_v1_runner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_schedd_runner_v1_runner_proto_goTypes = []any{
-	(*WatchRequest)(nil),          // 0: schedd.runner.v1.WatchRequest
-	(*WatchResponse)(nil),         // 1: schedd.runner.v1.WatchResponse
-	(*Hello)(nil),                 // 2: schedd.runner.v1.Hello
-	(*Synced)(nil),                // 3: schedd.runner.v1.Synced
-	(*Stopping)(nil),              // 4: schedd.runner.v1.Stopping
-	(*Attempt)(nil),               // 5: schedd.runner.v1.Attempt
-	(*Exit)(nil),                  // 6: schedd.runner.v1.Exit
-	(*StartRequest)(nil),          // 7: schedd.runner.v1.StartRequest
-	(*StartResponse)(nil),         // 8: schedd.runner.v1.StartResponse
-	(*KillRequest)(nil),           // 9: schedd.runner.v1.KillRequest
-	(*KillResponse)(nil),          // 10: schedd.runner.v1.KillResponse
-	(*RenewRequest)(nil),          // 11: schedd.runner.v1.RenewRequest
-	(*Lease)(nil),                 // 12: schedd.runner.v1.Lease
-	(*RenewResponse)(nil),         // 13: schedd.runner.v1.RenewResponse
-	(*ForgetRequest)(nil),         // 14: schedd.runner.v1.ForgetRequest
-	(*ForgetResponse)(nil),        // 15: schedd.runner.v1.ForgetResponse
-	(*EndStraysRequest)(nil),      // 16: schedd.runner.v1.EndStraysRequest
-	(*EndStraysResponse)(nil),     // 17: schedd.runner.v1.EndStraysResponse
-	(*StopRequest)(nil),           // 18: schedd.runner.v1.StopRequest
-	(*StopResponse)(nil),          // 19: schedd.runner.v1.StopResponse
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(Means)(0),                    // 0: schedd.runner.v1.Means
+	(*WatchRequest)(nil),          // 1: schedd.runner.v1.WatchRequest
+	(*WatchResponse)(nil),         // 2: schedd.runner.v1.WatchResponse
+	(*Hello)(nil),                 // 3: schedd.runner.v1.Hello
+	(*Enforcement)(nil),           // 4: schedd.runner.v1.Enforcement
+	(*Limits)(nil),                // 5: schedd.runner.v1.Limits
+	(*Synced)(nil),                // 6: schedd.runner.v1.Synced
+	(*Stopping)(nil),              // 7: schedd.runner.v1.Stopping
+	(*Attempt)(nil),               // 8: schedd.runner.v1.Attempt
+	(*Exit)(nil),                  // 9: schedd.runner.v1.Exit
+	(*StartRequest)(nil),          // 10: schedd.runner.v1.StartRequest
+	(*StartResponse)(nil),         // 11: schedd.runner.v1.StartResponse
+	(*KillRequest)(nil),           // 12: schedd.runner.v1.KillRequest
+	(*KillResponse)(nil),          // 13: schedd.runner.v1.KillResponse
+	(*RenewRequest)(nil),          // 14: schedd.runner.v1.RenewRequest
+	(*Lease)(nil),                 // 15: schedd.runner.v1.Lease
+	(*RenewResponse)(nil),         // 16: schedd.runner.v1.RenewResponse
+	(*ForgetRequest)(nil),         // 17: schedd.runner.v1.ForgetRequest
+	(*ForgetResponse)(nil),        // 18: schedd.runner.v1.ForgetResponse
+	(*EndStraysRequest)(nil),      // 19: schedd.runner.v1.EndStraysRequest
+	(*EndStraysResponse)(nil),     // 20: schedd.runner.v1.EndStraysResponse
+	(*StopRequest)(nil),           // 21: schedd.runner.v1.StopRequest
+	(*StopResponse)(nil),          // 22: schedd.runner.v1.StopResponse
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
 }
 var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
-	2,  // 0: schedd.runner.v1.WatchResponse.hello:type_name -> schedd.runner.v1.Hello
-	5,  // 1: schedd.runner.v1.WatchResponse.attempt:type_name -> schedd.runner.v1.Attempt
-	3,  // 2: schedd.runner.v1.WatchResponse.synced:type_name -> schedd.runner.v1.Synced
-	4,  // 3: schedd.runner.v1.WatchResponse.stopping:type_name -> schedd.runner.v1.Stopping
-	20, // 4: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
-	6,  // 5: schedd.runner.v1.Attempt.exit:type_name -> schedd.runner.v1.Exit
-	21, // 6: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
-	20, // 7: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
-	20, // 8: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
-	21, // 9: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 10: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
-	21, // 11: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
-	5,  // 12: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
-	21, // 13: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
-	12, // 14: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
-	21, // 15: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
-	0,  // 16: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
-	7,  // 17: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
-	9,  // 18: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
-	11, // 19: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
-	14, // 20: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
-	16, // 21: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
-	18, // 22: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
-	1,  // 23: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
-	8,  // 24: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
-	10, // 25: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
-	13, // 26: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
-	15, // 27: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
-	17, // 28: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
-	19, // 29: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	3,  // 0: schedd.runner.v1.WatchResponse.hello:type_name -> schedd.runner.v1.Hello
+	8,  // 1: schedd.runner.v1.WatchResponse.attempt:type_name -> schedd.runner.v1.Attempt
+	6,  // 2: schedd.runner.v1.WatchResponse.synced:type_name -> schedd.runner.v1.Synced
+	7,  // 3: schedd.runner.v1.WatchResponse.stopping:type_name -> schedd.runner.v1.Stopping
+	4,  // 4: schedd.runner.v1.Hello.enforcement:type_name -> schedd.runner.v1.Enforcement
+	0,  // 5: schedd.runner.v1.Enforcement.memory:type_name -> schedd.runner.v1.Means
+	0,  // 6: schedd.runner.v1.Enforcement.cpu:type_name -> schedd.runner.v1.Means
+	0,  // 7: schedd.runner.v1.Enforcement.pids:type_name -> schedd.runner.v1.Means
+	0,  // 8: schedd.runner.v1.Enforcement.usage:type_name -> schedd.runner.v1.Means
+	0,  // 9: schedd.runner.v1.Enforcement.tree:type_name -> schedd.runner.v1.Means
+	23, // 10: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: schedd.runner.v1.Attempt.exit:type_name -> schedd.runner.v1.Exit
+	24, // 12: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
+	23, // 13: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
+	23, // 14: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
+	24, // 15: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
+	24, // 16: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
+	24, // 17: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
+	5,  // 18: schedd.runner.v1.StartRequest.limits:type_name -> schedd.runner.v1.Limits
+	8,  // 19: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
+	24, // 20: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
+	15, // 21: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
+	24, // 22: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
+	1,  // 23: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
+	10, // 24: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
+	12, // 25: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
+	14, // 26: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
+	17, // 27: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
+	19, // 28: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
+	21, // 29: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
+	2,  // 30: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
+	11, // 31: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
+	13, // 32: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
+	16, // 33: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
+	18, // 34: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
+	20, // 35: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
+	22, // 36: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
+	30, // [30:37] is the sub-list for method output_type
+	23, // [23:30] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_schedd_runner_v1_runner_proto_init() }
@@ -1555,13 +1820,14 @@ func file_schedd_runner_v1_runner_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_runner_v1_runner_proto_rawDesc), len(file_schedd_runner_v1_runner_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   20,
+			NumEnums:      1,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_schedd_runner_v1_runner_proto_goTypes,
 		DependencyIndexes: file_schedd_runner_v1_runner_proto_depIdxs,
+		EnumInfos:         file_schedd_runner_v1_runner_proto_enumTypes,
 		MessageInfos:      file_schedd_runner_v1_runner_proto_msgTypes,
 	}.Build()
 	File_schedd_runner_v1_runner_proto = out.File

@@ -1,0 +1,92 @@
+package lead
+
+import (
+	"slices"
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// A leader goes by two clocks. What is due is due by the wall clock, which may be set
+// at any moment, forward or back, or show an hour later when the host was suspended.
+// How long something has lasted is told by the time that elapses, which nobody can
+// set: a run that waits has not waited longer because somebody has set a clock, and
+// is not to wait longer either.
+//
+// The state has the instants at which a run was made, given to a worker and so on, as
+// the state's clock showed them. The leader remembers what that showed when it learned
+// of them, and by how much it has jumped since, the instants are moved along.
+
+// wall returns what the wall clock shows, without the monotonic reading by which Go
+// would otherwise compare two instants: of a clock that was set that says nothing.
+func (c *Config) wall() time.Time { return c.Clock().Round(0) }
+
+// tolerance is how far the wall clock may be from the time that has elapsed before
+// that counts as a jump: it is also slewed, and read a little later.
+const tolerance = time.Second
+
+// mark is a moment by both clocks.
+type mark struct {
+	elapsed time.Time // has a monotonic reading
+	shown   time.Time // by the state's clock
+}
+
+// jumped returns by how much the state's clock has jumped from one moment to another.
+func (m mark) jumped(until mark) time.Duration {
+	d := until.shown.Sub(m.shown) - until.elapsed.Sub(m.elapsed)
+	if d.Abs() <= tolerance {
+		return 0
+	}
+	return d
+}
+
+// asShown returns what the state's clock would have shown at an earlier moment, had it
+// gone as time does; zero for zero.
+func (m mark) asShown(elapsed time.Time) time.Time {
+	if elapsed.IsZero() {
+		return time.Time{}
+	}
+	return m.shown.Add(-m.elapsed.Sub(elapsed))
+}
+
+// sighting is when the leader learned of a run, and of its last change.
+type sighting struct{ born, changed mark }
+
+// mark returns the present moment. The state's clock does not go back: what was
+// decided by a clock that went faster stays decided.
+func (t *term) mark(s *state.State, now time.Time) mark {
+	shown := t.wall
+	if s.Now().After(shown) {
+		shown = s.Now()
+	}
+	return mark{now, shown}
+}
+
+// see takes note that a run has changed.
+func (t *term) see(id state.RunID, m mark) {
+	seen, known := t.active[id]
+	if seen.changed = m; !known {
+		seen.born = m
+	}
+	t.active[id] = seen
+}
+
+// moved returns a run with its instants moved by how much the state's clock has jumped
+// since the leader learned of them.
+func (t *term) moved(r *state.Run, m mark) *state.Run {
+	seen := t.active[r.ID]
+	born, changed := seen.born.jumped(m), seen.changed.jumped(m)
+	if born == 0 && changed == 0 {
+		return r
+	}
+	c := *r
+	c.Created = c.Created.Add(born)
+	if !c.NotBefore.IsZero() {
+		c.NotBefore = c.NotBefore.Add(changed)
+	}
+	if n := len(c.Attempts); n > 0 {
+		c.Attempts = slices.Clone(c.Attempts)
+		c.Attempts[n-1].Assigned = c.Attempts[n-1].Assigned.Add(changed)
+	}
+	return &c
+}

@@ -1,0 +1,62 @@
+package lead
+
+import (
+	"testing"
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// What the wall clock shows has no monotonic reading: two instants that had one would
+// be compared by it, and no step of the clock would ever be seen.
+func TestWallHasNoMonotonicReading(t *testing.T) {
+	now := time.Now()
+	if now == now.Round(0) { //nolint:staticcheck // the representations, not the instants
+		t.Fatal("the clock of this system is not monotonic, so this proves nothing")
+	}
+	c := Config{Clock: func() time.Time { return now }}
+	if c.wall() != now.Round(0) { //nolint:staticcheck // as above
+		t.Errorf("the wall clock is read as %v", c.wall())
+	}
+}
+
+// The instants of a run move along with the state's clock when that jumps, each by how
+// much it has since the leader learned of it, and stay when it only drifts.
+func TestInstantsMoveWithTheClock(t *testing.T) {
+	begin := time.Now()
+	at := func(elapsed, shown time.Duration) mark {
+		return mark{begin.Add(elapsed), begin.Round(0).Add(shown)}
+	}
+	stamp := func(d time.Duration) time.Time { return begin.Round(0).Add(d) }
+	id := state.RunID{1}
+	run := &state.Run{ID: id, Created: stamp(0), NotBefore: stamp(time.Minute), Attempts: []state.Attempt{
+		{Number: 1, Assigned: stamp(0)}, {Number: 2, Assigned: stamp(time.Minute)},
+	}}
+	for name, test := range map[string]struct {
+		changed, now  mark
+		born, further time.Duration // by how much they move
+	}{
+		"nothing happened":              {at(time.Minute, time.Minute), at(time.Hour, time.Hour), 0, 0},
+		"it drifted":                    {at(time.Minute, time.Minute), at(time.Hour, time.Hour+tolerance), 0, 0},
+		"it was set forward after that": {at(time.Minute, time.Minute), at(2*time.Minute, time.Hour+2*time.Minute), time.Hour, time.Hour},
+		"it was set forward before":     {at(time.Minute, time.Hour+time.Minute), at(2*time.Minute, time.Hour+2*time.Minute), time.Hour, 0},
+		"it stands still":               {at(time.Minute, time.Minute), at(time.Hour, time.Minute), -59 * time.Minute, -59 * time.Minute},
+	} {
+		term := &term{active: map[state.RunID]sighting{id: {born: at(0, 0), changed: test.changed}}}
+		is := term.moved(run, test.now)
+		if d := is.Created.Sub(run.Created); d != test.born {
+			t.Errorf("%s: when it was made moves by %v, want %v", name, d, test.born)
+		}
+		if d := is.NotBefore.Sub(run.NotBefore); d != test.further {
+			t.Errorf("%s: when it may start moves by %v, want %v", name, d, test.further)
+		}
+		for i, want := range []time.Duration{0, test.further} {
+			if d := is.Attempts[i].Assigned.Sub(run.Attempts[i].Assigned); d != want {
+				t.Errorf("%s: when attempt %d was assigned moves by %v, want %v", name, i+1, d, want)
+			}
+		}
+		if !run.Attempts[1].Assigned.Equal(stamp(time.Minute)) {
+			t.Fatalf("%s: the run itself was changed", name)
+		}
+	}
+}

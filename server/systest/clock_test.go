@@ -1,0 +1,317 @@
+package systest
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/fakerunner"
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+)
+
+// wallClock is what the clock of a host shows. That of a bubble can't be set, so this
+// one may be wrong.
+type wallClock struct {
+	mu    sync.Mutex
+	wrong time.Duration
+}
+
+func (c *wallClock) now() time.Time { return time.Now().Add(c.error()) }
+
+// error returns by how much it is ahead of the right time.
+func (c *wallClock) error() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wrong
+}
+
+// step sets it forward, or back.
+func (c *wallClock) step(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrong += d
+}
+
+// right sets it right.
+func (c *wallClock) right() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrong = 0
+}
+
+// exits is a process that ends at once, with that code.
+func exits(code int) script {
+	return func(s runner.Spec) fakerunner.Behaviour {
+		return fakerunner.Behaviour{Duration: time.Second, ExitCode: code, Output: []fakerunner.Chunk{{Data: []byte(s.ID)}}}
+	}
+}
+
+// decided returns how the occurrences of a job's only trigger were decided.
+func (w *world) decided(name string) (ran, missed int64) {
+	w.Helper()
+	v := w.verdicts(name)
+	if len(v) != 1 {
+		w.Fatalf("%s has %d triggers, want 1", name, len(v))
+	}
+	return v[0].GetRan(), v[0].GetMissed()
+}
+
+// The clock of a primary that is alone is set. What lies between when it is set forward
+// is decided at once and once, as the job says; what was decided when it is set back is
+// not decided again. What waits goes on to wait for as long as it would have: an hour
+// that nobody has lived through counts neither for nor against it.
+func TestClockIsSet(t *testing.T) {
+	const hour, second = time.Hour, time.Second
+	for name, test := range map[string]struct {
+		by           time.Duration
+		latest, none [2]int64 // that ran and were missed meanwhile, by catch_up
+		all          int64    // that ran
+	}{
+		"forward by an hour":   {hour, [2]int64{1, 59}, [2]int64{1, 59}, 60},
+		"forward by a second":  {second, [2]int64{}, [2]int64{}, 0},
+		"back by a second":     {-second, [2]int64{}, [2]int64{}, 0},
+		"back by an hour":      {-hour, [2]int64{}, [2]int64{}, 0},
+		"back by half an hour": {-hour / 2, [2]int64{}, [2]int64{}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				shop(w)
+				w.define(job("latest", cron("* * * * *", ""), overlapAllowed))
+				w.define(job("all", cron("* * * * *", ""), overlapAllowed, policy(&schedv1.Policy{CatchUp: schedv1.CatchUp_CATCH_UP_ALL})))
+				w.define(job("none", cron("* * * * *", ""), overlapAllowed, policy(&schedv1.Policy{CatchUp: schedv1.CatchUp_CATCH_UP_NONE})))
+				w.does("again", exits(1))
+				w.define(job("again", policy(&schedv1.Policy{Retry: &schedv1.Retry{MaxAttempts: 2, InitialDelay: seconds(100)}})))
+				w.define(job("nowhere", selector("zone=mars"), policy(&schedv1.Policy{QueueTimeout: seconds(100)})))
+				w.takes("long", time.Hour)
+				w.define(job("long", policy(&schedv1.Policy{TotalTimeout: seconds(100)})))
+				w.waitUntil(time.Now().Truncate(time.Minute).Add(10*time.Minute + 30*time.Second))
+
+				before := map[string][2]int64{}
+				for _, name := range []string{"latest", "all", "none"} {
+					ran, missed := w.decided(name)
+					before[name] = [2]int64{ran, missed}
+				}
+				meanwhile := func(name string) [2]int64 {
+					ran, missed := w.decided(name)
+					return [2]int64{ran - before[name][0], missed - before[name][1]}
+				}
+				again, nowhere, long := w.run("again"), w.run("nowhere"), w.run("long")
+				w.wait(5 * time.Second)
+				w.clock.step(test.by)
+				w.wait(2 * time.Second)
+				if is := meanwhile("latest"); is != test.latest {
+					w.Errorf("the job that wants the latest has %v runs and misses, want %v", is, test.latest)
+				}
+				if is := meanwhile("none"); is != test.none {
+					w.Errorf("the job that wants none has %v runs and misses, want %v", is, test.none)
+				}
+				w.wait(80 * time.Second)
+				phase := func(r *schedv1.Run, want schedv1.Phase) {
+					w.Helper()
+					if r := w.get(r.GetId()); r.GetPhase() != want {
+						w.Errorf("the run of %s is %v (%s), want %v", r.GetJob(), r.GetPhase(), r.GetReason(), want)
+					}
+				}
+				phase(again, schedv1.Phase_PHASE_PENDING)
+				phase(nowhere, schedv1.Phase_PHASE_PENDING)
+				phase(long, schedv1.Phase_PHASE_RUNNING)
+				w.wait(30 * time.Second)
+				phase(again, schedv1.Phase_PHASE_FAILED)
+				phase(nowhere, schedv1.Phase_PHASE_TIMED_OUT)
+				phase(long, schedv1.Phase_PHASE_TIMED_OUT)
+				if n := len(w.get(again.GetId()).GetAttempts()); n != 2 {
+					w.Errorf("it was tried %d times, want 2", n)
+				}
+				w.wait(2 * time.Minute) // all are paced
+				if ran := meanwhile("all")[0]; ran < test.all {
+					w.Errorf("of the job that wants all %d ran, want %d", ran, test.all)
+				}
+
+				// When as much time has passed as it was set back, things go on as ever.
+				w.wait(max(-test.by, 0))
+				ran, _ := w.decided("latest")
+				w.wait(10 * time.Minute)
+				if now, _ := w.decided("latest"); now-ran != 10 {
+					w.Errorf("in ten minutes %d ran, want 10", now-ran)
+				}
+				w.check()
+			})
+		})
+	}
+}
+
+// The clock of the primary that leads is set. Nobody takes that amiss when it is by a
+// second. When it is by an hour, the leadership goes to one whose clock is right; what
+// was decided meanwhile was decided once, and what waits does not wait for longer.
+func TestLeadersClockIsSet(t *testing.T) {
+	for name, by := range map[string]time.Duration{
+		"forward by an hour": time.Hour, "forward by a second": time.Second,
+		"back by a second": -time.Second, "back by an hour": -time.Hour,
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				w.startGroup(3)
+				w.startWorker("shop-1", nil, 4)
+				w.awaitOnline()
+				w.define(job("often", cron("0,30 * * * * *", ""), overlapAllowed))
+				w.does("again", exits(1))
+				w.define(job("again", policy(&schedv1.Policy{Retry: &schedv1.Retry{MaxAttempts: 2, InitialDelay: seconds(100)}})))
+				w.wait(10 * time.Minute)
+				epoch := w.known("shop-1").GetSessionEpoch()
+				r := w.run("again")
+				w.wait(5 * time.Second)
+				m := w.awaitLeader()
+				m.clock.step(by)
+				w.wait(30 * time.Second)
+				if moved := w.awaitLeader() != m; moved != (by.Abs() > time.Minute) {
+					w.Errorf("another primary leads: %v", moved)
+				}
+				w.wait(90 * time.Second)
+				if r := w.get(r.GetId()); r.GetPhase() != schedv1.Phase_PHASE_FAILED || len(r.GetAttempts()) != 2 {
+					w.Errorf("the run that is tried twice is %v (%s) after %d attempts", r.GetPhase(), r.GetReason(), len(r.GetAttempts()))
+				}
+				if is := w.known("shop-1").GetSessionEpoch(); is != epoch {
+					w.Errorf("the session of the worker was cut: %x, and now %x", epoch, is)
+				}
+				w.wait(max(by, 0)) // that hour is decided
+				ran, _ := w.decided("often")
+				w.wait(10 * time.Minute)
+				if now, _ := w.decided("often"); now-ran != 20 {
+					w.Errorf("in ten minutes %d ran, want 20", now-ran)
+				}
+				m.clock.right()
+				w.wait(time.Minute)
+				w.check()
+			})
+		})
+	}
+}
+
+// A primary whose clock is an hour off does not lead for long, and does no harm while
+// it follows.
+func TestFollowersClockIsOff(t *testing.T) {
+	for name, by := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				w.startGroup(3)
+				w.startWorker("shop-1", nil, 4)
+				w.awaitOnline()
+				m := w.follower()
+				m.clock.step(by)
+				w.define(job("often", cron("0,30 * * * * *", ""), overlapAllowed))
+				w.wait(10 * time.Minute)
+				if ran, missed := w.decided("often"); ran < 20 || missed != 0 {
+					w.Errorf("%d ran and %d were missed", ran, missed)
+				}
+				must[*schedv1.TransferLeadershipResponse](w)(w.primary.clusters.TransferLeadership(w.Context(), &schedv1.TransferLeadershipRequest{Id: m.id}))
+				w.wait(30 * time.Second)
+				if w.awaitLeader() == m {
+					w.Errorf("%s still leads", m.id)
+				}
+				w.wait(max(by, 0))
+				ran, _ := w.decided("often")
+				w.wait(10 * time.Minute)
+				if now, _ := w.decided("often"); now-ran != 20 {
+					w.Errorf("in ten minutes %d ran, want 20", now-ran)
+				}
+				w.check()
+			})
+		})
+	}
+}
+
+// The primary that leads stands still for ten minutes. The others go on without it, and
+// when it is back it does not decide again.
+func TestLeaderIsSuspended(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		w.startWorker("shop-1", nil, 4)
+		w.awaitOnline()
+		w.define(job("often", cron("0,30 * * * * *", ""), overlapAllowed))
+		w.wait(10 * time.Minute)
+		m := w.awaitLeader()
+		before, _ := w.decided("often")
+		m.suspend()
+		w.wait(10 * time.Minute)
+		during, missed := w.decided("often")
+		m.resume()
+		if during-before < 18 || missed != 0 {
+			w.Errorf("meanwhile %d ran, and %d were missed", during-before, missed)
+		}
+		w.wait(10 * time.Minute)
+		if after, _ := w.decided("often"); after-during != 20 {
+			w.Errorf("in the ten minutes after that %d ran, want 20", after-during)
+		}
+		w.check()
+		w.checkEverywhere()
+	})
+}
+
+// A worker stands still for ten minutes, with all that runs on it. Its clock goes on,
+// so what it tells of its processes then lies ten minutes apart. What it ran counts as
+// lost after its time, unless the job waits; nothing is started twice.
+func TestWorkerIsSuspended(t *testing.T) {
+	for name, onLost := range map[string]schedv1.OnLost{"fail": schedv1.OnLost_ON_LOST_FAIL, "retry": schedv1.OnLost_ON_LOST_RETRY, "wait": schedv1.OnLost_ON_LOST_WAIT} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				k := shop(w)
+				w.does("j", talker(12*time.Minute, 10*time.Second))
+				w.define(job("j", policy(&schedv1.Policy{OnLost: onLost})))
+				r := w.run("j")
+				w.wait(time.Minute)
+				w.net.halt(k.name)
+				w.wait(10 * time.Minute)
+				w.net.resume(k.name)
+				w.wait(10 * time.Minute)
+				r = w.get(r.GetId())
+				switch onLost {
+				case schedv1.OnLost_ON_LOST_WAIT:
+					w.ended(r, schedv1.Phase_PHASE_SUCCEEDED, succeeded)
+				case schedv1.OnLost_ON_LOST_RETRY:
+					w.ended(r, schedv1.Phase_PHASE_RUNNING, lost, 0)
+				default:
+					w.ended(r, schedv1.Phase_PHASE_LOST, lost)
+				}
+				w.check()
+			})
+		})
+	}
+}
+
+// The clock of a worker is set while something runs there. That is told as that clock
+// has it; how long it may take, and when its worker counts as silent, is not measured
+// by it.
+func TestWorkersClockIsSet(t *testing.T) {
+	for name, by := range map[string]time.Duration{
+		"forward by an hour": time.Hour, "forward by a second": time.Second,
+		"back by a second": -time.Second, "back by an hour": -time.Hour,
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				k := shop(w)
+				w.takes("j", 10*time.Minute)
+				w.define(job("j", policy(&schedv1.Policy{Timeout: seconds(20 * 60)})))
+				w.takes("endless", 24*time.Hour)
+				w.define(job("endless", policy(&schedv1.Policy{Timeout: seconds(5 * 60)})))
+				r, endless := w.run("j"), w.run("endless")
+				w.wait(time.Minute)
+				epoch := w.known(k.name).GetSessionEpoch()
+				k.clock.step(by)
+				w.wait(3*time.Minute + 50*time.Second)
+				if r := w.get(endless.GetId()); r.GetPhase() != schedv1.Phase_PHASE_RUNNING {
+					w.Errorf("the one with a timeout of five minutes is %v after less (%s)", r.GetPhase(), r.GetReason())
+				}
+				w.wait(20 * time.Second)
+				w.ended(w.get(endless.GetId()), schedv1.Phase_PHASE_TIMED_OUT, schedv1.Outcome_OUTCOME_TIMED_OUT)
+				w.wait(6 * time.Minute)
+				r = w.get(r.GetId())
+				w.ended(r, schedv1.Phase_PHASE_SUCCEEDED, succeeded)
+				if is := w.known(k.name).GetSessionEpoch(); is != epoch {
+					w.Errorf("the session was cut: %x, and now %x", epoch, is)
+				}
+				w.check()
+			})
+		})
+	}
+}

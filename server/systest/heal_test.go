@@ -1,0 +1,313 @@
+package systest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/schedd/schedd/agent/runner"
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+)
+
+// When all is mended, what is has to be what should be within healWithin. What is
+// otherwise then, and was healTransit before, counts: what is only on its way to be
+// told, since life goes on, was not there at both times.
+const (
+	healWithin  = time.Minute
+	healTransit = 10 * time.Second
+)
+
+// checkHealed is called when all was just mended. What should be and what is agree in
+// time: each attempt that was given to a worker runs there or has ended, nothing runs
+// that nobody wants, each worker has one session, and it is its newest, and all
+// primaries know as much as the leader.
+func (w *world) checkHealed() {
+	w.Helper()
+	w.wait(healWithin - healTransit)
+	before := w.amiss()
+	w.wait(healTransit)
+	after := w.amiss()
+	for _, what := range slices.Sorted(maps.Keys(after)) {
+		if before[what] {
+			w.Errorf("%v after all was mended, %s", healWithin, what)
+		}
+	}
+}
+
+// amiss returns what is not as it should be.
+func (w *world) amiss() map[string]bool {
+	w.Helper()
+	all := map[string]bool{}
+	say := func(format string, args ...any) { all[fmt.Sprintf(format, args...)] = true }
+	leader := w.primariesAmiss(say)
+	if len(all) > 0 {
+		return all // any of them may answer what is asked next
+	}
+	w.sessionsAmiss(leader, say)
+	w.attemptsAmiss(say)
+	return all
+}
+
+// behindMost is how many entries a primary may be behind the leader, while life goes on.
+const behindMost = 20
+
+// primariesAmiss compares the primaries, and returns what the leader says of the group,
+// if there is one.
+func (w *world) primariesAmiss(say func(string, ...any)) *schedv1.ClusterStatus {
+	var leader *schedv1.ClusterStatus
+	said := map[*member]*schedv1.ClusterStatus{}
+	for _, m := range w.group {
+		if m.server == nil {
+			say("%s is down", m.id)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		r, err := m.own.clusters.GetStatus(ctx, &schedv1.GetStatusRequest{})
+		cancel()
+		if err != nil {
+			say("%s does not answer", m.id)
+			continue
+		}
+		said[m] = r.GetStatus()
+		if r.GetStatus().GetLeaderId() == m.id {
+			leader = r.GetStatus()
+		}
+	}
+	if leader == nil {
+		say("nobody leads")
+		return nil
+	}
+	for m, s := range said {
+		if s.GetLeaderId() != leader.GetLeaderId() || s.GetTerm() != leader.GetTerm() {
+			say("%s does not know that %s leads", m.id, leader.GetLeaderId())
+		}
+		if s.GetAppliedIndex()+behindMost < leader.GetAppliedIndex() {
+			say("%s is behind the leader", m.id)
+		}
+	}
+	for _, p := range leader.GetPrimaries() {
+		if !p.GetVoter() {
+			say("%s does not vote", p.GetId())
+		}
+	}
+	return leader
+}
+
+// sessionsAmiss compares who is connected with who should be.
+func (w *world) sessionsAmiss(leader *schedv1.ClusterStatus, say func(string, ...any)) {
+	w.Helper()
+	live := 0
+	for _, k := range w.workers {
+		if k.life == nil {
+			continue
+		}
+		live++
+		is := w.known(k.name)
+		if is.GetPhase() != schedv1.WorkerPhase_WORKER_PHASE_ONLINE || is.GetConnectedTime() == nil {
+			say("%s is not online", k.name)
+		}
+		if is.GetSessionEpoch() < k.epoch {
+			say("%s has an older session than before", k.name)
+		}
+		k.epoch = max(k.epoch, is.GetSessionEpoch())
+	}
+	sessions := 0
+	for _, p := range leader.GetPrimaries() {
+		sessions += int(p.GetSessions())
+	}
+	if sessions != live {
+		say("the primaries hold %d sessions of %d workers", sessions, live)
+	}
+}
+
+// attemptsAmiss compares what should run with what runs.
+func (w *world) attemptsAmiss(say func(string, ...any)) {
+	w.Helper()
+	should := map[string]string{} // where each attempt should run
+	for _, r := range w.runs("active=true") {
+		if n := len(r.GetAttempts()); n > 0 && r.GetPhase() != schedv1.Phase_PHASE_PENDING {
+			a := r.GetAttempts()[n-1]
+			should[attemptID(r, a)] = a.GetWorkerName()
+		}
+	}
+	for _, k := range w.workers {
+		for _, id := range k.host.Running() {
+			if should[id] == k.name {
+				delete(should, id)
+				continue
+			}
+			if why := w.unwanted(id); why != "" {
+				say("%s runs on %s, %s", id, k.name, why)
+			}
+		}
+	}
+	for id, name := range should {
+		say("%s should run on %s, and does not", id, name)
+	}
+}
+
+// unwanted tells why an attempt, which should not run, may not either. The last one of
+// a run that was given up as lost may come to its end: that is kept as a late result.
+func (w *world) unwanted(id string) string {
+	w.Helper()
+	run, _, _ := strings.Cut(id, "/")
+	r, err := w.primary.runs.GetRun(w.Context(), &schedv1.GetRunRequest{Id: run})
+	switch {
+	case status.Code(err) == codes.NotFound, status.Code(err) == codes.InvalidArgument:
+		return "and nobody knows of it"
+	case err != nil:
+		w.Fatalf("looking for the run of %s: %v", id, err)
+	}
+	all := r.GetRun().GetAttempts()
+	if r.GetRun().GetPhase() == schedv1.Phase_PHASE_LOST && len(all) > 0 && attemptID(r.GetRun(), all[len(all)-1]) == id {
+		return ""
+	}
+	return "and its run goes on elsewhere or is over"
+}
+
+// goroutines counts those of this world's bubble by where they were begun.
+func (w *world) goroutines() map[string]int {
+	w.Helper()
+	buf := make([]byte, 1<<20)
+	for {
+		n := runtime.Stack(buf, true)
+		if n < len(buf) {
+			buf = buf[:n]
+			break
+		}
+		buf = make([]byte, 2*len(buf))
+	}
+	all := strings.Split(string(buf), "\n\n")
+	mine := bubbleOf(all[0])
+	if mine == "" {
+		w.Fatalf("a stack names no bubble: %s", all[0])
+	}
+	begun := map[string]int{}
+	for _, stack := range all {
+		if bubbleOf(stack) != mine {
+			continue
+		}
+		if _, by, ok := strings.Cut(stack, "\ncreated by "); ok {
+			by, _, _ = strings.Cut(by, " in goroutine")
+			begun[by]++
+		}
+	}
+	return begun
+}
+
+// bubbleOf returns the bubble that a goroutine is in, by its stack.
+func bubbleOf(stack string) string {
+	head, _, _ := strings.Cut(stack, "\n")
+	_, bubble, _ := strings.Cut(head, "synctest bubble ")
+	bubble, _, _ = strings.Cut(bubble, ",")
+	return strings.TrimRight(bubble, "]:")
+}
+
+// checkGoroutines compares what there is when all is at rest with what there was when
+// the world was young: twice as much, and some for each host, may be chance. What is
+// left over of each fault is more.
+func (w *world) checkGoroutines(young map[string]int) {
+	w.Helper()
+	spare := 3 * (len(w.group) + len(w.workers))
+	for by, n := range w.goroutines() {
+		if n > 2*young[by]+spare {
+			w.Errorf("%d goroutines were begun by %s, and there were %d when the world was young", n, by, young[by])
+		}
+	}
+}
+
+// What is not as it should be after all was mended is found.
+func TestHealedBites(t *testing.T) {
+	for name, test := range map[string]struct {
+		harm func(w *world, k *worker)
+		want string
+	}{
+		"nothing": {func(*world, *worker) {}, ""},
+		"a process that nobody knows of": {func(w *world, k *worker) {
+			if _, err := k.host.Start(runner.Spec{ID: "nobody/1", Env: []string{"SCHEDD_JOB=endless"}}); err != nil {
+				w.Fatal(err)
+			}
+		}, "nobody/1 runs on shop-1, and nobody knows of it"},
+		"a process whose run is over": {func(w *world, k *worker) {
+			id := k.host.Running()[0]
+			k.host.Die()
+			w.wait(time.Second)
+			if _, err := k.host.Start(runner.Spec{ID: id, Env: []string{"SCHEDD_JOB=endless"}}); err != nil {
+				w.Fatal(err)
+			}
+		}, "and its run goes on elsewhere or is over"},
+		"a process that is gone, and nobody says so": {func(w *world, k *worker) {
+			w.net.halt(k.name)
+			k.host.Die()
+		}, "should run on shop-1, and does not"},
+		"a worker that is away":       {func(_ *world, k *worker) { k.link.cut() }, "shop-1 is not online"},
+		"a worker's older session":    {func(_ *world, k *worker) { k.epoch = 1 << 60 }, "shop-1 has an older session than before"},
+		"a session too many":          {func(w *world, k *worker) { w.workers = nil }, "hold 1 sessions of 0 workers"},
+		"a primary that is down":      {func(w *world, _ *worker) { w.group[0].kill() }, "p1 is down"},
+		"a primary that stands still": {func(w *world, _ *worker) { w.group[0].suspend() }, "p1 does not answer"},
+		"a primary that is cut off":   {func(w *world, _ *worker) { w.follower().isolate(true) }, "does not know that"},
+		"no leader": {func(w *world, _ *worker) {
+			w.group[0].kill()
+			w.group[1].kill()
+		}, "nobody leads"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				w.startGroup(3)
+				k := w.startWorker("shop-1", nil, 4)
+				w.awaitOnline()
+				w.takes("endless", 24*time.Hour)
+				w.define(job("endless", policy(&schedv1.Policy{OnLost: schedv1.OnLost_ON_LOST_RETRY})))
+				w.run("endless")
+				w.wait(time.Minute)
+				workers := w.workers
+				test.harm(w, k)
+				w.suspects = []string{}
+				w.checkHealed()
+				said := strings.Join(w.suspects, "\n")
+				w.suspects, w.workers = nil, workers
+				for _, m := range w.group {
+					m.resume()
+				}
+				w.net.resume(k.name)
+				if said != "" && test.want == "" || !strings.Contains(said, test.want) {
+					w.Errorf("it says:\n%s\nwant %q", said, test.want)
+				}
+			})
+		})
+	}
+}
+
+// Goroutines that are left over are found.
+func TestGoroutinesBite(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		w.wait(time.Minute)
+		young := w.goroutines()
+		if len(young) < 10 {
+			w.Errorf("a group of three has goroutines of %d kinds only: %v", len(young), young)
+		}
+		w.wait(time.Minute)
+		w.checkGoroutines(young)
+		w.suspects = []string{}
+		done := make(chan struct{})
+		for range 10 {
+			go func() { <-done }()
+		}
+		w.checkGoroutines(young)
+		said := strings.Join(w.suspects, "\n")
+		w.suspects = nil
+		close(done)
+		if !strings.Contains(said, "10 goroutines were begun by") || !strings.Contains(said, "TestGoroutinesBite") {
+			w.Errorf("it says:\n%s", said)
+		}
+	})
+}

@@ -1,0 +1,138 @@
+package local
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for what has to happen: only what is broken
+// takes as long.
+const patience = 2 * time.Minute
+
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain: " + what)
+		}
+		wait(t.Context(), lookAgain)
+	}
+}
+
+// program is a daemon that runs a script, in a directory of its own.
+func program(t *testing.T, script string) *daemon {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "program")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\ncd "+dir+"\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{ctx: t.Context(), name: "d", argv: []string{path}, log: filepath.Join(dir, "log")}
+	t.Cleanup(func() {
+		d.retire()
+		d.stop(t.Context()) // it is done by then, so at once
+	})
+	return d
+}
+
+func (d *daemon) said() string {
+	text, _ := os.ReadFile(d.log) // nothing yet
+	return string(text)
+}
+
+func (d *daemon) pid() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cmd.Process.Pid
+}
+
+// What ends by itself is remembered, with its last words, and started again.
+func TestCrashIsRemembered(t *testing.T) {
+	d := program(t, "[ -e crashed ] && { echo well; exec sleep 1000; }\ntouch crashed; echo bad; exit 3\n")
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it is started again", func() bool { return strings.HasSuffix(d.said(), "bad\nwell\n") })
+	if c := d.crashed(); len(c) != 1 || !strings.Contains(c[0], "exit status 3") || !strings.Contains(c[0], d.log) {
+		t.Errorf("%q", c)
+	}
+}
+
+// What is killed on purpose has not crashed, and neither has one that found its
+// predecessor's lock.
+func TestKillIsNoCrash(t *testing.T) {
+	d := program(t, "echo started\n[ -e locked ] || exec sleep 1000\nrm locked; echo another schedagent uses it; exit 1\n")
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it runs", func() bool { return d.said() == "started\n" })
+	if err := os.WriteFile(filepath.Join(filepath.Dir(d.log), "locked"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := d.pid()
+	if err := d.Kill(t.Context(), time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the third one runs", func() bool { return strings.Count(d.said(), "started") == 3 })
+	if d.pid() == first || len(d.crashed()) > 0 {
+		t.Errorf("process %d after %d, crashes %q", d.pid(), first, d.crashed())
+	}
+}
+
+// A retired one is not started again, neither after its end nor after a kill.
+func TestRetired(t *testing.T) {
+	d := program(t, "echo started; exec sleep 1000\n")
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it runs", func() bool { return d.said() == "started\n" })
+	d.retire()
+	if err := d.Kill(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.stop(t.Context())
+	if said := d.said(); said != "started\n" || len(d.crashed()) > 0 {
+		t.Errorf("it said %q, crashes %q", said, d.crashed())
+	}
+}
+
+// What is halted goes on.
+func TestHalt(t *testing.T) {
+	d := program(t, "trap 'echo heard; exit' TERM\necho started\nwhile :; do sleep 0.1; done\n")
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it runs", func() bool { return d.said() == "started\n" })
+	if err := d.Halt(t.Context(), time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	d.retire()
+	if err := syscall.Kill(d.pid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it hears a signal", func() bool { return strings.HasSuffix(d.said(), "heard\n") })
+}
+
+// The settings of whoever tortures are not those of what is tortured.
+func TestEnvironment(t *testing.T) {
+	got := environment([]string{"PATH=/bin", "SCHEDD_API_ADDR=x", "SCHEDAGENT_SLOTS=1", "HOME=/"})
+	if !slices.Equal(got, []string{"PATH=/bin", "HOME=/"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestFreeAddresses(t *testing.T) {
+	free, err := freeAddresses(t.Context(), 9)
+	if err != nil || len(free) != 9 {
+		t.Fatalf("%v, %v", free, err)
+	}
+	slices.Sort(free)
+	if len(slices.Compact(free)) != 9 {
+		t.Errorf("the same twice: %v", free)
+	}
+}

@@ -1,0 +1,158 @@
+// Package local runs a cluster of real processes on this host, to be tortured:
+// primaries and workers on loopback, with all that they keep in one directory.
+//
+// What ends by itself is started again, as systemd would, and is remembered
+// ([Cluster.Crashes]). Nothing outlives the process that called [Start], but for
+// the runners of workers when that is killed: they end by themselves after five
+// minutes.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/schedd/schedd/server/torture"
+)
+
+// Config is the cluster to run.
+type Config struct {
+	// Schedd and Agent are the programs, by their paths.
+	Schedd, Agent string
+	// Dir is an absolute directory for all data and logs, which is there and empty.
+	Dir string
+	// Primaries and Workers is how many there are.
+	Primaries, Workers int
+}
+
+// slots is how many runs a worker takes: enough for all of them to be tried again
+// on one.
+const slots = 64
+
+// Cluster is one that runs.
+type Cluster struct {
+	config    Config
+	servers   []string
+	primaries []*daemon
+	workers   []*daemon
+}
+
+// Start starts a cluster, and does not wait until it can be used. [Cluster.Stop]
+// has to be called, whatever becomes of ctx.
+func Start(ctx context.Context, c Config) (*Cluster, error) {
+	cl := &Cluster{config: c}
+	const addresses = 3 // of the API, the web pages, and for other primaries
+	free, err := freeAddresses(ctx, addresses*c.Primaries)
+	if err != nil {
+		return nil, err
+	}
+	var join []string
+	for i := range c.Primaries {
+		cl.servers, join = append(cl.servers, free[addresses*i]), append(join, free[addresses*i+2])
+	}
+	for i := range c.Primaries {
+		name := fmt.Sprint("primary-", i+1)
+		cl.primaries = append(cl.primaries, cl.daemon(ctx, name, c.Schedd, "serve", "--node-id", name,
+			"--data-dir", filepath.Join(c.Dir, name), "--api-addr", free[addresses*i], "--web-addr", free[addresses*i+1],
+			"--cluster-addr", free[addresses*i+2], "--bootstrap-expect", strconv.Itoa(c.Primaries), "--join", strings.Join(join, ",")))
+	}
+	for i := range c.Workers {
+		name := fmt.Sprint("worker-", i+1)
+		cl.workers = append(cl.workers, cl.daemon(ctx, name, c.Agent, "run", "--name", name,
+			"--data-dir", filepath.Join(c.Dir, name), "--server", strings.Join(cl.servers, ","), "--slots", strconv.Itoa(slots)))
+	}
+	for _, d := range slices.Concat(cl.primaries, cl.workers) {
+		if err := d.start(); err != nil {
+			return nil, errors.Join(err, cl.Stop(ctx))
+		}
+	}
+	return cl, nil
+}
+
+// daemon is one of the programs, not started yet.
+func (c *Cluster) daemon(ctx context.Context, name string, argv ...string) *daemon {
+	return &daemon{ctx: context.WithoutCancel(ctx), name: name, argv: argv, log: filepath.Join(c.config.Dir, name+".log")}
+}
+
+// Servers are the addresses of the API of all primaries.
+func (c *Cluster) Servers() []string { return c.servers }
+
+// Victims are all processes of the cluster.
+func (c *Cluster) Victims() []torture.Victim {
+	var all []torture.Victim
+	for _, d := range c.primaries {
+		all = append(all, torture.Victim{Part: torture.Primary, Name: d.name, Process: d})
+	}
+	for _, d := range c.workers {
+		r := &runner{program: c.config.Agent, dir: filepath.Join(c.config.Dir, d.name)}
+		all = append(all, torture.Victim{Part: torture.Worker, Name: d.name, Process: d}, torture.Victim{Part: torture.Runner, Name: d.name, Process: r})
+	}
+	return all
+}
+
+// Crashes tells which processes ended by themselves, each in a sentence.
+func (c *Cluster) Crashes() []string {
+	var all []string
+	for _, d := range slices.Concat(c.primaries, c.workers) {
+		all = append(all, d.crashed()...)
+	}
+	return all
+}
+
+// goodbye bounds how long all processes may take to end in order.
+const goodbye = 30 * time.Second
+
+// Stop ends all processes, in order if they will: workers first, with what they
+// run.
+func (c *Cluster) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
+	defer cancel()
+	var wg sync.WaitGroup
+	faults := make([]error, len(c.workers))
+	for i, d := range c.workers {
+		wg.Go(func() {
+			d.retire()
+			r := &runner{program: c.config.Agent, dir: filepath.Join(c.config.Dir, d.name)}
+			faults[i] = r.stop(ctx)
+			d.stop(ctx)
+		})
+	}
+	wg.Wait()
+	for _, d := range c.primaries {
+		wg.Go(func() {
+			d.retire()
+			d.stop(ctx)
+		})
+	}
+	wg.Wait()
+	return errors.Join(faults...)
+}
+
+// freeAddresses returns addresses of this host on which nobody listens, and which
+// the kernel gives to nobody who dials: a primary that is started again needs the
+// same one.
+func freeAddresses(ctx context.Context, n int) ([]string, error) {
+	const from, to = 10000, 30000
+	var free []string
+	for at := range to - from {
+		port := from + (os.Getpid()*61+at)%(to-from)
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err != nil {
+			continue
+		}
+		_ = l.Close() // it was a try only
+		if free = append(free, address); len(free) == n {
+			return free, nil
+		}
+	}
+	return nil, fmt.Errorf("look for %d free ports on 127.0.0.1: %d were found between %d and %d", n, len(free), from, to)
+}
