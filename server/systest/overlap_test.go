@@ -187,7 +187,7 @@ func TestLostAfterBeginsWithTheLeader(t *testing.T) {
 			w.awaitLeader()
 			m.start()
 		}
-		w.wait(100 * time.Second)
+		w.wait(80 * time.Second) // and up to 30 s until the worker tries again
 		w.ended(w.get(r.GetId()), phaseRunning, 0)
 		k.link.mend()
 		w.ended(w.awaitPhase(r.GetId(), 30*time.Minute, phaseSucceeded), phaseSucceeded, succeeded)
