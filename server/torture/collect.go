@@ -73,7 +73,7 @@ func (t *torture) filter(j verdict.Job) string { return "namespace=" + t.Namespa
 // collect reads all that is known of the jobs, from each server. What can't be read
 // is put on record too.
 func (t *torture) collect(ctx context.Context) verdict.Record {
-	rec := verdict.Record{Jobs: t.jobs, EffectsOf: map[string]bool{}, Closed: t.Closed, LeaderKills: t.LeaderKills}
+	rec := verdict.Record{Jobs: t.jobs, EffectsOf: map[string]bool{}, Closed: t.Closed, LeaderKills: t.LeaderKills, Told: t.Effects != "", Victims: len(t.Victims)}
 	t.mu.Lock()
 	rec.Faults = slices.Clone(t.faults)
 	t.mu.Unlock()

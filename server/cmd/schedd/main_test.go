@@ -69,7 +69,7 @@ func TestHelpAndVersion(t *testing.T) {
 		{"serve --help", "SCHEDD_"},
 		{"dev --help", "--demo"},
 		{"torture --help", "--leader-kills"},
-		{"torture --help", "exits with 0 when all promises were kept"},
+		{"torture --help", "exits with 0 when all promises that it looked at were kept"},
 		{"version", "schedd "},
 	} {
 		var out, logs bytes.Buffer

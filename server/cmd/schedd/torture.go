@@ -33,8 +33,8 @@ a cluster of its own on this host, kills what it can, and removes all of it. Wit
 --server it is yours, and nothing is harmed but what --pid names: that has to be on
 this host, and something has to start it again. What torture makes, it removes.
 
-It exits with 0 when all promises were kept, with 1 when one was broken, and with 2
-when that could not be told. See docs/torture.md.`
+It exits with 0 when all promises that it looked at were kept, with 1 when one was
+broken, and with 2 when that could not be told. See docs/torture.md.`
 
 // Why a torture does not exit with 0.
 var (
@@ -305,11 +305,38 @@ func tortureReport(o *tortureOptions, j verdict.Judgement) string {
 		}
 		fmt.Fprintf(&b, "NOT SEEN: %s\n", d)
 	}
-	if j.Held() {
+	if len(j.Unlooked) > 0 {
+		fmt.Fprintf(&b, "NOT LOOKED AT: %s%s\n", list(j.Unlooked), o.howToLook())
+	}
+	switch {
+	case j.Held() && len(j.Unlooked) > 0:
+		b.WriteString("the other promises were kept\n")
+	case j.Held():
 		b.WriteString("all promises were kept\n")
 	}
 	fmt.Fprintf(&b, "seed %d\n", o.seed)
 	return b.String()
+}
+
+// list names promises in a line.
+func list(promises []verdict.Promise) string {
+	var b strings.Builder
+	for i, p := range promises {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(string(p))
+	}
+	return b.String()
+}
+
+// howToLook says how more promises could be looked at; "" when they can't be on this
+// cluster.
+func (o *tortureOptions) howToLook() string {
+	if o.effects != "" || o.local {
+		return ""
+	}
+	return " (--effects looks at the first three)"
 }
 
 func whichRun(v verdict.Violation) string {

@@ -38,4 +38,10 @@ func TestTortureReport(t *testing.T) {
 	if held := tortureReport(&tortureOptions{}, verdict.Judgement{}); !strings.Contains(held, "all promises were kept") {
 		t.Error(held)
 	}
+	// Nobody who reads the last lines may take for kept what was not looked at.
+	part := tortureReport(&tortureOptions{}, verdict.Judgement{Unlooked: []verdict.Promise{verdict.StartedOnce, verdict.NoGhosts}})
+	want := "NOT LOOKED AT: an attempt is started at most once; nothing is started that is no attempt (--effects looks at the first three)\nthe other promises were kept\n"
+	if !strings.Contains(part, want) || strings.Contains(part, "all promises") {
+		t.Error(part)
+	}
 }

@@ -44,11 +44,14 @@ type Judgement struct {
 	Violations []Violation
 	// Doubts are what keeps the record from showing what it should, each in a
 	// sentence.
-	Doubts  []string
-	Summary Summary
+	Doubts []string
+	// Unlooked are promises that the record can say nothing about, since nobody was
+	// asked to look. That is no doubt, and must not be taken for a promise that was kept.
+	Unlooked []Promise
+	Summary  Summary
 }
 
-// Held reports whether all promises were seen to be kept.
+// Held reports whether all promises that were looked at were seen to be kept.
 func (j Judgement) Held() bool { return len(j.Violations) == 0 && len(j.Doubts) == 0 }
 
 // Judge says what a record shows.
@@ -75,11 +78,36 @@ func Judge(rec Record) Judgement {
 	if k := j.out.Summary.LeaderKills; k < rec.LeaderKills {
 		j.doubt("the leader was killed %d times, and should be %d times at least: try it for longer, or on a machine that does less", k, rec.LeaderKills)
 	}
-	j.out.Doubts = j.doubts
+	j.harmless()
+	j.out.Doubts, j.out.Unlooked = j.doubts, unlooked(rec)
 	slices.SortStableFunc(j.out.Violations, func(a, b Violation) int {
 		return cmp.Or(cmp.Compare(a.Promise, b.Promise), cmp.Compare(a.Job, b.Job), cmp.Compare(a.Run, b.Run), cmp.Compare(a.Attempt, b.Attempt))
 	})
 	return j.out
+}
+
+// harmless has a doubt when somebody was to be harmed, and nobody was: then it was a
+// day like any other, and proves nothing.
+func (j *judge) harmless() {
+	if j.rec.Victims == 0 || len(j.out.Summary.Faults) > 0 {
+		return
+	}
+	why := "the cluster was never well enough for it"
+	if len(j.rec.Faults) > 0 {
+		why = "the last one failed: " + j.rec.Faults[len(j.rec.Faults)-1].Failed
+	}
+	j.doubt("no fault was carried out, of %d that were tried on %d processes: %s", len(j.rec.Faults), j.rec.Victims, why)
+}
+
+// unlooked returns the promises that a record can't say anything about.
+func unlooked(rec Record) (all []Promise) {
+	if !rec.Told {
+		all = append(all, StartedOnce, NoGhosts, WrittenWhole)
+	}
+	if !rec.Closed {
+		all = append(all, RunsSurvive, NoCrash)
+	}
+	return all
 }
 
 // attemptKey names an attempt.
@@ -133,6 +161,7 @@ func (j *judge) view(v View) {
 		}
 	}
 	j.unread(v)
+	j.untold(v)
 	j.ghosts(v)
 	j.fences(v)
 }

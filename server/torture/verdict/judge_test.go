@@ -19,7 +19,7 @@ var begin = time.Date(2026, 3, 29, 0, 59, 50, 0, time.UTC)
 // succeeds in the end, after attempts that were cut short by a fault, or were made
 // to fail.
 func story(t *rapid.T) verdict.Record {
-	rec := verdict.Record{Closed: true, EffectsOf: map[string]bool{"w1": true, "w2": true}}
+	rec := verdict.Record{Closed: true, Told: true, Victims: 1, EffectsOf: map[string]bool{"w1": true, "w2": true}}
 	view := verdict.View{Server: "p1:7421", Ledger: map[string]verdict.Ledger{}}
 	fence := uint64(0)
 	for i := range rapid.IntRange(1, 3).Draw(t, "jobs") {
@@ -49,6 +49,7 @@ func story(t *rapid.T) verdict.Record {
 		view.Ledger[job.Name] = verdict.Ledger{Spans: spans}
 	}
 	rec.Views = []verdict.View{view}
+	rec.Faults = append(rec.Faults, verdict.Fault{Kind: verdict.Halt, Role: verdict.Follower, Name: "p1", At: begin, Until: begin.Add(time.Second)})
 	return rec
 }
 
@@ -264,6 +265,56 @@ func TestJudgeBites(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What could not be seen is a doubt, and no promise that was broken.
+func TestDoubts(t *testing.T) {
+	for name, spoil := range map[string]func(s *spoilt){
+		"no fault was carried out": func(s *spoilt) {
+			for i := range s.Faults {
+				s.Faults[i].Failed = "operation not permitted"
+			}
+			s.Closed = false // nothing was done, so nothing explains what was interrupted
+		},
+		"no fault was tried": func(s *spoilt) { s.Faults, s.Closed = nil, false },
+		"a worker that wrote nothing down": func(s *spoilt) {
+			id := s.view.Runs[0].Attempts[len(s.view.Runs[0].Attempts)-1].Worker
+			s.Effects = slices.DeleteFunc(s.Effects, func(e verdict.Effect) bool { return e.Worker == id })
+			delete(s.EffectsOf, id)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				s := &spoilt{Record: story(t), t: t}
+				s.view = &s.Views[0]
+				spoil(s)
+				if j := verdict.Judge(s.Record); len(j.Violations) > 0 || len(j.Doubts) == 0 {
+					t.Fatalf("it finds %+v, and doubts %q", j.Violations, j.Doubts)
+				}
+			})
+		})
+	}
+}
+
+// What nobody looked at is named: without side effects nobody knows how often a
+// process was started, and of a cluster that somebody else may harm as well nobody
+// knows why an attempt was interrupted.
+func TestUnlooked(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rec := story(t)
+		if j := verdict.Judge(rec); len(j.Unlooked) > 0 {
+			t.Fatalf("all was looked at, and it says %q", j.Unlooked)
+		}
+		rec.Told, rec.Effects, rec.EffectsOf = false, nil, nil
+		want := []verdict.Promise{verdict.StartedOnce, verdict.NoGhosts, verdict.WrittenWhole}
+		if j := verdict.Judge(rec); len(j.Doubts) > 0 || !slices.Equal(j.Unlooked, want) {
+			t.Fatalf("without effects it says %q, and doubts %q", j.Unlooked, j.Doubts)
+		}
+		rec.Closed = false
+		if j := verdict.Judge(rec); !j.Held() || !slices.Equal(j.Unlooked, append(want, verdict.RunsSurvive, verdict.NoCrash)) {
+			t.Fatalf("of somebody else's cluster it says %q, and doubts %q", j.Unlooked, j.Doubts)
+		}
+	})
 }
 
 // One primary that tells another story than the others is found, and what all of

@@ -16,8 +16,12 @@ type Record struct {
 	// writing could be read.
 	Effects   []Effect
 	EffectsOf map[string]bool
+	// Told tells that the jobs were told to write down what they do.
+	Told bool
 	// Unreadable is what stood among the effects and is none.
 	Unreadable []string
+	// Victims is how many processes there were to harm.
+	Victims int
 	// Faults that were injected, in any order.
 	Faults []Fault
 	// Crashes is what ended without being asked to, each in a sentence.

@@ -84,6 +84,18 @@ func (j *judge) unread(v View) {
 	}
 }
 
+// untold has a doubt for each worker that ran attempts, and whose writing could not be
+// read, although its jobs were told to write.
+func (j *judge) untold(v View) {
+	for _, r := range v.Runs {
+		for _, a := range r.Attempts {
+			if j.rec.Told && !j.rec.EffectsOf[a.Worker] && (a.Outcome == Succeeded || a.Outcome == Failed) {
+				j.doubt("what the worker %s (%s) started could not be seen: it wrote nothing to the directory of the effects, which has to be one that it shares with this host", a.WorkerName, a.Worker)
+			}
+		}
+	}
+}
+
 // excused tells whether a fault explains that an attempt did not come to its end.
 // What had begun survives all but the death of its runner.
 func (j *judge) excused(a Attempt, begun bool) bool {

@@ -19,6 +19,7 @@ type Summary struct {
 	LogBytes                         int64
 	LeaderKills                      int
 	Faults                           map[Role]map[Kind]int // that were carried out
+	FaultsFailed                     int                   // that were tried, and could not be
 	// How late, at most: the decision, and the start of the first attempt by its
 	// worker's clock.
 	SlowestDecision, SlowestStart time.Duration
@@ -37,6 +38,7 @@ func summarize(rec Record) Summary {
 	}
 	for _, f := range rec.Faults {
 		if f.Failed != "" {
+			s.FaultsFailed++
 			continue
 		}
 		if s.Faults[f.Role] == nil {
@@ -135,6 +137,9 @@ func (s Summary) Table() string {
 		if f := s.Faults[role]; f != nil {
 			line("faults, "+string(role), "%d killed, %d halted, %d cut off", f[Kill], f[Halt], f[Cut])
 		}
+	}
+	if s.FaultsFailed > 0 {
+		line("faults, failed", "%d", s.FaultsFailed)
 	}
 	line("slowest", "decided %v late, started %v late%s", s.SlowestDecision.Round(time.Millisecond), s.SlowestStart.Round(time.Millisecond), s.slowest())
 	_ = w.Flush() // to memory

@@ -5,7 +5,8 @@
 // It is pure: it reads no clock, calls nobody and opens no file. It shares no code
 // with the scheduler that it judges; when something is due it computes by itself.
 // [Judge] never says that a promise was kept because nothing was seen: what could
-// not be seen is a doubt.
+// not be seen is a doubt, and what nobody was asked to look at is named
+// ([Judgement.Unlooked]).
 package verdict
 
 import (
