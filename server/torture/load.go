@@ -48,7 +48,7 @@ func (t *torture) definition(j verdict.Job) *schedv1.Job {
 	} else {
 		when.When = &schedv1.Trigger_Every{Every: &schedv1.Every{Interval: durationpb.New(j.Interval)}}
 	}
-	task := &schedv1.Task{Do: &schedv1.Task_Script{Script: &schedv1.Script{Body: j.Work.Script()}}, WorkingDir: "/"}
+	task := &schedv1.Task{Do: &schedv1.Task_Script{Script: &schedv1.Script{Body: j.Work.Script()}}, WorkingDir: "/", User: t.User}
 	if t.Effects != "" {
 		task.Env = map[string]string{verdict.EffectsVariable: t.effectsDir()}
 	}
@@ -57,6 +57,7 @@ func (t *torture) definition(j verdict.Job) *schedv1.Job {
 		Description: "Made by schedd torture, which removes it.",
 		Triggers:    []*schedv1.Trigger{when},
 		Task:        task,
+		Target:      &schedv1.Target{Selector: t.Selector},
 		Policy: &schedv1.Policy{
 			Overlap: schedv1.Overlap_OVERLAP_ALLOW,
 			CatchUp: schedv1.CatchUp_CATCH_UP_ALL, CatchUpWindow: durationpb.New(time.Hour),

@@ -179,7 +179,7 @@ func TestLeftOver(t *testing.T) {
 // What is defined for the API is due when the verdict says so.
 func TestDefinitions(t *testing.T) {
 	start := time.Unix(1_800_000_000, 0)
-	tt := &torture{Config: Config{Namespace: "n", Effects: "/e"}, id: "torture-1"}
+	tt := &torture{Config: Config{Namespace: "n", Effects: "/e", Selector: "torture=yes", User: "nobody"}, id: "torture-1"}
 	tt.jobs = load(tt.id, start, start.Add(time.Minute))
 	names := map[string]bool{}
 	for _, j := range tt.jobs {
@@ -194,6 +194,9 @@ func TestDefinitions(t *testing.T) {
 		}
 		if d.GetNamespace() != "n" || d.GetLabels()[label] != "torture-1" || d.GetTask().GetEnv()[verdict.EffectsVariable] != "/e/torture-1" {
 			t.Errorf("%s is %v", j.Name, d)
+		}
+		if d.GetTarget().GetSelector() != "torture=yes" || d.GetTask().GetUser() != "nobody" {
+			t.Errorf("%s runs on %v as %q", j.Name, d.GetTarget(), d.GetTask().GetUser())
 		}
 		names[d.GetName()] = true
 	}

@@ -29,6 +29,10 @@ type Config struct {
 	Servers []string
 	// Namespace of the jobs that are made.
 	Namespace string
+	// Selector chooses the workers that the jobs may run on, by their labels. Empty: all.
+	Selector string
+	// User is whom the jobs run as. Empty: the worker's own user, or its policy's.
+	User string
 	// For is how long jobs are due; at most [MaxFor].
 	For time.Duration
 	// Settle is how long after that what runs may take to end.

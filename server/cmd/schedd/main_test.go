@@ -45,6 +45,7 @@ func TestWrongUsage(t *testing.T) {
 		{"torture --local --settle 0s", "--settle: 0s is no time"},
 		{"torture --local --leader-kills=-1", "--leader-kills: -1 is less than none"},
 		{"torture --local --effects /tmp", "--effects: with --local there is"},
+		{"torture --local --selector a=b", "--selector: with --local the workers have no labels"},
 		{"torture --server 127.0.0.1:7421 --effects here", `--effects: "here" is not absolute`},
 		{"torture --server 127.0.0.1:7421 --leader-kills 1", "no primary is killed that --pid does not name"},
 		{"torture --server 127.0.0.1:7421 --cut-links", "no link is cut but of a primary that --pid names"},

@@ -54,6 +54,7 @@ func untidy(err error) error {
 // tortureOptions are the settings of torture.
 type tortureOptions struct {
 	server, namespace, effects, record string
+	selector, user                     string
 	insecure, local, cutLinks          bool
 	victims                            victims
 	span, settle                       time.Duration
@@ -74,6 +75,8 @@ func tortureFlags() (*tortureOptions, *flag.FlagSet) {
 	fs.Uint64Var(&o.seed, "seed", 0, "`number` that the faults are drawn from (default: another one each time)")
 	fs.IntVar(&o.leaderKills, "leader-kills", 0, "least `number` of times that the leader is killed (default: with --local one for each 30s)")
 	fs.StringVar(&o.namespace, "namespace", "torture", "`name` of the namespace of the jobs that it makes")
+	fs.StringVar(&o.selector, "selector", "", "label `selector` of the workers that the jobs may run on, such as torture=yes (default: all)")
+	fs.StringVar(&o.user, "user", "", "`name` of the user that the jobs run as (default: what the worker takes for those that name none)")
 	fs.StringVar(&o.effects, "effects", "", "`directory` that the workers share with this host, in which jobs write down that they ran")
 	fs.Var(&o.victims, "pid", "`NAME=FILE` of a primary or worker that may be killed and halted, and the file with its process id, here; once for each")
 	fs.BoolVar(&o.cutLinks, "cut-links", false, "also cut the links of primaries that may be harmed, by rules of iptables; needs root")
@@ -97,7 +100,7 @@ func runTorture(ctx context.Context, args []string, out io.Writer) error {
 		o.seed = rand.Uint64()
 	}
 	c := torture.Config{
-		Namespace: o.namespace, For: o.span, Settle: o.settle, Seed: o.seed, Effects: o.effects, LeaderKills: o.leaderKills, Out: out,
+		Namespace: o.namespace, Selector: o.selector, User: o.user, For: o.span, Settle: o.settle, Seed: o.seed, Effects: o.effects, LeaderKills: o.leaderKills, Out: out,
 	}
 	if o.local {
 		return o.tortureLocally(ctx, c)
@@ -178,6 +181,9 @@ func (o *tortureOptions) check() error {
 	}
 	if o.effects != "" && !filepath.IsAbs(o.effects) {
 		fault("--effects: %q is not absolute, and workers have other working directories", o.effects)
+	}
+	if o.selector != "" && o.local {
+		fault("--selector: with --local the workers have no labels, and all of them run the jobs")
 	}
 	if o.effects != "" && o.local {
 		fault("--effects: with --local there is a directory for that already")

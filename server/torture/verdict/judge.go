@@ -56,7 +56,7 @@ func (j Judgement) Held() bool { return len(j.Violations) == 0 && len(j.Doubts) 
 
 // Judge says what a record shows.
 func Judge(rec Record) Judgement {
-	j := &judge{rec: rec, told: map[attemptKey][]Effect{}, seen: map[Violation]bool{}}
+	j := &judge{rec: rec, told: map[attemptKey][]Effect{}, seen: map[Violation]bool{}, neverStarted: map[string]int{}}
 	for _, e := range rec.Effects {
 		k := attemptKey{e.Run, e.Attempt}
 		j.told[k] = append(j.told[k], e)
@@ -122,7 +122,9 @@ type judge struct {
 	told   map[attemptKey][]Effect
 	seen   map[Violation]bool // without the server
 	doubts []string
-	out    Judgement
+	// neverStarted counts the runs of a view that no worker would start, by the reason.
+	neverStarted map[string]int
+	out          Judgement
 }
 
 // broken adds a violation, once, whoever tells of it.
@@ -162,6 +164,7 @@ func (j *judge) view(v View) {
 	}
 	j.unread(v)
 	j.untold(v)
+	j.unwilling(v)
 	j.ghosts(v)
 	j.fences(v)
 }

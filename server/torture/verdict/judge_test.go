@@ -187,8 +187,20 @@ func TestJudgeBites(t *testing.T) {
 		"failed":     {func(s *spoilt) { s.run().Phase = "FAILED" }, verdict.OneSuccess},
 		"lost":       {func(s *spoilt) { s.run().Phase = "LOST" }, verdict.OneSuccess},
 		"no success": {func(s *spoilt) { a := s.success(); a.Outcome, a.ExitCode = verdict.Failed, verdict.ExitAgain }, verdict.OneSuccess},
-		"cancelled":  {func(s *spoilt) { s.success().Outcome = verdict.Cancelled }, verdict.OneSuccess},
-		"no reason":  {func(s *spoilt) { s.success().Outcome = verdict.Refused }, verdict.OneSuccess},
+		"failed, and was started once": {func(s *spoilt) {
+			r := s.run()
+			r.Phase, s.Closed = verdict.PhaseFailed, false
+			a := s.success()
+			a.Outcome, a.Reason = verdict.Interrupted, "its runner died"
+		}, verdict.OneSuccess},
+		"never started, where nobody keeps it from that": {func(s *spoilt) {
+			r := s.run()
+			r.Phase, r.Attempts = verdict.PhaseFailed, r.Attempts[:1]
+			s.Effects = slices.DeleteFunc(s.Effects, func(e verdict.Effect) bool { return e.Run == r.ID })
+			r.Attempts[0].Outcome, r.Attempts[0].Reason = verdict.Refused, "busy"
+		}, verdict.OneSuccess},
+		"cancelled": {func(s *spoilt) { s.success().Outcome = verdict.Cancelled }, verdict.OneSuccess},
+		"no reason": {func(s *spoilt) { s.success().Outcome = verdict.Refused }, verdict.OneSuccess},
 		"succeeded twice": {func(s *spoilt) {
 			r := s.run()
 			r.Attempts = append(r.Attempts, verdict.Attempt{Number: len(r.Attempts) + 1, Fence: math.MaxUint64, Outcome: verdict.Succeeded, Log: verdict.Log{Read: true}})
@@ -270,6 +282,16 @@ func TestJudgeBites(t *testing.T) {
 // What could not be seen is a doubt, and no promise that was broken.
 func TestDoubts(t *testing.T) {
 	for name, spoil := range map[string]func(s *spoilt){
+		"nothing of a run was ever started": func(s *spoilt) {
+			// As on a worker whose policy has no shell among its programs.
+			r := s.run()
+			r.Phase, r.Reason = verdict.PhaseFailed, "it has been tried 3 times"
+			s.Effects = slices.DeleteFunc(s.Effects, func(e verdict.Effect) bool { return e.Run == r.ID })
+			first := r.Attempts[0]
+			first.Reason = "the policy of this host does not allow the program /bin/sh"
+			first.Outcome = rapid.SampledFrom([]verdict.Outcome{verdict.NotStarted, verdict.Refused}).Draw(s.t, "outcome")
+			r.Attempts, s.Closed = []verdict.Attempt{first}, false
+		},
 		"no fault was carried out": func(s *spoilt) {
 			for i := range s.Faults {
 				s.Faults[i].Failed = "operation not permitted"

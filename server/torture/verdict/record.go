@@ -107,6 +107,7 @@ const (
 	PhaseAssigned  Phase = "ASSIGNED"
 	PhaseRunning   Phase = "RUNNING"
 	PhaseSucceeded Phase = "SUCCEEDED"
+	PhaseFailed    Phase = "FAILED"
 )
 
 // Attempt is one try of a run.

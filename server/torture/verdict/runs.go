@@ -3,6 +3,7 @@ package verdict
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -37,8 +38,33 @@ func (j *judge) run(v View, job Job, r Run) {
 		broken(ItEnds, 0, "it is %s, and everything has been at peace", r.Phase)
 	case Phase(Missed), Phase(Skipped): // the ledger told
 	default:
+		if why, never := neverStarted(r); never && !j.rec.Closed {
+			j.neverStarted[why]++
+			return
+		}
 		broken(OneSuccess, 0, "it has ended as %s: %s", r.Phase, r.Reason)
 	}
+}
+
+// neverStarted tells whether a run has failed since no worker would start it, and why
+// the last one would not. That is the right of a worker: its policy may allow no shell,
+// or its user may be none that the host knows.
+func neverStarted(r Run) (why string, never bool) {
+	for _, a := range r.Attempts {
+		if a.Outcome != NotStarted && a.Outcome != Refused {
+			return "", false
+		}
+		why = fmt.Sprintf("%s by %s: %s", a.Outcome, a.WorkerName, a.Reason)
+	}
+	return why, r.Phase == PhaseFailed && len(r.Attempts) > 0
+}
+
+// unwilling has one doubt for all runs that were never started for the same reason.
+func (j *judge) unwilling(v View) {
+	for _, why := range slices.Sorted(maps.Keys(j.neverStarted)) {
+		j.doubt("%d runs were never started, as %s tells it, %s. Let the worker's policy allow /bin/sh and the variable %s, or choose other workers with --selector", j.neverStarted[why], v.Server, why, EffectsVariable)
+	}
+	clear(j.neverStarted)
 }
 
 // attempt judges one attempt: how it ended, what it did, what is left of what it
