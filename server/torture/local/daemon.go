@@ -76,7 +76,7 @@ func (d *daemon) watch(cmd *exec.Cmd, exited chan struct{}, from int64) {
 	state := cmd.ProcessState
 	d.mu.Lock()
 	again := !d.asked && !d.retired
-	if again && !occupied(d.log, from) {
+	if again && !occupied(d.log, from, state.ExitCode()) {
 		d.crashes = append(d.crashes, fmt.Sprintf("%s, process %d, ended by itself: %v; it says why in %s", d.name, state.Pid(), state, d.log))
 	}
 	d.mu.Unlock()
@@ -96,11 +96,20 @@ func (d *daemon) watch(cmd *exec.Cmd, exited chan struct{}, from int64) {
 
 // occupied tells whether a process found that its predecessor still had the
 // directory: a process that a killed one was about to start has the lock for a
-// moment.
-func occupied(log string, from int64) bool {
+// moment. It says so in its last line, and exits by itself; what it wrote before that,
+// and whatever a signal or a panic ended, is no excuse.
+func occupied(log string, from int64, code int) bool {
 	text, err := os.ReadFile(log)
-	return err == nil && int64(len(text)) > from && bytes.Contains(text[from:], []byte("uses it"))
+	if err != nil || int64(len(text)) <= from || code != exitFailure {
+		return false
+	}
+	lines := bytes.Split(bytes.TrimSpace(text[from:]), []byte("\n"))
+	return bytes.Contains(lines[len(lines)-1], []byte("uses it"))
 }
+
+// exitFailure is what our programs exit with when they can't go on, and say why. The Go
+// runtime exits with 2 after a panic.
+const exitFailure = 1
 
 func (d *daemon) crashed() []string {
 	d.mu.Lock()

@@ -84,6 +84,38 @@ func TestKillIsNoCrash(t *testing.T) {
 	}
 }
 
+// "uses it" is an excuse in the last line of one that gave up, and nowhere else.
+func TestOccupied(t *testing.T) {
+	const before = "data directory /d: another schedagent uses it\n"
+	const held = "schedagent: data directory /d: another schedagent uses it; stop that one, or give this one its own --data-dir\n"
+	for name, test := range map[string]struct {
+		said string
+		code int
+		want bool
+	}{
+		"its last word":                 {"starting\n" + held, 1, true},
+		"and some empty lines":          {held + "\n\n", 1, true},
+		"a line of before":              {held + "starting\nfatal: no space left\n", 1, false},
+		"of the predecessor":            {"starting\n", 1, false},
+		"nothing was said":              {"", 1, false},
+		"it panicked":                   {"panic: boom\n" + held, 2, false},
+		"a signal ended it":             {held, -1, false},
+		"it ended as if all was well":   {held, 0, false},
+		"the ones before, a real crash": {held + held + "panic: boom\n\ngoroutine 1 [running]:\n", 2, false},
+	} {
+		log := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(log, []byte(before+test.said), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := occupied(log, int64(len(before)), test.code); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if occupied(filepath.Join(t.TempDir(), "none"), 0, 1) {
+		t.Error("without a log")
+	}
+}
+
 // A retired one is not started again, neither after its end nor after a kill.
 func TestRetired(t *testing.T) {
 	d := program(t, "echo started; exec sleep 1000\n")
