@@ -16,9 +16,11 @@ import (
 
 // scene is how the cluster stands: who leads, and by name who is well.
 type scene struct {
+	cluster            string // its id
 	leader             string // empty when nobody is known to
 	primaries, workers map[string]bool
-	addresses          map[string]string // of primaries, for each other
+	addresses          map[string]string   // of primaries, for each other
+	ids                map[string][]string // of workers, by name
 }
 
 // part returns those that a victim may be among.
@@ -59,7 +61,7 @@ func (t *torture) look(ctx context.Context) (s scene, err error) {
 		if err != nil {
 			return err
 		}
-		s = scene{leader: group.GetStatus().GetLeaderId(), primaries: map[string]bool{}, workers: map[string]bool{}, addresses: map[string]string{}}
+		s = scene{cluster: group.GetStatus().GetClusterId(), leader: group.GetStatus().GetLeaderId(), primaries: map[string]bool{}, workers: map[string]bool{}, addresses: map[string]string{}, ids: map[string][]string{}}
 		for _, p := range group.GetStatus().GetPrimaries() {
 			s.addresses[p.GetId()] = p.GetClusterAddress()
 			s.primaries[p.GetId()] = p.GetRole() == schedv1.PrimaryRole_PRIMARY_ROLE_LEADER || p.GetRole() == schedv1.PrimaryRole_PRIMARY_ROLE_FOLLOWER
@@ -71,6 +73,7 @@ func (t *torture) look(ctx context.Context) (s scene, err error) {
 			}
 			for _, w := range resp.GetWorkers() {
 				online := w.GetPhase() == schedv1.WorkerPhase_WORKER_PHASE_ONLINE && w.GetConnectedTime() != nil
+				s.ids[w.GetName()] = append(s.ids[w.GetName()], w.GetId())
 				s.workers[w.GetName()] = s.workers[w.GetName()] || online
 			}
 			if page = resp.GetNextPageToken(); page == "" {
@@ -146,6 +149,11 @@ func (t *torture) strike(ctx context.Context, d draw, victims []Victim, start, e
 // deal deals one blow.
 func (t *torture) deal(ctx context.Context, b blow, span time.Duration, s scene) verdict.Fault {
 	f := verdict.Fault{Kind: b.kind, Role: b.role, Name: b.victim.Name, At: time.Now()}
+	if err := t.recognize(ctx, b.victim, s); err != nil {
+		f.Until, f.Failed = time.Now(), err.Error()
+		t.say("the %s %s is not harmed: %v", b.role, b.victim.Name, err)
+		return f
+	}
 	var err error
 	switch b.kind {
 	case verdict.Kill:

@@ -66,11 +66,11 @@ func TestAim(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var victims []Victim
 		for _, name := range []string{"p1", "p2", "p3"}[:rapid.IntRange(0, 3).Draw(t, "primaries")] {
-			victims = append(victims, Victim{Primary, name, rapid.SampledFrom([]Process{firm{}, loose{}}).Draw(t, "process")})
+			victims = append(victims, Victim{Part: Primary, Name: name, Process: rapid.SampledFrom([]Process{firm{}, loose{}}).Draw(t, "process")})
 		}
 		primaries := len(victims)
 		if rapid.Bool().Draw(t, "workers") {
-			victims = append(victims, Victim{Worker, "w1", firm{}}, Victim{Runner, "w1", firm{}}, Victim{Worker, "w2", firm{}}, Victim{Runner, "w2", firm{}})
+			victims = append(victims, Victim{Part: Worker, Name: "w1", Process: firm{}}, Victim{Part: Runner, Name: "w1", Process: firm{}}, Victim{Part: Worker, Name: "w2", Process: firm{}}, Victim{Part: Runner, Name: "w2", Process: firm{}})
 		}
 		leader := rapid.SampledFrom([]string{"p1", "p2", "p3", "w1"}).Draw(t, "leader")
 		must := rapid.Bool().Draw(t, "the leader must be killed")
@@ -138,13 +138,13 @@ func TestReady(t *testing.T) {
 		lane []Victim
 		want int
 	}{
-		"all is well":               {scene{"p1", map[string]bool{"p1": true, "p2": true}, nil, nil}, primaries, 2},
-		"nobody leads":              {scene{"", map[string]bool{"p1": true, "p2": true}, nil, nil}, primaries, 0},
-		"one is ill":                {scene{"p1", map[string]bool{"p1": true, "p2": false}, nil, nil}, primaries, 0},
-		"one that is not ours is":   {scene{"p1", map[string]bool{"p1": true, "p2": true, "p3": false}, nil, nil}, primaries, 0},
-		"workers are all there":     {scene{"p1", map[string]bool{"p1": false}, map[string]bool{"w1": true, "w2": true}, nil}, workers, 3},
-		"a worker is away":          {scene{"p1", map[string]bool{"p1": true}, map[string]bool{"w1": false, "w2": true}, nil}, workers, 1},
-		"workers, and nobody leads": {scene{"", nil, map[string]bool{"w1": true, "w2": true}, nil}, workers, 0},
+		"all is well":               {scene{leader: "p1", primaries: map[string]bool{"p1": true, "p2": true}, workers: nil}, primaries, 2},
+		"nobody leads":              {scene{leader: "", primaries: map[string]bool{"p1": true, "p2": true}, workers: nil}, primaries, 0},
+		"one is ill":                {scene{leader: "p1", primaries: map[string]bool{"p1": true, "p2": false}, workers: nil}, primaries, 0},
+		"one that is not ours is":   {scene{leader: "p1", primaries: map[string]bool{"p1": true, "p2": true, "p3": false}, workers: nil}, primaries, 0},
+		"workers are all there":     {scene{leader: "p1", primaries: map[string]bool{"p1": false}, workers: map[string]bool{"w1": true, "w2": true}}, workers, 3},
+		"a worker is away":          {scene{leader: "p1", primaries: map[string]bool{"p1": true}, workers: map[string]bool{"w1": false, "w2": true}}, workers, 1},
+		"workers, and nobody leads": {scene{leader: "", primaries: nil, workers: map[string]bool{"w1": true, "w2": true}}, workers, 0},
 	} {
 		if got := test.ready(test.lane); len(got) != test.want {
 			t.Errorf("%s: %v, want %d", name, got, test.want)

@@ -80,6 +80,9 @@ type Victim struct {
 	// of its worker.
 	Name string
 	Process
+	// Stranger shows whether it is that process, and is asked before each fault; nil for
+	// one that was started by whoever names it.
+	Stranger Stranger
 }
 
 // Process is how a process is harmed. A fault that has begun is always ended, also
@@ -127,6 +130,9 @@ func Run(ctx context.Context, c Config) (rec verdict.Record, judgement verdict.J
 	defer g.close()
 	t := &torture{Config: c, id: fmt.Sprintf("torture-%08x", rand.Uint32()), group: g}
 	if err := t.reachable(ctx); err != nil {
+		return rec, judgement, err
+	}
+	if err := t.recognizeAll(ctx); err != nil {
 		return rec, judgement, err
 	}
 	if err := t.removeOld(ctx, time.Now()); err != nil {

@@ -132,7 +132,7 @@ func (v *victims) Set(text string) error {
 		if err != nil {
 			return err
 		}
-		victim := torture.Victim{Part: p.Part(), Name: name, Process: p}
+		victim := torture.Victim{Part: p.Part(), Name: name, Process: p, Stranger: p}
 		if slices.ContainsFunc(*v, func(other torture.Victim) bool { return other.String() == victim.String() }) {
 			return fmt.Errorf("the %v is named twice", victim)
 		}

@@ -249,6 +249,26 @@ func TestTortureOfNobody(t *testing.T) {
 	}
 }
 
+// Whoever names the process of another cluster, which has the same node id, the same
+// name of a worker and the same programs, does it no harm.
+func TestTortureOfTheWrongCluster(t *testing.T) {
+	t.Parallel()
+	staging, production := newWorld(t), newWorld(t)
+	for name, other := range map[string]*process{"p1": production.process, "w1": production.worker.process} {
+		file := filepath.Join(t.TempDir(), "pid")
+		if err := os.WriteFile(file, fmt.Appendln(nil, other.cmd.Process.Pid), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, said := torture(t, t.TempDir(), "--server", staging.api, "--for", "1h", "--pid", name+"="+file).verdict(t)
+		if code != 2 || !strings.Contains(said, "the process that --pid gives for the ") || !other.running() {
+			t.Errorf("for %s it exits with %d, the other one runs: %v, and says:\n%s", name, code, other.running(), said)
+		}
+	}
+	if jobs := staging.tortureJobs(t); len(jobs) > 0 {
+		t.Errorf("it has made %v", jobs)
+	}
+}
+
 // What somebody names is killed and halted, and is waited for until somebody has
 // started it again; all promises are kept meanwhile.
 func TestTortureByProcessID(t *testing.T) {

@@ -30,10 +30,12 @@ var parts = map[string]torture.Part{
 
 // Process is a process that a file names by its id, as a pid file does, or
 // cgroup.procs of a systemd unit. The file is read anew each time. It is a
-// [torture.Process].
+// [torture.Process] and a [torture.Stranger].
 type Process struct {
 	path string
 	part torture.Part
+	// known is the process that was looked at last, and the only one to be harmed.
+	known int
 }
 
 // Find returns the process that a file names at the moment.
@@ -43,7 +45,7 @@ func Find(path string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.part = part
+	p.part, p.known = part, there.Pid
 	return p, there.Release()
 }
 
@@ -79,6 +81,18 @@ func (p *Process) open() (*os.Process, torture.Part, error) {
 	return there, part, nil
 }
 
+// openKnown returns the process that was looked at last, if the file still names it.
+func (p *Process) openKnown() (*os.Process, error) {
+	there, _, err := p.open()
+	if err != nil {
+		return nil, err
+	}
+	if there.Pid != p.known {
+		return nil, errors.Join(fmt.Errorf("process %d, which %s names, is not harmed: a moment ago it was process %d", there.Pid, p.path, p.known), there.Release())
+	}
+	return there, nil
+}
+
 // partOf says what a process is a part of. One that is none of ours is an error.
 func partOf(pid int) (torture.Part, error) {
 	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
@@ -106,7 +120,7 @@ const (
 // Kill implements [torture.Process]. Whoever watches over the process decides when
 // it is started again.
 func (p *Process) Kill(ctx context.Context, _ time.Duration) error {
-	there, _, err := p.open()
+	there, err := p.openKnown()
 	if err != nil {
 		return err
 	}
@@ -134,7 +148,7 @@ func (p *Process) Kill(ctx context.Context, _ time.Duration) error {
 
 // Halt implements [torture.Process].
 func (p *Process) Halt(ctx context.Context, span time.Duration) error {
-	there, _, err := p.open()
+	there, err := p.openKnown()
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,12 @@ import (
 // pretend starts a process that looks like one of ours, and writes down its id.
 func pretend(t *testing.T, file, program string, args ...string) *exec.Cmd {
 	t.Helper()
+	return pretendWith(t, nil, file, program, args...)
+}
+
+// pretendWith gives it open files as well.
+func pretendWith(t *testing.T, held []*os.File, file, program string, args ...string) *exec.Cmd {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), program)
 	if err := os.Symlink("/bin/sh", path); err != nil {
 		t.Fatal(err)
@@ -27,7 +33,7 @@ func pretend(t *testing.T, file, program string, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
-	cmd.Dir = dir
+	cmd.Dir, cmd.ExtraFiles = dir, held
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -118,6 +124,9 @@ func TestKill(t *testing.T) {
 	pretend(t, file, "schedagent", "run")
 	if err := <-killed; err != nil {
 		t.Error(err)
+	}
+	if err := p.Kill(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "a moment ago it was process") {
+		t.Errorf("the next one, which nobody has looked at: %v", err)
 	}
 	pretend(t, file, "schedagent", "runner")
 	if err := p.Kill(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "it is a runner now, and was a worker") {
