@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -88,7 +86,7 @@ func (t *torture) collect(ctx context.Context) verdict.Record {
 		}
 		rec.Views = append(rec.Views, v)
 	}
-	t.readEffects(&rec)
+	t.readEffects(ctx, &rec)
 	return rec
 }
 
@@ -205,37 +203,6 @@ func receiveLog(ctx context.Context, s *server, what *schedv1.ReadLogRequest) (l
 			return nil, false, err
 		}
 		log, complete = append(log, piece.GetData()...), piece.GetComplete()
-	}
-}
-
-// readEffects reads what the processes of jobs wrote down.
-func (t *torture) readEffects(rec *verdict.Record) {
-	if t.Effects == "" {
-		return
-	}
-	files, err := os.ReadDir(t.effectsDir())
-	if err != nil {
-		rec.Unseen = append(rec.Unseen, fmt.Sprintf("read what jobs wrote down: %v", err))
-	}
-	for _, f := range files {
-		text, err := os.ReadFile(filepath.Join(t.effectsDir(), f.Name()))
-		if err != nil {
-			rec.Unseen = append(rec.Unseen, fmt.Sprintf("read what jobs wrote down: %v", err))
-			continue
-		}
-		effects, unreadable := verdict.ReadEffects(f.Name(), string(text))
-		rec.Effects, rec.Unreadable = append(rec.Effects, effects...), append(rec.Unreadable, unreadable...)
-		rec.EffectsOf[f.Name()] = true
-	}
-	if !t.Closed {
-		return
-	}
-	for _, v := range rec.Views { // all workers are on this host
-		for _, r := range v.Runs {
-			for _, a := range r.Attempts {
-				rec.EffectsOf[a.Worker] = true
-			}
-		}
 	}
 }
 

@@ -30,7 +30,12 @@ func (s seen) Evidence() (Evidence, error) { return s.what, s.err }
 // api is the API of a primary, which tells of which cluster it is.
 type api struct {
 	schedv1.UnimplementedClusterServiceServer
+	schedv1.UnimplementedWorkerServiceServer
 	cluster string
+}
+
+func (api) ListWorkers(context.Context, *schedv1.ListWorkersRequest) (*schedv1.ListWorkersResponse, error) {
+	return &schedv1.ListWorkersResponse{}, nil
 }
 
 func (a api) GetStatus(context.Context, *schedv1.GetStatusRequest) (*schedv1.GetStatusResponse, error) {
@@ -53,6 +58,7 @@ func serve(t *testing.T, cluster string) netip.AddrPort {
 	l, at := listen(t)
 	s := grpc.NewServer()
 	schedv1.RegisterClusterServiceServer(s, api{cluster: cluster})
+	schedv1.RegisterWorkerServiceServer(s, api{cluster: cluster})
 	go func() { _ = s.Serve(l) }() // it ends with Stop
 	t.Cleanup(s.Stop)
 	return at
