@@ -345,6 +345,28 @@ func TestRetrySurvives(t *testing.T) {
 	})
 }
 
+// A job is deleted while a run of it waits to be tried again: it is, as its job said when
+// it was there.
+func TestDeletedBetweenAttempts(t *testing.T) {
+	story(t, func(w *world) {
+		shop(w)
+		w.does("j", func(s runner.Spec) fakerunner.Behaviour {
+			return fakerunner.Behaviour{Duration: time.Second, ExitCode: int('3' - env(s, "SCHEDD_ATTEMPT")[0])}
+		})
+		w.define(job("j", policy(&schedv1.Policy{Retry: &schedv1.Retry{MaxAttempts: 3, InitialDelay: seconds(60), Multiplier: 1}})))
+		r := w.run("j")
+		w.wait(10 * time.Second)
+		w.deleteJob("j")
+		w.wait(time.Minute)
+		w.restart(20 * time.Second)
+		w.awaitPhase(r.GetId(), 3*time.Minute, phaseSucceeded)
+		if n := len(w.runsOf("j")[0].GetAttempts()); n != 3 {
+			w.Errorf("it took %d attempts, want 3", n)
+		}
+		w.check()
+	})
+}
+
 // A run waits with a reason that a person can read, until somebody can take it.
 func TestWaitsForItsWorker(t *testing.T) {
 	story(t, func(w *world) {
