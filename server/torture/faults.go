@@ -20,6 +20,7 @@ type scene struct {
 	leader             string // empty when nobody is known to
 	primaries, workers map[string]bool
 	addresses          map[string]string   // of primaries, for each other
+	voters             int                 // how many primaries vote
 	ids                map[string][]string // of workers, by name
 }
 
@@ -32,8 +33,8 @@ func (s scene) part(p Part) map[string]bool {
 }
 
 // ready returns who of a lane may be harmed now. One primary is harmed at a time,
-// when the others have recovered, so that a majority is always there; of the workers,
-// those that are connected.
+// when the others have recovered, so that a majority of three or more is always there;
+// of the workers, those that are connected.
 func (s scene) ready(lane []Victim) (ready []Victim) {
 	for _, v := range lane {
 		ill := v.Part == Primary && slices.Contains(slices.Collect(maps.Values(s.primaries)), false)
@@ -42,6 +43,23 @@ func (s scene) ready(lane []Victim) (ready []Victim) {
 		}
 	}
 	return ready
+}
+
+// mostVoters is how many primaries may vote when none of them can be spared.
+const mostVoters = 2
+
+// consequences are what harming victims does to a cluster that is of use to somebody,
+// each in a sentence.
+func (s scene) consequences(victims []Victim) (all []string) {
+	if s.voters <= mostVoters && slices.ContainsFunc(victims, func(v Victim) bool { return v.Part == Primary }) {
+		all = append(all, fmt.Sprintf("%d of the primaries vote, so there is no majority while one of them is down, and nothing is decided until it is back", s.voters))
+	}
+	for _, v := range victims {
+		if v.Part == Runner {
+			all = append(all, fmt.Sprintf("when the runner of %s is killed, all jobs on that worker end, yours too", v.Name))
+		}
+	}
+	return all
 }
 
 // links are the addresses between which those of a primary run.
@@ -64,6 +82,9 @@ func (t *torture) look(ctx context.Context) (s scene, err error) {
 		s = scene{cluster: group.GetStatus().GetClusterId(), leader: group.GetStatus().GetLeaderId(), primaries: map[string]bool{}, workers: map[string]bool{}, addresses: map[string]string{}, ids: map[string][]string{}}
 		for _, p := range group.GetStatus().GetPrimaries() {
 			s.addresses[p.GetId()] = p.GetClusterAddress()
+			if p.GetVoter() {
+				s.voters++
+			}
 			s.primaries[p.GetId()] = p.GetRole() == schedv1.PrimaryRole_PRIMARY_ROLE_LEADER || p.GetRole() == schedv1.PrimaryRole_PRIMARY_ROLE_FOLLOWER
 		}
 		for page := ""; ; {

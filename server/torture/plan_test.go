@@ -3,6 +3,7 @@ package torture
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,6 +149,34 @@ func TestReady(t *testing.T) {
 	} {
 		if got := test.ready(test.lane); len(got) != test.want {
 			t.Errorf("%s: %v, want %d", name, got, test.want)
+		}
+	}
+}
+
+// With one or two primaries, and with the runner of a worker, more ends than what was
+// named; whoever names it is told.
+func TestConsequences(t *testing.T) {
+	p, w, r := Victim{Part: Primary, Name: "p1"}, Victim{Part: Worker, Name: "w1"}, Victim{Part: Runner, Name: "w1"}
+	for name, test := range map[string]struct {
+		voters  int
+		victims []Victim
+		want    []string
+	}{
+		"of three, one":      {3, []Victim{p, w}, nil},
+		"of two, one":        {2, []Victim{p}, []string{"2 of the primaries vote"}},
+		"alone":              {1, []Victim{w, p}, []string{"1 of the primaries vote"}},
+		"alone, and spared":  {1, []Victim{w}, nil},
+		"a runner":           {3, []Victim{w, r}, []string{"all jobs on that worker end"}},
+		"alone, with runner": {1, []Victim{p, r}, []string{"no majority", "when the runner of w1 is killed"}},
+	} {
+		got := scene{voters: test.voters}.consequences(test.victims)
+		for i, want := range test.want {
+			if len(got) != len(test.want) || !strings.Contains(got[i], want) {
+				t.Errorf("%s: %q, want %q", name, got, test.want)
+			}
+		}
+		if len(got) != len(test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
 }

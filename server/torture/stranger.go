@@ -49,7 +49,8 @@ func (t *torture) recognize(ctx context.Context, v Victim, s scene) error {
 	return isOf(ctx, s.cluster, v, e.Listens)
 }
 
-// recognizeAll tells which processes are not what they were named as.
+// recognizeAll tells which processes are not what they were named as, and says what it
+// does to the cluster to harm them.
 func (t *torture) recognizeAll(ctx context.Context) error {
 	s, err := t.look(ctx)
 	if err != nil {
@@ -58,6 +59,11 @@ func (t *torture) recognizeAll(ctx context.Context) error {
 	var all error
 	for _, v := range t.Victims {
 		all = errors.Join(all, t.recognize(ctx, v, s))
+	}
+	if all == nil && !t.Closed {
+		for _, text := range s.consequences(t.Victims) {
+			t.say("note: %s", text)
+		}
 	}
 	return all
 }

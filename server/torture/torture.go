@@ -119,9 +119,10 @@ type torture struct {
 	faults []verdict.Fault
 }
 
-// Run tortures a cluster, and returns what came of it. What it made is removed, but
-// when a promise was broken: then it is left to be looked at. An error says why
-// nothing can be told; ctx may end it at any time.
+// Run tortures a cluster, and returns what came of it. The jobs that it made, and what
+// they wrote down, are removed, but when a promise was broken: then they are left to be
+// looked at. Their runs stay in any case until they are pruned, as those of any job. An
+// error says why nothing can be told; ctx may end it at any time.
 func Run(ctx context.Context, c Config) (rec verdict.Record, judgement verdict.Judgement, err error) {
 	g, err := dial(c.Servers)
 	if err != nil {

@@ -31,7 +31,8 @@ Have a cluster run jobs while it is harmed, and tell whether it kept its promise
 each occurrence decided once, no attempt started twice, each log whole. --local starts
 a cluster of its own on this host, kills what it can, and removes all of it. With
 --server it is yours, and nothing is harmed but what --pid names: that has to be on
-this host, and something has to start it again. What torture makes, it removes.
+this host, and something has to start it again. The jobs that torture makes it removes;
+their finished runs and output stay until they are pruned, as those of any job.
 
 It exits with 0 when all promises that it looked at were kept, with 1 when one was
 broken, and with 2 when that could not be told. See docs/torture.md.`
