@@ -74,8 +74,10 @@ e2e: build ## the tests with real processes and networks; all of them as root, w
 	@for dir in $(E2E); do ls $$dir/*_test.go >/dev/null 2>&1 || { echo "e2e: there are no tests in $$dir" >&2; exit 1; }; done
 	@E2E_BIN="$(CURDIR)/bin" go test -v -tags e2e -count=1 -p 1 -timeout 40m $(E2E) 2>&1 | $(summary)
 
+# What runs may take long to end on a machine that does other things as well: --settle tells
+# only what hangs.
 torture: build ## real processes for FOR: the leader is killed again and again, and no promise may be broken
-	@bin/schedd torture --local --primaries 3 --workers 4 --for $(FOR)
+	@bin/schedd torture --local --primaries 3 --workers 4 --for $(FOR) --settle 30m
 	@echo "torture: held for $(FOR)" >>$(COUNTS)
 
 sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each

@@ -20,7 +20,7 @@ import (
 // How long a call is repeated, how long one try may take, and how long to wait
 // before the next: a primary itself waits 10 seconds for a leader.
 const (
-	patience   = 2 * time.Minute
+	patience   = 5 * time.Minute
 	tryTimeout = 15 * time.Second
 	tryAgain   = 250 * time.Millisecond
 )

@@ -160,7 +160,7 @@ func (t *torture) strike(ctx context.Context, d draw, victims []Victim, start, e
 	}
 	d.crash = d.crash && t.Closed
 	var all sync.WaitGroup
-	for _, b := range aim(d, s.ready(victims), s.leader, behind(time.Now(), start, end, t.leaderKills(), t.LeaderKills)) {
+	for _, b := range aim(d, s.ready(victims), s.leader, behind(time.Now(), start, end, t.leaderKills(), t.aimedKills())) {
 		all.Go(func() { t.note(t.deal(ctx, b, d.span, s)) })
 	}
 	all.Wait()
@@ -211,6 +211,15 @@ func (t *torture) leaderKills() (n int) {
 		}
 	}
 	return n
+}
+
+// aimedKills is how often the leader should be killed, which a slow machine may not
+// get to.
+func (c Config) aimedKills() int {
+	if c.KillEach == 0 {
+		return c.LeaderKills
+	}
+	return max(c.LeaderKills, int(c.For/c.KillEach))
 }
 
 // String names a victim in an error.

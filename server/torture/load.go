@@ -81,7 +81,7 @@ func (t *torture) putJobs(ctx context.Context) error {
 }
 
 // removal bounds how long what was made is removed after all is over.
-const removal = 30 * time.Second
+const removal = 2 * time.Minute
 
 // removeAll removes what this torture made, also when ctx is done.
 func (t *torture) removeAll(ctx context.Context) error {

@@ -129,6 +129,25 @@ func TestBehind(t *testing.T) {
 	})
 }
 
+// More kills are aimed at than are needed: a machine that is slow proves less, and fails
+// nothing.
+func TestAimedKills(t *testing.T) {
+	for _, test := range []struct {
+		c    Config
+		want int
+	}{
+		{Config{For: 5 * time.Minute}, 0},
+		{Config{For: 5 * time.Minute, LeaderKills: 3}, 3},
+		{Config{For: 5 * time.Minute, LeaderKills: 2, KillEach: 30 * time.Second}, 10},
+		{Config{For: 5 * time.Minute, LeaderKills: 20, KillEach: 30 * time.Second}, 20},
+		{Config{For: 20 * time.Second, KillEach: 30 * time.Second}, 0},
+	} {
+		if got := test.c.aimedKills(); got != test.want {
+			t.Errorf("%+v: %d, want %d", test.c, got, test.want)
+		}
+	}
+}
+
 // A primary is harmed when all of them are well, so that a majority is always
 // there; of the workers those that are connected are, while somebody leads.
 func TestReady(t *testing.T) {

@@ -47,8 +47,12 @@ type Config struct {
 	// Ready is how many workers have to be online before it begins, which is waited
 	// for. 0: one, and if that is not there nobody is waited for.
 	Ready int
-	// LeaderKills is how often the leader has to be killed, at least.
+	// LeaderKills is how often the leader has to be killed, at least: else there is a
+	// doubt.
 	LeaderKills int
+	// KillEach is how often it is to be killed if the cluster recovers in time: once for
+	// each so long. 0: no more often than LeaderKills says.
+	KillEach time.Duration
 	// Closed tells that nobody else harms the cluster, so that each attempt that
 	// did not come to its end needs a fault of ours that explains it.
 	Closed bool
