@@ -23,9 +23,9 @@ func TestReadEffects(t *testing.T) {
 	path := func(name string) string { return filepath.Join(tt.effectsDir(), name) }
 	write := func(name, text string) error { return os.WriteFile(name, []byte(text), 0o600) }
 	for _, err := range []error{
-		write(outside, secret), write(path("w-plain"), written), write(path("w-nobody"), secret),
+		write(outside, secret), write(path("w-plain"), written), write(path("w-nobody"), secret), write(filepath.Join(tt.Effects, "other"), secret),
 		os.Symlink(outside, path("w-link")), syscall.Mkfifo(path("w-pipe"), 0o600),
-		os.Link(path("w-nobody"), path("w-hard")), os.Mkdir(path("w-dir"), 0o700),
+		os.Link(filepath.Join(tt.Effects, "other"), path("w-hard")), os.Mkdir(path("w-dir"), 0o700),
 	} {
 		if err != nil {
 			t.Fatal(err)
