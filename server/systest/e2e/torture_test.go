@@ -272,15 +272,26 @@ func TestTortureOfNobody(t *testing.T) {
 func TestTortureOfTheWrongCluster(t *testing.T) {
 	t.Parallel()
 	staging, production := newWorld(t), newWorld(t)
-	for name, other := range map[string]*process{"p1": production.process, "w1": production.worker.process} {
+	runner := production.worker.runner(t)
+	for _, test := range []struct {
+		name, want string
+		pid        int
+	}{
+		{"p1", "the process that --pid gives for the primary p1 is of the cluster ", production.cmd.Process.Pid},
+		{"w1", "the process that --pid gives for the worker w1 is of the worker ", production.worker.cmd.Process.Pid},
+		{"w1", "the process that --pid gives for the runner w1 is of the worker ", runner},
+	} {
 		file := filepath.Join(t.TempDir(), "pid")
-		if err := os.WriteFile(file, fmt.Appendln(nil, other.cmd.Process.Pid), 0o600); err != nil {
+		if err := os.WriteFile(file, fmt.Appendln(nil, test.pid), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		code, said := torture(t, t.TempDir(), "--server", staging.api, "--for", "1h", "--pid", name+"="+file).verdict(t)
-		if code != 2 || !strings.Contains(said, "the process that --pid gives for the ") || !other.running() {
-			t.Errorf("for %s it exits with %d, the other one runs: %v, and says:\n%s", name, code, other.running(), said)
+		code, said := torture(t, t.TempDir(), "--server", staging.api, "--for", "1h", "--pid", test.name+"="+file).verdict(t)
+		if code != 2 || !strings.Contains(said, test.want) {
+			t.Errorf("it exits with %d, does not say %q, and says:\n%s", code, test.want, said)
 		}
+	}
+	if !production.running() || !production.worker.running() || production.worker.runner(t) != runner {
+		t.Error("somebody of the other cluster was harmed")
 	}
 	if jobs := staging.tortureJobs(t); len(jobs) > 0 {
 		t.Errorf("it has made %v", jobs)
