@@ -15,7 +15,9 @@ var home = newHousehold()
 // household knows whose each child of this process is.
 type household struct {
 	// forking is held for reading from before a fork until the child is
-	// enlisted, and for writing by whoever must not mistake one for an orphan.
+	// enlisted, which takes as long as the file systems of its directory and program
+	// do. Whoever must not mistake one for an orphan tries to have it for writing,
+	// and waits for nobody.
 	forking sync.RWMutex
 
 	mu        sync.Mutex // guards all below

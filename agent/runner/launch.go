@@ -5,6 +5,7 @@ package runner
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +42,7 @@ func (l *Local) prepare(s Spec, allowed policy.Policy) (*work, error) {
 	if err := w.setProgram(allowed); err != nil {
 		return w, err
 	}
+	w.reach()
 	var err error
 	if w.output, err = openOutput(s.Output, l.outputOwner); err != nil {
 		return w, err
@@ -113,6 +115,22 @@ func (w *work) setProgram(allowed policy.Policy) (err error) {
 	}
 	w.program = in(w.dir, filepath.Clean(w.program))
 	return allowed.CheckProgram(w.program)
+}
+
+// reach touches what the child is going to: its directory and its program. Where their
+// file system does not answer, this call hangs, in one thread; in the fork, which stands
+// in the way of the collector of garbage, all of the process would. What is wrong with
+// them the child finds, as the user that it is then.
+func (w *work) reach() {
+	_, _ = os.Stat(w.dir)
+	program := in(w.dir, w.program)
+	if info, err := os.Stat(program); err != nil || !info.Mode().IsRegular() {
+		return
+	}
+	if f, err := os.Open(program); err == nil {
+		_, _ = f.Read(make([]byte, 1))
+		_ = f.Close() // it was only read
+	}
 }
 
 func (w *work) setArgv(l *Local, s Spec) error {

@@ -82,35 +82,36 @@ func (h *household) wait(pid int, st *syscall.WaitStatus, flags int, u *syscall.
 	}
 }
 
-// children returns all orphans that are there, and some of the main processes.
+// children returns all orphans that are there, and some of the main processes. It is
+// settled if none among them is being started at this moment.
 //
 // Linux gives orphans to the first living thread of the reaper. Go never ends
-// that of main, so its list is enough; what others forked doesn't matter.
-func (h *household) children() []int {
+// that of main, so its list is enough, and settled, since apart forks in others; what
+// those forked doesn't matter. Without that list all children are returned.
+func (h *household) children() (pids []int, settled bool) {
 	for range 8 {
 		if h.kids == nil {
 			break
 		}
-		settled := h.reapsEnded.Load()
+		ended := h.reapsEnded.Load()
 		pids, err := readPIDs(h.kids)
 		if err != nil {
 			break
 		}
-		if h.reapsBegun.Load() == settled {
-			return pids
+		if h.reapsBegun.Load() == ended {
+			return pids, true
 		}
 	}
 	all, err := everybody()
 	if err != nil {
-		return nil // without /proc nobody can be found
+		return nil, false // without /proc nobody can be found
 	}
-	var pids []int
 	for _, s := range all {
 		if s.ppid == h.self {
 			pids = append(pids, s.pid)
 		}
 	}
-	return pids
+	return pids, false
 }
 
 func readPIDs(f *os.File) ([]int, error) {
@@ -150,7 +151,7 @@ func (h *household) clean(p *process) bool {
 	if !p.groupEmpty() {
 		return false
 	}
-	pids := h.children()
+	pids, _ := h.children()
 	if len(pids) == 0 {
 		return true
 	}
@@ -174,12 +175,16 @@ func (o *orphan) ofLocked(p *process) bool {
 
 // sight learns whose the orphans are, reaps those that have ended, and returns
 // how many it reaped. Who reaps one may have missed its children, which were
-// handed over between the look and the reaping.
+// handed over between the look and the reaping. It waits for nobody: while another
+// one is at it, or a start hangs, it leaves what it can't tell to the next call, for
+// timeouts and leases have to be kept meanwhile.
 func (h *household) sight() (reaped int) {
-	h.sighting.Lock()
+	if !h.sighting.TryLock() {
+		return 0
+	}
 	defer h.sighting.Unlock()
-	pids := h.children()
-	for _, pid := range h.strangers(pids) {
+	pids, settled := h.children()
+	for _, pid := range h.strangers(pids, settled) {
 		if o := h.identify(pid); o != nil {
 			h.mu.Lock()
 			h.orphans[pid] = o
@@ -203,26 +208,31 @@ func (h *household) sight() (reaped int) {
 	return reaped
 }
 
-// strangers are the pids that are neither main processes nor known orphans.
-func (h *household) strangers(pids []int) []int {
-	unknown := func() (un []int) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, pid := range pids {
-			if !h.isMainLocked(pid) && h.orphans[pid] == nil {
-				un = append(un, pid)
-			}
-		}
-		return un
-	}
-	if len(unknown()) == 0 {
-		return nil
+// strangers are the pids of children that are neither main processes nor known
+// orphans; none if that can't be told at this moment.
+func (h *household) strangers(pids []int, settled bool) []int {
+	if settled || len(h.unknown(pids)) == 0 {
+		return h.unknown(pids)
 	}
 	// What was being started while we looked is a child before it is known as a
-	// main process: let those starts come to their end.
-	h.forking.Lock()
+	// main process. Only when no start is under way all of those are known. To wait
+	// for that is not possible: a start may hang in a file system that is gone.
+	if !h.forking.TryLock() {
+		return nil
+	}
 	defer h.forking.Unlock()
-	return unknown()
+	return h.unknown(pids)
+}
+
+func (h *household) unknown(pids []int) (un []int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, pid := range pids {
+		if !h.isMainLocked(pid) && h.orphans[pid] == nil {
+			un = append(un, pid)
+		}
+	}
+	return un
 }
 
 func (h *household) known() []*orphan {

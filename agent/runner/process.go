@@ -183,6 +183,9 @@ func (p *process) watch(main <-chan ending) cause {
 		defer t.Stop()
 		timeout = t.C
 	}
+	if p.leaseOver(0) {
+		return leaseExpired // the start took longer than that
+	}
 	for {
 		select {
 		case e := <-main:
@@ -193,11 +196,11 @@ func (p *process) watch(main <-chan ending) cause {
 		case <-timeout:
 			return timedOut
 		case <-look.C:
-			home.sight()
-			p.peak = max(p.peak, peakRSS(p.pid))
 			if p.leaseOver(0) {
 				return leaseExpired
 			}
+			home.sight()
+			p.peak = max(p.peak, peakRSS(p.pid))
 			if p.group != nil {
 				p.sampled = max(p.sampled, p.group.Sample())
 			}

@@ -21,7 +21,8 @@ func (h *household) settle() error {
 		h.self = os.Getpid()
 		h.sid, _ = unix.Getsid(0)
 		h.kids, _ = os.Open(fmt.Sprintf("/proc/self/task/%d/children", h.self)) // without CONFIG_PROC_CHILDREN there is none
-		for _, pid := range h.children() {
+		pids, _ := h.children()
+		for _, pid := range pids {
 			h.orphans[pid] = &orphan{ref: ref{pid: pid}, foreign: true}
 		}
 	})

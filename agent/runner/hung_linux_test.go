@@ -1,0 +1,105 @@
+package runner
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// hungStart does what a start does that hangs in its fork, since the file system of its
+// directory does not answer, until the function that it returns is called.
+func hungStart() (over func()) {
+	home.forking.RLock()
+	return sync.OnceFunc(home.forking.RUnlock)
+}
+
+// ofShell starts a shell that leaves an orphan in a session of its own, and returns
+// once that is there.
+func ofShell(t *testing.T, l *Local, s Spec) Process {
+	t.Helper()
+	pid := filepath.Join(t.TempDir(), "pid")
+	s.Argv = []string{"/bin/sh", "-c", "(setsid sh -c 'echo $$ >" + pid + "; exec sleep 1000' &); exec sleep 1000"}
+	s.Dir = "/"
+	p, err := l.Start(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Kill(0); <-p.Done() })
+	eventually(t, "the orphan", func() bool { b, _ := os.ReadFile(pid); return len(b) > 0 })
+	return p
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for !ok() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func ended(p Process) bool {
+	select {
+	case <-p.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// One start hangs for as long as a file system does. Timeouts, leases and kills of all
+// others are kept, orphans included, and others are started.
+func TestAHungStartHoldsUpNobody(t *testing.T) {
+	l := New(Options{TempDir: t.TempDir()})
+	defer hungStart()()
+	now, ok := l.Uptime()
+	if !ok || home.kids == nil {
+		t.Skip("this system has no clock that counts a suspend, or no list of children")
+	}
+	late := ofShell(t, l, Spec{ID: "late/1", Timeout: 2 * time.Second})
+	leased := ofShell(t, l, Spec{ID: "leased/1", LeaseEnd: now + time.Hour})
+	killed := ofShell(t, l, Spec{ID: "killed/1"})
+	killed.Kill(0)
+	eventually(t, "what was killed", func() bool { return ended(killed) })
+	eventually(t, "what has a timeout", func() bool { return ended(late) && late.Exit().TimedOut })
+	p := home.of("leased/1")
+	p.mu.Lock()
+	p.leaseEnd = now
+	p.mu.Unlock()
+	eventually(t, "what has no lease any more", func() bool { return ended(leased) && leased.Exit().LeaseExpired })
+}
+
+// Where the kernel has no list of children, what an orphan is can't be told while a
+// start hangs: the main process is ended all the same, the orphan when the start is over.
+func TestAHungStartWithoutAListOfChildren(t *testing.T) {
+	l := New(Options{TempDir: t.TempDir()})
+	kids := home.kids
+	home.kids = nil
+	t.Cleanup(func() { home.kids = kids })
+	over := hungStart()
+	defer over()
+	p := ofShell(t, l, Spec{ID: "killed/1"})
+	p.Kill(0)
+	eventually(t, "the main process to be gone", func() bool { return syscall.Kill(p.PID(), 0) == syscall.ESRCH })
+	over()
+	eventually(t, "the orphan to be gone", func() bool { return ended(p) })
+}
+
+// A start took longer than its lease: what it started is ended at once, and not when
+// somebody looks.
+func TestAStartThatOutlastsItsLease(t *testing.T) {
+	p := newProcess(&Local{uptime: func() (time.Duration, bool) { return 2 * time.Hour, true }}, Spec{ID: "x/1", LeaseEnd: time.Hour})
+	if why := p.watch(nil); why != leaseExpired {
+		t.Errorf("it ends by cause %d", why)
+	}
+}
