@@ -87,6 +87,9 @@ func localRunner(c RunnerConfig, guest *remote.Guest, log *slog.Logger) (_ *runn
 	}
 	release = func() {}
 	if o.Groups != nil {
+		for _, err := range o.Groups.Remains() {
+			log.Warn("something of a former runner is left in a control group", "err", err)
+		}
 		release = func() { _ = o.Groups.Close() } // it held a lock, and wrote nothing
 	}
 	local := runner.New(o)

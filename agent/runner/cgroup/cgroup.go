@@ -77,6 +77,7 @@ type Tree struct {
 	lock        *os.File // on dir, for as long as this process lives
 	controllers Controllers
 	note        string
+	remains     []error
 	kernel      kernel
 }
 
@@ -92,12 +93,13 @@ func realKernel() kernel {
 // process, the place of attempts' groups. It ends what a former runner left there,
 // moves the processes that are in dir itself aside, this one among them, and has the
 // kernel enable the controllers that it can. Those that it can't are told by
-// [Tree.Controllers], and why by [Tree.Note]. It fails with [ErrInUse] when another
+// [Tree.Controllers], and why by [Tree.Note]. What does not end within 5 s is left where
+// it is, and told by [Tree.Remains]. It fails with [ErrInUse] when another
 // process has taken dir. The tree is taken until this process ends, or [Tree.Close].
 func Take(dir string) (*Tree, error) { return take(dir, realKernel()) }
 
-func take(dir string, k kernel) (t *Tree, err error) {
-	t = &Tree{dir: dir, kernel: k}
+func take(dir string, k kernel) (_ *Tree, err error) {
+	t := &Tree{dir: dir, kernel: k}
 	if _, err := os.Stat(t.file("cgroup.kill")); err != nil {
 		return nil, fmt.Errorf("take control group %q: it is none of cgroup v2, or the kernel is older than 5.14: %w", dir, err)
 	}
@@ -153,6 +155,10 @@ func (t *Tree) Close() error { return t.lock.Close() }
 // Controllers returns which limits can be kept here.
 func (t *Tree) Controllers() Controllers { return t.controllers }
 
+// Remains tells what is left of a former runner, each group with the reason. Its
+// processes hang in the kernel; new attempts get groups of other names.
+func (t *Tree) Remains() []error { return t.remains }
+
 // Note says in a sentence why not all limits can be kept; empty when they can.
 func (t *Tree) Note() string { return t.note }
 
@@ -161,20 +167,32 @@ func (t *Tree) Dir() string { return t.dir }
 
 func (t *Tree) file(name string) string { return filepath.Join(t.dir, name) }
 
-// clear ends and removes what a former runner left.
+// clear ends and removes what a former runner left. One process that can't be ended
+// must not cost all attempts their limits, so that is only noted.
 func (t *Tree) clear() error {
 	entries, err := os.ReadDir(t.dir)
 	if err != nil {
 		return err
 	}
-	var faults []error
+	var killed []*Group
 	for _, e := range entries {
-		if e.IsDir() && strings.HasPrefix(e.Name(), jobPrefix) {
-			g := &Group{tree: t, dir: t.file(e.Name())}
-			faults = append(faults, g.end())
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), jobPrefix) {
+			continue
+		}
+		g := &Group{tree: t, dir: t.file(e.Name())}
+		if err := g.Kill(); err != nil {
+			t.remains = append(t.remains, err)
+			continue
+		}
+		killed = append(killed, g)
+	}
+	until := time.Now().Add(patience)
+	for _, g := range killed {
+		if err := g.clear(until); err != nil {
+			t.remains = append(t.remains, err)
 		}
 	}
-	return errors.Join(faults...)
+	return nil
 }
 
 // moveAside moves the processes in the directory itself to a group of their own.

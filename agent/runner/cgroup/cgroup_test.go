@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -338,4 +339,50 @@ func TestPlainNames(t *testing.T) {
 			t.Errorf("%q is no plain name", name)
 		}
 	})
+}
+
+// What a former runner left hangs in the kernel. It is waited for once, whatever there
+// is of it, and stays; all others get their groups and limits.
+func TestWhatDoesNotEndIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		for _, name := range []string{"job-a-1", "job-b-1", "job-c-1"} {
+			if err := m.mkdir(filepath.Join(m.dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range []string{"job-a-1", "job-b-1"} {
+			m.set(name+"/cgroup.events", "populated 1\n")
+		}
+		began := time.Now()
+		tree := m.tree()
+		if took := time.Since(began); took < patience || took > patience+time.Second {
+			t.Errorf("it took %v, want %v for all together", took, patience)
+		}
+		if left := tree.Remains(); len(left) != 2 || !strings.Contains(left[0].Error(), "job-a-1") || !strings.Contains(left[1].Error(), "job-b-1") {
+			t.Errorf("left is %v", left)
+		}
+		if _, err := os.Stat(filepath.Join(m.dir, "job-c-1")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what has ended is still there: %v", err)
+		}
+		if d := cmp.Diff(Controllers{Memory: true, CPU: true, PIDs: true}, tree.Controllers()); d != "" {
+			t.Error(d)
+		}
+		g, err := tree.New("a/1", Limits{})
+		if err != nil || filepath.Base(g.Dir()) == "job-a-1" {
+			t.Errorf("the attempt of the same name: %v, %v", g, err)
+		}
+	})
+}
+
+// A tree that can't be taken is an error, and free for who comes after.
+func TestTreeThatCannotBeTaken(t *testing.T) {
+	m := newMachine(t)
+	m.set("cgroup.procs", "1\n")
+	broken := errors.New("no room for a group")
+	if tree, err := take(m.dir, kernel{func(string) error { return broken }, m.rmdir}); !errors.Is(err, broken) {
+		t.Fatalf("taken: %v, %v", tree, err)
+	}
+	m.set("cgroup.procs", "")
+	m.tree()
 }

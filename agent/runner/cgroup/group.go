@@ -184,12 +184,9 @@ func (g *Group) Remove() error {
 	return nil
 }
 
-// end kills all in the group, waits for the end of it, and removes it.
-func (g *Group) end() error {
-	if err := g.Kill(); err != nil {
-		return err
-	}
-	for until := time.Now().Add(patience); ; {
+// clear removes the group, which was killed, once it is empty.
+func (g *Group) clear(until time.Time) error {
+	for {
 		populated, err := g.Populated()
 		if err != nil {
 			return err
