@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"maps"
 	"os"
 	"os/user"
@@ -111,6 +112,25 @@ func TestRunnerForAnotherUser(t *testing.T) {
 	}
 	if g, err := (RunnerConfig{AgentUser: own(t)}).guest(); g != nil || err != nil {
 		t.Errorf("the runner's own user is a guest: %v, %v", g, err)
+	}
+}
+
+// A runner that is root does not begin in a directory of the agent's, whether it knows of
+// the agent or not: half of what is to be installed may be missing.
+func TestRootsRunnerInTheAgentsDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to have directories of other users")
+	}
+	dir := t.TempDir()
+	if err := os.Chown(dir, 54321, 54321); err != nil {
+		t.Fatal(err)
+	}
+	err := ServeRunner(t.Context(), RunnerConfig{DataDir: dir}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "belongs to user number 54321") || !strings.Contains(err.Error(), "--runner-dir") {
+		t.Errorf("it is told %v", err)
+	}
+	if in, err := os.ReadDir(dir); err != nil || len(in) > 0 {
+		t.Errorf("it has made %v, %v", in, err)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
 	"github.com/schedd/schedd/agent/runner/remote"
+	"github.com/schedd/schedd/agent/runner/trust"
 	"github.com/schedd/schedd/proto/settings"
 )
 
@@ -145,7 +146,8 @@ func checkCgroup(setting string) error {
 // RunnerConfig is all that a runner is told by its operator, or by the agent that
 // starts it.
 type RunnerConfig struct {
-	// DataDir is that of the agent.
+	// DataDir is that of the agent, if both are one user. Where this process is root,
+	// nobody else may be able to change it, or what is on the way to it.
 	DataDir string
 	// Policy is the name of a file that says what may be started on this host;
 	// see package policy. Default: anything may be.
@@ -190,6 +192,9 @@ func ServeRunner(ctx context.Context, c RunnerConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := c.checkPlace(); err != nil {
+		return err
+	}
 	local, release, err := localRunner(c, guest, log)
 	if err != nil {
 		return err
@@ -224,6 +229,17 @@ func (c RunnerConfig) guest() (*remote.Guest, error) {
 		return nil, fmt.Errorf("agent-user: this runner is user number %d, and only root can write to the files of another: start it as root, or as %q", me, c.AgentUser)
 	}
 	return &remote.Guest{UID: uid, GID: gid}, nil
+}
+
+// checkPlace finds what would let others have root write where they like.
+func (c RunnerConfig) checkPlace() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if err := trust.Path(c.DataDir); err != nil {
+		return fmt.Errorf("data-dir: this runner is root, and works in none that others can change: %w; an agent of another user has its own, and finds this one by --runner-dir", err)
+	}
+	return nil
 }
 
 // readPolicy reads the policy. For an agent of another user it has to say whom jobs

@@ -77,16 +77,17 @@ var may = map[string][]string{
 	"agent/spool":             {},
 	"agent/runner":            {"agent/runner/cgroup", "agent/runner/policy"},
 	"agent/runner/cgroup":     {},
-	"agent/runner/policy":     {"agent/runner/cgroup"},
+	"agent/runner/policy":     {"agent/runner/cgroup", "agent/runner/trust"},
+	"agent/runner/trust":      {},
 	"agent/runner/fakerunner": {"agent/runner"},
 
 	// A control group for tests; it is linked into no program.
 	"agent/runner/cgroup/cgrouptest": {"agent/runner/cgroup"},
 
-	"agent/runner/remote": {"agent/journal", "agent/runner", "proto/schedd/runner/v1"},
+	"agent/runner/remote": {"agent/journal", "agent/runner", "agent/runner/trust", "proto/schedd/runner/v1"},
 	"agent/session":       {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
-		"agent/journal", "agent/runner", "agent/runner/cgroup", "agent/runner/policy", "agent/runner/remote", "agent/session", "agent/spool",
+		"agent/journal", "agent/runner", "agent/runner/cgroup", "agent/runner/policy", "agent/runner/remote", "agent/runner/trust", "agent/session", "agent/spool",
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 	"agent/cmd/schedagent": {"agent", "proto/settings"},

@@ -28,6 +28,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/schedd/schedd/agent/runner/cgroup"
+	"github.com/schedd/schedd/agent/runner/trust"
 )
 
 // maxFile bounds a policy file, in bytes.
@@ -149,9 +150,13 @@ type file struct {
 	MaxPIDs     *int64   `yaml:"max_pids"`
 }
 
-// Read reads a policy from a file. It has to belong to root or to this process's
-// user, and nobody else may write to it.
+// Read reads a policy from a file, whose name is absolute. It and the directories on
+// the way to it have to belong to root or to this process's user, and nobody else may
+// write to them.
 func Read(name string) (Policy, error) {
+	if err := trust.Path(name); err != nil {
+		return Policy{}, fmt.Errorf("this worker's policy %s could be replaced by others: %w", name, err)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return Policy{}, fmt.Errorf("read this worker's policy: %w", err)

@@ -68,6 +68,13 @@ func TestUnreadable(t *testing.T) {
 	if _, err := policy.Read(write(t, "", 0o666)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
 		t.Errorf("one that all may write: %v", err)
 	}
+	name := write(t, "", 0o600)
+	if err := os.Chmod(filepath.Dir(name), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policy.Read(name); err == nil || !strings.Contains(err.Error(), "could be replaced by others") {
+		t.Errorf("one in a directory that all may write to: %v", err)
+	}
 }
 
 func TestChecks(t *testing.T) {

@@ -169,3 +169,35 @@ func TestOthersAreRefused(t *testing.T) {
 		t.Errorf("the log has no %q:\n%s", want, said)
 	}
 }
+
+// In a directory of the agent's a link can be where the runner's should be. Root does
+// not follow it: it would give away what is behind.
+func TestRootKeepsOutOfTheAgentsDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to have directories of other users")
+	}
+	top := t.TempDir()
+	victim, data := filepath.Join(top, "etc"), filepath.Join(top, "data")
+	dir := filepath.Join(data, "runner")
+	err := errors.Join(os.Chmod(top, 0o755), os.Mkdir(victim, 0o755), os.Mkdir(data, 0o755), os.Symlink(victim, dir),
+		os.Lchown(dir, guest, group), os.Chown(data, guest, group))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []*remote.Guest{nil, {UID: guest, GID: group}} {
+		err := remote.Serve(t.Context(), remote.ServeOptions{
+			Dir: dir, Guest: g, Log: slog.New(slog.DiscardHandler),
+			Runner: fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{} }),
+		})
+		if err == nil || !strings.Contains(err.Error(), "belongs to user number 54321") {
+			t.Errorf("guest %v: %v, want whose it is", g, err)
+		}
+	}
+	info, err := os.Stat(victim)
+	if err != nil || info.Mode().Perm() != 0o755 || info.Sys().(*syscall.Stat_t).Gid == group {
+		t.Errorf("behind the link: %v, %v", info, err)
+	}
+	if in, err := os.ReadDir(victim); err != nil || len(in) > 0 {
+		t.Errorf("behind the link there is %v, %v", in, err)
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/schedd/schedd/agent/runner/trust"
 )
 
 // ErrInUse is returned by [Serve] for a directory that another runner has.
@@ -24,11 +26,36 @@ const (
 	lockAgain    = 20 * time.Millisecond
 )
 
+// makeOwn makes the directory. For root it must not be where somebody else could have
+// put a link, or can: root would make, open and give away files through it.
+func makeOwn(dir string) error {
+	trusted := func() error { return nil }
+	if os.Geteuid() == 0 {
+		dir, err := filepath.Abs(dir)
+		if err != nil {
+			return fmt.Errorf("make the runner's directory: %w", err)
+		}
+		trusted = func() error {
+			if err := trust.Path(dir); err != nil {
+				return fmt.Errorf("runner's directory %q is no place for one that is root: %w", dir, err)
+			}
+			return nil
+		}
+	}
+	if err := trusted(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the runner's directory: %w", err)
+	}
+	return trusted() // in a directory such as /tmp another may have been faster
+}
+
 // occupy makes the directory, which is for its user alone and perhaps a guest, and
 // locks it.
 func occupy(ctx context.Context, dir string, guest *Guest) (*flock.Flock, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the runner's directory: %w", err)
+	if err := makeOwn(dir); err != nil {
+		return nil, err
 	}
 	if err := guest.admit(dir, guest.mode()); err != nil {
 		return nil, err
