@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/schedd/schedd/agent/runner"
+	"github.com/schedd/schedd/agent/runner/policy"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 )
 
@@ -185,6 +186,14 @@ func TestEnvironment(t *testing.T) {
 			t.Fatalf("environment %q, want %q", list, want)
 		}
 	})
+}
+
+// A policy that lets jobs set nothing does not stand in the way of what an agent adds.
+func TestEnvironmentUnderAPolicy(t *testing.T) {
+	list := environment(&agentv1.Launch{Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 1}}, "w-1")
+	if err := (policy.Policy{Env: []string{}}).CheckEnv(list, "PATH="+runner.DefaultPath); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestEnvironmentOfARunByHand(t *testing.T) {

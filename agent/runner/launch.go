@@ -104,7 +104,7 @@ func (w *work) setUser(s Spec, allowed policy.Policy) error {
 	if err := allowed.CheckUser(login.name); err != nil {
 		return err
 	}
-	return allowed.CheckEnv(s.Env, "PATH="+DefaultPath)
+	return allowed.CheckEnv(s.Env, append(login.environment(nil), "PATH="+DefaultPath)...)
 }
 
 // setProgram finds the program. Where not all are allowed, what is started is the

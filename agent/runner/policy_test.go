@@ -24,7 +24,7 @@ func governed(t *testing.T, allowed policy.Policy, err error) place {
 // What the policy of a host does not allow is refused with a sentence, and leaves
 // nothing behind; what it allows runs.
 func TestPolicy(t *testing.T) {
-	mine := me(t).Username
+	mine, home := me(t).Username, me(t).HomeDir
 	p := governed(t, policy.Policy{Users: []string{mine}, Programs: []string{"/bin/true", "/usr/bin/env", "/bin/echo"}, Env: []string{"A"}}, nil)
 	link := filepath.Join(p.dir, "true")
 	if err := os.Symlink("/bin/sh", link); err != nil {
@@ -46,6 +46,11 @@ func TestPolicy(t *testing.T) {
 		"a script of ours":     {func(s *runner.Spec) { s.Argv, s.Script, s.Interpreter = nil, "x", []string{"/bin/echo"} }, ""},
 		"another user":         {func(s *runner.Spec) { s.User = other }, `as user "daemon", only as ` + mine},
 		"a variable":           {func(s *runner.Spec) { s.Env = append(s.Env, "A=1") }, ""},
+		"a home of its own":    {func(s *runner.Spec) { s.Env = append(s.Env, "HOME="+home) }, ""},
+		"another home":         {func(s *runner.Spec) { s.Env = append(s.Env, "HOME=/tmp/evil") }, `"HOME"`},
+		"two homes":            {func(s *runner.Spec) { s.Env = append(s.Env, "HOME="+home, "HOME=/tmp/evil") }, `"HOME"`},
+		"another shell":        {func(s *runner.Spec) { s.Env = append(s.Env, "SHELL=/tmp/evil") }, `"SHELL"`},
+		"another name":         {func(s *runner.Spec) { s.Env = append(s.Env, "LOGNAME=evil") }, `"LOGNAME"`},
 		"another variable":     {func(s *runner.Spec) { s.Env = append(s.Env, "LD_PRELOAD=/tmp/x") }, `"LD_PRELOAD"`},
 	} {
 		if os.Geteuid() != 0 && strings.Contains(name, "user") {

@@ -106,21 +106,26 @@ func (p Policy) CheckProgram(file string) error {
 }
 
 // CheckEnv returns why an environment may not be given to a program. Variables that
-// tell of the run and of its user may always, and those in ours, as NAME=value.
+// tell of the run may always, with any value, since it is the agent that sets them and
+// nobody here knows the run; and those in ours, as NAME=value.
 func (p Policy) CheckEnv(env []string, ours ...string) error {
 	if p.Env == nil {
 		return nil
 	}
 	for _, kv := range env {
 		name, _, _ := strings.Cut(kv, "=")
-		if !slices.Contains(ours, kv) && !matches(always, name) && !matches(p.Env, name) {
-			return fmt.Errorf("this worker's policy does not let jobs set the variable %q, only %s", name, list(p.Env))
+		if !slices.Contains(ours, kv) && !slices.Contains(ofRun, name) && !matches(p.Env, name) {
+			return fmt.Errorf("this worker's policy does not let jobs set the variable %q, only %s; HOME and the like have to be as they are for that user", name, list(p.Env))
 		}
 	}
 	return nil
 }
 
-var always = []string{"SCHEDD_*", "HOME", "USER", "LOGNAME", "SHELL"}
+// ofRun are the variables that an agent sets for each attempt; a job can't.
+var ofRun = []string{
+	"SCHEDD_RUN_ID", "SCHEDD_ATTEMPT", "SCHEDD_FENCE", "SCHEDD_JOB", "SCHEDD_NAMESPACE", "SCHEDD_TRIGGER",
+	"SCHEDD_SCHEDULED_AT", "SCHEDD_WORKER",
+}
 
 func matches(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {

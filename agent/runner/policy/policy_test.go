@@ -97,7 +97,9 @@ func TestChecks(t *testing.T) {
 		{"another program", strict.CheckProgram("/bin/sh"), `"/bin/sh"`},
 		{"no program at all", none.CheckProgram("/bin/sh"), "none at all"},
 		{"any variable", open.CheckEnv([]string{"LD_PRELOAD=x"}), ""},
-		{"variables of the list, the run and the user", strict.CheckEnv([]string{"REPORT_DAY=1", "SCHEDD_RUN_ID=r", "HOME=/", "PATH=/bin"}, "PATH=/bin"), ""},
+		{"variables of the list, the run and the user", strict.CheckEnv([]string{"REPORT_DAY=1", "SCHEDD_RUN_ID=r", "HOME=/", "PATH=/bin"}, "PATH=/bin", "HOME=/"), ""},
+		{"another HOME", strict.CheckEnv([]string{"HOME=/tmp/evil"}, "HOME=/"), `"HOME"`},
+		{"a variable that only looks like the run's", strict.CheckEnv([]string{"SCHEDD_HOOK=/tmp/evil"}), `"SCHEDD_HOOK"`},
 		{"another PATH", strict.CheckEnv([]string{"PATH=/tmp"}, "PATH=/bin"), `"PATH"`},
 		{"another variable", strict.CheckEnv([]string{"LD_PRELOAD=x"}), `"LD_PRELOAD", only REPORT_*`},
 	} {
