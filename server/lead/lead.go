@@ -96,6 +96,10 @@ const (
 	// it is to forget some of the ledger, which is more work.
 	pruneEvery = time.Minute
 	trimEvery  = time.Hour
+
+	// remindEvery is how often it is tried again to have on record what workers can
+	// hold attempts to.
+	remindEvery = time.Minute
 )
 
 // Run leads until ctx, which lasts as long as the term, is done. When a step
@@ -164,6 +168,8 @@ type term struct {
 	workers *plan.Timers[state.WorkerID] // when to give a silent worker up, or let one that rests go on
 	prune   time.Time                    // when to forget runs next
 	trim    time.Time                    // when to forget some of the ledger next
+	remind  time.Time                    // when to look whose enforcement is not on record
+	knows   bool                         // all primaries can apply what says it
 
 	sessions map[state.WorkerID]*session
 	silent   map[state.WorkerID]time.Time // since when a worker has no session
@@ -195,7 +201,7 @@ func newTerm(c Config) *term {
 // begin derives everything from the state and from who is connected.
 func (t *term) begin(now time.Time) {
 	sessions := t.Inbox.begin()
-	t.prune, t.trim = now.Add(pruneEvery), now.Add(pruneEvery)
+	t.prune, t.trim, t.remind = now.Add(pruneEvery), now.Add(pruneEvery), now.Add(remindEvery)
 	var jobs []state.JobKey
 	t.Store.View(func(s *state.State) {
 		if s.ClusterID() == "" {
@@ -288,6 +294,10 @@ func (t *term) due(s *state.State, now time.Time) {
 	if !now.Before(t.trim) {
 		t.trim = now.Add(trimEvery)
 		t.propose(plan.PruneLedger(t.Retention, t.wall), nil)
+	}
+	if !now.Before(t.remind) {
+		t.remind = now.Add(remindEvery)
+		t.remindEnforcement(s)
 	}
 	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
@@ -382,7 +392,7 @@ func (t *term) next(now time.Time) time.Time {
 	if due := t.agenda.Next(); !due.IsZero() && due.Sub(t.wall) < maxSleep {
 		next = now.Add(due.Sub(t.wall))
 	}
-	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.nextGrant()} {
+	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ type hand struct {
 	leaves  bool          // it is about to stop, and takes no attempts
 	trouble string        // why it takes none, as it says
 	old     bool          // it keeps no leases
+	keeps   *agentv1.Enforcement
 	ignore  map[string]bool
 
 	mu      sync.Mutex
@@ -55,7 +57,7 @@ func newHand(t *testing.T, inbox *Inbox, takes time.Duration) *hand {
 }
 
 func (h *hand) session() peer.Session {
-	return peer.Session{Worker: h.id, Epoch: h.epoch, Gateway: "p", Hello: &agentv1.Hello{Name: "hand", Slots: 100, Leases: !h.old}, Connected: time.Now()}
+	return peer.Session{Worker: h.id, Epoch: h.epoch, Gateway: "p", Hello: &agentv1.Hello{Name: "hand", Slots: 100, Leases: !h.old, Enforcement: h.keeps}, Connected: time.Now()}
 }
 
 // connect begins a session, the inventory first and then what is not
@@ -168,8 +170,24 @@ type primary struct {
 	inbox *Inbox
 	hand  *hand
 	past  past
+	mixed atomic.Bool // the group has a primary that knows nothing of enforcement
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
+}
+
+// mixed is the store of a group that is being upgraded.
+type mixed struct {
+	*raftstore.Store
+	old *atomic.Bool
+}
+
+func (m mixed) Propose(ctx context.Context, cmds ...state.Command) ([]state.Result, error) {
+	for _, c := range cmds {
+		if _, new := c.(state.SetEnforcement); new && m.old.Load() {
+			return nil, raftstore.ErrOldPrimary
+		}
+	}
+	return m.Store.Propose(ctx, cmds...)
 }
 
 type blind struct{}
@@ -230,7 +248,7 @@ func (p *primary) start() {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	p.stop = cancel
-	c := Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
+	c := Config{Store: mixed{p.store, &p.mixed}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
 	p.wg.Go(func() {
 		_ = p.store.Lead(ctx, func(ctx context.Context) error {
 			Run(ctx, c)
@@ -604,6 +622,42 @@ func TestCancelAndForgotten(t *testing.T) {
 		time.Sleep(time.Second)
 		if r := p.runs()[1]; r.Phase != state.Lost {
 			t.Errorf("run is %v because %q, want lost", r.Phase, r.Reason)
+		}
+		p.close()
+	})
+}
+
+// Workers say what they can hold runs to while a primary is too old to keep that on
+// record. It is on record soon after the upgrade, though none of them comes anew.
+func TestEnforcementOfARollingUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Minute)
+		p.mixed.Store(true)
+		time.Sleep(5 * time.Second)
+		p.hand.keeps = &agentv1.Enforcement{Memory: agentv1.Means_MEANS_CGROUP_V2}
+		const others = 20
+		for i := range others {
+			p.inbox.Attach(peer.Session{Worker: fmt.Sprint("other-", i), Epoch: 1, Gateway: "p", Hello: &agentv1.Hello{Enforcement: p.hand.keeps}})
+		}
+		p.hand.connect()
+		time.Sleep(5 * time.Minute)
+		kept := func() (n int) {
+			p.store.View(func(s *state.State) {
+				for _, w := range s.Workers() {
+					if w.Enforcement.Memory == state.MeansCgroupV2 {
+						n++
+					}
+				}
+			})
+			return n
+		}
+		if n := kept(); n != 0 {
+			t.Errorf("%d are on record before the upgrade", n)
+		}
+		p.mixed.Store(false)
+		time.Sleep(remindEvery + 2*maxSleep)
+		if n := kept(); n != others+1 {
+			t.Errorf("%d are on record after the upgrade, want %d", n, others+1)
 		}
 		p.close()
 	})

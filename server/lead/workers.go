@@ -187,14 +187,36 @@ func (t *term) attach(s *state.State, p peer.Session) {
 	t.workers.Remove(w)
 	delete(t.silent, w)
 	t.propose(state.PutWorker{ID: w, PublicKey: p.Hello.GetPublicKey(), Says: info(p.Hello)}, nil)
-	// It is a command of its own: while a primary is too old for it, workers have to
-	// come and go all the same.
+	t.setEnforcement(s, p)
+}
+
+// setEnforcement has on record what a worker can hold attempts to, and reports whether
+// it was something else. It is a command of its own: while a primary is too old for it,
+// workers have to come and go all the same.
+func (t *term) setEnforcement(s *state.State, p peer.Session) (changed bool) {
 	was := state.Enforcement{}
-	if x := s.Worker(w); x != nil {
+	if x := s.Worker(state.WorkerID(p.Worker)); x != nil {
 		was = x.Enforcement
 	}
-	if is := enforcement(p.Hello.GetEnforcement()); is != was {
-		t.propose(state.SetEnforcement{ID: w, Enforcement: is}, nil)
+	is := enforcement(p.Hello.GetEnforcement())
+	if is == was {
+		return false
+	}
+	t.propose(state.SetEnforcement{ID: state.WorkerID(p.Worker), Enforcement: is}, func(state.Result) {
+		if !t.knows {
+			t.knows, t.remind = true, time.Time{} // for all that were left out before
+		}
+	})
+	return true
+}
+
+// remindEnforcement proposes again what was left undone while a primary was too old
+// for it. Until it is known that none is any more, that is tried with one worker.
+func (t *term) remindEnforcement(s *state.State) {
+	for _, sess := range t.sessions {
+		if t.setEnforcement(s, sess.Session) && !t.knows {
+			return
+		}
 	}
 }
 
