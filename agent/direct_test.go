@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/schedd/schedd/agent"
+	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
@@ -124,6 +125,28 @@ func TestDirectMakeBeforeBreak(t *testing.T) {
 			t.Errorf("%d of %d sessions live, want the last of 5", live, len(all))
 		}
 		w.startsOf("r1", 1)
+		w.workers[0].end()
+		p.wg.Wait()
+	})
+}
+
+// Who is dialled can't open another session when its runner comes back with other limits:
+// it ends the one there is, and says them when it is dialled again.
+func TestDirectRunnerKeepsOtherLimits(t *testing.T) {
+	story(t, polite, nil, func(w *world) {
+		p := directly(w, "")
+		w.start()
+		ended := p.call(w.gateway)
+		v := w.gateway.last()
+		is, _ := w.host.Enforcement()
+		is.Memory = runner.MeansNone
+		w.host.SetEnforcement(is)
+		<-ended
+		w.says(v, "inventory", "goodbye")
+		p.call(w.gateway)
+		if got := w.gateway.last().hello.GetEnforcement().GetMemory(); got != agentv1.Means_MEANS_NONE {
+			t.Errorf("then memory is kept by %v", got)
+		}
 		w.workers[0].end()
 		p.wg.Wait()
 	})

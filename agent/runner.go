@@ -94,12 +94,13 @@ func localRunner(c RunnerConfig, guest *remote.Guest, log *slog.Logger) (_ *runn
 		release = func() { _ = o.Groups.Close() } // it held a lock, and wrote nothing
 	}
 	local := runner.New(o)
-	if err := local.Enforcement().Check(allowed.MaxLimits); err != nil {
+	keeps, _ := local.Enforcement()
+	if err := keeps.Check(allowed.MaxLimits); err != nil {
 		release()
 		return nil, nil, fmt.Errorf("this worker's policy %s sets limits: %w", c.Policy, err)
 	}
-	if note := local.Enforcement().Note; note != "" {
-		log.Info("jobs with limits are not all taken here", "why", note)
+	if keeps.Note != "" {
+		log.Info("jobs with limits are not all taken here", "why", keeps.Note)
 	}
 	return local, release, nil
 }

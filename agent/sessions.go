@@ -15,8 +15,13 @@ import (
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 )
 
-// errReplaced is what the gateway is told of a stream that has a successor.
-var errReplaced = errors.New("replaced by a new session")
+var (
+	// errReplaced is what the gateway is told of a stream that has a successor.
+	errReplaced = errors.New("replaced by a new session")
+	// errOutdated is what it is told of one that can't have any, unless it is dialled
+	// again.
+	errOutdated = errors.New("the worker's runner can hold attempts to other limits than were said")
+)
 
 // sessions are all sessions of this life, whether the worker dialled or was
 // dialled. One of them counts, the one with the greatest epoch. Those before it
@@ -41,6 +46,8 @@ type conversation struct {
 	epoch    uint64
 	begun    time.Time
 	conn     *grpc.ClientConn // it has for itself; nil if it was accepted
+	said     *agentv1.Enforcement
+	outdated chan struct{} // closed when said is not so any more
 	end      context.CancelCauseFunc
 	done     chan struct{} // closed when it has ended
 	err      error         // why; to be read after done is closed
@@ -65,7 +72,7 @@ func (s *sessions) introduce(ctx context.Context, within time.Duration, where st
 	}
 	return &conversation{
 		Session: opened, where: where, epoch: hello.GetSessionEpoch(), begun: time.Now(),
-		done: make(chan struct{}),
+		said: hello.GetEnforcement(), outdated: make(chan struct{}), done: make(chan struct{}),
 	}, nil
 }
 
@@ -75,7 +82,8 @@ func (s *sessions) nextHello() *agentv1.Hello {
 	defer s.mu.Unlock()
 	s.tries++
 	hello := proto.CloneOf(s.hello)
-	hello.Enforcement = enforcement(s.table.runner.Enforcement())
+	keeps, _ := s.table.runner.Enforcement()
+	hello.Enforcement = enforcement(keeps)
 	hello.SessionEpoch = uint64(s.starts)<<32 | uint64(s.tries)
 	hello.Leases = s.table.canLease()
 	return hello
@@ -90,10 +98,37 @@ func (s *sessions) converse(ctx context.Context, c *conversation) {
 	if loser := s.claim(c); loser != nil {
 		loser.end(errReplaced)
 	}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watchRunner(ctx, c) })
 	c.err = c.Run(ctx, s.table, s.table, s.table)
+	c.end(nil)
+	wg.Wait()
 	s.leave(c)
 	if c.conn != nil {
 		c.err = errors.Join(c.err, c.conn.Close())
+	}
+}
+
+// watchRunner waits until another runner has taken the place of the one that the gateway
+// was told of, and can hold attempts to something else: then the gateway has to be told
+// anew, which a hello does and nothing else. Who dials has a successor of c say it; who
+// is dialled can only end c.
+func (s *sessions) watchRunner(ctx context.Context, c *conversation) {
+	for {
+		keeps, changed := s.table.runner.Enforcement()
+		if !proto.Equal(enforcement(keeps), c.said) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+	close(c.outdated)
+	if c.accepted {
+		s.log.Info("ending the session, to be dialled again", "from", c.where, "reason", errOutdated)
+		c.end(errOutdated)
 	}
 }
 

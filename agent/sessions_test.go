@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
@@ -268,6 +269,35 @@ func TestRejectedForAWhile(t *testing.T) {
 		w.wait(30 * time.Minute)
 		if w.gateway.last() != v {
 			t.Error("the worker came back at once after it was told not to")
+		}
+	})
+}
+
+// A runner comes back, set up anew, while the session goes on. What it can hold attempts
+// to now is said in a new session, before the one that said otherwise ends.
+func TestRunnerKeepsOtherLimits(t *testing.T) {
+	story(t, polite, nil, func(w *world) {
+		w.start()
+		first := w.gateway.last()
+		if got := first.hello.GetEnforcement().GetMemory(); got != agentv1.Means_MEANS_CGROUP_V2 {
+			t.Fatalf("at first memory is kept by %v", got)
+		}
+		w.wait(10 * time.Minute)
+		is, _ := w.host.Enforcement()
+		w.host.SetEnforcement(is) // another runner that is no different
+		w.wait(time.Minute)
+		if n := len(w.gateway.visits()); n != 1 {
+			t.Fatalf("%d sessions though nothing has changed", n)
+		}
+		is.Memory, is.Note = runner.MeansNone, "not delegated"
+		w.host.SetEnforcement(is)
+		w.wait(10 * time.Second)
+		last := w.gateway.last()
+		if e := last.hello.GetEnforcement(); last == first || e.GetMemory() != agentv1.Means_MEANS_NONE || e.GetNote() != "not delegated" {
+			t.Errorf("of %d sessions the last says %v", len(w.gateway.visits()), e)
+		}
+		if first.over().Before(last.begun) {
+			t.Errorf("it ended at %v, before its successor began at %v", first.over(), last.begun)
 		}
 	})
 }

@@ -170,6 +170,8 @@ func (k *talker) attend(ctx context.Context, c *conversation, leaving <-chan str
 		return k.succeed(ctx, c, why)
 	case <-leaving:
 		return k.succeed(ctx, c, session.Replacement{Reason: "its connection takes no new streams", Stops: true})
+	case <-c.outdated:
+		return k.succeed(ctx, c, session.Replacement{Reason: "the runner is another one, with other limits", Stops: true})
 	case <-c.done:
 	}
 	return k.lost(ctx, c)

@@ -29,7 +29,7 @@ func newGrouped(t *testing.T) grouped {
 	t.Helper()
 	g := grouped{newPlace(t), cgrouptest.Take(t)}
 	g.runner = runner.New(runner.Options{TempDir: g.dir, Groups: g.tree, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if e := g.runner.Enforcement(); e.Tree != runner.MeansCgroupV2 {
+	if e, _ := g.runner.Enforcement(); e.Tree != runner.MeansCgroupV2 {
 		t.Skip("processes can't be started in control groups here:", e.Note)
 	}
 	return g

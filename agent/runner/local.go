@@ -102,7 +102,7 @@ func enforcement(groups *cgroup.Tree, why string) Enforcement {
 }
 
 // Enforcement implements Runner.
-func (l *Local) Enforcement() Enforcement { return l.keeps }
+func (l *Local) Enforcement() (is Enforcement, changed <-chan struct{}) { return l.keeps, nil }
 
 // tryGroups finds out whether a process can be started in a group: what is around
 // this one, such as a filter of system calls, may not let it.

@@ -48,9 +48,10 @@ type Runner interface {
 	// returns at once. What does not run, has no lease, or has one that is over,
 	// is left as it is.
 	Renew(ends map[string]time.Duration)
-	// Enforcement returns what attempts can be held to here. Another runner in the
-	// place of this one, after a restart, may say otherwise.
-	Enforcement() Enforcement
+	// Enforcement returns what attempts can be held to here, and what is closed when
+	// that may have changed: another runner in the place of this one, after a restart,
+	// may say otherwise. Nil: it does not change.
+	Enforcement() (is Enforcement, changed <-chan struct{})
 }
 
 // Lasting is a Runner that outlives its user: what it has started goes on without

@@ -58,7 +58,8 @@ type Fake struct {
 	ended   map[string]*process // and not forgotten
 
 	stopping chan struct{}
-	keeps    runner.Enforcement
+	keeps    runner.Enforcement // guarded by mu, like changed
+	changed  chan struct{}      // closed, and replaced, when keeps changes
 }
 
 var _ runner.Lasting = (*Fake)(nil)
@@ -68,19 +69,28 @@ var _ runner.Lasting = (*Fake)(nil)
 func New(script func(runner.Spec) Behaviour) *Fake {
 	return &Fake{
 		script: script, nextPID: 1000, running: map[string]*process{}, ended: map[string]*process{},
-		stopping: make(chan struct{}), keeps: runner.Enforcement{
+		stopping: make(chan struct{}), changed: make(chan struct{}), keeps: runner.Enforcement{
 			Memory: runner.MeansCgroupV2, CPU: runner.MeansCgroupV2, PIDs: runner.MeansCgroupV2,
 			Usage: runner.MeansCgroupV2, Tree: runner.MeansCgroupV2,
 		},
 	}
 }
 
-// SetEnforcement says what attempts can be held to; it is everything at first. It is
-// not called while others use f.
-func (f *Fake) SetEnforcement(e runner.Enforcement) { f.keeps = e }
+// SetEnforcement says what attempts can be held to; it is everything at first.
+func (f *Fake) SetEnforcement(e runner.Enforcement) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keeps = e
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
 
 // Enforcement implements runner.Runner.
-func (f *Fake) Enforcement() runner.Enforcement { return f.keeps }
+func (f *Fake) Enforcement() (is runner.Enforcement, changed <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.keeps, f.changed
+}
 
 // Start starts an attempt as the real one would: it fails for an ID that runs,
 // and for an Output that isn't there.
@@ -88,6 +98,7 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	b := f.script(s)
 	f.mu.Lock()
 	f.specs = append(f.specs, s)
+	keeps := f.keeps
 	f.mu.Unlock()
 	if b.StartError != nil {
 		return nil, b.StartError
@@ -95,7 +106,7 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	if now, _ := f.Uptime(); s.LeaseEnd > 0 && now >= s.LeaseEnd {
 		return nil, fmt.Errorf("starting attempt %q: its lease had ended", s.ID)
 	}
-	if err := f.keeps.Check(s.Limits); err != nil {
+	if err := keeps.Check(s.Limits); err != nil {
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
 	}
 	out, err := open(s.Output)

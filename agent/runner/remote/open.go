@@ -197,10 +197,10 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 }
 
 // Enforcement implements runner.Runner: that of the runner that there is, or was last.
-func (r *Runner) Enforcement() runner.Enforcement {
+func (r *Runner) Enforcement() (is runner.Enforcement, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.keeps
+	return r.keeps, r.relinked
 }
 
 // errUnanswered says that it is not known what became of a question.

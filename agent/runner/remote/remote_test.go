@@ -699,14 +699,20 @@ func TestLimits(t *testing.T) {
 		if got := first.fake.Specs()[0].Limits; got != want {
 			t.Errorf("the runner was told %+v, want %+v", got, want)
 		}
-		if got := r.Enforcement(); got != first.fake.Enforcement() {
+		got, changed := r.Enforcement()
+		if want, _ := first.fake.Enforcement(); got != want {
 			t.Errorf("the agent was told %+v", got)
 		}
 
 		h.keeps = &runner.Enforcement{PIDs: runner.MeansCgroupV2, Note: "no memory"}
 		h.kill()
 		h.wait(time.Minute)
-		if got := r.Enforcement(); got != *h.keeps {
+		select {
+		case <-changed:
+		default:
+			t.Error("the agent does not hear that it may have changed")
+		}
+		if got, _ := r.Enforcement(); got != *h.keeps {
 			t.Errorf("of the next runner the agent was told %+v", got)
 		}
 		if _, err := r.Start(runner.Spec{ID: "b/1", Limits: want}); !errors.Is(err, runner.ErrUnenforced) || !strings.Contains(err.Error(), "memory, cpus (no memory)") {

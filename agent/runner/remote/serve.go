@@ -161,10 +161,11 @@ func (s *service) awaitStill(ctx context.Context, patience time.Duration) bool {
 
 // Watch implements the RPC.
 func (s *service) Watch(req *runnerv1.WatchRequest, stream grpc.ServerStreamingServer[runnerv1.WatchResponse]) error {
+	keeps, _ := s.runner.Enforcement() // a runner of real processes keeps the same as long as it lives
 	hello := &runnerv1.Hello{
 		Revision: commonRevision(req), MinRevision: minRevision, MaxRevision: maxRevision,
 		Instance: s.instance, Version: s.version, Pid: int64(os.Getpid()), Policy: s.policy,
-		Enforcement: showEnforcement(s.runner.Enforcement()),
+		Enforcement: showEnforcement(keeps),
 	}
 	if err := stream.Send(&runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Hello{Hello: hello}}); err != nil {
 		return err
