@@ -2,6 +2,7 @@ package remote
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ type keeper struct {
 	log    *slog.Logger
 	runner runner.Runner
 	book   *book
+	most   int // attempts that are kept; 0: any number
 
 	wg      sync.WaitGroup // one for each attempt that runs, and for what is noted
 	changed chan struct{}  // holds one: look again whether all is quiet
@@ -184,6 +186,10 @@ func (k *keeper) admit(life uint64, s runner.Spec) (a *kept, again bool, done fu
 	t.starts.Add(1)
 	if a != nil {
 		return a, true, t.starts.Done, nil
+	}
+	if n := len(k.attempts); k.most > 0 && n >= k.most {
+		t.starts.Done()
+		return nil, false, nil, fmt.Errorf("%d attempts run here or were not forgotten by the agent, and the runner of an agent of another user keeps no more", n)
 	}
 	a = &kept{id: s.ID, grace: s.KillGrace, ready: make(chan struct{})}
 	k.attempts[s.ID] = a

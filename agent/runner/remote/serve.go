@@ -68,9 +68,12 @@ func Serve(ctx context.Context, o ServeOptions) (err error) {
 		o.Listener = guarded{l, o.Guest, o.Log}
 	}
 	k := newKeeper(o.Log, o.Runner, b)
+	if o.Guest != nil {
+		k.most = maxKept
+	}
 	k.resume(ended, left)
 	o.Log.Info("runner starts", "pid", os.Getpid(), "version", o.Version, "dir", o.Dir, "ended", len(ended), "lost", len(left))
-	s := &service{keeper: k, version: o.Version, policy: o.Policy, instance: rand.Text(), end: make(chan struct{}, 1), over: make(chan struct{})}
+	s := &service{keeper: k, version: o.Version, policy: o.Policy, guest: o.Guest != nil, instance: rand.Text(), end: make(chan struct{}, 1), over: make(chan struct{})}
 	s.live(ctx, o)
 	o.Log.Info("runner ends")
 	return nil
@@ -82,6 +85,7 @@ type service struct {
 	*keeper
 	version  string
 	policy   string
+	guest    bool // the agent is of another user
 	instance string
 	end      chan struct{} // holds one: somebody has stopped the runner
 	over     chan struct{} // closed: all calls have to end
@@ -221,6 +225,9 @@ func commonRevision(req *runnerv1.WatchRequest) uint32 {
 // Start implements the RPC. What keeps an attempt from starting is an answer; an
 // error says nothing about it.
 func (s *service) Start(_ context.Context, req *runnerv1.StartRequest) (*runnerv1.StartResponse, error) {
+	if err := s.checkStart(req); err != nil {
+		return &runnerv1.StartResponse{Error: sentence(fmt.Sprintf("starting attempt %.40q: %v", req.GetId(), err))}, nil
+	}
 	a, err := s.start(req.GetLife(), readSpec(req))
 	switch {
 	case errors.Is(err, errNotAgent):
@@ -251,6 +258,9 @@ func (s *service) Forget(_ context.Context, req *runnerv1.ForgetRequest) (*runne
 
 // EndStrays implements the RPC.
 func (s *service) EndStrays(_ context.Context, req *runnerv1.EndStraysRequest) (*runnerv1.EndStraysResponse, error) {
+	if err := checkStrays(req); err != nil {
+		return &runnerv1.EndStraysResponse{Error: sentence(fmt.Sprintf("ending strays of attempt %.40q: %v", req.GetId(), err))}, nil
+	}
 	if s.at(req.GetId()) != nil {
 		return &runnerv1.EndStraysResponse{Error: fmt.Sprintf("ending strays of attempt %q: %v", req.GetId(), runner.ErrRunning)}, nil
 	}
