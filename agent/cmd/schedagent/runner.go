@@ -80,7 +80,7 @@ It returns when nothing runs any more.`
 
 func newStopFlags() (dataDir *string, fs *flag.FlagSet) {
 	fs = flag.NewFlagSet("schedagent stop", flag.ContinueOnError)
-	return fs.String("data-dir", agent.DefaultConfig().DataDir, "`directory` of the agent"), fs
+	return fs.String("data-dir", agent.DefaultConfig().DataDir, "`directory` of the runner, which is the agent's if the runner has none of its own"), fs
 }
 
 // stopWorker is the command stop.
