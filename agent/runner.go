@@ -100,7 +100,7 @@ func localRunner(c RunnerConfig, guest *remote.Guest, log *slog.Logger) (_ *runn
 		return nil, nil, fmt.Errorf("this worker's policy %s sets limits: %w", c.Policy, err)
 	}
 	if keeps.Note != "" {
-		log.Info("jobs with limits are not all taken here", "why", keeps.Note)
+		log.Info("jobs are not held to all limits here", "why", keeps.Note)
 	}
 	return local, release, nil
 }

@@ -39,7 +39,8 @@ type Enforcement struct {
 	Usage Means
 	// Tree is by what the processes of an attempt are found, to end them.
 	Tree Means
-	// Note says in a sentence why not all is by control groups; empty when it is.
+	// Note says why not all is by control groups, and whether jobs could evade them;
+	// empty when there is no such thing to say.
 	Note string
 }
 

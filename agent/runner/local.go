@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -82,12 +83,15 @@ func New(o Options) *Local {
 		l.groups, o.NoGroups = nil, err.Error()
 		o.Logger.Warn("attempts get no control groups", "err", err)
 	}
-	l.keeps = enforcement(l.groups, o.NoGroups)
+	l.keeps = enforcement(l.groups, o.NoGroups, os.Geteuid() == 0)
 	return l
 }
 
+// bySelf is what there is to know about the groups of a runner that is not root.
+const bySelf = "limits hold against mistakes and not against intent, since jobs are the user of the runner, who may change them"
+
 // enforcement is what can be kept with these groups; nil is none.
-func enforcement(groups *cgroup.Tree, why string) Enforcement {
+func enforcement(groups *cgroup.Tree, why string, root bool) Enforcement {
 	if groups == nil {
 		return Enforcement{Memory: MeansNone, CPU: MeansNone, PIDs: MeansNone, Usage: MeansProc, Tree: MeansProc, Note: why}
 	}
@@ -98,7 +102,14 @@ func enforcement(groups *cgroup.Tree, why string) Enforcement {
 		return MeansNone
 	}
 	c := groups.Controllers()
-	return Enforcement{Memory: by(c.Memory), CPU: by(c.CPU), PIDs: by(c.PIDs), Usage: MeansCgroupV2, Tree: MeansCgroupV2, Note: groups.Note()}
+	var notes []string
+	if groups.Note() != "" {
+		notes = append(notes, groups.Note())
+	}
+	if !root {
+		notes = append(notes, bySelf)
+	}
+	return Enforcement{Memory: by(c.Memory), CPU: by(c.CPU), PIDs: by(c.PIDs), Usage: MeansCgroupV2, Tree: MeansCgroupV2, Note: strings.Join(notes, "; ")}
 }
 
 // Enforcement implements Runner.

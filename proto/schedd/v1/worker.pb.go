@@ -429,7 +429,7 @@ type Enforcement struct {
 	Usage Means `protobuf:"varint,4,opt,name=usage,proto3,enum=schedd.v1.Means" json:"usage,omitempty"`
 	// Tree is by what the processes of a run are found, to end all of them.
 	Tree Means `protobuf:"varint,5,opt,name=tree,proto3,enum=schedd.v1.Means" json:"tree,omitempty"`
-	// Note says in a sentence why not all is by control groups; empty when it is.
+	// Note says why not all is by control groups, and whether jobs could evade them.
 	Note          string `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
