@@ -256,6 +256,10 @@ func (t *table) obstacle(a *attempt, now time.Time) *agentv1.Result {
 		return t.notStarted(a, fmt.Sprintf("it needs a lease (kill_after), and the leader gave none within %v of the launch", a.launch.GetStartWithin().AsDuration()))
 	case !now.Before(a.deadline):
 		return t.notStarted(a, fmt.Sprintf("it had to start within %v of the launch, which is over", a.launch.GetStartWithin().AsDuration()))
+	case a.killAfter > 0 && t.leaseOf(a) == 0:
+		// Its runner kept none when the first was to be asked for, and was replaced since. A
+		// runner that is told of no end, of whatever version, would never end it.
+		return t.declined(a, "it needs a lease (kill_after), and has no lease: its worker's runner kept none until a moment ago")
 	}
 	return nil
 }

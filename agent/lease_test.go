@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,6 +193,41 @@ func TestWorkerWithoutLeases(t *testing.T) {
 		}
 		w.startsOf("r1", 0)
 	})
+}
+
+// The runner is of an older version when its agent wants to ask for the first lease, and
+// is replaced by a newer one in the next moment. Nobody has asked for a lease then, so the
+// attempt does not start: without the end of one it would go on for ever.
+func TestRunnerIsReplacedBeforeTheFirstLease(t *testing.T) {
+	story(t, polite, map[string]fakerunner.Behaviour{"r1": forever}, func(w *world) {
+		var older atomic.Bool
+		w.change = func(_ *agent.Config, s *agent.Seams) { s.Runner = replaced{w.host, &older} }
+		w.start()
+		v := w.gateway.last()
+		w.wait(time.Second)
+		older.Store(true)
+		v.launch(leased("r1", time.Minute))
+		w.wait(10 * time.Minute)
+		if older.Load() {
+			t.Fatal("nobody has asked the older runner")
+		}
+		w.startsOf("r1", 0)
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_REFUSED, "no lease")
+	})
+}
+
+// replaced is a runner that says once that it keeps no leases, and is a newer one from
+// then on.
+type replaced struct {
+	*fakerunner.Fake
+	older *atomic.Bool
+}
+
+func (r replaced) Uptime() (time.Duration, bool) {
+	if r.older.CompareAndSwap(true, false) {
+		return 0, false
+	}
+	return r.Fake.Uptime()
 }
 
 // timeless is a runner on a system without a clock that counts a suspend.
