@@ -94,7 +94,7 @@ func TestPutJobNamesWrongFields(t *testing.T) {
 		{`{"policy":{"timeout":"315576000000s"}}`, "job.policy.timeout"},
 		{`{"policy":{"kill_after":"29s"}}`, "job.policy.kill_after"},
 		{`{"policy":{"kill_after":"-1s"}}`, "job.policy.kill_after"},
-		{`{"policy":{"kill_after":"120s","kill_grace":"10s","lost_after":"146s"}}`, "job.policy.lost_after"},
+		{`{"policy":{"kill_after":"120s","kill_grace":"10s","lost_after":"147s"}}`, "job.policy.lost_after"},
 		{`{"policy":{"kill_after":"29s","lost_after":"59s"}}`, "job.policy.kill_after job.policy.lost_after"},
 		{
 			`{"policy":{"retry":{"max_attempts":101,"multiplier":"NaN","initial_delay":"-1s","max_delay":"-1s","exit_codes":[75,0,256]}}}`,
@@ -199,7 +199,7 @@ func TestMessageSaysWhatIsAllowed(t *testing.T) {
 				func(j *schedv1.Job) {
 					j.Policy = &schedv1.Policy{KillAfter: durationpb.New(2 * time.Minute), LostAfter: durationpb.New(time.Minute)}
 				},
-				"job.policy.lost_after: is 1m0s, and with a kill_after of 2m0s and a kill_grace of 10s a worker may need until 2m27s to have ended an attempt: make it at least that, or kill_after shorter, or leave lost_after out",
+				"job.policy.lost_after: is 1m0s, and with a kill_after of 2m0s and a kill_grace of 10s a worker may need until 2m28s to have ended an attempt: make it at least that, or kill_after shorter, or leave lost_after out",
 			},
 			{func(j *schedv1.Job) { j.Policy = &schedv1.Policy{MaxConcurrent: math.MaxUint32} }, "job.policy.max_concurrent: is 4294967295; allowed are 1 to 1000"},
 			{func(j *schedv1.Job) {
@@ -221,9 +221,9 @@ func TestLostAfterFollowsKillAfter(t *testing.T) {
 		for _, tt := range []struct{ kill, grace, lost, want time.Duration }{
 			{0, 10 * time.Second, 0, 3 * time.Minute},
 			{2 * time.Minute, 10 * time.Second, 0, 3 * time.Minute},
-			{10 * time.Minute, 10 * time.Second, 0, 11*time.Minute + 15*time.Second},
-			{10*time.Minute + 1, 10 * time.Second, 0, 11*time.Minute + 16*time.Second},
-			{2 * time.Minute, 10 * time.Second, 147 * time.Second, 147 * time.Second},
+			{10 * time.Minute, 10 * time.Second, 0, 11*time.Minute + 16*time.Second},
+			{10*time.Minute + 1, 10 * time.Second, 0, 11*time.Minute + 17*time.Second},
+			{2 * time.Minute, 10 * time.Second, 148 * time.Second, 148 * time.Second},
 		} {
 			pol := &schedv1.Policy{KillAfter: durationpb.New(tt.kill), KillGrace: durationpb.New(tt.grace)}
 			if tt.lost > 0 {

@@ -29,8 +29,8 @@ import (
 // clocks, and to see the end of a lease and to kill takes a moment.
 
 const (
-	// leaseDrift is the part of kill_after by which one of the two clocks may be
-	// faster than the other: a tenth. chrony, when it has a large error to mend, has a
+	// leaseDrift is the part of what the worker's clock measures, kill_after and then
+	// kill_grace, by which the leader's may be ahead meanwhile: a tenth. chrony, when it has a large error to mend, has a
 	// clock run fast or slow by up to 8.3 %; ntpd and the crystal by less than 0.1 %.
 	leaseDrift = 10
 	// leaseSlack is what it may take to notice that a lease is over, and for a process
@@ -41,7 +41,8 @@ const (
 // LeastLostAfter is the shortest lost_after with which the attempts of a job that has
 // kill_after and kill_grace have ended before they are given up.
 func LeastLostAfter(killAfter, killGrace time.Duration) time.Duration {
-	return killAfter + killGrace + killAfter/leaseDrift + leaseSlack
+	d := killAfter + killGrace
+	return d + d/leaseDrift + leaseSlack
 }
 
 // Leases returns for which attempts a worker is to have a lease, of those that it asks

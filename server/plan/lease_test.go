@@ -14,10 +14,22 @@ func killAfter(d *state.Definition) {
 	d.Policy.KillAfter, d.Policy.LostAfter = 2*time.Minute, 3*time.Minute
 }
 
-// There is room for the grace, for two clocks that disagree, and for a moment.
+// There is room for the grace, for two clocks that disagree, and for a moment. The worker
+// counts kill_after and kill_grace by one clock, which may be slow for all of both.
 func TestLeastLostAfter(t *testing.T) {
-	if got := LeastLostAfter(2*time.Minute, 10*time.Second); got != 147*time.Second {
-		t.Errorf("%v, want 2m27s", got)
+	for _, tt := range []struct{ after, grace, want time.Duration }{
+		{2 * time.Minute, 0, 137 * time.Second},
+		{2 * time.Minute, 10 * time.Second, 148 * time.Second},
+		{30 * time.Second, time.Hour, 3998 * time.Second},
+	} {
+		got := LeastLostAfter(tt.after, tt.grace)
+		if got != tt.want {
+			t.Errorf("kill_after %v, kill_grace %v: %v, want %v", tt.after, tt.grace, got, tt.want)
+		}
+		const slow = 1 - 0.083 // as chrony may make a clock
+		if killed := time.Duration(float64(tt.after+tt.grace) / slow); got < killed+leaseSlack {
+			t.Errorf("kill_after %v, kill_grace %v: %v, and SIGKILL is sent after %v", tt.after, tt.grace, got, killed)
+		}
 	}
 }
 

@@ -18,9 +18,9 @@ const (
 )
 
 // leases is a policy by which an attempt goes on for a minute without a lease, and is
-// given up after 81 seconds of silence and made again.
+// given up after 82 seconds of silence and made again.
 func leases() *schedv1.Policy {
-	return &schedv1.Policy{KillAfter: seconds(60), LostAfter: seconds(81), KillGrace: seconds(10), OnLost: onLostRetry}
+	return &schedv1.Policy{KillAfter: seconds(60), LostAfter: seconds(82), KillGrace: seconds(10), OnLost: onLostRetry}
 }
 
 // leased takes note that no two attempts of a run of this job may overlap, ever.

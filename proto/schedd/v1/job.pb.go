@@ -1764,8 +1764,8 @@ type Policy struct {
 	// OnLost says what becomes of a run whose worker is gone.
 	OnLost OnLost `protobuf:"varint,10,opt,name=on_lost,json=onLost,proto3,enum=schedd.v1.OnLost" json:"on_lost,omitempty"`
 	// LostAfter is how long a worker may be silent before its attempts are given
-	// up; default 180 s, at least 60 s. With kill_after it has to be longer than that
-	// by kill_grace, a tenth of kill_after and 5 s, and is by default.
+	// up; default 180 s, at least 60 s. With kill_after it has to be as long as
+	// kill_after and kill_grace together, a tenth of that, and 5 s, and is by default.
 	LostAfter *durationpb.Duration `protobuf:"bytes,11,opt,name=lost_after,json=lostAfter,proto3" json:"lost_after,omitempty"`
 	// LogLimitBytes bounds each attempt's log; over it, head and tail are kept
 	// with a marker between. 64 KiB to 16 GiB, default 64 MiB.
