@@ -26,12 +26,13 @@ type ask struct {
 // enough for no two attempts to overlap, package plan says beside plan.LeastLostAfter.
 type leases struct {
 	asks      map[state.WorkerID]ask // the last one of each worker
-	missing   map[uint64]time.Time   // since when the worker says that it has no attempt of that fence, which was seen to run there
+	given     map[uint64]bool        // the fences of which a lease was given in this term
+	missing   map[uint64]time.Time   // since when the worker says that it has no attempt of that fence, which runs there or may
 	confirmed time.Time              // when it was last known that this primary leads
 }
 
 func newLeases() leases {
-	return leases{asks: map[state.WorkerID]ask{}, missing: map[uint64]time.Time{}}
+	return leases{asks: map[state.WorkerID]ask{}, given: map[uint64]bool{}, missing: map[uint64]time.Time{}}
 }
 
 // asksFor takes note of a ping that asks for leases. It takes the place of an earlier
@@ -46,15 +47,23 @@ func (l *leases) asksFor(w state.WorkerID, epoch uint64, p *agentv1.Ping) {
 // when it has not.
 func (l *leases) absent(a *state.Attempt) time.Time { return l.missing[a.Fence] }
 
-// forgetMissing drops what is known of attempts that have ended.
-func (l *leases) forgetMissing(r *state.Run) {
-	if len(l.missing) == 0 {
+// begun tells whether the process of a run's live attempt was seen to run, or may run
+// without that, since the worker was given a lease of it: then who says that it does not
+// have the attempt is a twin of the worker, or has lost its data directory.
+func (l *leases) begun(r *state.Run) bool {
+	return r.Phase == state.Running || l.given[r.Live().Fence]
+}
+
+// forgetEnded drops what is known of attempts that have ended.
+func (l *leases) forgetEnded(r *state.Run) {
+	if len(l.missing) == 0 && len(l.given) == 0 {
 		return
 	}
 	live := r.Live()
 	for i := range r.Attempts {
 		if a := &r.Attempts[i]; a != live {
 			delete(l.missing, a.Fence)
+			delete(l.given, a.Fence)
 		}
 	}
 }
@@ -92,9 +101,14 @@ func (t *term) answer(s *state.State, w state.WorkerID, a ask) {
 		return
 	}
 	has := func(a *state.Attempt) bool { return t.absent(a).IsZero() }
-	if given := plan.Leases(s, w, a.ping.GetFences(), has); len(given) > 0 {
-		t.send(w, lease(a.ping, given))
+	given := plan.Leases(s, w, a.ping.GetFences(), has)
+	if len(given) == 0 {
+		return
 	}
+	for _, f := range given {
+		t.given[f] = true
+	}
+	t.send(w, lease(a.ping, given))
 }
 
 // canStart tells whether a worker can be told to start a run's attempt. One that was

@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -173,6 +175,90 @@ func TestLeaseAndATwin(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A worker is launched, asks for its lease and has it, and its session is replaced before
+// it can say that it has started. Who comes in its place is a twin, which has nothing. It
+// is not told to start what the other one may run: that is given up when the lease is over.
+func TestNoLaunchForATwin(t *testing.T) {
+	for name, back := range map[string]bool{"who has it comes back": true, "nobody does": false} {
+		t.Run(name, func(t *testing.T) {
+			assigned(t, func(p *primary, r *state.Run, fence uint64) {
+				p.hand.set(func() { p.hand.deaf = false })
+				p.hand.ask(1, 1, fence)
+				time.Sleep(2 * time.Second)
+				p.wantGiven(fence, 1)
+				p.hand.connect() // epoch 2
+				p.hand.ask(2, 2, fence)
+				time.Sleep(2*time.Minute + 50*time.Second)
+				if starts, kills, _, _ := p.hand.counts(); starts != 0 || kills != 0 {
+					p.t.Errorf("the twin was sent %d launches and %d kills of what another one may run", starts, kills)
+				}
+				p.wantGiven(fence, 1)
+				if r := p.runs()[0]; r.Phase != state.Assigned || len(r.Attempts) != 1 {
+					p.t.Errorf("the run is %v because %q, with %d attempts", r.Phase, r.Reason, len(r.Attempts))
+				}
+				if back {
+					p.hand.set(func() { p.hand.runs(r) })
+					p.hand.connect() // epoch 3
+					p.hand.ask(3, 3, fence)
+					time.Sleep(4 * time.Minute)
+					p.wantGiven(fence, 1, 3)
+					if r := p.runs()[0]; r.Phase != state.Running || len(r.Attempts) != 1 {
+						p.t.Errorf("the run is %v because %q, with %d attempts", r.Phase, r.Reason, len(r.Attempts))
+					}
+					return
+				}
+				time.Sleep(30 * time.Second)
+				if r := p.runs()[0]; r.Attempts[0].Outcome != state.OutcomeLost || len(r.Attempts) != 2 {
+					p.t.Errorf("the run is %v because %q, with %d attempts", r.Phase, r.Reason, len(r.Attempts))
+				}
+			})
+		})
+	}
+}
+
+// A worker was launched, and has asked for no lease, or had none, when its session is
+// replaced. Nothing runs then without the leader's word, so it is launched again.
+func TestLaunchIsSentAgainWithoutALease(t *testing.T) {
+	assigned(t, func(p *primary, r *state.Run, fence uint64) {
+		p.hand.ask(7, 1, fence) // in no session that counts
+		time.Sleep(2 * time.Second)
+		p.hand.set(func() { p.hand.deaf = false })
+		p.hand.connect()
+		time.Sleep(2 * time.Second)
+		if starts, _, _, _ := p.hand.counts(); starts != 1 {
+			p.t.Errorf("%d were started, want 1", starts)
+		}
+	})
+}
+
+// assigned tells a story of a run that needs leases, and was given to a worker with epoch
+// 1, which has not said yet that it has heard of it.
+func assigned(t *testing.T, tell func(p *primary, r *state.Run, fence uint64)) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) {
+			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+			d.Policy.KillAfter, d.Policy.LostAfter, d.Policy.OnLost = 2*time.Minute, 3*time.Minute, state.OnLostRetry
+		})
+		time.Sleep(30 * time.Second)
+		p.hand.set(func() { p.hand.deaf = true })
+		time.Sleep(31 * time.Second)
+		r := p.runs()[0]
+		if r.Phase != state.Assigned {
+			t.Fatalf("the run is %v because %q", r.Phase, r.Reason)
+		}
+		tell(p, r, r.Live().Fence)
+		p.close()
+	})
+}
+
+// runs has a worker know of a run's attempt as one that runs. The caller holds mu.
+func (h *hand) runs(r *state.Run) {
+	key := &agentv1.AttemptKey{RunId: r.ID.String(), Attempt: uint32(r.Live().Number)}
+	h.known[name(key)] = &agentv1.AttemptStatus{Key: key, Fence: r.Live().Fence, Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING, StartedTime: timestamppb.Now()}
 }
 
 // A new term gives all workers their lost_after anew: what the one before has let go on

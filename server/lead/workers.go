@@ -87,7 +87,7 @@ func (t *term) note(s *state.State, k state.JobKey) {
 func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 	r := s.Run(id)
 	if r != nil {
-		t.forgetMissing(r)
+		t.forgetEnded(r)
 	}
 	if r != nil && !r.Phase.Final() {
 		if r.Phase == state.Pending && len(r.Attempts) > 0 {
@@ -365,7 +365,7 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 			delete(t.missing, key.fence)
 		}
 		switch {
-		case has == nil && r.Phase == state.Running:
+		case has == nil && t.begun(r):
 			if t.absent(r.Live()).IsZero() {
 				t.missing[key.fence] = now
 			}

@@ -64,7 +64,7 @@ func Leases(s *state.State, w state.WorkerID, fences []uint64, has func(*state.A
 }
 
 // checkAbsent says what to do about a run whose worker has said since a moment that it
-// does not have it, though its process was seen to run. With a kill_after that is not
+// does not have it, though its process was seen to run, or may run with a lease. With a kill_after that is not
 // enough to give it up: who had a lease of it may be a twin of who says so.
 func checkAbsent(r *state.Run, since, now time.Time) Look {
 	p := &r.Definition.Policy
