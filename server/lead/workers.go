@@ -85,6 +85,7 @@ func (t *term) note(s *state.State, k state.JobKey) {
 
 // followRun does what follows from a change of a run.
 func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
+	t.queue.NoteRun()
 	r := s.Run(id)
 	if r != nil {
 		t.forgetEnded(r)

@@ -243,6 +243,7 @@ func BenchmarkBusyLines(b *testing.B) {
 			q.Place(w.State, 10)
 			b.ResetTimer()
 			for range b.N {
+				q.NoteRun()
 				q.Place(w.State, 10)
 			}
 		})

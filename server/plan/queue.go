@@ -23,6 +23,7 @@ type Queue struct {
 	live    map[state.WorkerID]bool                  // connected, inventory known
 	leases  map[state.WorkerID]bool                  // can keep leases, by its latest session
 	workers int                                      // counts changes of workers
+	changed bool                                     // something that Place goes by, since it gave nothing more
 	turn    int                                      // for RoundRobin
 }
 
@@ -91,6 +92,7 @@ func (q *Queue) wait(id state.RunID, serial uint64) {
 		q.lines[w] = l
 	}
 	l.waiting.set(id, serial)
+	q.changed = true
 }
 
 // Forget takes out a run that waits no longer. It need not be there.
@@ -137,7 +139,7 @@ func (q *Queue) Release(uid uint64, n int) {
 // SetLive says whether a worker can be given runs now.
 func (q *Queue) SetLive(w state.WorkerID, live bool) {
 	if live {
-		q.live[w] = true
+		q.live[w], q.changed = true, true
 	} else {
 		delete(q.live, w)
 	}
@@ -147,22 +149,34 @@ func (q *Queue) SetLive(w state.WorkerID, live bool) {
 // them.
 func (q *Queue) SetLeases(w state.WorkerID, can bool) {
 	if can {
-		q.leases[w] = true
+		q.leases[w], q.changed = true, true
 	} else {
 		delete(q.leases, w)
 	}
 }
 
+// NoteRun takes note that a run has changed, or could not be given to whom Place has said:
+// there may be room. [Queue.Release] says for whom of its job.
+func (q *Queue) NoteRun() { q.changed = true }
+
 // NoteWorker takes note that a worker was added, changed or removed.
-func (q *Queue) NoteWorker() { q.workers++ }
+func (q *Queue) NoteWorker() {
+	q.workers++
+	q.changed = true
+}
 
 // Place returns assignments for the runs that can go now, at most limit, and
 // takes them out: those that are refused have to be added again. The line whose
 // first run is oldest goes first.
+//
+// It looks only when the queue was told of a change: a leader steps for each ping that
+// asks for leases, a thousand times a second if there are many workers, and to look at
+// all of them takes milliseconds, for which the state is held.
 func (q *Queue) Place(s *state.State, limit int) []state.Command {
-	if len(q.lines) == 0 {
+	if !q.changed || len(q.lines) == 0 {
 		return nil
 	}
+	q.changed = false
 	p := placing{q: q, s: s, load: map[state.WorkerID]int{}, begun: map[uint64]int{}, spread: map[uint64]map[state.WorkerID]int{}}
 	if !p.anyRoom() {
 		return nil
@@ -176,6 +190,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 			delete(q.lines, l.wish)
 		}
 	}
+	q.changed = q.changed || len(p.cmds) >= limit // some may be left
 	return p.cmds
 }
 

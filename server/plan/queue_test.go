@@ -107,6 +107,7 @@ func TestQueueIsFirstInFirstOut(t *testing.T) {
 			t.Fatalf("run %v is %v, want assigned before those that came later", r.ID, w.Run(r.ID).Phase)
 		}
 		w.finish(r)
+		q.NoteRun()
 	}
 }
 
