@@ -255,12 +255,11 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 	})
 	t.ackOld(ctx)
 	agreed, err := t.agree(ctx)
-	if err == nil {
-		err = t.grant(ctx, agreed, now)
-	}
 	if err != nil {
 		return now, err
 	}
+	t.deliver() // all of this is agreed, and leases may take a while
+	t.grant(ctx, agreed, now)
 	t.deliver()
 	return t.next(now), nil
 }

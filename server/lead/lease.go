@@ -2,7 +2,6 @@ package lead
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
@@ -25,10 +24,10 @@ type ask struct {
 // leases are the part of a term that has to do with leases. Why what is done here is
 // enough for no two attempts to overlap, package plan says beside plan.LeastLostAfter.
 type leases struct {
-	asks      map[state.WorkerID]ask // the last one of each worker
-	given     map[uint64]bool        // the fences of which a lease was given in this term
-	missing   map[uint64]time.Time   // since when the worker says that it has no attempt of that fence, which runs there or may
-	confirmed time.Time              // when it was last known that this primary leads
+	asks    map[state.WorkerID]ask // the last one of each worker
+	given   map[uint64]bool        // the fences of which a lease was given in this term
+	missing map[uint64]time.Time   // since when the worker says that it has no attempt of that fence, which runs there or may
+	tried   time.Time              // when it was last confirmed that this primary leads, or tried in vain
 }
 
 func newLeases() leases {
@@ -75,23 +74,28 @@ func (l *leases) forgetEnded(r *state.Run) {
 // Raft's own lease of the leader would be cheaper, and is not enough: it goes by clocks,
 // and who was stopped for a while (SIGSTOP, a paused virtual machine) believes in it
 // until it has looked at one. See [raftstore.Store.ReadIndex].
-func (t *term) grant(ctx context.Context, agreed bool, now time.Time) error {
-	if len(t.asks) == 0 || !agreed && now.Sub(t.confirmed) < confirmEvery {
-		return nil
+//
+// When it can't be confirmed there are no leases, and the pings wait for the next time.
+// It is no reason to lead anew, by which all silent workers would be waited for from the
+// beginning: that it leads can't be confirmed for a second, too, whenever it has tried to
+// hand over. When it does lead no more, ctx ends.
+func (t *term) grant(ctx context.Context, agreed bool, now time.Time) {
+	if len(t.asks) == 0 || !agreed && now.Sub(t.tried) < confirmEvery {
+		return
 	}
+	t.tried = now
 	if !agreed {
 		if _, err := t.Store.ReadIndex(ctx); err != nil {
-			return fmt.Errorf("confirming that this primary leads, to give leases: %w", err)
+			t.Log.Debug("no leases are given until it is confirmed that this primary leads", "err", err)
+			return
 		}
 	}
-	t.confirmed = now
 	t.Store.View(func(s *state.State) {
 		for w, a := range t.asks {
 			t.answer(s, w, a)
 		}
 	})
 	clear(t.asks)
-	return nil
 }
 
 // answer gives a worker the leases that it asks for and may have, if the session in
@@ -124,5 +128,5 @@ func (t *term) nextGrant() time.Time {
 	if len(t.asks) == 0 {
 		return time.Time{}
 	}
-	return t.confirmed.Add(confirmEvery)
+	return t.tried.Add(confirmEvery)
 }

@@ -2,10 +2,14 @@ package systest
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
@@ -322,6 +326,62 @@ func (m *member) deafen() {
 			m.w.net.mute(way{o.host, m.host})
 		}
 	}
+}
+
+// The leader is to hand over, again and again, as one does whose clock is wrong, and each
+// time who is to take over hears nothing of it. While it tries, it can't be confirmed that
+// it leads, so it gives no leases. It leads on all the same: who is silent is given up when
+// lost_after is over, and nothing is ended that has leases before and after.
+func TestLeasesWhileAHandoverFails(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		lead := w.awaitLeader()
+		gone := w.startWorkerAt("gone", lead)
+		w.awaitOnline()
+		w.takes("silent", 3*time.Minute)
+		w.define(job("silent", policy(&schedv1.Policy{LostAfter: seconds(180)})))
+		silent := w.run("silent")
+		w.wait(10 * time.Second)
+		w.does("j", deafForEver)
+		p := leases()
+		p.Overlap = schedv1.Overlap_OVERLAP_ALLOW
+		w.define(w.leased(job("j", policy(p))))
+		for i := range 12 { // so many that some ask in each second
+			w.startWorkerAt(fmt.Sprint("shop-", i), lead)
+		}
+		w.awaitOnline()
+		for range 12 {
+			w.run("j")
+		}
+		w.wait(time.Minute)
+		deaf := w.group[slices.IndexFunc(w.group, func(m *member) bool { return m != lead })]
+		defer w.ask(lead)()
+		gone.crash()
+		gone.link.cut()
+		for cut := time.Now(); time.Since(cut) < 200*time.Second; w.wait(10 * time.Second) {
+			w.net.mute(way{lead.host, deaf.host})
+			_, err := w.primary.clusters.TransferLeadership(w.Context(), &schedv1.TransferLeadershipRequest{Id: deaf.id})
+			w.net.unmute()
+			if status.Code(err) != codes.Aborted {
+				t.Fatalf("handing over to a primary that hears nothing: %v", err)
+			}
+		}
+		if r := w.get(silent.GetId()); r.GetPhase() != schedv1.Phase_PHASE_LOST {
+			w.Errorf("after 200 s of silence the run is %v: %s", r.GetPhase(), r.GetReason())
+		}
+		for _, r := range w.runsOf("j") {
+			if r.GetPhase() != phaseRunning || len(r.GetAttempts()) != 1 {
+				w.Errorf("a run with leases is %v (%s), with %d attempts", r.GetPhase(), r.GetReason(), len(r.GetAttempts()))
+			}
+		}
+		for _, r := range w.runsOf("j") {
+			w.cancel(r.GetId())
+		}
+		gone.link.mend()
+		gone.start()
+		w.settle(time.Hour)
+		w.checkAll()
+	})
 }
 
 // What can be lived through is: the leader is killed, a gateway is cut off from which
