@@ -81,7 +81,7 @@ func (p *process) reason(e Exit, why cause, used cgroup.Usage) string {
 		}
 	}
 	if n > 0 {
-		say = append(say, processes(n)+" could not be ended: the agent has no permission to signal a program that runs as another user")
+		say = append(say, processes(n)+" could not be ended and may still run: the runner has no permission to signal a program that runs as another user")
 	}
 	return strings.Join(say, "; ")
 }

@@ -5,7 +5,24 @@ package runner
 import (
 	"testing"
 	"time"
+
+	"github.com/schedd/schedd/agent/runner/cgroup"
 )
+
+// A job has become another user, by sudo or as a setuid program does, and its runner is not
+// root: then nobody can end it without a control group. Whoever reads how the attempt ended
+// is told that it may not have, whatever it was to be ended for.
+func TestWhatCouldNotBeEndedIsTold(t *testing.T) {
+	for why, want := range map[cause]string{
+		leaseExpired: "its lease expired, ended with SIGKILL; 1 process could not be ended and may still run: the runner has no permission to signal a program that runs as another user",
+		killed:       "killed on request, ended with SIGKILL; 1 process could not be ended and may still run: the runner has no permission to signal a program that runs as another user",
+	} {
+		p := &process{hard: time.Now(), sent: map[ref]sent{{pid: 7}: refused, {pid: 8}: kill}}
+		if got := p.reason(Exit{}, why, cgroup.Usage{}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
 
 // The grace lies between SIGTERM and SIGKILL, however late the first is: a process is
 // always asked before it is made to end, unless it was given no grace at all.

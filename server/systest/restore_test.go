@@ -71,6 +71,56 @@ func (w *world) logs(r *schedv1.Run, want string) {
 	}
 }
 
+// A run is pending in a snapshot, and runs on a worker when that is restored. It begins on
+// another one at once, while the first one, which nobody knows of any more, is ended: when it
+// is heard, or, if it is cut off, when its lease is over. That is how long both may run, and
+// what of kill_after is not promised over a restore.
+func TestRestoreForgetsALease(t *testing.T) {
+	for name, test := range map[string]struct {
+		cut  bool
+		most time.Duration // that both run
+	}{
+		"of a worker that is heard":   {false, 12 * time.Second},
+		"of a worker that is cut off": {true, 72 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				w.startPrimary()
+				first, second := w.startWorker("shop-1", nil, 4), w.startWorker("shop-2", nil, 4)
+				w.awaitOnline()
+				w.does("j", deafForEver)
+				w.define(job("j", policy(leases())))
+				first.end()
+				second.end()
+				w.wait(time.Minute)
+				w.run("j")
+				pending := w.save()
+				first.start()
+				w.wait(time.Minute)
+				second.start()
+				w.wait(time.Minute)
+				if len(first.host.Running()) != 1 || len(second.host.Running()) != 0 {
+					t.Fatalf("%q and %q run", first.host.Running(), second.host.Running())
+				}
+				if test.cut {
+					first.link.cut()
+				}
+				w.restore(pending)
+				restored := time.Now()
+				w.wait(3 * time.Minute)
+				if len(first.host.Running()) != 0 || len(second.host.Running()) != 1 {
+					w.Errorf("three minutes later %q and %q run", first.host.Running(), second.host.Running())
+				}
+				for _, l := range first.host.Lives() {
+					if after := l.To.Sub(restored); after > test.most {
+						w.Errorf("what was forgotten ran for another %v, and may for %v", after, test.most)
+					}
+				}
+			})
+		})
+	}
+}
+
 // The state goes back to before a run was decided. It is decided again, under the
 // name that it had, and runs on another worker: its log is what is printed then,
 // whatever the primaries have of the one that is forgotten. A worker that has run
