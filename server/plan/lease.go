@@ -30,8 +30,9 @@ import (
 
 const (
 	// leaseDrift is the part of what the worker's clock measures, kill_after and then
-	// kill_grace, by which the leader's may be ahead meanwhile: a tenth. chrony, when it has a large error to mend, has a
-	// clock run fast or slow by up to 8.3 %; ntpd and the crystal by less than 0.1 %.
+	// kill_grace, by which the leader's may be ahead meanwhile: a tenth. chrony, when it
+	// has a large error to mend, has a clock run fast or slow by up to 8.3 %; ntpd and
+	// the crystal by less than 0.1 %.
 	leaseDrift = 10
 	// leaseSlack is what it may take to notice that a lease is over, and for a process
 	// to be gone after SIGKILL.
@@ -64,8 +65,9 @@ func Leases(s *state.State, w state.WorkerID, fences []uint64, has func(*state.A
 }
 
 // checkAbsent says what to do about a run whose worker has said since a moment that it
-// does not have it, though its process was seen to run, or may run with a lease. With a kill_after that is not
-// enough to give it up: who had a lease of it may be a twin of who says so.
+// does not have it, though its process was seen to run, or may run with a lease. With a
+// kill_after that is not enough to give it up: who had a lease of it may be a twin of who
+// says so.
 func checkAbsent(r *state.Run, since, now time.Time) Look {
 	p := &r.Definition.Policy
 	if deadline := since.Add(p.LostAfter); p.KillAfter > 0 && now.Before(deadline) {
