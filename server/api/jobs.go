@@ -21,9 +21,6 @@ func (s jobService) PutJob(ctx context.Context, req *schedv1.PutJobRequest) (*sc
 		return nil, err
 	}
 	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
-		if st.Job(d.key) == nil {
-			now = s.wallClock() // nothing of it was decided by a clock that went faster
-		}
 		return preparePut(st, d, req, now)
 	})
 	if err != nil {
@@ -37,7 +34,7 @@ func preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.T
 	if err := expected(old, d.key, req.ExpectedVersion); err != nil {
 		return change{}, err
 	}
-	if err := lateTriggers(d, old, now); err != nil {
+	if err := lateTriggers(st, d, old, now); err != nil {
 		return change{}, err
 	}
 	if req.GetValidateOnly() {
@@ -92,20 +89,36 @@ func expected(old *state.Job, k state.JobKey, want *uint64) error {
 
 // lateTriggers refuses triggers that come too late to ever fire. Those that are
 // there already may be applied again.
-func lateTriggers(d draft, old *state.Job, now time.Time) error {
+func lateTriggers(st *state.State, d draft, old *state.Job, now time.Time) error {
 	c := request()
 	for i := range d.definition.Triggers {
 		t := &d.definition.Triggers[i]
+		var decided time.Time
 		if old != nil {
 			if was := old.Definition.Trigger(t.ID); was != nil && was.Equal(t) {
 				continue
 			}
+			decided = decidedUntil(st, old, t.ID)
 		}
-		if field, problem := neverAgain(t, d.compiled[i], now); problem != "" {
+		if field, problem := neverAgain(t, d.compiled[i], now, decided); problem != "" {
 			c.in("job").in("triggers").at(i).in(field).failf("%s", problem)
 		}
 	}
 	return c.err()
+}
+
+// decidedUntil returns up to when a job's trigger of that id is decided, by whatever
+// definition: a new one counts from there. It is zero when there never was one.
+func decidedUntil(st *state.State, j *state.Job, trigger string) (until time.Time) {
+	if t := st.Track(j.UID, trigger); t != nil {
+		until = t.DecidedUntil
+	}
+	for _, t := range st.PastTracks(j.UID) {
+		if t.Trigger.ID == trigger {
+			until = latest(until, t.Ended)
+		}
+	}
+	return until
 }
 
 // wouldBe returns the job as it would be stored.

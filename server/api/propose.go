@@ -60,10 +60,12 @@ func (s *Server) agree(ctx context.Context, p prepare) (state.Result, time.Time,
 	return state.Result{}, s.wallClock(), fmt.Errorf("it changed %d times while this was tried, try again: %w", maxTries, answer.Err)
 }
 
-// prepared prepares a change now.
+// prepared prepares a change now, by this primary's clock. That of the state may be ahead
+// of it: what was decided by a clock that went faster stays decided, since deciding is
+// compare-and-set; but nothing more is decided by it.
 func (s *Server) prepared(p prepare) (c change, now time.Time, err error) {
 	s.Store.View(func(st *state.State) {
-		now = s.nowOf(st)
+		now = s.wallClock()
 		c, err = p(st, now)
 	})
 	return c, now, err
@@ -78,14 +80,16 @@ func (s *Server) confirm(ctx context.Context) error {
 	return s.Group.WaitApplied(ctx, index)
 }
 
-// nowOf returns the time, and never one before that of the last entry: what was
-// decided by a clock that went faster stays decided.
-func (s *Server) nowOf(st *state.State) time.Time {
-	now := s.wallClock()
-	if st.Now().After(now) {
-		return st.Now()
+// stateTime returns the time by the state's clock, which does not go back: how long a run
+// waits is told by that one, also after a clock that went faster.
+func (s *Server) stateTime(st *state.State) time.Time { return latest(s.wallClock(), st.Now()) }
+
+// latest returns the later of two instants.
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	return now
+	return b
 }
 
 // wallClock returns the time as the state keeps it.

@@ -314,16 +314,23 @@ func (c scope) retry(p *schedv1.Retry) state.Retry {
 }
 
 // neverAgain says what is wrong with a new trigger that has no occurrence after
-// now; "" when it has one.
-func neverAgain(t *state.Trigger, c *schedule.Trigger, now time.Time) (field, problem string) {
-	if t.Disabled || !c.Next(now).IsZero() {
+// now, or none after what is decided of its id already; "" when it has one.
+func neverAgain(t *state.Trigger, c *schedule.Trigger, now, decided time.Time) (field, problem string) {
+	if t.Disabled || !c.Next(latest(now, decided)).IsZero() {
 		return "", ""
 	}
+	why := fmt.Sprintf("there is none after now, %s", now.UTC().Format(time.RFC3339))
+	ahead := !c.Next(now).IsZero()
+	if ahead {
+		why = fmt.Sprintf("all up to %s is decided for this trigger already, by a clock that was ahead: give it another id", decided.UTC().Format(time.RFC3339))
+	}
 	switch {
+	case !t.At.IsZero() && ahead:
+		return "at.time", "leaves no occurrence: " + why
 	case !t.At.IsZero():
 		return "at.time", fmt.Sprintf("lies in the past: it is %s now", now.UTC().Format(time.RFC3339))
 	case !t.End.IsZero():
-		return "end_time", fmt.Sprintf("leaves no occurrence: there is none after now, %s", now.UTC().Format(time.RFC3339))
+		return "end_time", "leaves no occurrence: " + why
 	}
-	return "exclude", fmt.Sprintf("leaves no occurrence: there is none after now, %s", now.UTC().Format(time.RFC3339))
+	return "exclude", "leaves no occurrence: " + why
 }

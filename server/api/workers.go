@@ -177,12 +177,12 @@ func (s workerService) RemoveWorker(ctx context.Context, req *schedv1.RemoveWork
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	_, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
+	_, _, err := s.agree(ctx, func(st *state.State, _ time.Time) (change, error) {
 		if st.Worker(id) == nil {
 			return change{}, noWorker(id)
 		}
 		if req.GetForce() {
-			return removeByForce(st, id, now), nil
+			return removeByForce(st, id, s.stateTime(st)), nil
 		}
 		if err := s.removable(st, id); err != nil {
 			return change{}, err
