@@ -174,6 +174,16 @@ func (m *metrics) watch(s *raftstore.Store, g *gateway.Server, u *peer.Uplink, h
 	m.total("log_errors_total", "How often output could not be kept.", func() uint64 { return g.Stats().LogErrors })
 }
 
+// watchClock adds how far the state's clock is ahead of this primary's: what came due
+// meanwhile is decided, so nothing fires for as long.
+func (m *metrics) watchClock(view func(func(*state.State)), clock func() time.Time) {
+	m.gauge("state_clock_ahead_seconds", "How far the clock of the replicated state is ahead of this primary's: by a leader whose clock was ahead, or since this one is behind.", func() float64 {
+		var ahead time.Duration
+		view(func(st *state.State) { ahead = st.Now().Sub(clock().Round(0)) })
+		return max(ahead, 0).Seconds()
+	})
+}
+
 // watchLogs adds what is read of the run logs.
 func (m *metrics) watchLogs(condition func() peer.Condition) {
 	m.gauge("log_disk_failing", "1 while this primary's disk does not take the output of runs.", func() float64 {

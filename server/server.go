@@ -135,6 +135,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 		NodeID: c.NodeID, Version: settings.Version(), Clock: s.clock, Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
 	})
 	s.metrics.watch(s.store, s.gateway, s.uplink, s.hub)
+	s.metrics.watchClock(s.store.View, s.clock)
 	s.metrics.watchLogs(s.condition)
 	s.metrics.watchHistory(s.history)
 	s.serve()

@@ -88,7 +88,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	_, body := get(t, web+"/metrics")
 	for _, name := range []string{
 		`schedd_occurrences_total{decision="run"} 0`, "schedd_decision_lateness_seconds_bucket", "schedd_sessions 0",
-		"schedd_leader 1", "schedd_history_bytes", "schedd_history_failed 0", "schedd_proposals_total", "schedd_apply_seconds_count", "schedd_jobs 0", "go_goroutines",
+		"schedd_leader 1", "schedd_state_clock_ahead_seconds 0", "schedd_history_bytes", "schedd_history_failed 0", "schedd_proposals_total", "schedd_apply_seconds_count", "schedd_jobs 0", "go_goroutines",
 	} {
 		if !strings.Contains(body, name) {
 			t.Errorf("/metrics lacks %q", name)

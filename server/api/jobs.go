@@ -26,7 +26,7 @@ func (s jobService) PutJob(ctx context.Context, req *schedv1.PutJobRequest) (*sc
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.PutJobResponse{Job: showJob(r.Job, s.wallClock())}, nil
+	return &schedv1.PutJobResponse{Job: s.showJob(r.Job, s.wallClock())}, nil
 }
 
 func preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.Time) (change, error) {
@@ -144,7 +144,7 @@ func (s jobService) GetJob(_ context.Context, req *schedv1.GetJobRequest) (*sche
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.GetJobResponse{Job: showJob(j, now)}, nil
+	return &schedv1.GetJobResponse{Job: s.showJob(j, now)}, nil
 }
 
 // readJobKey checks the name of a job in a request.
@@ -210,7 +210,7 @@ func (s jobService) PauseJob(ctx context.Context, req *schedv1.PauseJobRequest) 
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.PauseJobResponse{Job: showJob(r.Job, now)}, nil
+	return &schedv1.PauseJobResponse{Job: s.showJob(r.Job, now)}, nil
 }
 
 func (s jobService) ResumeJob(ctx context.Context, req *schedv1.ResumeJobRequest) (*schedv1.ResumeJobResponse, error) {
@@ -224,7 +224,7 @@ func (s jobService) ResumeJob(ctx context.Context, req *schedv1.ResumeJobRequest
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.ResumeJobResponse{Job: showJob(r.Job, now)}, nil
+	return &schedv1.ResumeJobResponse{Job: s.showJob(r.Job, now)}, nil
 }
 
 func (s jobService) RunJob(ctx context.Context, req *schedv1.RunJobRequest) (*schedv1.RunJobResponse, error) {

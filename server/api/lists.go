@@ -46,7 +46,7 @@ func (s jobService) ListJobs(_ context.Context, req *schedv1.ListJobsRequest) (*
 	slices.SortFunc(jobs, func(a, b jobNow) int { return a.Key.Compare(b.Key) })
 	answer := &schedv1.ListJobsResponse{}
 	for i, j := range jobs {
-		p := showJob(j.Job, j.now)
+		p := s.showJob(j.Job, j.now)
 		if !page.add(p) {
 			last := jobs[i-1].Key
 			answer.NextPageToken = page.token(0, last.Namespace, last.Name)

@@ -22,7 +22,19 @@ func showTime(t time.Time) *timestamppb.Timestamp {
 
 // showJob returns a job as the API has it at that time. Its maps and lists are
 // the job's own.
-func showJob(j *state.Job, now time.Time) *schedv1.Job {
+func (s *Server) showJob(j *state.Job, now time.Time) *schedv1.Job {
+	decided := make(map[string]time.Time, len(j.Definition.Triggers))
+	s.Store.View(func(st *state.State) {
+		for i := range j.Definition.Triggers {
+			id := j.Definition.Triggers[i].ID
+			decided[id] = decidedUntil(st, j, id)
+		}
+	})
+	return showJob(j, decided, now)
+}
+
+// showJob is pure. decided is up to when each of its triggers is decided.
+func showJob(j *state.Job, decided map[string]time.Time, now time.Time) *schedv1.Job {
 	p := showDefinition(j.Key, j.Definition)
 	p.Version = j.Version
 	if j.UID != 0 {
@@ -34,7 +46,7 @@ func showJob(j *state.Job, now time.Time) *schedv1.Job {
 	}
 	p.Quarantine = j.Quarantine
 	if j.Quarantine == "" {
-		p.NextTime = showTime(plan.NextTime(j, now))
+		p.NextTime = showTime(plan.NextTime(j, func(trigger string) time.Time { return decided[trigger] }, now))
 	}
 	return p
 }

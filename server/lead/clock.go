@@ -25,6 +25,24 @@ func (c *Config) wall() time.Time { return c.Clock().Round(0) }
 // that counts as a jump: it is also slewed, and read a little later.
 const tolerance = time.Second
 
+// maxAhead is how far the state's clock may be ahead of the leader's before that is told.
+const maxAhead = 2 * time.Second
+
+// tellAhead says once when the state's clock is ahead of this one, and once when it is no
+// more. What is decided ahead does not come due again, which looks as if jobs were
+// forgotten.
+func (t *term) tellAhead(s *state.State) {
+	switch ahead := s.Now().Sub(t.wall); {
+	case ahead > maxAhead && !t.ahead:
+		t.ahead = true
+		t.Log.Warn("a leader's clock was ahead of this primary's: what is decided until then does not come due again",
+			"ahead", ahead, "until", s.Now(), "now", t.wall)
+	case ahead <= 0 && t.ahead:
+		t.ahead = false
+		t.Log.Info("this primary's clock has caught up with that of the replicated state")
+	}
+}
+
 // mark is a moment by both clocks.
 type mark struct {
 	elapsed time.Time // has a monotonic reading

@@ -176,6 +176,8 @@ type term struct {
 	active   map[state.RunID]sighting     // runs seen that had not ended
 	leases
 
+	ahead bool // it was told that the state's clock is
+
 	// Of the present step.
 	wall     time.Time // what the wall clock shows
 	commands []command
@@ -245,6 +247,7 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 		return now, errRestored
 	}
 	t.Store.View(func(s *state.State) {
+		t.tellAhead(s)
 		for _, c := range changed {
 			t.follow(s, c, now)
 		}

@@ -70,8 +70,10 @@ var dstOverlaps = map[state.DSTOverlap]schedule.Overlap{
 }
 
 // NextTime returns the first nominal instant after now of any of the job's
-// triggers that will not be skipped by its pause; zero when there is none.
-func NextTime(j *state.Job, now time.Time) time.Time {
+// triggers that is not decided yet and will not be skipped by its pause; zero when
+// there is none. decided returns up to when a trigger is decided: that lies ahead of
+// now after a clock that was ahead, and nothing comes due before it.
+func NextTime(j *state.Job, decided func(trigger string) time.Time, now time.Time) time.Time {
 	if p := j.Pause; p != nil {
 		if p.Until.IsZero() {
 			return time.Time{}
@@ -90,7 +92,7 @@ func NextTime(j *state.Job, now time.Time) time.Time {
 		if err != nil {
 			continue // quarantined: it has none
 		}
-		next = earlier(next, c.Next(now))
+		next = earlier(next, c.Next(later(now, decided(t.ID))))
 	}
 	return next
 }

@@ -1,6 +1,7 @@
 package systest
 
 import (
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -139,6 +140,47 @@ func TestClockIsSet(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A clock was an hour ahead for a moment, and that hour is decided for one job. Others go
+// on, whoever changes them meanwhile; and what is said to come next does.
+func TestJobsAfterAClockThatWasAhead(t *testing.T) {
+	story(t, func(w *world) {
+		shop(w)
+		w.define(job("there", cron("* * * * *", ""), overlapAllowed))
+		w.waitUntil(time.Now().Truncate(time.Minute).Add(2*time.Minute + 30*time.Second))
+		w.clock.step(time.Hour)
+		w.wait(5 * time.Second)
+		w.clock.right()
+		w.wait(5 * time.Second)
+		w.define(job("new", cron("* * * * *", ""), overlapAllowed))
+		changed := job("new", cron("* * * * *", ""), overlapAllowed)
+		changed.Description = "runs each minute"
+		w.define(changed)
+		w.wait(5 * time.Minute)
+		if ran, missed := w.decided("new"); ran != 5 || missed != 0 {
+			w.Errorf("in five minutes the new job ran %d times, and %d were missed", ran, missed)
+		}
+		if !strings.Contains(w.tail.String(), "what is decided until then does not come due again") {
+			w.Errorf("nobody has said that the clock was ahead")
+		}
+		ran, _ := w.decided("there")
+		var next time.Time
+		for _, j := range w.jobs() {
+			if j.GetName() == "there" {
+				next = j.GetNextTime().AsTime()
+			}
+		}
+		w.waitUntil(next.Add(-time.Second))
+		if now, _ := w.decided("there"); now != ran {
+			w.Errorf("it was said to come next at %v, and ran %d times before", next, now-ran)
+		}
+		w.wait(2 * time.Second)
+		if now, _ := w.decided("there"); now != ran+1 {
+			w.Errorf("it was said to come next at %v, and ran %d times", next, now-ran)
+		}
+		w.check()
+	})
 }
 
 // The clock of the primary that leads is set. Nobody takes that amiss when it is by a
