@@ -68,6 +68,7 @@ type Server struct {
 	config Config
 	log    *slog.Logger
 	clock  func() time.Time // shows the time on the wall
+	doubt  *doubt           // of that
 
 	history   *history.Store
 	store     *raftstore.Store
@@ -107,6 +108,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	if s.clock == nil {
 		s.clock = time.Now
 	}
+	s.doubt = newDoubt(s.clock)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -146,7 +148,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 // openStores opens what is kept on disk.
 func (s *Server) openStores(seams Seams) (err error) {
 	c := s.config
-	s.history = history.New(history.Config{Dir: filepath.Join(c.DataDir, "history"), Keep: c.History, Filled: func() { s.replica.KnownChanged() }, Log: s.log})
+	s.history = history.New(history.Config{Dir: filepath.Join(c.DataDir, "history"), Keep: c.History, Clock: s.doubt.now, Filled: func() { s.replica.KnownChanged() }, Log: s.log})
 	sc := raftstore.Config{
 		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
 		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Clock: s.clock, Archive: s.history, Observer: s.metrics.store(), Log: s.log,
@@ -266,7 +268,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	run("lead", func() error { return s.store.Lead(work, s.lead) })
 	wg.Go(func() { s.uplink.Run(work, s.gateway) })
-	for _, f := range []func(context.Context){s.member.Run, s.replica.Run, s.watchGroup, s.watchHealth, s.watchOutput, s.keepLogs, s.keepHistory} {
+	for _, f := range []func(context.Context){s.doubt.run, s.member.Run, s.replica.Run, s.watchGroup, s.watchHealth, s.watchOutput, s.keepLogs, s.keepHistory} {
 		wg.Go(func() { f(work) })
 	}
 
@@ -291,7 +293,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) leader() lead.Config {
 	return lead.Config{
 		Store: s.store, Gateway: s.hub, Inbox: s.inbox, Observer: s.metrics, Log: s.log,
-		Clock: s.clock, History: s.history, Retention: s.config.Hot, OfflineAfter: wire.OfflineAfter,
+		Clock: s.clock, SureClock: s.doubt.now, History: s.history, Retention: s.config.Hot, OfflineAfter: wire.OfflineAfter,
 	}
 }
 

@@ -299,7 +299,7 @@ func newPrimary(t *testing.T, dir string) *primary {
 	if p.logs, err = runlog.Open(dir, log); err != nil {
 		t.Fatal(err)
 	}
-	p.past = history.New(history.Config{Dir: dir, Keep: history.DefaultRetention, Filled: func() {}, Log: log})
+	p.past = history.New(history.Config{Dir: dir, Keep: history.DefaultRetention, Clock: time.Now, Filled: func() {}, Log: log})
 	p.store.archive = p.past
 	p.past.Start(p.store.View)
 	p.server = New(Config{
@@ -315,7 +315,7 @@ func (p *primary) reopen(dir string) {
 	if err := p.past.Close(); err != nil {
 		p.t.Fatal(err)
 	}
-	p.past = history.New(history.Config{Dir: dir, Keep: history.DefaultRetention, Filled: func() {}, Log: p.server.Log})
+	p.past = history.New(history.Config{Dir: dir, Keep: history.DefaultRetention, Clock: time.Now, Filled: func() {}, Log: p.server.Log})
 	p.store.mu.Lock()
 	p.store.archive = p.past
 	p.store.mu.Unlock()

@@ -100,7 +100,7 @@ func heap() float64 {
 func BenchmarkMillion(b *testing.B) {
 	n := many()
 	before, rss := heap(), resident()
-	s := New(Config{Dir: b.TempDir(), Keep: generous, Filled: func() {}, Log: quiet()})
+	s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
 	s.Start(newShared().View)
 	defer s.Close()
 	began := time.Now()

@@ -59,9 +59,15 @@ func (s *Store) Tend(ctx context.Context, peers Peers) {
 	}
 }
 
+// sweep goes by the earlier of two clocks. The state's may have been ahead once, which it
+// then is for as long; this host's may be wrong while the leaders' were right.
 func (s *Store) sweep(ctx context.Context) {
-	var now time.Time
-	s.view(func(st *state.State) { now = st.Now() })
+	now := s.Clock()
+	s.view(func(st *state.State) {
+		if st.Now().Before(now) {
+			now = st.Now()
+		}
+	})
 	n, err := s.Sweep(ctx, now)
 	switch {
 	case ctx.Err() != nil:

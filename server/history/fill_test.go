@@ -131,7 +131,7 @@ func TestGapsAreFilled(t *testing.T) {
 		c.join("a", a)
 
 		// It begins with a snapshot in which the last ten are still.
-		b := New(Config{Dir: filepath.Join(dir, "b"), Keep: generous, Filled: func() {}, Log: quiet()})
+		b := New(Config{Dir: filepath.Join(dir, "b"), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
 		b.Restored(raftstore.Restoration{At: at(n - 1), Runs: numbers(n-10, n), Unseen: true})
 		b.Start(stateAt(n).View)
 		time.Sleep(10 * time.Second) // nobody to ask yet
@@ -175,7 +175,7 @@ func TestWhatNobodyHasIsLost(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		st := stateAt(100)
-		s := New(Config{Dir: dir, Keep: generous, Filled: func() {}, Log: quiet()})
+		s := New(Config{Dir: dir, Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
 		s.Restored(raftstore.Restoration{At: at(99), Runs: numbers(90, 100), Unseen: true})
 		s.Start(st.View)
 		c := newCircle(t)

@@ -31,7 +31,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // begin opens and starts a history on what is in dir. Close it, or abandon it.
 func begin(dir string, keep Retention, st *shared) *Store {
-	s := New(Config{Dir: dir, Keep: keep, Filled: func() {}, Log: quiet()})
+	s := New(Config{Dir: dir, Keep: keep, Clock: time.Now, Filled: func() {}, Log: quiet()})
 	s.Start(st.View)
 	return s
 }

@@ -36,7 +36,7 @@ type primary struct {
 // start starts it on what is on disk, with the log applied from the snapshot on.
 func (p *primary) start() {
 	p.st, p.applied = newShared(), 0
-	p.h = New(Config{Dir: p.dir, Keep: generous, Filled: func() {}, Log: quiet()})
+	p.h = New(Config{Dir: p.dir, Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
 	p.h.batch = rapid.IntRange(1, 4).Draw(p.t, "batch")
 	if p.snap != nil {
 		p.st.state, p.applied = p.snap.Restore(), p.from

@@ -20,8 +20,8 @@ type Retention struct {
 // DefaultRetention is what is kept when nothing else is said.
 var DefaultRetention = Retention{RunsPerJob: 20_000, Runs: 1_000_000, Age: 90 * 24 * time.Hour}
 
-// Sweep removes what is older or more than is to be kept, by the leaders' clocks,
-// and tells how much that was. The error is [ErrUnavailable], or ctx's.
+// Sweep removes what is older or more than is to be kept, at now by the leaders'
+// clocks, and tells how much that was. The error is [ErrUnavailable], or ctx's.
 func (s *Store) Sweep(ctx context.Context, now time.Time) (removed int, err error) {
 	for _, find := range []func(context.Context, *sql.DB, time.Time) ([]int64, error){s.tooOld, s.tooManyOfJob, s.tooMany} {
 		var serials []int64

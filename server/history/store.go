@@ -25,6 +25,9 @@ type Config struct {
 	Dir string
 	// Keep bounds what is kept.
 	Keep Retention
+	// Clock reads the time by which runs grow old. It should not show what is in doubt:
+	// what was deleted can't be had back.
+	Clock func() time.Time
 	// Filled is called when the history knows of older runs than before, or may
 	// no longer hope to. It must not block.
 	Filled func()

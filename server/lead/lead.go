@@ -67,6 +67,9 @@ type Config struct {
 	// Clock reads the wall clock, by which occurrences are due. It may be set at any
 	// time: it is read before each step, at least every second.
 	Clock func() time.Time
+	// SureClock reads it without what is in doubt: by that the past is forgotten, since
+	// it can't be had back when the clock was wrong.
+	SureClock func() time.Time
 	// History has the runs that the state no longer does.
 	History History
 	// Retention bounds what the state keeps of the past.
@@ -289,13 +292,13 @@ func (t *term) due(s *state.State, now time.Time) {
 	}
 	if !now.Before(t.prune) {
 		t.prune = now.Add(pruneEvery)
-		for _, c := range plan.Prune(s, t.Retention, t.History.Held(), t.wall) {
+		for _, c := range plan.Prune(s, t.Retention, t.History.Held(), t.SureClock()) {
 			t.propose(c, nil)
 		}
 	}
 	if !now.Before(t.trim) {
 		t.trim = now.Add(trimEvery)
-		t.propose(plan.PruneLedger(t.Retention, t.wall), nil)
+		t.propose(plan.PruneLedger(t.Retention, t.SureClock()), nil)
 	}
 	if !now.Before(t.remind) {
 		t.remind = now.Add(remindEvery)

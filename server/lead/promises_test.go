@@ -213,7 +213,7 @@ func TestEndsAreCountedOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p.stop = cancel
 		p.wg.Go(func() {
-			Run(ctx, Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: c, Log: slog.New(slog.DiscardHandler), Retention: retention, Clock: time.Now, History: &past{}, OfflineAfter: 30 * time.Second})
+			Run(ctx, Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: c, Log: slog.New(slog.DiscardHandler), Retention: retention, Clock: time.Now, SureClock: time.Now, History: &past{}, OfflineAfter: 30 * time.Second})
 		})
 		time.Sleep(10 * time.Second)
 		p.hand.connect()

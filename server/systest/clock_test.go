@@ -183,6 +183,35 @@ func TestJobsAfterAClockThatWasAhead(t *testing.T) {
 	})
 }
 
+// A clock was 500 days ahead for more than a minute, and is right again; or it is not. The
+// past is there for as long as it would have been: what was deleted could not be had back.
+func TestPastOutlivesAWrongClock(t *testing.T) {
+	for name, righted := range map[string]bool{"righted": true, "not righted": false} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(w *world) {
+				shop(w)
+				w.define(job("j"))
+				w.define(job("hourly", cron("0 * * * *", ""), policy(&schedv1.Policy{CatchUp: schedv1.CatchUp_CATCH_UP_NONE})))
+				r := w.run("j")
+				w.wait(5 * time.Hour)
+				since := w.verdicts("hourly")[0].GetStartTime().AsTime()
+				w.clock.step(500 * 24 * time.Hour)
+				w.wait(70 * time.Second)
+				if righted {
+					w.clock.right()
+				}
+				w.wait(130 * time.Minute) // two sweeps
+				if r := w.get(r.GetId()); r.GetPhase() != schedv1.Phase_PHASE_SUCCEEDED {
+					w.Errorf("the run is %v", r.GetPhase())
+				}
+				if is := w.verdicts("hourly")[0].GetStartTime().AsTime(); !is.Equal(since) {
+					w.Errorf("the ledger began at %v, and now at %v", since, is)
+				}
+			})
+		})
+	}
+}
+
 // The clock of the primary that leads is set. Nobody takes that amiss when it is by a
 // second. When it is by an hour, the leadership goes to one whose clock is right; what
 // was decided meanwhile was decided once, and what waits does not wait for longer.
