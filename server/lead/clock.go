@@ -67,8 +67,9 @@ func (m mark) asShown(elapsed time.Time) time.Time {
 	return m.shown.Add(-m.elapsed.Sub(elapsed))
 }
 
-// sighting is when the leader learned of a run, and of its last change.
-type sighting struct{ born, changed mark }
+// sighting is when the leader learned of a run, of its last change, and that it is to
+// end; of the last there is none until then.
+type sighting struct{ born, changed, cancelled mark }
 
 // mark returns the present moment. The state's clock does not go back: what was
 // decided by a clock that went faster stays decided.
@@ -81,12 +82,15 @@ func (t *term) mark(s *state.State, now time.Time) mark {
 }
 
 // see takes note that a run has changed.
-func (t *term) see(id state.RunID, m mark) {
-	seen, known := t.active[id]
+func (t *term) see(r *state.Run, m mark) {
+	seen, known := t.active[r.ID]
 	if seen.changed = m; !known {
 		seen.born = m
 	}
-	t.active[id] = seen
+	if seen.cancelled == (mark{}) && !r.CancelTime.IsZero() {
+		seen.cancelled = m
+	}
+	t.active[r.ID] = seen
 }
 
 // moved returns a run with its instants moved by how much the state's clock has jumped
@@ -94,13 +98,20 @@ func (t *term) see(id state.RunID, m mark) {
 func (t *term) moved(r *state.Run, m mark) *state.Run {
 	seen := t.active[r.ID]
 	born, changed := seen.born.jumped(m), seen.changed.jumped(m)
-	if born == 0 && changed == 0 {
+	var cancelled time.Duration
+	if !r.CancelTime.IsZero() {
+		cancelled = seen.cancelled.jumped(m)
+	}
+	if born == 0 && changed == 0 && cancelled == 0 {
 		return r
 	}
 	c := *r
 	c.Created = c.Created.Add(born)
 	if !c.NotBefore.IsZero() {
 		c.NotBefore = c.NotBefore.Add(changed)
+	}
+	if !c.CancelTime.IsZero() {
+		c.CancelTime = c.CancelTime.Add(cancelled)
 	}
 	if n := len(c.Attempts); n > 0 {
 		c.Attempts = slices.Clone(c.Attempts)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
 )
 
 // What the wall clock shows has no monotonic reading: two instants that had one would
@@ -57,6 +58,46 @@ func TestInstantsMoveWithTheClock(t *testing.T) {
 		}
 		if !run.Attempts[1].Assigned.Equal(stamp(time.Minute)) {
 			t.Fatalf("%s: the run itself was changed", name)
+		}
+	}
+}
+
+// Whether a run was cancelled or took too long is told by the time that elapsed until it
+// was to end, whatever the clock does until it has ended.
+func TestCancelledOrTimedOut(t *testing.T) {
+	const minute, hour = time.Minute, time.Hour
+	begin := time.Now()
+	at := func(elapsed, shown time.Duration) mark {
+		return mark{begin.Add(elapsed), begin.Round(0).Add(shown)}
+	}
+	for name, test := range map[string]struct {
+		cancelled, ended mark
+		want             state.Phase
+	}{
+		"cancelled in time":                      {at(minute, minute), at(15*minute, 15*minute), state.Cancelled},
+		"ended by its total_timeout":             {at(10*minute, 10*minute), at(11*minute, 11*minute), state.TimedOut},
+		"cancelled while the clock stands":       {at(minute, 0), at(15*minute, 0), state.Cancelled},
+		"cancelled, and the clock is set back":   {at(9*minute, 9*minute), at(15*minute, 9*minute), state.Cancelled},
+		"timed out, and the clock is set ahead":  {at(10*minute, 10*minute), at(11*minute, hour+11*minute), state.TimedOut},
+		"cancelled, and the clock is set ahead":  {at(minute, minute), at(2*minute, hour+2*minute), state.Cancelled},
+		"cancelled after the clock is set ahead": {at(minute, hour+minute), at(2*minute, hour+2*minute), state.Cancelled},
+		"timed out while the clock stands":       {at(10*minute, 0), at(11*minute, 0), state.TimedOut},
+	} {
+		d := &state.Definition{}
+		d.Policy.TotalTimeout = 10 * minute
+		r := &state.Run{ID: state.RunID{1}, Definition: d, Phase: state.Running, Created: begin.Round(0), Attempts: []state.Attempt{
+			{Number: 1, Fence: 5, Assigned: begin.Round(0)},
+		}}
+		term := &term{active: map[state.RunID]sighting{}}
+		term.see(r, at(0, 0))
+		c := *r
+		c.CancelTime, c.CancelNote = test.cancelled.shown, "enough"
+		term.see(&c, test.cancelled)
+		started := c // another change, that is none of the run's end
+		term.see(&started, test.ended)
+		f := plan.Ended(term.moved(&started, test.ended), 5, state.Attempt{Outcome: state.OutcomeCancelled}, test.ended.shown)
+		if f.Phase != test.want {
+			t.Errorf("%s: it is %v (%s), want %v", name, f.Phase, f.Reason, test.want)
 		}
 	}
 }

@@ -226,7 +226,7 @@ func (t *term) begin(now time.Time) {
 		}
 		for r := range s.RunsByBirth() {
 			if !r.Phase.Final() {
-				t.see(r.ID, t.mark(s, now))
+				t.see(r, t.mark(s, now))
 				t.look(s, r, now)
 			}
 		}
