@@ -176,6 +176,21 @@ func (c *checker) checkGroup() error {
 	if len(standbys) > state.MaxTable || len(directs) > state.MaxTable {
 		return fmt.Errorf("%d standbys and %d direct workers, of %d allowed", len(standbys), len(directs), state.MaxTable)
 	}
+	return c.checkJumps()
+}
+
+// checkJumps sees that the clock jumped forward, and one time after the other.
+func (c *checker) checkJumps() error {
+	if n := len(c.n.Jumps); n > state.MaxJumps {
+		return fmt.Errorf("%d jumps of the clock, of %d allowed", n, state.MaxJumps)
+	}
+	var last state.Jump
+	for _, j := range c.n.Jumps {
+		if err := j.Valid(last); err != nil {
+			return err
+		}
+		last = j
+	}
 	return nil
 }
 

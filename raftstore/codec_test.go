@@ -44,6 +44,7 @@ var commands = []state.Command{
 	state.RemoveWorker{},
 	state.Prune{},
 	state.SetStandby{},
+	state.ClockJumped{},
 	state.SetDirect{},
 	state.SetEnforcement{},
 }

@@ -23,6 +23,8 @@ const (
 	// job, and who does not know it has stopped at the job before. So it can always be
 	// proposed, also by a leader that has not heard of all primaries yet.
 	killAfterLevel uint32 = 2
+	// jumpsLevel knows jumps of the clock.
+	jumpsLevel uint32 = 2
 	// limitsLevel knows the limits of jobs, and what workers can hold runs to.
 	limitsLevel uint32 = 2
 )
@@ -47,6 +49,8 @@ func levelOf(c state.Command) uint32 {
 		return firstLevel
 	case state.SetEnforcement:
 		return limitsLevel
+	case state.ClockJumped:
+		return jumpsLevel
 	case state.InitCluster, state.DeleteJob, state.PauseJob, state.ResumeJob, state.Quarantine,
 		state.Decide, state.Request, state.Assign, state.Start, state.Finish, state.Cancel, state.GiveUp,
 		state.PutWorker, state.SetOffline, state.UpdateWorker, state.DrainWorker, state.RemoveWorker,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -33,10 +34,11 @@ func shop(t *testing.T, s *Store, name string, runs int) {
 		state.InitCluster{ClusterID: "cluster of " + name},
 		state.SetStandby{ID: "z", Standby: true},
 		state.SetDirect{Address: "10.0.0.7:7422"},
+		state.ClockJumped{Was: raftstoretest.Start, Is: raftstoretest.Start.Add(time.Hour)},
 		state.PutWorker{ID: state.WorkerID("of " + name), Says: state.WorkerInfo{Slots: runs}},
 		state.PutJob{Key: k, Effective: time.Now(), Definition: &state.Definition{Description: name, Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}}}},
 	)
-	uid := results[4].Job.UID
+	uid := results[5].Job.UID
 	var commands []state.Command
 	for i := range runs {
 		commands = append(commands, state.Request{
@@ -533,13 +535,18 @@ func TestRestoreAnywhereInTheLog(t *testing.T) {
 			}
 			a.Apply(&raft.Log{Index: uint64(i + 1), Data: data})
 			if i == at+until-1 && until == len(pieces) && hashOf(t, a.state) != hashOf(t, other.state) && other.state.Index() > 0 {
-				// But for the numbers given out, which go on.
+				// But for the numbers given out, and for the clock with its jumps, which go on.
 				x, y := a.state.Snapshot(), other.state.Snapshot()
 				if x.Sort(); x.Serial < y.Serial {
 					t.Fatalf("the numbers went back from %d to %d", y.Serial, x.Serial)
 				}
 				y.Sort()
-				if diff := cmp.Diff(y, x, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(state.Snapshot{}, "Index", "Now", "Serial")); diff != "" {
+				for _, j := range y.Jumps {
+					if !slices.Contains(x.Jumps, j) {
+						t.Fatalf("the jump of the clock from %v to %v is lost, of %v", j.Was, j.Is, x.Jumps)
+					}
+				}
+				if diff := cmp.Diff(y, x, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(state.Snapshot{}, "Index", "Now", "Serial", "Jumps")); diff != "" {
 					t.Fatalf("restored otherwise:\n%s", diff)
 				}
 			}

@@ -40,6 +40,7 @@ func FuzzInspectSnapshot(f *testing.F) {
 		state.PutWorker{ID: "w", Says: state.WorkerInfo{Slots: 1}},
 		state.SetStandby{ID: "z", Standby: true},
 		state.SetDirect{Address: "10.0.0.7:7422"},
+		state.ClockJumped{Was: raftstoretest.Start, Is: raftstoretest.Start.Add(time.Hour)},
 	}})
 	f.Add(savedOf(f, s))
 	f.Add(savedOf(f, state.New()))

@@ -88,6 +88,9 @@ func writeSnapshot(w io.Writer, n *state.Snapshot) (int64, error) {
 	for _, address := range n.Directs {
 		sw.put(&logv1.Record{Record: &logv1.Record_Direct{Direct: &logv1.Direct{Address: address}}})
 	}
+	for _, j := range n.Jumps {
+		sw.put(&logv1.Record{Record: &logv1.Record_Jump{Jump: &logv1.Jump{Was: sw.time(j.Was), Is: sw.time(j.Is)}}})
+	}
 	err := sw.close()
 	return sw.size, err
 }
@@ -294,6 +297,8 @@ func (r *snapshotReader) add(d *decoder, p *logv1.Record) {
 		n.Standbys = append(n.Standbys, p.Standby.GetId())
 	case *logv1.Record_Direct:
 		n.Directs = append(n.Directs, p.Direct.GetAddress())
+	case *logv1.Record_Jump:
+		n.Jumps = append(n.Jumps, state.Jump{Was: d.time(p.Jump.GetWas()), Is: d.time(p.Jump.GetIs())})
 	case *logv1.Record_Footer:
 	default:
 		d.failf("a record %w", errNewer)

@@ -250,6 +250,9 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 	direct := func(address string) *logv1.Record {
 		return &logv1.Record{Record: &logv1.Record_Direct{Direct: &logv1.Direct{Address: address}}}
 	}
+	jump := func(was, is int64) *logv1.Record {
+		return &logv1.Record{Record: &logv1.Record_Jump{Jump: &logv1.Jump{Was: was, Is: is}}}
+	}
 	many := make([]*logv1.Record, state.MaxTable+1)
 	for i := range many {
 		many[i] = direct(fmt.Sprint(i))
@@ -292,6 +295,9 @@ func TestRestoreTellsWhatIsWrong(t *testing.T) {
 		{"a standby without an id", []*logv1.Record{standby("")}, "node id of a primary of 0 bytes"},
 		{"a direct worker twice", []*logv1.Record{direct("h:1"), direct("h:1")}, "direct worker h:1 is there twice"},
 		{"a direct worker nowhere", []*logv1.Record{direct("")}, "address of a worker of 0 bytes"},
+		{"jumps of the clock", []*logv1.Record{jump(1, 5), jump(5, 7)}, ""},
+		{"a jump of the clock back", []*logv1.Record{jump(5, 4)}, "a jump from"},
+		{"a jump of the clock within another", []*logv1.Record{jump(1, 5), jump(3, 7)}, "after one to"},
 		{"too many direct workers", many, "1001 direct workers, of 1000 allowed"},
 		{"running without an attempt", []*logv1.Record{job("a", 1), activity(1), run(1, 1, func(r *state.Run) { r.Phase = state.Running })}, "is running without an attempt"},
 		{"on no worker", []*logv1.Record{job("a", 1), activity(1), run(1, 1, func(r *state.Run) {

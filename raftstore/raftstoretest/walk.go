@@ -255,6 +255,10 @@ func (w *Walk) worker() state.Command {
 }
 
 func (w *Walk) group() state.Command {
+	if w.number("jump", 0, 3) == 0 {
+		was := w.now.Add(time.Duration(w.number("was", -2, 0)) * time.Minute)
+		return state.ClockJumped{Was: was, Is: was.Add(time.Duration(w.number("by", 0, 2)) * time.Minute)}
+	}
 	name := rapid.SampledFrom([]string{"", "p1", "p2"}).Draw(w.t, "primary or address")
 	if w.number("table", 0, 1) == 0 {
 		return state.SetStandby{ID: name, Standby: w.number("standby", 0, 2) > 0}

@@ -205,6 +205,15 @@ type (
 		LedgerBefore time.Time // zero: leave the ledger alone
 	}
 
+	// ClockJumped says that the clock by which the state goes jumped forward: nobody has
+	// lived through what lies between. Runs that were there before have waited for
+	// that much less than their instants say; see [State.Jumped]. It is rejected with
+	// [ErrStale] when it does not follow the jump before it.
+	ClockJumped struct {
+		Was time.Time // what the clock would have shown
+		Is  time.Time // what it showed
+	}
+
 	// SetStandby says that a primary shall never vote, or that it may, whether or
 	// not it is in the group at the moment. At most [MaxTable] are said so; beyond
 	// that, [ErrFull].
@@ -270,3 +279,4 @@ func (RemoveWorker) command()   {}
 func (Prune) command()          {}
 func (SetStandby) command()     {}
 func (SetDirect) command()      {}
+func (ClockJumped) command()    {}

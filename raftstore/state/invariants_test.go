@@ -65,7 +65,19 @@ func (c *checker) apply(command state.Command, now time.Time) {
 	c.runs()
 	c.derived()
 	c.ledger()
+	c.jumps()
 	c.remember()
+}
+
+// jumps: the clock jumped forward, and one time after the other.
+func (c *checker) jumps() {
+	var last state.Jump
+	for _, j := range c.s.Jumps() {
+		if !j.Is.After(j.Was) || j.Was.Before(last.Is) {
+			c.Fatalf("a jump from %v to %v after one to %v", j.Was, j.Is, last.Is)
+		}
+		last = j
+	}
 }
 
 func (c *checker) result(command state.Command, result state.Result) {

@@ -21,6 +21,7 @@ type Snapshot struct {
 	Activity  []Activity
 	Standbys  []string // in order
 	Directs   []string // in order
+	Jumps     []Jump   // of the clock, the oldest first
 }
 
 // KeyedTrack is a track and the trigger that it is of.
@@ -40,7 +41,7 @@ type Activity struct {
 func (s *State) Snapshot() *Snapshot {
 	n := &Snapshot{
 		Index: s.index, Now: s.now, Serial: s.serial, ClusterID: s.clusterID,
-		Standbys: s.Standbys(), Directs: s.Directs(),
+		Standbys: s.Standbys(), Directs: s.Directs(), Jumps: s.Jumps(),
 	}
 	n.Jobs = make([]*Job, 0, len(s.jobs))
 	for _, j := range s.jobs {
@@ -92,6 +93,9 @@ func (n *Snapshot) Replace(s *State, index uint64, now time.Time) *State {
 			r.now = t
 		}
 	}
+	for _, j := range s.jumps {
+		_ = r.clockJumped(j) // those that n knows, or that go before what it knows, it has
+	}
 	return r
 }
 
@@ -101,6 +105,7 @@ func (n *Snapshot) Replace(s *State, index uint64, now time.Time) *State {
 func (n *Snapshot) Restore() *State {
 	s := New()
 	s.index, s.now, s.serial, s.clusterID = n.Index, n.Now, n.Serial, n.ClusterID
+	s.jumps = slices.Clone(n.Jumps)
 	jobs := make(map[uint64]*Job, len(n.Jobs))
 	for _, j := range n.Jobs {
 		s.jobs[j.Key] = j

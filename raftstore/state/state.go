@@ -24,6 +24,7 @@ type State struct {
 	now       time.Time // the latest Now applied; never goes back
 	serial    uint64    // the last serial number given out
 	clusterID string
+	jumps     []Jump // of now, the oldest first
 
 	jobs    map[JobKey]*Job
 	tracks  map[TrackKey]*Track // in force, one for each trigger of each job
@@ -155,6 +156,8 @@ func (s *State) apply(c Command) Result {
 		return Result{Err: s.setStandby(c)}
 	case SetDirect:
 		return Result{Err: s.setDirect(c)}
+	case ClockJumped:
+		return Result{Err: s.clockJumped(Jump(c))}
 	default:
 		return ofWorker(s.applyWorker(c))
 	}

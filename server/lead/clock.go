@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
 )
 
 // A leader goes by two clocks. What is due is due by the wall clock, which may be set
@@ -15,7 +16,8 @@ import (
 //
 // The state has the instants at which a run was made, given to a worker and so on, as
 // the state's clock showed them. The leader remembers what that showed when it learned
-// of them, and by how much it has jumped since, the instants are moved along.
+// of them, and by how much it has jumped since, the instants are moved along. A jump
+// forward is put on record, for the leaders after this one.
 
 // wall returns what the wall clock shows, without the monotonic reading by which Go
 // would otherwise compare two instants: of a clock that was set that says nothing.
@@ -67,6 +69,16 @@ func (m mark) asShown(elapsed time.Time) time.Time {
 	return m.shown.Add(-m.elapsed.Sub(elapsed))
 }
 
+// since returns the mark of something that has gone on since an instant of the state's
+// clock, as if that had not jumped from then on: the leaders before have put that on
+// record, and who learns of a run now has not seen it.
+func (m mark) since(s *state.State, began time.Time) mark {
+	if began.IsZero() {
+		return m
+	}
+	return mark{m.elapsed, m.shown.Add(-s.Jumped(began, m.shown))}
+}
+
 // sighting is when the leader learned of a run, of its last change, and that it is to
 // end; of the last there is none until then.
 type sighting struct{ born, changed, cancelled mark }
@@ -82,15 +94,30 @@ func (t *term) mark(s *state.State, now time.Time) mark {
 }
 
 // see takes note that a run has changed.
-func (t *term) see(r *state.Run, m mark) {
+func (t *term) see(s *state.State, r *state.Run, m mark) {
 	seen, known := t.active[r.ID]
-	if seen.changed = m; !known {
-		seen.born = m
+	if seen.changed = m.since(s, plan.Since(r)); !known {
+		seen.born = m.since(s, r.Created)
 	}
 	if seen.cancelled == (mark{}) && !r.CancelTime.IsZero() {
-		seen.cancelled = m
+		seen.cancelled = m.since(s, r.CancelTime)
 	}
 	t.active[r.ID] = seen
+}
+
+// minJump is the least jump of the clock that is put on record. Less makes no difference
+// to anybody who waits, and a leader that was held up for a moment may seem to see it.
+const minJump = 2 * time.Second
+
+// jump returns the record of a jump forward of the state's clock from one moment to
+// another, if there was one. A leader that comes later can't know otherwise that nobody
+// has lived through that time. Of a step back there is nothing to tell: the state's clock
+// stands still then.
+func (m mark) jump(until mark) (j state.ClockJumped, is bool) {
+	if m == (mark{}) || m.jumped(until) < minJump {
+		return state.ClockJumped{}, false
+	}
+	return state.ClockJumped{Was: m.shown.Add(until.elapsed.Sub(m.elapsed)), Is: until.shown}, true
 }
 
 // moved returns a run with its instants moved by how much the state's clock has jumped

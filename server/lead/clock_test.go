@@ -88,16 +88,87 @@ func TestCancelledOrTimedOut(t *testing.T) {
 		r := &state.Run{ID: state.RunID{1}, Definition: d, Phase: state.Running, Created: begin.Round(0), Attempts: []state.Attempt{
 			{Number: 1, Fence: 5, Assigned: begin.Round(0)},
 		}}
-		term := &term{active: map[state.RunID]sighting{}}
-		term.see(r, at(0, 0))
+		term, st := &term{active: map[state.RunID]sighting{}}, state.New()
+		term.see(st, r, at(0, 0))
 		c := *r
 		c.CancelTime, c.CancelNote = test.cancelled.shown, "enough"
-		term.see(&c, test.cancelled)
+		term.see(st, &c, test.cancelled)
 		started := c // another change, that is none of the run's end
-		term.see(&started, test.ended)
+		term.see(st, &started, test.ended)
 		f := plan.Ended(term.moved(&started, test.ended), 5, state.Attempt{Outcome: state.OutcomeCancelled}, test.ended.shown)
 		if f.Phase != test.want {
 			t.Errorf("%s: it is %v (%s), want %v", name, f.Phase, f.Reason, test.want)
+		}
+	}
+}
+
+// A leader learns of a run after the clock has jumped. What the leaders before have put on
+// record counts for what began before that, each for itself; what has happened since its
+// own first look it has seen.
+func TestInstantsMoveByWhatIsOnRecord(t *testing.T) {
+	const minute, hour = time.Minute, time.Hour
+	begin := time.Now()
+	stamp := func(d time.Duration) time.Time { return begin.Round(0).Add(d) }
+	st := state.New()
+	st.Apply(1, state.Entry{Now: stamp(2 * hour), Commands: []state.Command{state.ClockJumped{Was: stamp(10 * minute), Is: stamp(hour + 10*minute)}}})
+	d := &state.Definition{}
+	d.Policy.Retry = state.Retry{MaxAttempts: 5, InitialDelay: 3 * hour, Multiplier: 1, MaxDelay: 3 * hour}
+	id := state.RunID{1}
+	before := func(r *state.Run) time.Time { return r.Created }
+	assigned := func(r *state.Run) time.Time { return r.Attempts[0].Assigned }
+	notBefore := func(r *state.Run) time.Time { return r.NotBefore }
+	cancelled := func(r *state.Run) time.Time { return r.CancelTime }
+	live := func(at time.Duration) []state.Attempt {
+		return []state.Attempt{{Number: 1, Fence: 1, Assigned: stamp(at)}}
+	}
+	ended := func(at time.Duration) (*state.Run, []state.Attempt) {
+		r := &state.Run{ID: id, Definition: d, Phase: state.Running, Created: stamp(0), Attempts: live(0)}
+		result := state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 1}
+		r.NotBefore = plan.Ended(r, 1, result, stamp(at)).NotBefore
+		result.Number, result.Fence, result.Assigned = 1, 1, stamp(0)
+		return r, []state.Attempt{result}
+	}
+	retry := func(at time.Duration) *state.Run {
+		r, attempts := ended(at)
+		r.Phase, r.Attempts = state.Pending, attempts
+		return r
+	}
+	for name, test := range map[string]struct {
+		run  *state.Run
+		what func(*state.Run) time.Time
+		want time.Duration
+	}{
+		"made before":            {&state.Run{Phase: state.Pending, Created: stamp(0)}, before, hour},
+		"made after":             {&state.Run{Phase: state.Pending, Created: stamp(hour + 11*minute)}, before, 0},
+		"assigned before":        {&state.Run{Phase: state.Assigned, Created: stamp(0), Attempts: live(minute)}, assigned, hour},
+		"assigned after":         {&state.Run{Phase: state.Assigned, Created: stamp(0), Attempts: live(hour + 11*minute)}, assigned, 0},
+		"to be retried, before":  {retry(minute), notBefore, hour},
+		"to be retried, after":   {retry(hour + 11*minute), notBefore, 0},
+		"cancelled before":       {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(minute), Attempts: live(0)}, cancelled, hour},
+		"cancelled after":        {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(hour + 11*minute), Attempts: live(0)}, cancelled, 0},
+		"made before, cancelled": {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(hour + 11*minute), Attempts: live(0)}, before, hour},
+	} {
+		test.run.ID, test.run.Definition = id, d
+		term := &term{active: map[state.RunID]sighting{}}
+		here := mark{begin, stamp(2 * hour)}
+		term.see(st, test.run, here)
+		if by := test.what(term.moved(test.run, here)).Sub(test.what(test.run)); by != test.want {
+			t.Errorf("%s: it moves by %v, want %v", name, by, test.want)
+		}
+		// Another hour is jumped now, and is put on record, too.
+		later := mark{begin.Add(minute), stamp(3*hour + minute)}
+		j, ok := here.jump(later)
+		if !ok {
+			t.Fatal("the jump is not seen")
+		}
+		st := st.Snapshot().Restore()
+		st.Apply(2, state.Entry{Now: later.shown, Commands: []state.Command{j}})
+		if by := test.what(term.moved(test.run, later)).Sub(test.what(test.run)); by != test.want+hour {
+			t.Errorf("%s: after another hour it moves by %v, want %v", name, by, test.want+hour)
+		}
+		term.see(st, test.run, later) // it has changed otherwise
+		if by := test.what(term.moved(test.run, later)).Sub(test.what(test.run)); by != test.want+hour {
+			t.Errorf("%s: seen again it moves by %v, want %v", name, by, test.want+hour)
 		}
 	}
 }

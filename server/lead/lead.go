@@ -111,8 +111,9 @@ const (
 func Run(ctx context.Context, c Config) {
 	c.Log.Info("leading")
 	defer c.Log.Info("no longer leading")
+	var last mark // outlives what fails, so that no jump of the clock is overlooked
 	for {
-		err := lead(ctx, c)
+		err := lead(ctx, c, &last)
 		if ctx.Err() != nil {
 			return
 		}
@@ -128,12 +129,16 @@ func Run(ctx context.Context, c Config) {
 }
 
 // lead takes one step after the other until one fails or ctx is done.
-func lead(ctx context.Context, c Config) error {
-	t := newTerm(c)
+func lead(ctx context.Context, c Config, last *mark) error {
+	t := newTerm(c, last)
 	defer t.feed.Close()
 	defer c.Inbox.end()
+	now := time.Now()
 	t.wall = c.wall()
-	t.begin(time.Now())
+	if err := t.recordJump(ctx, now); err != nil {
+		return err
+	}
+	t.begin(now)
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -179,7 +184,8 @@ type term struct {
 	active   map[state.RunID]sighting     // runs seen that had not ended
 	leases
 
-	ahead bool // it was told that the state's clock is
+	last  *mark // of the step before, in this term or before it had to begin anew
+	ahead bool  // it was told that the state's clock is
 
 	// Of the present step.
 	wall     time.Time // what the wall clock shows
@@ -194,12 +200,12 @@ type command struct {
 	done func(state.Result) // may be nil
 }
 
-func newTerm(c Config) *term {
+func newTerm(c Config, last *mark) *term {
 	return &term{
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]sighting{}, leases: newLeases(),
+		active: map[state.RunID]sighting{}, leases: newLeases(), last: last,
 	}
 }
 
@@ -226,7 +232,7 @@ func (t *term) begin(now time.Time) {
 		}
 		for r := range s.RunsByBirth() {
 			if !r.Phase.Final() {
-				t.see(r, t.mark(s, now))
+				t.see(s, r, t.mark(s, now))
 				t.look(s, r, now)
 			}
 		}
@@ -249,6 +255,9 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 	if all {
 		return now, errRestored
 	}
+	if err := t.recordJump(ctx, now); err != nil {
+		return now, err
+	}
 	t.Store.View(func(s *state.State) {
 		t.tellAhead(s)
 		for _, c := range changed {
@@ -268,6 +277,22 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 	t.grant(ctx, agreed, now)
 	t.deliver()
 	return t.next(now), nil
+}
+
+// recordJump has it agreed that the clock has jumped, before anything is judged by what it
+// shows now: whoever leads next, at whatever moment, then knows both.
+func (t *term) recordJump(ctx context.Context, now time.Time) error {
+	var here mark
+	t.Store.View(func(s *state.State) { here = t.mark(s, now) })
+	if j, ok := t.last.jump(here); ok {
+		t.Log.Warn("this primary's clock was set forward, or its host was suspended", "by", j.Is.Sub(j.Was), "to", j.Is)
+		t.propose(j, nil)
+		if _, err := t.agree(ctx); err != nil {
+			return err
+		}
+	}
+	*t.last = here
+	return nil
 }
 
 // errRestored is returned when the state was replaced under the leader.

@@ -94,7 +94,7 @@ func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 		if r.Phase == state.Pending && len(r.Attempts) > 0 {
 			t.makeRoom(s, r) // it has left its worker
 		}
-		t.see(r, t.mark(s, now))
+		t.see(s, r, t.mark(s, now))
 		t.look(s, r, now)
 		return
 	}
@@ -130,7 +130,7 @@ func (t *term) makeRoom(s *state.State, r *state.Run) {
 func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	m := t.mark(s, now)
 	if _, known := t.active[r.ID]; !known {
-		t.see(r, m)
+		t.see(s, r, m)
 	}
 	r = t.moved(r, m)
 	var silent, absent time.Time

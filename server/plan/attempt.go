@@ -144,6 +144,21 @@ func backoff(r *state.Run, n int) time.Duration {
 	return time.Duration(d * (1 + spread))
 }
 
+// Since returns from when, by the state's clock, a run that has not ended counts what it
+// waits for: its attempt was assigned then, or the one before ended, or it was made.
+func Since(r *state.Run) time.Time {
+	n := len(r.Attempts)
+	switch {
+	case r.Live() != nil:
+		return r.Live().Assigned
+	case n == 0 || r.NotBefore.IsZero():
+		return r.Created
+	case r.Attempts[n-1].Outcome == state.OutcomeRefused:
+		return r.NotBefore.Add(-refusedPause)
+	}
+	return r.NotBefore.Add(-backoff(r, n-refusals(r)))
+}
+
 // The pace of what is said again.
 const (
 	// resend is when a Launch or Kill that shows no effect is sent again.

@@ -259,6 +259,52 @@ func TestLeadersClockIsSet(t *testing.T) {
 	}
 }
 
+// The clock of the primary that leads is an hour ahead until the leadership goes to one
+// whose clock is right. That hour nobody has lived through, and the new leader knows it:
+// what waits or runs is not given up for having taken an hour, and is when its time has
+// passed.
+func TestHandoverFromAClockThatWasAhead(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		w.startWorker("shop-1", nil, 4)
+		w.awaitOnline()
+		w.takes("long", 4*time.Hour)
+		w.define(job("long", policy(&schedv1.Policy{TotalTimeout: seconds(1800)})))
+		w.define(job("nowhere", selector("zone=mars"), policy(&schedv1.Policy{QueueTimeout: seconds(1800)})))
+		w.does("again", exits(1))
+		w.define(job("again", policy(&schedv1.Policy{Retry: &schedv1.Retry{MaxAttempts: 2, InitialDelay: seconds(1500), MaxDelay: seconds(1500)}})))
+		w.define(job("often", cron("0,30 * * * * *", ""), overlapAllowed))
+		w.wait(2 * time.Minute)
+		long, nowhere, again := w.run("long"), w.run("nowhere"), w.run("again")
+		w.wait(30 * time.Second)
+		m := w.awaitLeader()
+		m.clock.step(time.Hour)
+		w.wait(40 * time.Second)
+		if w.awaitLeader() == m {
+			w.Fatalf("%s still leads", m.id)
+		}
+		phase := func(r *schedv1.Run, want schedv1.Phase) {
+			w.Helper()
+			if r := w.get(r.GetId()); r.GetPhase() != want {
+				w.Errorf("the run of %s is %v (%s), want %v", r.GetJob(), r.GetPhase(), r.GetReason(), want)
+			}
+		}
+		for range 2 { // the hour is known to who leads after that one, too
+			w.wait(time.Minute)
+			phase(long, schedv1.Phase_PHASE_RUNNING)
+			phase(nowhere, schedv1.Phase_PHASE_PENDING)
+			phase(again, schedv1.Phase_PHASE_PENDING)
+			m.clock.right()
+			must[*schedv1.TransferLeadershipResponse](w)(w.primary.clusters.TransferLeadership(w.Context(), &schedv1.TransferLeadershipRequest{}))
+		}
+		w.wait(35 * time.Minute)
+		phase(long, schedv1.Phase_PHASE_TIMED_OUT)
+		phase(nowhere, schedv1.Phase_PHASE_TIMED_OUT)
+		phase(again, schedv1.Phase_PHASE_FAILED)
+		w.check()
+	})
+}
+
 // A primary whose clock is an hour off does not lead for long, and does no harm while
 // it follows.
 func TestFollowersClockIsOff(t *testing.T) {

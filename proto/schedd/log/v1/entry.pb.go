@@ -175,6 +175,7 @@ type Command struct {
 	//	*Command_SetStandby
 	//	*Command_SetDirect
 	//	*Command_SetEnforcement
+	//	*Command_ClockJumped
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -415,6 +416,15 @@ func (x *Command) GetSetEnforcement() *SetEnforcement {
 	return nil
 }
 
+func (x *Command) GetClockJumped() *ClockJumped {
+	if x != nil {
+		if x, ok := x.Command.(*Command_ClockJumped); ok {
+			return x.ClockJumped
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -529,6 +539,11 @@ type Command_SetEnforcement struct {
 	SetEnforcement *SetEnforcement `protobuf:"bytes,22,opt,name=set_enforcement,json=setEnforcement,proto3,oneof"`
 }
 
+type Command_ClockJumped struct {
+	// Records that the clock jumped forward. Since level 2.
+	ClockJumped *ClockJumped `protobuf:"bytes,23,opt,name=clock_jumped,json=clockJumped,proto3,oneof"`
+}
+
 func (*Command_InitCluster) isCommand_Command() {}
 
 func (*Command_PutJob) isCommand_Command() {}
@@ -572,6 +587,8 @@ func (*Command_SetStandby) isCommand_Command() {}
 func (*Command_SetDirect) isCommand_Command() {}
 
 func (*Command_SetEnforcement) isCommand_Command() {}
+
+func (*Command_ClockJumped) isCommand_Command() {}
 
 // InitCluster gives the cluster its id. The first one counts.
 type InitCluster struct {
@@ -2182,6 +2199,62 @@ func (x *SetDirect) GetRemove() bool {
 	return false
 }
 
+// ClockJumped records that the state's clock jumped forward: nobody has lived through
+// what lies between.
+type ClockJumped struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the clock would have shown.
+	Was int64 `protobuf:"fixed64,1,opt,name=was,proto3" json:"was,omitempty"`
+	// What it showed.
+	Is            int64 `protobuf:"fixed64,2,opt,name=is,proto3" json:"is,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockJumped) Reset() {
+	*x = ClockJumped{}
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockJumped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockJumped) ProtoMessage() {}
+
+func (x *ClockJumped) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockJumped.ProtoReflect.Descriptor instead.
+func (*ClockJumped) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ClockJumped) GetWas() int64 {
+	if x != nil {
+		return x.Was
+	}
+	return 0
+}
+
+func (x *ClockJumped) GetIs() int64 {
+	if x != nil {
+		return x.Is
+	}
+	return 0
+}
+
 // SetEnforcement says what the runs of a worker can be held to.
 type SetEnforcement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2195,7 +2268,7 @@ type SetEnforcement struct {
 
 func (x *SetEnforcement) Reset() {
 	*x = SetEnforcement{}
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[26]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2280,7 @@ func (x *SetEnforcement) String() string {
 func (*SetEnforcement) ProtoMessage() {}
 
 func (x *SetEnforcement) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_entry_proto_msgTypes[26]
+	mi := &file_schedd_log_v1_entry_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2293,7 @@ func (x *SetEnforcement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetEnforcement.ProtoReflect.Descriptor instead.
 func (*SetEnforcement) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{26}
+	return file_schedd_log_v1_entry_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetEnforcement) GetId() string {
@@ -2248,7 +2321,8 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\arestore\x18\x03 \x01(\v2\x16.schedd.log.v1.RestoreR\arestore\"P\n" +
 	"\aRestore\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12/\n" +
-	"\arecords\x18\x02 \x03(\v2\x15.schedd.log.v1.RecordR\arecords\"\xfd\t\n" +
+	"\arecords\x18\x02 \x03(\v2\x15.schedd.log.v1.RecordR\arecords\"\xbe\n" +
+	"\n" +
 	"\aCommand\x12?\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1a.schedd.log.v1.InitClusterH\x00R\vinitCluster\x120\n" +
 	"\aput_job\x18\x02 \x01(\v2\x15.schedd.log.v1.PutJobH\x00R\x06putJob\x129\n" +
@@ -2280,7 +2354,8 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"setStandby\x129\n" +
 	"\n" +
 	"set_direct\x18\x15 \x01(\v2\x18.schedd.log.v1.SetDirectH\x00R\tsetDirect\x12H\n" +
-	"\x0fset_enforcement\x18\x16 \x01(\v2\x1d.schedd.log.v1.SetEnforcementH\x00R\x0esetEnforcementB\t\n" +
+	"\x0fset_enforcement\x18\x16 \x01(\v2\x1d.schedd.log.v1.SetEnforcementH\x00R\x0esetEnforcement\x12?\n" +
+	"\fclock_jumped\x18\x17 \x01(\v2\x1a.schedd.log.v1.ClockJumpedH\x00R\vclockJumpedB\t\n" +
 	"\acommand\",\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -2401,7 +2476,10 @@ const file_schedd_log_v1_entry_proto_rawDesc = "" +
 	"\astandby\x18\x02 \x01(\bR\astandby\"=\n" +
 	"\tSetDirect\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06remove\x18\x02 \x01(\bR\x06remove\"^\n" +
+	"\x06remove\x18\x02 \x01(\bR\x06remove\"/\n" +
+	"\vClockJumped\x12\x10\n" +
+	"\x03was\x18\x01 \x01(\x10R\x03was\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\x10R\x02is\"^\n" +
 	"\x0eSetEnforcement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12<\n" +
 	"\venforcement\x18\x02 \x01(\v2\x1a.schedd.log.v1.EnforcementR\venforcementB\xa9\x01\n" +
@@ -2420,7 +2498,7 @@ func file_schedd_log_v1_entry_proto_rawDescGZIP() []byte {
 	return file_schedd_log_v1_entry_proto_rawDescData
 }
 
-var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_schedd_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_schedd_log_v1_entry_proto_goTypes = []any{
 	(*Entry)(nil),          // 0: schedd.log.v1.Entry
 	(*Restore)(nil),        // 1: schedd.log.v1.Restore
@@ -2448,21 +2526,22 @@ var file_schedd_log_v1_entry_proto_goTypes = []any{
 	(*Prune)(nil),          // 23: schedd.log.v1.Prune
 	(*SetStandby)(nil),     // 24: schedd.log.v1.SetStandby
 	(*SetDirect)(nil),      // 25: schedd.log.v1.SetDirect
-	(*SetEnforcement)(nil), // 26: schedd.log.v1.SetEnforcement
-	(*Record)(nil),         // 27: schedd.log.v1.Record
-	(*JobKey)(nil),         // 28: schedd.log.v1.JobKey
-	(*Definition)(nil),     // 29: schedd.log.v1.Definition
-	(Decision)(0),          // 30: schedd.log.v1.Decision
-	(Phase)(0),             // 31: schedd.log.v1.Phase
-	(*Attempt)(nil),        // 32: schedd.log.v1.Attempt
-	(*WorkerInfo)(nil),     // 33: schedd.log.v1.WorkerInfo
-	(*Label)(nil),          // 34: schedd.log.v1.Label
-	(*Enforcement)(nil),    // 35: schedd.log.v1.Enforcement
+	(*ClockJumped)(nil),    // 26: schedd.log.v1.ClockJumped
+	(*SetEnforcement)(nil), // 27: schedd.log.v1.SetEnforcement
+	(*Record)(nil),         // 28: schedd.log.v1.Record
+	(*JobKey)(nil),         // 29: schedd.log.v1.JobKey
+	(*Definition)(nil),     // 30: schedd.log.v1.Definition
+	(Decision)(0),          // 31: schedd.log.v1.Decision
+	(Phase)(0),             // 32: schedd.log.v1.Phase
+	(*Attempt)(nil),        // 33: schedd.log.v1.Attempt
+	(*WorkerInfo)(nil),     // 34: schedd.log.v1.WorkerInfo
+	(*Label)(nil),          // 35: schedd.log.v1.Label
+	(*Enforcement)(nil),    // 36: schedd.log.v1.Enforcement
 }
 var file_schedd_log_v1_entry_proto_depIdxs = []int32{
 	2,  // 0: schedd.log.v1.Entry.commands:type_name -> schedd.log.v1.Command
 	1,  // 1: schedd.log.v1.Entry.restore:type_name -> schedd.log.v1.Restore
-	27, // 2: schedd.log.v1.Restore.records:type_name -> schedd.log.v1.Record
+	28, // 2: schedd.log.v1.Restore.records:type_name -> schedd.log.v1.Record
 	3,  // 3: schedd.log.v1.Command.init_cluster:type_name -> schedd.log.v1.InitCluster
 	4,  // 4: schedd.log.v1.Command.put_job:type_name -> schedd.log.v1.PutJob
 	5,  // 5: schedd.log.v1.Command.delete_job:type_name -> schedd.log.v1.DeleteJob
@@ -2484,31 +2563,32 @@ var file_schedd_log_v1_entry_proto_depIdxs = []int32{
 	23, // 21: schedd.log.v1.Command.prune:type_name -> schedd.log.v1.Prune
 	24, // 22: schedd.log.v1.Command.set_standby:type_name -> schedd.log.v1.SetStandby
 	25, // 23: schedd.log.v1.Command.set_direct:type_name -> schedd.log.v1.SetDirect
-	26, // 24: schedd.log.v1.Command.set_enforcement:type_name -> schedd.log.v1.SetEnforcement
-	28, // 25: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
-	29, // 26: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
-	28, // 27: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
-	28, // 28: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
-	28, // 29: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
-	28, // 30: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
-	28, // 31: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
-	10, // 32: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
-	30, // 33: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
-	11, // 34: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
-	31, // 35: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
-	28, // 36: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
-	11, // 37: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
-	32, // 38: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
-	31, // 39: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
-	31, // 40: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
-	33, // 41: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
-	34, // 42: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
-	35, // 43: schedd.log.v1.SetEnforcement.enforcement:type_name -> schedd.log.v1.Enforcement
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	27, // 24: schedd.log.v1.Command.set_enforcement:type_name -> schedd.log.v1.SetEnforcement
+	26, // 25: schedd.log.v1.Command.clock_jumped:type_name -> schedd.log.v1.ClockJumped
+	29, // 26: schedd.log.v1.PutJob.key:type_name -> schedd.log.v1.JobKey
+	30, // 27: schedd.log.v1.PutJob.definition:type_name -> schedd.log.v1.Definition
+	29, // 28: schedd.log.v1.DeleteJob.key:type_name -> schedd.log.v1.JobKey
+	29, // 29: schedd.log.v1.PauseJob.key:type_name -> schedd.log.v1.JobKey
+	29, // 30: schedd.log.v1.ResumeJob.key:type_name -> schedd.log.v1.JobKey
+	29, // 31: schedd.log.v1.Quarantine.key:type_name -> schedd.log.v1.JobKey
+	29, // 32: schedd.log.v1.Decide.key:type_name -> schedd.log.v1.JobKey
+	10, // 33: schedd.log.v1.Decide.decisions:type_name -> schedd.log.v1.Decided
+	31, // 34: schedd.log.v1.Decided.decision:type_name -> schedd.log.v1.Decision
+	11, // 35: schedd.log.v1.Decided.run:type_name -> schedd.log.v1.Birth
+	32, // 36: schedd.log.v1.Birth.phase:type_name -> schedd.log.v1.Phase
+	29, // 37: schedd.log.v1.Request.key:type_name -> schedd.log.v1.JobKey
+	11, // 38: schedd.log.v1.Request.birth:type_name -> schedd.log.v1.Birth
+	33, // 39: schedd.log.v1.Finish.attempt:type_name -> schedd.log.v1.Attempt
+	32, // 40: schedd.log.v1.Finish.phase:type_name -> schedd.log.v1.Phase
+	32, // 41: schedd.log.v1.GiveUp.phase:type_name -> schedd.log.v1.Phase
+	34, // 42: schedd.log.v1.PutWorker.says:type_name -> schedd.log.v1.WorkerInfo
+	35, // 43: schedd.log.v1.UpdateWorker.set_labels:type_name -> schedd.log.v1.Label
+	36, // 44: schedd.log.v1.SetEnforcement.enforcement:type_name -> schedd.log.v1.Enforcement
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_entry_proto_init() }
@@ -2544,6 +2624,7 @@ func file_schedd_log_v1_entry_proto_init() {
 		(*Command_SetStandby)(nil),
 		(*Command_SetDirect)(nil),
 		(*Command_SetEnforcement)(nil),
+		(*Command_ClockJumped)(nil),
 	}
 	file_schedd_log_v1_entry_proto_msgTypes[4].OneofWrappers = []any{}
 	file_schedd_log_v1_entry_proto_msgTypes[5].OneofWrappers = []any{}
@@ -2554,7 +2635,7 @@ func file_schedd_log_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_entry_proto_rawDesc), len(file_schedd_log_v1_entry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -40,6 +40,7 @@ type Record struct {
 	//	*Record_Footer
 	//	*Record_Standby
 	//	*Record_Direct
+	//	*Record_Jump
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -181,6 +182,15 @@ func (x *Record) GetDirect() *Direct {
 	return nil
 }
 
+func (x *Record) GetJump() *Jump {
+	if x != nil {
+		if x, ok := x.Record.(*Record_Jump); ok {
+			return x.Jump
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -241,6 +251,11 @@ type Record_Direct struct {
 	Direct *Direct `protobuf:"bytes,11,opt,name=direct,proto3,oneof"`
 }
 
+type Record_Jump struct {
+	// A jump of the clock. They come oldest first.
+	Jump *Jump `protobuf:"bytes,12,opt,name=jump,proto3,oneof"`
+}
+
 func (*Record_Header) isRecord_Record() {}
 
 func (*Record_Job) isRecord_Record() {}
@@ -262,6 +277,8 @@ func (*Record_Footer) isRecord_Record() {}
 func (*Record_Standby) isRecord_Record() {}
 
 func (*Record_Direct) isRecord_Record() {}
+
+func (*Record_Jump) isRecord_Record() {}
 
 // Header says what the snapshot is of.
 type Header struct {
@@ -538,6 +555,61 @@ func (x *Direct) GetAddress() string {
 	return ""
 }
 
+// Jump is a jump of the state's clock.
+type Jump struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the clock would have shown.
+	Was int64 `protobuf:"fixed64,1,opt,name=was,proto3" json:"was,omitempty"`
+	// What it showed.
+	Is            int64 `protobuf:"fixed64,2,opt,name=is,proto3" json:"is,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Jump) Reset() {
+	*x = Jump{}
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Jump) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Jump) ProtoMessage() {}
+
+func (x *Jump) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Jump.ProtoReflect.Descriptor instead.
+func (*Jump) Descriptor() ([]byte, []int) {
+	return file_schedd_log_v1_snapshot_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Jump) GetWas() int64 {
+	if x != nil {
+		return x.Was
+	}
+	return 0
+}
+
+func (x *Jump) GetIs() int64 {
+	if x != nil {
+		return x.Is
+	}
+	return 0
+}
+
 // Footer tells that the snapshot is whole.
 type Footer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -551,7 +623,7 @@ type Footer struct {
 
 func (x *Footer) Reset() {
 	*x = Footer{}
-	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[6]
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +635,7 @@ func (x *Footer) String() string {
 func (*Footer) ProtoMessage() {}
 
 func (x *Footer) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[6]
+	mi := &file_schedd_log_v1_snapshot_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +648,7 @@ func (x *Footer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Footer.ProtoReflect.Descriptor instead.
 func (*Footer) Descriptor() ([]byte, []int) {
-	return file_schedd_log_v1_snapshot_proto_rawDescGZIP(), []int{6}
+	return file_schedd_log_v1_snapshot_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Footer) GetRecords() uint64 {
@@ -597,7 +669,7 @@ var File_schedd_log_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_schedd_log_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1cschedd/log/v1/snapshot.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\x1a\x1aschedd/log/v1/ledger.proto\x1a\x17schedd/log/v1/run.proto\x1a\x1aschedd/log/v1/worker.proto\"\x99\x04\n" +
+	"\x1cschedd/log/v1/snapshot.proto\x12\rschedd.log.v1\x1a\x17schedd/log/v1/job.proto\x1a\x1aschedd/log/v1/ledger.proto\x1a\x17schedd/log/v1/run.proto\x1a\x1aschedd/log/v1/worker.proto\"\xc4\x04\n" +
 	"\x06Record\x12/\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.schedd.log.v1.HeaderH\x00R\x06header\x12&\n" +
 	"\x03job\x18\x02 \x01(\v2\x12.schedd.log.v1.JobH\x00R\x03job\x12,\n" +
@@ -610,7 +682,8 @@ const file_schedd_log_v1_snapshot_proto_rawDesc = "" +
 	"\x06footer\x18\t \x01(\v2\x15.schedd.log.v1.FooterH\x00R\x06footer\x122\n" +
 	"\astandby\x18\n" +
 	" \x01(\v2\x16.schedd.log.v1.StandbyH\x00R\astandby\x12/\n" +
-	"\x06direct\x18\v \x01(\v2\x15.schedd.log.v1.DirectH\x00R\x06directB\b\n" +
+	"\x06direct\x18\v \x01(\v2\x15.schedd.log.v1.DirectH\x00R\x06direct\x12)\n" +
+	"\x04jump\x18\f \x01(\v2\x13.schedd.log.v1.JumpH\x00R\x04jumpB\b\n" +
 	"\x06record\"\x7f\n" +
 	"\x06Header\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
@@ -627,7 +700,10 @@ const file_schedd_log_v1_snapshot_proto_rawDesc = "" +
 	"\aStandby\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\"\n" +
 	"\x06Direct\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"4\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"(\n" +
+	"\x04Jump\x12\x10\n" +
+	"\x03was\x18\x01 \x01(\x10R\x03was\x12\x0e\n" +
+	"\x02is\x18\x02 \x01(\x10R\x02is\"4\n" +
 	"\x06Footer\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x10\n" +
 	"\x03crc\x18\x02 \x01(\aR\x03crcB\xac\x01\n" +
@@ -645,7 +721,7 @@ func file_schedd_log_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_schedd_log_v1_snapshot_proto_rawDescData
 }
 
-var file_schedd_log_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_schedd_log_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_schedd_log_v1_snapshot_proto_goTypes = []any{
 	(*Record)(nil),   // 0: schedd.log.v1.Record
 	(*Header)(nil),   // 1: schedd.log.v1.Header
@@ -653,31 +729,33 @@ var file_schedd_log_v1_snapshot_proto_goTypes = []any{
 	(*Activity)(nil), // 3: schedd.log.v1.Activity
 	(*Standby)(nil),  // 4: schedd.log.v1.Standby
 	(*Direct)(nil),   // 5: schedd.log.v1.Direct
-	(*Footer)(nil),   // 6: schedd.log.v1.Footer
-	(*Job)(nil),      // 7: schedd.log.v1.Job
-	(*Track)(nil),    // 8: schedd.log.v1.Track
-	(*Run)(nil),      // 9: schedd.log.v1.Run
-	(*Worker)(nil),   // 10: schedd.log.v1.Worker
-	(*Span)(nil),     // 11: schedd.log.v1.Span
+	(*Jump)(nil),     // 6: schedd.log.v1.Jump
+	(*Footer)(nil),   // 7: schedd.log.v1.Footer
+	(*Job)(nil),      // 8: schedd.log.v1.Job
+	(*Track)(nil),    // 9: schedd.log.v1.Track
+	(*Run)(nil),      // 10: schedd.log.v1.Run
+	(*Worker)(nil),   // 11: schedd.log.v1.Worker
+	(*Span)(nil),     // 12: schedd.log.v1.Span
 }
 var file_schedd_log_v1_snapshot_proto_depIdxs = []int32{
 	1,  // 0: schedd.log.v1.Record.header:type_name -> schedd.log.v1.Header
-	7,  // 1: schedd.log.v1.Record.job:type_name -> schedd.log.v1.Job
-	8,  // 2: schedd.log.v1.Record.track:type_name -> schedd.log.v1.Track
-	8,  // 3: schedd.log.v1.Record.past:type_name -> schedd.log.v1.Track
+	8,  // 1: schedd.log.v1.Record.job:type_name -> schedd.log.v1.Job
+	9,  // 2: schedd.log.v1.Record.track:type_name -> schedd.log.v1.Track
+	9,  // 3: schedd.log.v1.Record.past:type_name -> schedd.log.v1.Track
 	2,  // 4: schedd.log.v1.Record.spans:type_name -> schedd.log.v1.Spans
-	9,  // 5: schedd.log.v1.Record.run:type_name -> schedd.log.v1.Run
-	10, // 6: schedd.log.v1.Record.worker:type_name -> schedd.log.v1.Worker
+	10, // 5: schedd.log.v1.Record.run:type_name -> schedd.log.v1.Run
+	11, // 6: schedd.log.v1.Record.worker:type_name -> schedd.log.v1.Worker
 	3,  // 7: schedd.log.v1.Record.activity:type_name -> schedd.log.v1.Activity
-	6,  // 8: schedd.log.v1.Record.footer:type_name -> schedd.log.v1.Footer
+	7,  // 8: schedd.log.v1.Record.footer:type_name -> schedd.log.v1.Footer
 	4,  // 9: schedd.log.v1.Record.standby:type_name -> schedd.log.v1.Standby
 	5,  // 10: schedd.log.v1.Record.direct:type_name -> schedd.log.v1.Direct
-	11, // 11: schedd.log.v1.Spans.spans:type_name -> schedd.log.v1.Span
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	6,  // 11: schedd.log.v1.Record.jump:type_name -> schedd.log.v1.Jump
+	12, // 12: schedd.log.v1.Spans.spans:type_name -> schedd.log.v1.Span
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_schedd_log_v1_snapshot_proto_init() }
@@ -701,6 +779,7 @@ func file_schedd_log_v1_snapshot_proto_init() {
 		(*Record_Footer)(nil),
 		(*Record_Standby)(nil),
 		(*Record_Direct)(nil),
+		(*Record_Jump)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -708,7 +787,7 @@ func file_schedd_log_v1_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_log_v1_snapshot_proto_rawDesc), len(file_schedd_log_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
