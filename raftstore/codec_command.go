@@ -9,6 +9,8 @@ func (e *encoder) command(c state.Command) *logv1.Command {
 	switch c := c.(type) {
 	case state.InitCluster:
 		return &logv1.Command{Command: &logv1.Command_InitCluster{InitCluster: &logv1.InitCluster{ClusterId: c.ClusterID}}}
+	case state.ClockJumped:
+		return &logv1.Command{Command: &logv1.Command_ClockJumped{ClockJumped: &logv1.ClockJumped{Was: e.time(c.Was), Is: e.time(c.Is)}}}
 	case state.PutJob:
 		return &logv1.Command{Command: &logv1.Command_PutJob{PutJob: e.putJob(c)}}
 	case state.DeleteJob:
@@ -104,8 +106,6 @@ func (e *encoder) groupCommand(c state.Command) *logv1.Command {
 	switch c := c.(type) {
 	case state.SetStandby:
 		return &logv1.Command{Command: &logv1.Command_SetStandby{SetStandby: &logv1.SetStandby{Id: c.ID, Standby: c.Standby}}}
-	case state.ClockJumped:
-		return &logv1.Command{Command: &logv1.Command_ClockJumped{ClockJumped: &logv1.ClockJumped{Was: e.time(c.Was), Is: e.time(c.Is)}}}
 	case state.SetDirect:
 		return &logv1.Command{Command: &logv1.Command_SetDirect{SetDirect: &logv1.SetDirect{Address: c.Address, Remove: c.Remove}}}
 	}
@@ -149,6 +149,8 @@ func (d *decoder) command(p *logv1.Command) state.Command {
 	switch p := p.GetCommand().(type) {
 	case *logv1.Command_InitCluster:
 		return state.InitCluster{ClusterID: p.InitCluster.GetClusterId()}
+	case *logv1.Command_ClockJumped:
+		return state.ClockJumped{Was: d.time(p.ClockJumped.GetWas()), Is: d.time(p.ClockJumped.GetIs())}
 	case *logv1.Command_PutJob:
 		return d.putJob(p.PutJob)
 	case *logv1.Command_DeleteJob:
@@ -230,8 +232,6 @@ func (d *decoder) groupCommand(p *logv1.Command) state.Command {
 	switch p := p.GetCommand().(type) {
 	case *logv1.Command_SetStandby:
 		return state.SetStandby{ID: p.SetStandby.GetId(), Standby: p.SetStandby.GetStandby()}
-	case *logv1.Command_ClockJumped:
-		return state.ClockJumped{Was: d.time(p.ClockJumped.GetWas()), Is: d.time(p.ClockJumped.GetIs())}
 	case *logv1.Command_SetDirect:
 		return state.SetDirect{Address: p.SetDirect.GetAddress(), Remove: p.SetDirect.GetRemove()}
 	}
