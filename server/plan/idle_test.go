@@ -72,7 +72,7 @@ func TestPlaceGoesOnAfterItsLimit(t *testing.T) {
 func TestNothingPlaceableIsLeftWaiting(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newPlacement(t)
-		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+		for range rapid.IntRange(20, 100).Draw(rt, "steps") {
 			m.happen(rt)
 			limit := rapid.SampledFrom([]int{1, 2, 1000}).Draw(rt, "limit")
 			for range rapid.IntRange(0, 2).Draw(rt, "places") {
@@ -117,7 +117,8 @@ func newPlacement(t *testing.T) *placement {
 	}
 	for i := range 3 {
 		m.workers = append(m.workers, state.WorkerID(fmt.Sprint("w-", i)))
-		m.putWorker(m.workers[i], i+1)
+		m.putWorker(m.workers[i], 1)
+		m.setLive(m.workers[i], true)
 	}
 	return m
 }
@@ -128,6 +129,11 @@ func (m *placement) job(i int) state.JobKey {
 
 func (m *placement) putWorker(id state.WorkerID, slots int) {
 	m.changeWorker(state.PutWorker{ID: id, Says: state.WorkerInfo{Name: string(id), Slots: slots}})
+}
+
+func (m *placement) setLive(id state.WorkerID, live bool) {
+	m.live[id] = live
+	m.q.SetLive(id, live)
 }
 
 func (m *placement) changeWorker(c state.Command) {
@@ -156,12 +162,11 @@ func (m *placement) changeRun(id state.RunID, c state.Command) {
 func (m *placement) happen(rt *rapid.T) {
 	worker := rapid.SampledFrom(m.workers).Draw(rt, "worker")
 	bit := rapid.Bool().Draw(rt, "bit")
-	switch op := rapid.IntRange(0, 8).Draw(rt, "op"); op {
+	switch op := rapid.IntRange(0, 11).Draw(rt, "op"); op {
 	case 0:
-		m.putWorker(worker, rapid.IntRange(1, 4).Draw(rt, "slots"))
+		m.putWorker(worker, rapid.IntRange(1, 3).Draw(rt, "slots"))
 	case 1:
-		m.live[worker] = bit
-		m.q.SetLive(worker, bit)
+		m.setLive(worker, bit)
 	case 2:
 		m.leases[worker] = bit
 		m.q.SetLeases(worker, bit)
@@ -169,7 +174,7 @@ func (m *placement) happen(rt *rapid.T) {
 		m.changeWorker(state.DrainWorker{ID: worker, Undo: bit})
 	case 4:
 		m.changeWorker(state.UpdateWorker{ID: worker, SetLabels: map[string]string{"disk": map[bool]string{true: "ssd", false: "tape"}[bit]}})
-	case 5, 6:
+	case 5, 6, 7, 8:
 		m.runs++
 		m.request(m.q, m.job(rapid.IntRange(0, 3).Draw(rt, "job")), fmt.Sprint(m.runs))
 	default:
