@@ -10,10 +10,12 @@ E2E     := ./server/systest/e2e ./server/systest/natlab
 LONG    := ./server/systest ./server/schedule ./raftstore
 COUNTS  := bin/.counts
 # To set: how long each fuzz target runs, how many worlds are simulated for how
-# many of their hours, for how long a cluster is tortured, and the revision whose
-# .proto files the present ones must stay compatible with (empty: none).
+# many of their hours, for how long a cluster is tortured and how often its leader has
+# to be killed meanwhile, and the revision whose .proto files the present ones must stay
+# compatible with (empty: none).
 FUZZTIME ?= 20s
 FOR      ?= 5m
+KILLS    ?= 10
 SEEDS    ?= 20
 HOURS    ?= 6
 AGAINST  ?= main
@@ -77,7 +79,7 @@ e2e: build ## the tests with real processes and networks; all of them as root, w
 # What runs may take long to end on a machine that does other things as well: --settle tells
 # only what hangs.
 torture: build ## real processes for FOR: the leader is killed again and again, and no promise may be broken
-	@bin/schedd torture --local --primaries 3 --workers 4 --for $(FOR) --settle 30m
+	@bin/schedd torture --local --primaries 3 --workers 4 --for $(FOR) --settle 30m --leader-kills $(KILLS)
 	@echo "torture: held for $(FOR)" >>$(COUNTS)
 
 sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each
