@@ -2,8 +2,11 @@ package runner
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -102,4 +105,33 @@ func TestAStartThatOutlastsItsLease(t *testing.T) {
 	if why := p.watch(nil); why != leaseExpired {
 		t.Errorf("it ends by cause %d", why)
 	}
+}
+
+// A file does not open for as long as its file system does not answer, or here, nobody
+// reads a pipe. The start is given up, with a sentence, and what was begun is taken back.
+func TestAStartIsGivenUp(t *testing.T) {
+	dir := t.TempDir()
+	l := New(Options{TempDir: dir})
+	l.answer = time.Millisecond
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := Spec{ID: "hangs/1", Script: "exit 0", Dir: "/", Output: pipe}
+	p, err := l.Start(s)
+	if err == nil || !strings.Contains(err.Error(), "does not answer within 1ms") {
+		t.Fatalf("it is %v, %v", p, err)
+	}
+	if home.running(s.ID) {
+		t.Error("its name is not free")
+	}
+	r, err := os.Open(pipe) // which lets it go
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("whoever wrote to it was not closed: %v", err)
+	}
+	eventually(t, "its script to be gone", func() bool { in, err := os.ReadDir(dir); return err == nil && len(in) == 0 })
 }

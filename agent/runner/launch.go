@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/schedd/schedd/agent/runner/policy"
 )
@@ -24,6 +25,34 @@ type work struct {
 	script  string    // the script's file, "" when there is none
 	stdin   int       // file descriptors, -1 when not open
 	output  int
+}
+
+// answerWithin is how long the file systems that a start needs may take to answer.
+const answerWithin = time.Minute
+
+// prepareInTime is prepare, but gives up when a file system does not answer: whoever
+// asked would wait for as long, and with it the next life of the agent. What was begun
+// is taken back when it does.
+func (l *Local) prepareInTime(s Spec, allowed policy.Policy) (*work, error) {
+	type made struct {
+		*work
+		err error
+	}
+	done := make(chan made, 1)
+	go func() { w, err := l.prepare(s, allowed); done <- made{w, err} }()
+	late := time.NewTimer(l.answer)
+	defer late.Stop()
+	select {
+	case m := <-done:
+		return m.work, m.err
+	case <-late.C:
+	}
+	go func() { // until the kernel lets it go
+		m := <-done
+		m.close()
+		removeScript(l.log, s.ID, m.script)
+	}()
+	return &work{stdin: -1, output: -1}, fmt.Errorf("starting attempt %q: the file system of its program, its working directory %q, its user's home or its output does not answer within %v: see whether it is mounted and its server is up", s.ID, s.Dir, l.answer)
 }
 
 // prepare does all that can be done, and can fail, before the fork. The caller

@@ -51,6 +51,7 @@ type Local struct {
 	groups *cgroup.Tree // nil: none
 	keeps  Enforcement
 
+	answer      time.Duration // see prepareInTime
 	outputOwner *Owner
 }
 
@@ -78,7 +79,10 @@ func New(o Options) *Local {
 	if err := home.settle(); err != nil {
 		o.Logger.Warn("processes that leave an attempt's session and lose their parent will not be found", "err", err)
 	}
-	l := &Local{temp: o.TempDir, policy: o.Policy, uptime: o.Uptime, log: o.Logger, groups: o.Groups, outputOwner: o.OutputOwner}
+	l := &Local{
+		temp: o.TempDir, policy: o.Policy, uptime: o.Uptime, log: o.Logger, groups: o.Groups, outputOwner: o.OutputOwner,
+		answer: answerWithin,
+	}
 	if err := l.tryGroups(); err != nil {
 		l.groups, o.NoGroups = nil, err.Error()
 		o.Logger.Warn("attempts get no control groups", "err", err)
@@ -172,7 +176,7 @@ func (l *Local) Start(s Spec) (Process, error) {
 
 // start brings p's main process to life.
 func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
-	w, err := l.prepare(s, allowed)
+	w, err := l.prepareInTime(s, allowed)
 	defer w.close()
 	p.script = w.script
 	defer func() {

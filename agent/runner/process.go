@@ -5,6 +5,7 @@ package runner
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"sync"
 	"syscall"
@@ -344,11 +345,14 @@ func (p *process) removeGroup() {
 	}
 }
 
-func (p *process) removeScript() {
-	if p.script == "" {
+func (p *process) removeScript() { removeScript(p.local.log, p.id, p.script) }
+
+// removeScript removes the script of an attempt, if it has one.
+func removeScript(log *slog.Logger, id, script string) {
+	if script == "" {
 		return
 	}
-	if err := os.Remove(p.script); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.local.log.Warn("a script was not removed", "attempt", p.id, "err", err)
+	if err := os.Remove(script); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("a script was not removed", "attempt", id, "err", err)
 	}
 }
