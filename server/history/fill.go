@@ -7,18 +7,25 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
-	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 )
 
 const (
 	// askEvery is how often the others are asked again for what could not be had.
 	askEvery = 30 * time.Second
+
+	// checkEvery is how often all records are read to see whether they are as they
+	// were written, and checkFirst how long after the start. It rests for checkPause
+	// after each page: a million runs take some minutes, and disturb nobody.
+	checkEvery = 24 * time.Hour
+	checkFirst = 10 * time.Minute
+	checkPause = 100 * time.Millisecond
 
 	// sweepEvery is how often what need not be kept is removed, and sweepFirst how
 	// long after the start.
@@ -37,9 +44,13 @@ type Peers interface {
 	HistoryConn(id string) (grpc.ClientConnInterface, error)
 }
 
-// Tend fills gaps from other primaries, and removes what need not be kept, until ctx
-// is done. The store has to be started.
+// Tend fills gaps from other primaries, removes what need not be kept, and looks
+// whether the disk has changed what is there, until ctx is done. The store has to be
+// started.
 func (s *Store) Tend(ctx context.Context, peers Peers) {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { s.checkAgainAndAgain(ctx) })
 	ask := time.NewTicker(askEvery)
 	defer ask.Stop()
 	sweep := time.NewTimer(sweepFirst)
@@ -56,6 +67,52 @@ func (s *Store) Tend(ctx context.Context, peers Peers) {
 		case <-ask.C:
 			s.fillAll(ctx, peers)
 		}
+	}
+}
+
+// checkAgainAndAgain looks for what the disk has changed while other primaries have it.
+func (s *Store) checkAgainAndAgain(ctx context.Context) {
+	for next := checkFirst; rest(ctx, next); next = checkEvery {
+		if err := s.check(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Warn("whether the history is as it was written could not be seen to the end; it is tried again tomorrow", "err", err)
+		}
+	}
+}
+
+// check reads all records. What is wrong is taken out.
+func (s *Store) check(ctx context.Context) error {
+	last := int64(-1)
+	for more := true; more; more = more && rest(ctx, checkPause) {
+		more = false
+		err := s.read(ctx, func(db *sql.DB) error {
+			return each(ctx, db, func(rows *sql.Rows) error {
+				var r row
+				if err := rows.Scan(&r.serial, &r.finished, (*sql.RawBytes)(&r.record)); err != nil {
+					return err
+				}
+				more, last = true, r.serial
+				if _, err := r.run(); err != nil {
+					s.suspect(err)
+				}
+				return nil
+			}, "SELECT "+rowColumns+" FROM runs WHERE serial > ? ORDER BY serial LIMIT ?", last, page)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rest waits, and tells whether ctx goes on.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -134,7 +191,8 @@ func (s *Store) fill(ctx context.Context, peers Peers, others []string, g Gap) e
 	return nil
 }
 
-// ask takes over what another primary has of a gap, and returns what is left of it.
+// ask takes over what another primary has of a gap, and returns what is left of it: what
+// it has not come to first, and what that one lacks, too.
 func (s *Store) ask(ctx context.Context, peers Peers, id string, g Gap) (left []Gap, err error) {
 	left = []Gap{g}
 	conn, err := peers.HistoryConn(id)
@@ -159,7 +217,7 @@ func (s *Store) ask(ctx context.Context, peers Peers, id string, g Gap) (left []
 			return left, err
 		}
 		if m.GetEnd() != nil {
-			missing := spansOf(m.GetEnd(), left[0])
+			missing := append(spansOf(m.GetEnd().GetMissing(), left[0]), left[1:]...)
 			return missing, s.replace(ctx, left[0], missing, nil)
 		}
 		runs, err := runsOf(m)
@@ -171,17 +229,20 @@ func (s *Store) ask(ctx context.Context, peers Peers, id string, g Gap) (left []
 		if end := runs[len(runs)-1].Finished; end.After(rest.First) && !end.After(rest.Last) {
 			rest.First = end
 		}
-		if err := s.replace(ctx, left[0], []Gap{rest}, runs); err != nil {
+		// What lies in the rest is told again, at the latest with the end.
+		missing := spansOf(m.GetMissing(), Gap{First: g.First, Last: rest.First.Add(-1)})
+		if err := s.replace(ctx, left[0], append([]Gap{rest}, missing...), runs); err != nil {
 			return left, err
 		}
 		left[0] = rest
+		left = append(left, missing...)
 	}
 }
 
 // spansOf returns what of a gap the other one may lack, too.
-func spansOf(end *peerv1.HistoryEnd, g Gap) []Gap {
+func spansOf(spans []*peerv1.TimeSpan, g Gap) []Gap {
 	var missing []Gap
-	for _, m := range end.GetMissing() {
+	for _, m := range spans {
 		missing = append(missing, Gap{First: timeOf(m.GetFirst()), Last: timeOf(m.GetLast())})
 	}
 	return within(missing, g.First, g.Last)
@@ -190,7 +251,7 @@ func spansOf(end *peerv1.HistoryEnd, g Gap) []Gap {
 // runsOf reads the runs of a message.
 func runsOf(m *peerv1.EndedResponse) (runs []*state.Run, err error) {
 	for _, record := range m.GetRuns() {
-		r, err := raftstore.DecodeRun(record)
+		r, err := unseal(record)
 		if err != nil {
 			return nil, err
 		}

@@ -15,7 +15,9 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
@@ -30,10 +32,11 @@ type circle struct {
 	all   map[string]*Store
 	conns map[string]*grpc.ClientConn
 	down  map[string]bool
+	cuts  map[string]bool // the next call of one is cut off after a message
 }
 
 func newCircle(t *testing.T) *circle {
-	return &circle{t: t, all: map[string]*Store{}, conns: map[string]*grpc.ClientConn{}, down: map[string]bool{}}
+	return &circle{t: t, all: map[string]*Store{}, conns: map[string]*grpc.ClientConn{}, down: map[string]bool{}, cuts: map[string]bool{}}
 }
 
 // peersOf is the circle as one of them sees it.
@@ -68,10 +71,38 @@ func (c *circle) setDown(id string, down bool) {
 	c.down[id] = down
 }
 
+// cutOff ends a call of one after its first message, once, if that is asked for.
+func (c *circle) cutOff(id string) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		c.mu.Lock()
+		cut := c.cuts[id]
+		delete(c.cuts, id)
+		c.mu.Unlock()
+		if cut {
+			stream = &shortStream{ServerStream: stream}
+		}
+		return handle(srv, stream)
+	}
+}
+
+// shortStream takes one message.
+type shortStream struct {
+	grpc.ServerStream
+	full bool
+}
+
+func (s *shortStream) SendMsg(m any) error {
+	if s.full {
+		return status.Error(codes.Unavailable, "cut off")
+	}
+	s.full = true
+	return s.ServerStream.SendMsg(m)
+}
+
 // join adds a primary; those that are to be in from the beginning are named first.
 func (c *circle) join(id string, s *Store) {
 	listener := bufconn.Listen(64 << 10)
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.StreamInterceptor(c.cutOff(id)))
 	peerv1.RegisterHistoryServiceServer(g, s.Service())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(listener) })

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 )
 
@@ -123,13 +122,13 @@ func merge(waiting, written []*state.Run, limit int) []*state.Run {
 	return out
 }
 
-// scan reads a run from the one column of a row.
+// scan reads a run from a row.
 func scan(rows *sql.Rows) (*state.Run, error) {
-	var record sql.RawBytes
-	if err := rows.Scan(&record); err != nil {
+	var r row
+	if err := rows.Scan(&r.serial, &r.finished, (*sql.RawBytes)(&r.record)); err != nil {
 		return nil, err
 	}
-	return raftstore.DecodeRun(record)
+	return r.run()
 }
 
 // bounds returns between which serial numbers, both excluded, lie the runs that were
@@ -200,7 +199,7 @@ func (q *Query) sql(lower, upper int64) (query string, args []any) {
 		list("runs NOT INDEXED", slices.Concat(namespace, job, trigger, q.had()), q.Limit)
 	}
 	newest := strings.Join(lists, " UNION ")
-	query = fmt.Sprintf("SELECT record FROM runs WHERE serial IN (SELECT serial FROM (%s) ORDER BY serial DESC LIMIT %d) ORDER BY serial DESC", newest, q.Limit)
+	query = fmt.Sprintf("SELECT "+rowColumns+" FROM runs WHERE serial IN (SELECT serial FROM (%s) ORDER BY serial DESC LIMIT %d) ORDER BY serial DESC", newest, q.Limit)
 	return query, args
 }
 

@@ -5,10 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
-	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 )
+
+// byID asks for the row of a run.
+const byID = "SELECT " + rowColumns + " FROM runs WHERE id = ?"
 
 // Run returns the run of that id, nil when there is none. The error is
 // [ErrUnavailable], also when it may be one of those that the history still lacks, or
@@ -21,8 +24,8 @@ func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err erro
 		return r, nil
 	}
 	err = s.read(ctx, func(db *sql.DB) error {
-		var record []byte
-		switch err := db.QueryRowContext(ctx, "SELECT record FROM runs WHERE id = ?", id[:]).Scan(&record); {
+		var found row
+		switch err := db.QueryRowContext(ctx, byID, id[:]).Scan(&found.serial, &found.finished, &found.record); {
 		case errors.Is(err, sql.ErrNoRows):
 			if why := s.Missing(); why != "" {
 				return errors.New(why)
@@ -31,7 +34,9 @@ func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err erro
 		case err != nil:
 			return err
 		}
-		r, err = raftstore.DecodeRun(record)
+		if r, err = found.run(); err == nil && r.ID != id {
+			r, err = nil, &alteredError{found.serial, []time.Time{instant(found.finished)}, errMisplaced}
+		}
 		return err
 	})
 	if err != nil {
@@ -52,20 +57,20 @@ func (s *Store) Runs(ctx context.Context, ids []state.RunID) (map[state.RunID]*s
 	}
 	s.mu.Unlock()
 	err := s.read(ctx, func(db *sql.DB) (err error) {
-		stmt, err := db.PrepareContext(ctx, "SELECT record FROM runs WHERE id = ?")
+		stmt, err := db.PrepareContext(ctx, byID)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stmt.Close()) }()
 		for _, id := range ids {
-			var record []byte
-			switch err := stmt.QueryRowContext(ctx, id[:]).Scan(&record); {
+			var is row
+			switch err := stmt.QueryRowContext(ctx, id[:]).Scan(&is.serial, &is.finished, &is.record); {
 			case errors.Is(err, sql.ErrNoRows) || err == nil && found[id] != nil:
 				continue
 			case err != nil:
 				return err
 			}
-			if found[id], err = raftstore.DecodeRun(record); err != nil {
+			if found[id], err = is.run(); err != nil {
 				return err
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 )
 
@@ -59,7 +58,7 @@ func (s *Store) remove(ctx context.Context, serials []int64) error {
 			if !w.row([]any{&record}, "SELECT record FROM runs WHERE serial = ?", n) {
 				continue // it has made room, or the file is another one
 			}
-			r, err := raftstore.DecodeRun(record)
+			r, err := unseal(record)
 			if err != nil { // nobody could read it; what else is known of it does no harm
 				w.exec("DELETE FROM runs WHERE serial = ?", n)
 				continue

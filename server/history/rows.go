@@ -106,7 +106,7 @@ func (w *writer) insert(r *state.Run) {
 	}
 	w.exec("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		int64(r.Serial), r.ID[:], int64(r.UID), r.Job.Namespace, r.Job.Name, r.Trigger, int(r.Phase),
-		nanos(r.Created), nanos(r.Finished), lateResults(r), record)
+		nanos(r.Created), nanos(r.Finished), lateResults(r), seal(record))
 	for _, name := range workersOf(r) {
 		w.exec("INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", name, int(r.Phase), int64(r.Serial))
 	}

@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -45,50 +46,69 @@ func (v *service) Ended(req *peerv1.EndedRequest, stream grpc.ServerStreamingSer
 	}
 	// As of now: what is filled while this goes on may come too late for it.
 	missing := within(v.s.Gaps(), first, last)
-	if err := v.s.send(ctx, first, last, stream.Send); err != nil {
+	altered, err := v.s.send(ctx, first, last, missing, stream.Send)
+	if err != nil {
 		if ctx.Err() != nil {
 			return status.FromContextError(ctx.Err()).Err()
 		}
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	end := &peerv1.HistoryEnd{}
-	for _, g := range missing {
-		end.Missing = append(end.Missing, &peerv1.TimeSpan{First: stampOf(g.First), Last: stampOf(g.Last)})
-	}
-	return stream.Send(&peerv1.EndedResponse{End: end})
+	return stream.Send(&peerv1.EndedResponse{End: &peerv1.HistoryEnd{Missing: showGaps(joined(append(missing, altered...)))}})
 }
 
-// send sends the runs that ended within a time.
-func (s *Store) send(ctx context.Context, first, last time.Time, send func(*peerv1.EndedResponse) error) error {
+func showGaps(gaps []Gap) (spans []*peerv1.TimeSpan) {
+	for _, g := range gaps {
+		spans = append(spans, &peerv1.TimeSpan{First: stampOf(g.First), Last: stampOf(g.Last)})
+	}
+	return spans
+}
+
+// send sends the runs that ended within a time, and returns when those ended that were
+// changed on disk and are of no use to anybody. What is missing beside those is told
+// with the first of them.
+func (s *Store) send(ctx context.Context, first, last time.Time, missing []Gap, send func(*peerv1.EndedResponse) error) (altered []Gap, err error) {
+	missing = slices.Clip(missing) // it is the caller's, too
 	finished, serial := nanos(first), int64(-1)
 	for more := true; more; {
 		var records [][]byte
+		n := 0
 		err := s.read(ctx, func(db *sql.DB) error {
 			return each(ctx, db, func(rows *sql.Rows) error {
-				var record []byte
-				err := rows.Scan(&finished, &serial, &record)
-				records = append(records, record)
-				return err
-			}, "SELECT finished, serial, record FROM runs INDEXED BY by_finished WHERE (finished, serial) > (?, ?) AND finished <= ? ORDER BY finished, serial LIMIT ?",
+				var r row
+				if err := rows.Scan(&r.serial, &r.finished, &r.record); err != nil {
+					return err
+				}
+				n, finished, serial = n+1, r.finished, r.serial
+				if _, err := r.run(); err != nil {
+					s.suspect(err)
+					gone := Gap{First: instant(finished), Last: instant(finished)}
+					altered, missing = append(altered, gone), append(missing, gone)
+					return nil
+				}
+				records = append(records, r.record)
+				return nil
+			}, "SELECT "+rowColumns+" FROM runs INDEXED BY by_finished WHERE (finished, serial) > (?, ?) AND finished <= ? ORDER BY finished, serial LIMIT ?",
 				finished, serial, nanos(last), page)
 		})
 		if err != nil {
-			return err
+			return altered, err
 		}
-		more = len(records) == page
+		more = n == page
 		for len(records) > 0 {
 			n, size := 0, 0
 			for n < len(records) && (n == 0 || size+len(records[n]) <= pageBytes) {
 				size += len(records[n])
 				n++
 			}
-			if err := send(&peerv1.EndedResponse{Runs: records[:n]}); err != nil {
-				return err
+			m := &peerv1.EndedResponse{Runs: records[:n], Missing: showGaps(missing)}
+			missing = nil
+			if err := send(m); err != nil {
+				return altered, err
 			}
 			records = records[n:]
 		}
 	}
-	return nil
+	return altered, nil
 }
 
 // stampOf returns an instant for the wire; nil for none.

@@ -53,12 +53,13 @@ type Store struct {
 	mu       sync.Mutex // guards what follows
 	db       *database  // nil: the file can't be opened
 	queue    queue
-	copy     bool            // all that has ended in the state is to be put in the queue first
-	spoilt   bool            // the file was found to be damaged
-	told     raftstore.Point // up to where all was handed over
-	kept     raftstore.Point // up to where all is on disk
-	gaps     []Gap           // as in the file
-	fault    error           // why the latest write failed; nil: it did not
+	copy     bool                  // all that has ended in the state is to be put in the queue first
+	spoilt   bool                  // the file was found to be damaged
+	altered  map[int64][]time.Time // runs that were found to be changed in it, by serial number: when they may have ended
+	told     raftstore.Point       // up to where all was handed over
+	kept     raftstore.Point       // up to where all is on disk
+	gaps     []Gap                 // as in the file
+	fault    error                 // why the latest write failed; nil: it did not
 	flushers map[*flusher]struct{}
 }
 
@@ -67,7 +68,7 @@ func New(c Config) *Store {
 	return &Store{
 		Config: c, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), holes: make(chan struct{}, 1),
 		turn: make(chan struct{}, 1), closing: make(chan struct{}), batch: batch,
-		queue: newQueue(), flushers: map[*flusher]struct{}{},
+		queue: newQueue(), flushers: map[*flusher]struct{}{}, altered: map[int64][]time.Time{},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/schedd/schedd/raftstore"
@@ -68,8 +69,11 @@ func (s *Store) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	s.mu.Lock()
-	items, from, again := s.queue.next(s.batch), s.kept, s.copy
+	items, from, again, altered := s.queue.next(s.batch), s.kept, s.copy, maps.Clone(s.altered)
 	s.mu.Unlock()
+	if len(altered) > 0 {
+		return true, s.excise(ctx, altered)
+	}
 	if again {
 		s.copyState()
 		return true, nil
@@ -234,6 +238,7 @@ func (s *Store) renew(ctx context.Context, why string, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.db, s.kept, s.gaps, s.spoilt, s.copy = db, raftstore.Point{}, nil, false, true
+	clear(s.altered)
 	signal(s.wake)
 	return nil
 }
@@ -253,16 +258,57 @@ func (s *Store) update(ctx context.Context, f func(context.Context, *sql.Tx) err
 	return nil
 }
 
-// suspect looks at an error: is it one of a damaged file, that is set aside soon.
+// suspect looks at an error: is it one of a damaged file, that is set aside soon, or of
+// a run that was changed in it, that run is taken out.
 func (s *Store) suspect(err error) {
-	if !damaged(err) {
+	var a *alteredError
+	one := errors.As(err, &a)
+	if !one && !damaged(err) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spoilt = true
+	if one {
+		s.altered[a.serial] = a.finished
+	} else {
+		s.spoilt = true
+	}
 	signal(s.wake)
 	signal(s.hurry)
+}
+
+// excise takes out runs that were changed on disk, by their serial numbers, and leaves
+// gaps where they ended, for others to fill. The caller has the turn.
+func (s *Store) excise(ctx context.Context, altered map[int64][]time.Time) error {
+	var holes []Gap
+	for _, finished := range altered {
+		for _, at := range finished {
+			holes = append(holes, Gap{First: at, Last: at})
+		}
+	}
+	gaps := joined(append(s.Gaps(), holes...))
+	err := s.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		w := newWriter(ctx, tx)
+		defer w.close()
+		for serial := range altered {
+			w.exec("DELETE FROM runs WHERE serial = ?", serial)
+			w.exec("DELETE FROM workers WHERE serial = ?", serial)
+		}
+		w.setGaps(gaps)
+		return w.err
+	})
+	if err != nil {
+		return err
+	}
+	s.Log.Error("runs in the history were changed on disk, and are taken out and asked of other primaries; see whether the disk fails", "runs", len(altered), "dir", s.Dir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for serial := range altered {
+		delete(s.altered, serial)
+	}
+	s.gaps = gaps
+	signal(s.holes)
+	return nil
 }
 
 // load reads how far the history is, and what it may lack.

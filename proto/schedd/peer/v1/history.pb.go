@@ -94,7 +94,11 @@ type EndedResponse struct {
 	// schedd.log.v1.Run. At most about 512 KiB of them.
 	Runs [][]byte `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
 	// End is set on the last message, and only there.
-	End           *HistoryEnd `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	End *HistoryEnd `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	// Missing are times of which the sender may lack runs, as far as it knows by then.
+	// All those before the last of the runs have been named when they come: whoever
+	// breaks off there knows what it lacks.
+	Missing       []*TimeSpan `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -139,6 +143,13 @@ func (x *EndedResponse) GetRuns() [][]byte {
 func (x *EndedResponse) GetEnd() *HistoryEnd {
 	if x != nil {
 		return x.End
+	}
+	return nil
+}
+
+func (x *EndedResponse) GetMissing() []*TimeSpan {
+	if x != nil {
+		return x.Missing
 	}
 	return nil
 }
@@ -252,10 +263,11 @@ const file_schedd_peer_v1_history_proto_rawDesc = "" +
 	"\fEndedRequest\x120\n" +
 	"\x05first\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
 	"\x04last\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x04R\x05index\"Q\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\"\x85\x01\n" +
 	"\rEndedResponse\x12\x12\n" +
 	"\x04runs\x18\x01 \x03(\fR\x04runs\x12,\n" +
-	"\x03end\x18\x02 \x01(\v2\x1a.schedd.peer.v1.HistoryEndR\x03end\"@\n" +
+	"\x03end\x18\x02 \x01(\v2\x1a.schedd.peer.v1.HistoryEndR\x03end\x122\n" +
+	"\amissing\x18\x03 \x03(\v2\x18.schedd.peer.v1.TimeSpanR\amissing\"@\n" +
 	"\n" +
 	"HistoryEnd\x122\n" +
 	"\amissing\x18\x01 \x03(\v2\x18.schedd.peer.v1.TimeSpanR\amissing\"l\n" +
@@ -290,16 +302,17 @@ var file_schedd_peer_v1_history_proto_depIdxs = []int32{
 	4, // 0: schedd.peer.v1.EndedRequest.first:type_name -> google.protobuf.Timestamp
 	4, // 1: schedd.peer.v1.EndedRequest.last:type_name -> google.protobuf.Timestamp
 	2, // 2: schedd.peer.v1.EndedResponse.end:type_name -> schedd.peer.v1.HistoryEnd
-	3, // 3: schedd.peer.v1.HistoryEnd.missing:type_name -> schedd.peer.v1.TimeSpan
-	4, // 4: schedd.peer.v1.TimeSpan.first:type_name -> google.protobuf.Timestamp
-	4, // 5: schedd.peer.v1.TimeSpan.last:type_name -> google.protobuf.Timestamp
-	0, // 6: schedd.peer.v1.HistoryService.Ended:input_type -> schedd.peer.v1.EndedRequest
-	1, // 7: schedd.peer.v1.HistoryService.Ended:output_type -> schedd.peer.v1.EndedResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3, // 3: schedd.peer.v1.EndedResponse.missing:type_name -> schedd.peer.v1.TimeSpan
+	3, // 4: schedd.peer.v1.HistoryEnd.missing:type_name -> schedd.peer.v1.TimeSpan
+	4, // 5: schedd.peer.v1.TimeSpan.first:type_name -> google.protobuf.Timestamp
+	4, // 6: schedd.peer.v1.TimeSpan.last:type_name -> google.protobuf.Timestamp
+	0, // 7: schedd.peer.v1.HistoryService.Ended:input_type -> schedd.peer.v1.EndedRequest
+	1, // 8: schedd.peer.v1.HistoryService.Ended:output_type -> schedd.peer.v1.EndedResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_schedd_peer_v1_history_proto_init() }
