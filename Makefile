@@ -53,13 +53,13 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@echo "== stories"
 	@go test -v -timeout 40m $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
-	@$(MAKE) --no-print-directory sim
+	@$(MAKE) --no-print-directory sim SEEDS=10 HOURS=1
 	@echo "== mutants"
 	@.ci/mutants
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
 	@echo "== torture"
-	@$(MAKE) --no-print-directory torture
+	@$(MAKE) --no-print-directory torture FOR=2m KILLS=4
 	@echo "== deploy"
 	@COUNTS="$(CURDIR)/$(COUNTS)" deploy/check
 	@echo "== all of it is fine"

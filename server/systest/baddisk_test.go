@@ -171,9 +171,3 @@ func (c *chaos) tornJournal(k *worker) {
 		c.Fatalf("tearing the journal of %s: %v", k.name, err)
 	}
 }
-
-// stall has each write of a primary's disk take longer than is waited for, until repair.
-func (c *groupChaos) stall(m *member) {
-	d := 8*time.Second + upTo(c.dice, 30*time.Second)
-	m.disk.BeforeWrite(func() { time.Sleep(d) })
-}

@@ -194,7 +194,6 @@ func (c *groupChaos) toPrimaries() map[string]func() {
 		"a primary's disk is slow":              func() { c.hinder(m) },
 		"a primary is suspended":                m.suspend,
 		"a primary's clock is set":              func() { m.clock.step(c.anyStep()) },
-		"a primary's disk hangs":                func() { c.stall(m) },
 		"a primary's disk is full":              func() { m.disk.Fail(syscall.ENOSPC) },
 		"a primary is killed amid writes":       func() { c.tornLogs(m) },
 		"the power fails":                       c.blackout,
