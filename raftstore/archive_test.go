@@ -83,7 +83,11 @@ func TestArchiveIsHandedAllThatEnds(t *testing.T) {
 			}
 		}
 		for id, r := range want {
-			if got := s.runs[id]; !cmp.Equal(got, r) {
+			// In one entry a late result may come and the run be forgotten: the model, which
+			// is looked at after each entry, never shows that version.
+			got := s.runs[id]
+			last := model.state.Run(id) == nil && got != nil && lateResults(got) > lateResults(r)
+			if !last && !cmp.Equal(got, r) {
 				t.Errorf("run %v (-got +want):\n%s", id, cmp.Diff(got, r))
 			}
 			b, err := EncodeRun(r)
@@ -95,6 +99,15 @@ func TestArchiveIsHandedAllThatEnds(t *testing.T) {
 			}
 		}
 	})
+}
+
+func lateResults(r *state.Run) (n int) {
+	for i := range r.Attempts {
+		if r.Attempts[i].Late != state.Unfinished {
+			n++
+		}
+	}
+	return n
 }
 
 func TestDecodeRunRefusesWhatIsNone(t *testing.T) {
