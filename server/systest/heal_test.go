@@ -132,14 +132,14 @@ func (w *world) sessionsAmiss(leader *schedv1.ClusterStatus, say func(string, ..
 func (w *world) attemptsAmiss(say func(string, ...any)) {
 	w.Helper()
 	should, told := map[string]string{}, map[string]string{} // where each attempt should run, and what is said of it
-	// Who had a lease and lost sight of the attempt, or has a twin that never saw it, does
-	// not have it given up before lost_after: see plan.checkAbsent.
+	// What a twin ran is gone with it. Where it had a lease, it is not given up before
+	// lost_after, though its worker says that it lacks it: see plan.checkAbsent.
 	excused := map[string]bool{}
 	for _, r := range w.runs("active=true") {
 		if n := len(r.GetAttempts()); n > 0 && r.GetPhase() != schedv1.Phase_PHASE_PENDING {
 			a := r.GetAttempts()[n-1]
 			id := attemptID(r, a)
-			if w.needsLeases[r.GetJob()] {
+			if w.needsLeases[r.GetJob()] && w.twinned[a.GetWorkerName()] {
 				excused[id] = true
 			}
 			should[id] = a.GetWorkerName()

@@ -61,6 +61,7 @@ type world struct {
 	workers  []*worker
 	hosts    []*fakerunner.Fake // that there ever were
 	gone     map[string]bool    // hosts that were taken away, with all that was on them
+	twinned  map[string]bool    // workers that had a copy
 	offClock map[string]bool    // workers whose clock was set: what they tell of times is of no use
 
 	put         map[string][]put // definitions by job, the oldest first
@@ -114,7 +115,7 @@ func newWorld(t *testing.T, dir string) *world {
 	w := &world{
 		T: t, dir: dir, tail: &tail{}, net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
-		put: map[string][]put{}, gone: map[string]bool{}, offClock: map[string]bool{}, needsLeases: map[string]bool{},
+		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, offClock: map[string]bool{}, needsLeases: map[string]bool{},
 	}
 	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
 	w.own = w.net.newLink("client")
