@@ -2,12 +2,14 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build dev check test e2e torture sim mutants fuzz bench fmt gen clean
+.PHONY: help tools build dev check test e2e torture sim sim-known sim-new mutants fuzz bench fmt gen clean
 
 TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
 MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
 E2E     := ./server/systest/e2e ./server/systest/natlab
 LONG    := ./server/systest ./server/schedule ./raftstore
+# What takes as long as all the others together is begun first, beside them.
+LONGEST := ./server/systest
 COUNTS  := bin/.counts
 # To set: how long each fuzz target runs, how many worlds are simulated for how
 # many of their hours, for how long a cluster is tortured and how often its leader has
@@ -49,17 +51,17 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(generated)
 	@echo "== tests"
 	@rm -f $(COUNTS)
-	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 45m ./... 2>&1 | $(summary)
+	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 45m $(LONGEST) ./... 2>&1 | $(summary)
 	@echo "== stories"
 	@go test -v -timeout 40m $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
-	@$(MAKE) --no-print-directory sim SEEDS=10 HOURS=1
+	@$(MAKE) --no-print-directory sim
 	@echo "== mutants"
 	@.ci/mutants
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
 	@echo "== torture"
-	@$(MAKE) --no-print-directory torture FOR=2m KILLS=4
+	@$(MAKE) --no-print-directory torture
 	@echo "== deploy"
 	@COUNTS="$(CURDIR)/$(COUNTS)" deploy/check
 	@echo "== all of it is fine"
@@ -82,8 +84,16 @@ torture: build ## real processes for FOR: the leader is killed again and again, 
 	@bin/schedd torture --local --primaries 3 --workers 4 --for $(FOR) --settle 30m --leader-kills $(KILLS)
 	@echo "torture: held for $(FOR)" >>$(COUNTS)
 
+# A world is one process's work and mostly one thread's, so the known worlds and the new ones
+# live beside each other.
 sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each
-	@go test -v -count=1 -timeout 0 -run '^TestSimulation$$' ./server/systest -args -more $(SEEDS) -fresh $(SEEDS) -long $(HOURS)h 2>&1 | $(summary)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target sim-known sim-new
+
+sim-known:
+	@$(call worlds,-more $(SEEDS) -fresh 0)
+
+sim-new:
+	@$(call worlds,-more 0 -fresh $(SEEDS))
 
 mutants: ## break each promise once, and see that a test notices
 	@.ci/mutants
@@ -129,6 +139,9 @@ endef
 
 # summary shows what failed and what was skipped, and counts.
 summary = awk -v counts=$(COUNTS) -v name=$@ -f .ci/summary.awk
+
+# worlds lets worlds of the simulation live, as many as its argument says.
+worlds = GOMAXPROCS=1 go test -v -count=1 -timeout 0 -run '^TestSimulation$$' ./server/systest -args $(1) -long $(HOURS)h 2>&1 | $(summary)
 
 # compatible holds the .proto files to those of another revision. A first commit
 # has nothing to compare with.
