@@ -16,7 +16,7 @@ const (
 	maxQueue = 200_000
 
 	// batch is how many runs go into one transaction.
-	batch = 1000
+	batch = 10_000
 )
 
 // item is a run to be written, or a mark: all that ended up to there came before.
