@@ -92,8 +92,9 @@ const (
 	// held.
 	maxNote = 500
 
-	// maxProposal is how many commands go into one proposal.
-	maxProposal = 256
+	// maxProposal is how many commands go into one proposal: as many as are applied in a few
+	// milliseconds, for which the state is held.
+	maxProposal = 1024
 
 	// pruneEvery is how often the state is to forget runs, and trimEvery how often
 	// it is to forget some of the ledger, which is more work.
@@ -190,6 +191,7 @@ type term struct {
 	// Of the present step.
 	wall     time.Time // what the wall clock shows
 	commands []command
+	starts   map[uint64]int // by fence: where among the commands the start of an attempt is
 	letters  []letter
 	old      []oldResult
 }
@@ -205,7 +207,7 @@ func newTerm(c Config, last *mark) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]sighting{}, leases: newLeases(), last: last,
+		active: map[state.RunID]sighting{}, leases: newLeases(), last: last, starts: map[uint64]int{},
 	}
 }
 
@@ -300,8 +302,12 @@ var errRestored = errors.New("the state was restored from a snapshot")
 
 // due plans what the clock asks for.
 func (t *term) due(s *state.State, now time.Time) {
+	shown := t.mark(s, now).shown
 	for _, c := range t.agenda.Due(s, t.wall, maxDue) {
 		t.propose(c, t.decided(c))
+		if d, ok := c.(state.Decide); ok {
+			t.queue.Expect(s, d, shown)
+		}
 	}
 	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
 		if r := s.Run(id); r != nil && !r.Phase.Final() {
@@ -378,6 +384,7 @@ func (t *term) propose(c state.Command, done func(state.Result)) {
 func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	cmds := t.commands
 	t.commands = nil
+	clear(t.starts)
 	n := maxProposal
 	for len(cmds) > 0 {
 		n = min(n, len(cmds))

@@ -24,17 +24,18 @@ var jobKey = state.JobKey{Namespace: "default", Name: "j"}
 // hand is a worker, at the gateway's side: it does what it is told, as long as
 // the test says.
 type hand struct {
-	t       *testing.T
-	inbox   *Inbox
-	id      string
-	epoch   uint64
-	takes   time.Duration // how long an attempt runs
-	deaf    bool          // what is sent does not arrive
-	leaves  bool          // it is about to stop, and takes no attempts
-	trouble string        // why it takes none, as it says
-	old     bool          // it keeps no leases
-	keeps   *agentv1.Enforcement
-	ignore  map[string]bool
+	t        *testing.T
+	inbox    *Inbox
+	id       string
+	epoch    uint64
+	takes    time.Duration // how long an attempt runs
+	deaf     bool          // what is sent does not arrive
+	leaves   bool          // it is about to stop, and takes no attempts
+	together bool          // what it starts has ended before it tells
+	trouble  string        // why it takes none, as it says
+	old      bool          // it keeps no leases
+	keeps    *agentv1.Enforcement
+	ignore   map[string]bool
 
 	mu      sync.Mutex
 	wg      sync.WaitGroup
@@ -135,6 +136,10 @@ func (h *hand) launch(l *agentv1.Launch) {
 		return
 	}
 	h.starts[k]++
+	if h.together {
+		h.runAtOnce(l)
+		return
+	}
 	h.known[k] = &agentv1.AttemptStatus{Key: l.GetKey(), Fence: l.GetFence(), Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING, StartedTime: timestamppb.Now()}
 	h.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{Key: l.GetKey(), Fence: l.GetFence(), Time: timestamppb.Now()}}})
 	h.wg.Go(func() {

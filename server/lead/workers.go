@@ -244,6 +244,7 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 	case *agentv1.AgentMessage_Started:
 		id, err := state.ParseRunID(b.Started.GetKey().GetRunId())
 		if r := s.Run(id); err == nil && r != nil && t.owns(state.WorkerID(sess.Worker), r, b.Started.GetFence()) {
+			t.starts[b.Started.GetFence()] = len(t.commands)
 			t.propose(state.Start{Run: id, Fence: b.Started.GetFence(), Time: instant(b.Started.GetTime())}, nil)
 		}
 	case *agentv1.AgentMessage_Result:
@@ -314,9 +315,13 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	}
 	unwanted := r.Fenced(m.GetFence()) == nil // of a state that was replaced by an older one
 	here := t.mark(s, now)
-	t.propose(plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown), func(state.Result) {
-		t.send(w, resultAck(m, unwanted))
-	})
+	ended := plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown)
+	finish := command{ended, func(state.Result) { t.send(w, resultAck(m, unwanted)) }}
+	if i, ok := t.starts[m.GetFence()]; ok && !ended.Attempt.Started.IsZero() {
+		t.commands[i] = finish // it says when the attempt started, too
+		return
+	}
+	t.commands = append(t.commands, finish)
 }
 
 // oldResult is the result of an attempt that is not in the state.

@@ -17,14 +17,15 @@ import (
 // way of choosing a worker. All of it is derived from the state and from who is
 // connected; it belongs to one leader for one term.
 type Queue struct {
-	lines   map[wish]*line
-	wishes  map[state.RunID]wish                     // of each run in a line, or held
-	held    map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
-	live    map[state.WorkerID]bool                  // connected, inventory known
-	leases  map[state.WorkerID]bool                  // can keep leases, by its latest session
-	workers int                                      // counts changes of workers
-	changed bool                                     // something that Place goes by, since it gave nothing more
-	turn    int                                      // for RoundRobin
+	lines    map[wish]*line
+	wishes   map[state.RunID]wish                     // of each run in a line, or held
+	held     map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
+	expected map[state.RunID]*state.Run               // see Expect; they are in lines as well
+	live     map[state.WorkerID]bool                  // connected, inventory known
+	leases   map[state.WorkerID]bool                  // can keep leases, by its latest session
+	choices  map[wish]choice                          // who comes into question, until a worker changes
+	changed  bool                                     // something that Place goes by, since it gave nothing more
+	turn     int                                      // for RoundRobin
 }
 
 // wish is what a run asks of its worker.
@@ -56,21 +57,26 @@ func wishOf(d *state.Definition) wish {
 
 // line is the runs that choose alike.
 type line struct {
-	wish     wish
-	selector labels.Selector // nil: it can't be parsed
-	waiting  *ranking[state.RunID, uint64]
-	matches  []state.WorkerID // workers that match, by name and id
-	asOf     int              // Queue.workers when matches was made
+	wish    wish
+	waiting *ranking[state.RunID, uint64]
 }
+
+// choice is the workers that match a wish, by name and id.
+type choice []state.WorkerID
+
+// maxChoices bounds how many are remembered; there are as many as jobs choose differently.
+const maxChoices = 1000
 
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
 	return &Queue{
-		lines:  map[wish]*line{},
-		wishes: map[state.RunID]wish{},
-		held:   map[uint64]*ranking[state.RunID, uint64]{},
-		live:   map[state.WorkerID]bool{},
-		leases: map[state.WorkerID]bool{},
+		lines:    map[wish]*line{},
+		wishes:   map[state.RunID]wish{},
+		held:     map[uint64]*ranking[state.RunID, uint64]{},
+		expected: map[state.RunID]*state.Run{},
+		choices:  map[wish]choice{},
+		live:     map[state.WorkerID]bool{},
+		leases:   map[state.WorkerID]bool{},
 	}
 }
 
@@ -87,8 +93,7 @@ func (q *Queue) wait(id state.RunID, serial uint64) {
 	w := q.wishes[id]
 	l := q.lines[w]
 	if l == nil {
-		l = &line{wish: w, waiting: newSerials[state.RunID](), asOf: -1}
-		l.selector, _ = labels.Parse(w.Selector)
+		l = &line{wish: w, waiting: newSerials[state.RunID]()}
 		q.lines[w] = l
 	}
 	l.waiting.set(id, serial)
@@ -161,7 +166,7 @@ func (q *Queue) NoteRun() { q.changed = true }
 
 // NoteWorker takes note that a worker was added, changed or removed.
 func (q *Queue) NoteWorker() {
-	q.workers++
+	clear(q.choices)
 	q.changed = true
 }
 
@@ -173,6 +178,7 @@ func (q *Queue) NoteWorker() {
 // asks for leases, a thousand times a second if there are many workers, and to look at
 // all of them takes milliseconds, for which the state is held.
 func (q *Queue) Place(s *state.State, limit int) []state.Command {
+	defer q.forgetExpected()
 	if !q.changed || len(q.lines) == 0 {
 		return nil
 	}
@@ -223,7 +229,7 @@ func (p *placing) line(l *line, limit int) {
 			return
 		}
 		l.waiting.remove(first.key)
-		r := p.s.Run(first.key)
+		r := p.run(first.key)
 		if r == nil || r.Phase != state.Pending {
 			delete(p.q.wishes, first.key)
 			continue
@@ -241,6 +247,14 @@ func (p *placing) line(l *line, limit int) {
 	}
 }
 
+// run returns a run that is there, or is expected to be.
+func (p *placing) run(id state.RunID) *state.Run {
+	if r := p.s.Run(id); r != nil {
+		return r
+	}
+	return p.q.expected[id]
+}
+
 // give assigns a run to a worker.
 func (p *placing) give(r *state.Run, w *state.Worker) {
 	p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
@@ -255,17 +269,29 @@ func (p *placing) give(r *state.Run, w *state.Worker) {
 // free returns the workers of the line that can take a run.
 func (p *placing) free(l *line) []*state.Worker {
 	q := p.q
-	if l.asOf != q.workers {
-		l.matches, l.asOf = matching(p.s, l.selector, l.wish.limits), q.workers
-	}
 	var free []*state.Worker
-	for _, id := range l.matches {
+	for _, id := range q.choice(p.s, l.wish) {
 		w := p.s.Worker(id)
 		if w != nil && q.live[id] && (!l.wish.leases || q.leases[id]) && p.takes(w) {
 			free = append(free, w)
 		}
 	}
 	return free
+}
+
+// choice returns the workers that match a wish. To sort them out costs some time when
+// there are many, and lines come and go with each run.
+func (q *Queue) choice(s *state.State, w wish) choice {
+	c, known := q.choices[w]
+	if !known {
+		selector, _ := labels.Parse(w.Selector) // none of one that can't be parsed
+		c = matching(s, selector, w.limits)
+		if len(q.choices) >= maxChoices {
+			clear(q.choices)
+		}
+		q.choices[w] = c
+	}
+	return c
 }
 
 // takes tells whether a worker that is connected can take a run.
@@ -357,7 +383,7 @@ func (p *placing) ofJob(uid uint64) map[state.WorkerID]int {
 			}
 		}
 		for _, c := range p.cmds {
-			if a, ok := c.(state.Assign); ok && p.s.Run(a.Run).UID == uid {
+			if a, ok := c.(state.Assign); ok && p.run(a.Run).UID == uid {
 				on[a.Worker]++
 			}
 		}

@@ -1,0 +1,78 @@
+package lead
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// A run costs two entries of the log: one when it comes due, with the worker that it
+// goes to, and one when it has ended, if it was short.
+func TestShortRunCostsTwoEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		p.hand.connect()
+		p.define(nil)
+		synctest.Wait()
+		before := p.store.Stats()
+
+		time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute)))
+		synctest.Wait()
+		r := p.runs()[0]
+		if r.Live() == nil {
+			t.Fatalf("run %+v, want it on a worker", r)
+		}
+		assigned := p.store.Stats()
+		if n := assigned.Entries - before.Entries; n != 2 {
+			t.Errorf("%d entries until it runs, want one to give it away and one for its start", n)
+		}
+		time.Sleep(time.Second)
+
+		// Another one starts and ends before the leader looks.
+		key := state.JobKey{Namespace: "default", Name: "short"}
+		p.propose(state.PutJob{Key: key, Definition: r.Definition, Effective: time.Now()})
+		p.hand.mu.Lock()
+		p.hand.takes, p.hand.together = 0, true
+		p.hand.mu.Unlock()
+		synctest.Wait()
+		before = p.store.Stats()
+		p.requestRun(key)
+		synctest.Wait()
+		after := p.store.Stats()
+		if n, c := after.Entries-before.Entries, after.Commands-before.Commands; n != 3 || c != 3 {
+			t.Errorf("%d entries with %d commands, want that it was asked for, given away, and has ended", n, c)
+		}
+		last := p.runs()[len(p.runs())-1]
+		if a := last.Attempts[0]; last.Phase != state.Succeeded || a.Started.IsZero() || a.Finished.IsZero() {
+			t.Errorf("run %+v, want it to have succeeded, with when it started and ended", last)
+		}
+	})
+}
+
+// requestRun asks for a run by hand.
+func (p *primary) requestRun(k state.JobKey) {
+	var c state.Request
+	p.store.View(func(s *state.State) {
+		j := s.Job(k)
+		c = state.Request{
+			Key: k, UID: j.UID, Version: j.Version, Activity: s.Activity(j.UID), ID: state.RequestRunID(j.UID, "x"),
+			Birth: state.Birth{Phase: state.Pending, Nominal: time.Now()},
+		}
+	})
+	p.propose(c)
+}
+
+// runAtOnce tells the start and the end of an attempt in one breath. The caller holds mu.
+func (h *hand) runAtOnce(l *agentv1.Launch) {
+	k, now := name(l.GetKey()), timestamppb.Now()
+	h.known[k] = &agentv1.AttemptStatus{Key: l.GetKey(), Fence: l.GetFence(), Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED}
+	h.pending[k] = &agentv1.Result{Key: l.GetKey(), Fence: l.GetFence(), Outcome: agentv1.Outcome_OUTCOME_SUCCEEDED, StartedTime: now, FinishedTime: now}
+	h.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{Key: l.GetKey(), Fence: l.GetFence(), Time: now}}})
+	h.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Result{Result: h.pending[k]}})
+}
