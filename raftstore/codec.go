@@ -90,16 +90,17 @@ type entry struct {
 // decodeEntry reads what joinEntry or encodePart wrote, on this version or another.
 func decodeEntry(data []byte) (entry, error) {
 	var p logv1.Entry
-	if err := proto.Unmarshal(data, &p); err != nil {
-		return entry{}, fmt.Errorf("is damaged: %w", err)
-	}
 	var d decoder
-	for _, c := range p.GetCommands() {
-		if c.GetCommand() == nil { // to protobuf it is an unknown field, too
-			d.failf("a command %w", errNewer)
+	if all, err := unmarshalKnown(data, &p); err != nil {
+		return entry{}, fmt.Errorf("is damaged: %w", err)
+	} else if !all {
+		for _, c := range p.GetCommands() {
+			if c.GetCommand() == nil { // to protobuf it is an unknown field, too
+				d.failf("a command %w", errNewer)
+			}
 		}
+		d.known(&p)
 	}
-	d.known(&p)
 	if p.GetRestore() != nil && len(p.GetCommands()) > 0 {
 		d.failf("commands beside part of a snapshot")
 	}
@@ -214,6 +215,22 @@ func (d *decoder) known(m proto.Message) {
 	if name := unknownIn(m.ProtoReflect()); name != "" {
 		d.failf("a field of %s %w", name, errNewer)
 	}
+}
+
+// unmarshalKnown reads a message, and tells whether it is sure that this version knows all
+// of it. When it is not, [decoder.known] tells.
+//
+// What is known of a message takes no less space than when it is written anew, so if
+// it takes all that there is, nothing was left out. To see that costs a tenth of looking at
+// each field of each message.
+func unmarshalKnown(data []byte, p proto.Message) (all bool, err error) {
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, p); err != nil {
+		return false, err
+	}
+	if proto.Size(p) == len(data) {
+		return true, nil
+	}
+	return false, proto.Unmarshal(data, p)
 }
 
 // unknownIn returns the name of the first message with an unknown field, m or
