@@ -15,7 +15,8 @@ type Feed struct {
 
 	mu   sync.Mutex // guards the following
 	list []state.Change
-	seen map[state.Change]struct{}
+	runs map[state.RunID]struct{}  // in the list: most changes are of runs, which are told apart cheaply
+	seen map[state.Change]struct{} // likewise, of all others
 	all  bool
 }
 
@@ -26,7 +27,7 @@ type Subscriber interface {
 
 // NewFeed returns a feed of what changes from now on. Close it.
 func NewFeed(s Subscriber) *Feed {
-	f := &Feed{wake: make(chan struct{}, 1), seen: map[state.Change]struct{}{}}
+	f := &Feed{wake: make(chan struct{}, 1), runs: map[state.RunID]struct{}{}, seen: map[state.Change]struct{}{}}
 	f.cancel = s.Subscribe(f.add)
 	return f
 }
@@ -44,6 +45,7 @@ func (f *Feed) Take() (list []state.Change, all bool) {
 	defer f.mu.Unlock()
 	list, all = f.list, f.all
 	f.list, f.all = nil, false
+	clear(f.runs)
 	clear(f.seen)
 	return list, all
 }
@@ -55,8 +57,7 @@ func (f *Feed) add(changes []state.Change) {
 	defer f.mu.Unlock()
 	f.all = f.all || changes == nil
 	for _, c := range changes {
-		if _, ok := f.seen[c]; !ok {
-			f.seen[c] = struct{}{}
+		if f.isNew(c) {
 			f.list = append(f.list, c)
 		}
 	}
@@ -64,4 +65,16 @@ func (f *Feed) add(changes []state.Change) {
 	case f.wake <- struct{}{}:
 	default: // it has been told already
 	}
+}
+
+// isNew tells whether a change is not in the list yet, where it is put then. The caller
+// holds the lock.
+func (f *Feed) isNew(c state.Change) bool {
+	n := len(f.runs) + len(f.seen)
+	if c.Run != (state.RunID{}) {
+		f.runs[c.Run] = struct{}{}
+	} else {
+		f.seen[c] = struct{}{}
+	}
+	return len(f.runs)+len(f.seen) > n
 }
