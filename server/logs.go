@@ -80,7 +80,8 @@ func attemptOf(r *state.Run, k runlog.Key) *state.Attempt {
 }
 
 // findEnded adds the lengths of logs whose attempts have ended by their worker's
-// word. What it does not see, after a restart, is sealed when somebody reads it.
+// word. What it does not see, after a restart, is sealed when somebody reads it, and so
+// are logs of attempts that printed nothing: there is nothing to keep of them.
 func (s *Server) findEnded(changed []state.Change, ended map[runlog.Key]int64) {
 	s.store.View(func(st *state.State) {
 		for _, c := range changed {
@@ -89,7 +90,7 @@ func (s *Server) findEnded(changed []state.Change, ended map[runlog.Key]int64) {
 				continue
 			}
 			for i := range r.Attempts {
-				if a := &r.Attempts[i]; a.Reported() {
+				if a := &r.Attempts[i]; a.Reported() && a.LogBytes > 0 {
 					ended[logKey(r, a)] = a.LogBytes
 				}
 			}
