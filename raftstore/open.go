@@ -17,8 +17,8 @@ const aloneTimeout = 250 * time.Millisecond
 
 // The settings of Raft that don't depend on who uses it.
 const (
-	logCache          = 512 // entries kept in memory for followers that lag a little
-	maxAppendEntries  = 256 // entries sent at once
+	logCache          = 256 // entries kept in memory for followers that lag a little; each up to some ten KiB
+	maxAppendEntries  = 128 // entries sent at once
 	keptSnapshots     = 2
 	snapshotThreshold = 16384
 	trailingLogs      = 32768

@@ -92,9 +92,9 @@ const (
 	// held.
 	maxNote = 500
 
-	// maxProposal is how many commands go into one proposal: as many as are applied in a few
-	// milliseconds, for which the state is held.
-	maxProposal = 1024
+	// maxProposal is how many commands go into one proposal: as many as are applied in a
+	// millisecond or two, for which the state is held.
+	maxProposal = 512
 
 	// pruneEvery is how often the state is to forget runs, and trimEvery how often
 	// it is to forget some of the ledger, which is more work.
@@ -396,7 +396,7 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 					cmds[i].done(r)
 				}
 			}
-			cmds, n, agreed = cmds[n:], maxProposal, true
+			cmds, n, agreed = cmds[n:], min(2*n, maxProposal), true
 		case ctx.Err() != nil, errors.Is(err, raftstore.ErrNotLeader), errors.Is(err, raftstore.ErrUnknown), errors.Is(err, raftstore.ErrStopped):
 			return false, err
 		case n > 1:

@@ -110,8 +110,8 @@ func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 	if was || len(r.Attempts) == 0 { // not for what comes after the end
 		t.Observer.Ended(r.Phase)
 		tell := t.Log.Info
-		if len(r.Attempts) == 0 {
-			tell = t.Log.Debug // skipped and the like, each second if need be
+		if len(r.Attempts) == 0 || r.Phase == state.Succeeded {
+			tell = t.Log.Debug // each second, and of each job, if need be
 		}
 		tell("run ended", "job", r.Job, "run", r.ID, "phase", r.Phase, "reason", r.Reason)
 	}
