@@ -234,9 +234,12 @@ func (s jobService) RunJob(ctx context.Context, req *schedv1.RunJobRequest) (*sc
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	again, err := s.askedOf(ctx, k, id)
-	if err != nil {
-		return nil, err
+	var again *state.Run
+	if req.GetRequestId() != "" { // nobody has asked before by a name that was just made up
+		var err error
+		if again, err = s.askedOf(ctx, k, id); err != nil {
+			return nil, err
+		}
 	}
 	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
 		j := st.Job(k)
