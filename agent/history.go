@@ -78,6 +78,9 @@ func (t *table) resume(entries []journal.Entry) {
 		case a.result != nil:
 			a.exitKept = true
 			a.logSize = a.result.GetLogBytes()
+			if a.log != nil {
+				a.log.Resume(a.logSize)
+			}
 			t.runnerForgets(a)
 			t.beginLocked(a, t.bury)
 		case proc != nil && (isClosed(proc.Done()) || !t.rebooted(known)):

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +26,7 @@ type Log struct {
 	// follows. It is a channel because it is held during I/O.
 	turn    chan struct{}
 	meta    meta // as it is on the disk
+	kept    bool // meta has a sidecar; without one the name of the file says all that it does
 	removed bool
 
 	acked atomic.Int64 // in this life of the agent
@@ -157,6 +157,9 @@ func (l *Log) read(p []byte, off int64) error {
 // It is idempotent. After an error the log isn't sealed and Seal may be called
 // again; a second fsync that succeeds then doesn't prove that the first one's
 // bytes are on the disk, only that they can be read and shipped now.
+//
+// A log that is the file, byte for byte, and never was shipped in part has no record
+// of its seal: whoever keeps its length tells it the next life by [Log.Resume].
 func (l *Log) Seal() (length, dropped int64, err error) {
 	if err := l.enter(); err != nil {
 		return 0, 0, err
@@ -178,7 +181,9 @@ func (l *Log) seal() error {
 	}
 	if f != nil {
 		defer func() { _ = f.Close() }()
-		if err := f.Sync(); err != nil {
+	}
+	if size > 0 { // an empty one is worth nothing after a crash of the host
+		if err := errors.Join(f.Sync(), l.spool.syncDir()); err != nil {
 			return err
 		}
 	}
@@ -187,17 +192,29 @@ func (l *Log) seal() error {
 	}
 	m := l.meta
 	m.sealed, m.total, m.mark, m.sum = true, size, 0, 0
+	if !l.kept && size <= m.limit {
+		l.meta = m
+		return nil
+	}
 	if len(m.cuts) > 0 {
 		m.acked = max(m.acked, l.acked.Load())
 	}
-	if err := l.save(m, true); err != nil {
-		return err
-	}
 	if f != nil {
-		// It won't grow any more, so nothing is unbounded if this fails.
+		// It won't grow any more, so nothing is unbounded if this fails. It comes first
+		// since what it gives back may be the only room for a sidecar.
 		_ = l.bound(f, size, &m)
 	}
-	return nil
+	return l.save(m, true)
+}
+
+// Resume tells what [Log.Seal] said of the log's length in a former life, after
+// which that was put on record. A log with a sidecar knows it. It touches no file.
+func (l *Log) Resume(length int64) {
+	l.turn <- struct{}{}
+	defer l.leave()
+	if !l.kept && !l.meta.sealed {
+		l.meta.sealed, l.meta.total = true, length
+	}
 }
 
 // Remove deletes the log, when the result is acknowledged and the log durable,
@@ -208,20 +225,34 @@ func (l *Log) Remove() error {
 		return err
 	}
 	defer l.leave()
-	// The sidecar goes last: alone it is removed at the next start, while a file
-	// alone would be set aside for somebody to look at.
-	for _, step := range []func() error{
-		func() error { return os.Truncate(l.path, 0) },
-		func() error { return os.Remove(l.path) },
-		func() error { return os.Remove(l.metaPath()) },
-	} {
-		if err := step(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove spool log %q: %w", l.path, err)
-		}
+	if err := l.remove(); err != nil {
+		return fmt.Errorf("remove spool log %q: %w", l.path, err)
 	}
 	l.removed = true
 	l.spool.forget(l.key)
 	return nil
+}
+
+// remove deletes file and sidecar, in this order: a sidecar alone is removed at the next
+// start, while a file alone is a log of which nothing was shipped.
+func (l *Log) remove() error {
+	if !l.kept && l.meta.sealed && l.meta.total == 0 && l.spool.spare(l.path) {
+		return nil
+	}
+	st, err := os.Lstat(l.path)
+	if err == nil && st.Size() > 0 {
+		err = os.Truncate(l.path, 0)
+	}
+	if err == nil {
+		err = os.Remove(l.path)
+	}
+	if l.kept && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		err = os.Remove(l.metaPath())
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // look compares the file with what was reported of it, and if that isn't there
@@ -307,28 +338,17 @@ func sizeOf(f *os.File) (int64, error) {
 	return st.Size(), nil
 }
 
-// create makes sidecar and file, in this order, so that one that was
-// interrupted is known by its missing file.
+// create makes the file, which is empty. It is not synced: a process that has written
+// nothing yet leaves nothing behind when the host crashes.
 func (l *Log) create() error {
-	if err := createMeta(l.metaPath(), l.meta); err != nil {
-		return err
+	if l.spool.take(l.path) {
+		return nil
 	}
 	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return errors.Join(err, os.Remove(l.metaPath()))
-	}
-	if err := errors.Join(f.Close(), syncDir(filepath.Dir(l.path))); err != nil {
-		return errors.Join(err, os.Remove(l.path), os.Remove(l.metaPath()))
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return f.Close()
 }
 
 func (l *Log) enter() error {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"strings"
+	"path/filepath"
 )
 
-// The sidecar has two slots, written in turn, so that a crash in the middle of
-// one leaves the other. Integers are little-endian:
+// The sidecar is made when there is more to say of a log than its limit, which is in
+// the name of the file: when a part of it was reported, or is left out. It has two
+// slots, written in turn, so that a crash in the middle of one leaves the other.
+// Integers are little-endian:
 //
 //	magic[8] seq u64 limit i64 mark i64 hole i64 total i64 sum u32
 //	sealed u8 cuts u8 cut[8] i64 acked i64, zeros, crc u32 (of all before)
@@ -24,12 +26,19 @@ const (
 
 var errDamaged = errors.New("no slot of the sidecar is whole")
 
-func (l *Log) metaPath() string { return strings.TrimSuffix(l.path, ".log") + ".meta" }
+func (l *Log) metaPath() string { return filepath.Join(l.spool.dir, l.key.metaName()) }
 
-// save puts m on the disk, and then in l. Only with durable set does it outlive
-// a crash of the host.
+// save puts m on the disk, and then in l. Only with durable set, or the first time, does
+// it outlive a crash of the host.
 func (l *Log) save(m meta, durable bool) error {
 	if m.equal(l.meta) {
+		return nil
+	}
+	if !l.kept {
+		if err := l.createMeta(m); err != nil {
+			return fmt.Errorf("write sidecar: %w", err)
+		}
+		l.meta, l.kept = m, true
 		return nil
 	}
 	m.seq = l.meta.seq + 1
@@ -50,8 +59,10 @@ func (l *Log) save(m meta, durable bool) error {
 
 func (m meta) equal(o meta) bool { return string(encodeMeta(m)) == string(encodeMeta(o)) }
 
-func createMeta(path string, m meta) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// createMeta makes the sidecar. It is whole as soon as it has its name.
+func (l *Log) createMeta(m meta) error {
+	temp := l.metaPath() + tempSuffix
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -60,10 +71,13 @@ func createMeta(path string, m meta) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("write sidecar: %w", err), os.Remove(path))
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(temp, l.metaPath())
 	}
-	return nil
+	if err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return l.spool.syncDir()
 }
 
 func loadMeta(path string) (meta, error) {

@@ -121,6 +121,7 @@ func TestLogIsTheModels(t *testing.T) {
 		}
 		check(logical(t, l), want)
 		_, l = again(t, s)
+		l.Resume(length)
 		check(logical(t, l), want)
 	})
 }

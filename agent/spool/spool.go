@@ -6,6 +6,9 @@
 // adds is the reading side: the logical log, which is what is shipped to the
 // primaries by offset, and the bound on what a file may take of the disk.
 //
+// The file of an attempt that printed nothing is renamed for a later one, if nobody else
+// has it open.
+//
 // It never looks into the bytes: there are no lines, no encoding and no end
 // mark. It never opens a file for a process, which is the runner's work, and
 // never sends one anywhere. It holds no file open between calls.
@@ -39,9 +42,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -71,105 +71,92 @@ var (
 	ErrUnbounded = errors.New("log grows without bound: the file system can't punch holes")
 )
 
-// Key names one attempt. Run is 1 to 128 of a-z, 0-9 and "-", since it becomes
-// a file name; Attempt counts from 1.
-type Key struct {
-	Run     string
-	Attempt uint32
-}
-
-var runName = regexp.MustCompile(`^[a-z0-9-]{1,128}$`)
-
 // Spool is the directory. Its methods may be called concurrently.
 type Spool struct {
 	dir   string
 	log   *slog.Logger
 	punch func(f *os.File, from, to int64) error
 
-	mu   sync.Mutex   // guards logs
-	logs map[Key]*Log // nil while it is being made
+	syncing chan struct{} // held, by having sent to it, by who syncs the directory
+
+	mu     sync.Mutex   // guards what follows
+	logs   map[Key]*Log // nil while it is being made
+	flight *flight      // the next sync of the directory; nil while nobody waits for it
+	spares spares
 }
 
 // Open opens the spool in dir, which is made if it isn't there, and finds the
-// logs that are in it, sealed or not. A log whose record of its limit and seal is
+// logs that are in it, sealed or not. A log with a sidecar that is
 // damaged is set aside under a name ending in ".damaged", and logged.
 func Open(dir string, log *slog.Logger) (*Spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory %q: %w", dir, err)
 	}
-	s := &Spool{dir: dir, log: log, punch: punch, logs: map[Key]*Log{}}
+	free, err := openSpares(dir + "-spares")
+	if err != nil {
+		return nil, err
+	}
+	s := &Spool{dir: dir, log: log, punch: punch, syncing: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool directory %q: %w", dir, err)
 	}
 	for _, n := range names {
-		k, kind, ok := parseName(n.Name())
-		if !ok || !n.Type().IsRegular() {
-			continue
-		}
-		find := s.findLog
-		if kind == "meta" {
-			find = s.findMeta
-		}
-		if err := find(k); err != nil {
-			return nil, fmt.Errorf("open spool log of run %q attempt %d: %w", k.Run, k.Attempt, err)
+		if err := s.find(n); err != nil {
+			return nil, fmt.Errorf("open %q of the spool: %w", n.Name(), err)
 		}
 	}
 	return s, nil
 }
 
-// findMeta takes in the log of k, which has a sidecar.
-func (s *Spool) findMeta(k Key) error {
-	l := s.newLog(k)
-	if _, err := os.Lstat(l.path); errors.Is(err, fs.ErrNotExist) {
-		return os.Remove(l.metaPath()) // Create or Remove was interrupted
-	} else if err != nil {
-		return err
+// find takes in a log, or sees to what an interrupted call left behind.
+func (s *Spool) find(n fs.DirEntry) error {
+	k, limit, kind := parseName(n.Name())
+	path := filepath.Join(s.dir, n.Name())
+	switch {
+	case !n.Type().IsRegular():
+		return nil
+	case kind == logSuffix:
+		return s.findLog(s.newLog(k, limit))
+	case kind == metaSuffix && s.logs[k] != nil: // names are in order: it comes after its log
+		return nil
+	case kind == metaSuffix, kind == tempSuffix:
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) { // it may have been set aside just now
+			return err
+		}
 	}
-	m, err := loadMeta(l.metaPath())
-	if errors.Is(err, errDamaged) {
-		s.log.Error("spool log set aside: its sidecar is damaged", "path", l.path, "run", k.Run, "attempt", k.Attempt)
-		return errors.Join(os.Rename(l.metaPath(), l.metaPath()+".damaged"), os.Rename(l.path, l.path+".damaged"))
-	} else if err != nil {
-		return err
-	}
-	l.meta = m
-	s.logs[k] = l
 	return nil
 }
 
-// findLog sees to a file without a sidecar, which only a crash of the host can
-// leave.
-func (s *Spool) findLog(k Key) error {
-	l := s.newLog(k)
-	if _, err := os.Lstat(l.metaPath()); !errors.Is(err, fs.ErrNotExist) {
+// findLog takes in a log with what its sidecar says, if it has one.
+func (s *Spool) findLog(l *Log) error {
+	m, err := loadMeta(l.metaPath())
+	switch {
+	case errors.Is(err, errDamaged):
+		s.log.Error("spool log set aside: its sidecar is damaged", "path", l.path, "run", l.key.Run, "attempt", l.key.Attempt)
+		return errors.Join(os.Rename(l.metaPath(), l.metaPath()+".damaged"), os.Rename(l.path, l.path+".damaged"))
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return err
+	default:
+		l.meta, l.kept = m, true
 	}
-	st, err := os.Lstat(l.path)
-	if err != nil {
-		return err
-	}
-	if st.Size() == 0 {
-		return os.Remove(l.path)
-	}
-	s.log.Error("spool log set aside: its sidecar is missing", "path", l.path, "run", k.Run, "attempt", k.Attempt)
-	return os.Rename(l.path, l.path+".damaged")
+	s.logs[l.key] = l
+	return nil
 }
 
 // Create makes the empty file of k, with mode 0600, and returns its log. limit
 // is the job's log_limit_bytes, at least [MinLimit]. The caller gives
 // [Log.Path] to the runner, which opens it with O_APPEND for the process.
 func (s *Spool) Create(k Key, limit int64) (*Log, error) {
-	switch {
-	case !runName.MatchString(k.Run) || k.Attempt == 0:
-		return nil, fmt.Errorf("create spool log of run %.150q attempt %d: %w key", k.Run, k.Attempt, ErrInvalid)
-	case limit < MinLimit || limit > 1<<60:
-		return nil, fmt.Errorf("create spool log of run %q with a limit of %d bytes, not from %d to 2^60: %w limit", k.Run, limit, MinLimit, ErrInvalid)
-	case !s.reserve(k):
-		return nil, fmt.Errorf("create spool log of run %q attempt %d: %w", k.Run, k.Attempt, ErrExists)
+	err := errors.Join(k.check(), checkLimit(limit))
+	if err == nil && !s.reserve(k) {
+		err = ErrExists
 	}
-	l := s.newLog(k)
-	l.meta = meta{limit: limit}
+	if err != nil {
+		return nil, fmt.Errorf("create spool log of run %.150q attempt %d: %w", k.Run, k.Attempt, err)
+	}
+	l := s.newLog(k, limit)
 	if err := l.create(); err != nil {
 		s.forget(k)
 		return nil, fmt.Errorf("create spool log of run %q attempt %d: %w", k.Run, k.Attempt, err)
@@ -219,22 +206,4 @@ func (s *Spool) forget(k Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs, k)
-}
-
-func (s *Spool) newLog(k Key) *Log {
-	base := filepath.Join(s.dir, k.Run+"."+strconv.FormatUint(uint64(k.Attempt), 10))
-	return &Log{spool: s, key: k, path: base + ".log", turn: make(chan struct{}, 1)}
-}
-
-// parseName takes a file's name apart; ok only for one that newLog makes.
-func parseName(name string) (k Key, kind string, ok bool) {
-	parts := strings.Split(name, ".")
-	if len(parts) != 3 || !runName.MatchString(parts[0]) || (parts[2] != "log" && parts[2] != "meta") {
-		return Key{}, "", false
-	}
-	n, err := strconv.ParseUint(parts[1], 10, 32)
-	if err != nil || n == 0 || strconv.FormatUint(n, 10) != parts[1] {
-		return Key{}, "", false
-	}
-	return Key{parts[0], uint32(n)}, parts[2], true
 }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -425,40 +426,41 @@ func TestRemove(t *testing.T) {
 }
 
 func TestOpenFindsWhatACrashLeft(t *testing.T) {
-	base := "r.1"
+	k := Key{"r", 1}
+	const log, meta = "r.1.65536.log", "r.1.meta"
 	for _, c := range []struct {
 		name  string
 		do    func(log, meta string) error
 		found bool
 		left  []string
 	}{
-		{"all is well", func(_, _ string) error { return nil }, true, []string{"r.1.log", "r.1.meta"}},
+		{"all is well", func(_, _ string) error { return nil }, true, []string{log, meta}},
 		{"the file is missing", func(log, _ string) error { return os.Remove(log) }, false, nil},
-		{"the sidecar is missing", func(_, meta string) error { return os.Remove(meta) }, false, []string{"r.1.log.damaged"}},
-		{"the sidecar of an empty file is missing", func(log, meta string) error {
-			return errors.Join(os.Remove(meta), os.Truncate(log, 0))
-		}, false, nil},
-		{"the older slot is torn", func(_, meta string) error { return scribble(meta, 100) }, true, []string{"r.1.log", "r.1.meta"}},
-		{"the newer slot is torn", func(_, meta string) error { return scribble(meta, slotLen+100) }, true, []string{"r.1.log", "r.1.meta"}},
+		{"the sidecar is missing", func(_, meta string) error { return os.Remove(meta) }, true, []string{log, meta}},
+		{"the sidecar was being made", func(_, meta string) error { return os.Rename(meta, meta+".new") }, true, []string{log, meta}},
+		{"the sidecar was being made again", func(_, meta string) error { return os.WriteFile(meta+".new", nil, 0o600) }, true, []string{log, meta}},
+		{"the older slot is torn", func(_, meta string) error { return scribble(meta, 100) }, true, []string{log, meta}},
+		{"the newer slot is torn", func(_, meta string) error { return scribble(meta, slotLen+100) }, true, []string{log, meta}},
 		{"both slots are torn", func(_, meta string) error {
 			return errors.Join(scribble(meta, 100), scribble(meta, slotLen+100))
-		}, false, []string{"r.1.log.damaged", "r.1.meta.damaged"}},
-		{"the sidecar is empty", func(_, meta string) error { return os.Truncate(meta, 0) }, false, []string{"r.1.log.damaged", "r.1.meta.damaged"}},
+		}, false, []string{log + ".damaged", meta + ".damaged"}},
+		{"the sidecar is empty", func(_, meta string) error { return os.Truncate(meta, 0) }, false, []string{log + ".damaged", meta + ".damaged"}},
 		{"something else is there", func(log, _ string) error { return os.Rename(log, filepath.Join(filepath.Dir(log), "README")) }, false, []string{"README"}},
+		{"another name is there", func(log, _ string) error { return os.Rename(log, filepath.Join(filepath.Dir(log), "r.1.065536.log")) }, false, []string{"r.1.065536.log"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := openSpool(t, t.TempDir())
-			l, err := s.Create(Key{"r", 1}, MinLimit)
+			l, err := s.Create(k, MinLimit)
 			if err != nil {
 				t.Fatal(err)
 			}
 			run(t, l).write([]byte("hello"))
 			poll(t, l)
-			if err := c.do(filepath.Join(s.dir, base+".log"), filepath.Join(s.dir, base+".meta")); err != nil {
+			if err := c.do(filepath.Join(s.dir, log), filepath.Join(s.dir, meta)); err != nil {
 				t.Fatal(err)
 			}
 			s = openSpool(t, s.dir)
-			l, found := s.Get(Key{"r", 1})
+			l, found := s.Get(k)
 			if found != c.found {
 				t.Errorf("found: %v", found)
 			}
@@ -472,6 +474,118 @@ func TestOpenFindsWhatACrashLeft(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An attempt that prints nothing, or little and not for long, has its file and no other;
+// how long it was the next life is told.
+func TestNoSidecarForWhatNeedsNone(t *testing.T) {
+	for _, out := range []string{"", "hello"} {
+		s, l, p := start(t, MinLimit)
+		p.write([]byte(out))
+		length, _ := seal(t, l)
+		if names, _ := fs.Glob(os.DirFS(s.dir), "*"); len(names) != 1 {
+			t.Errorf("%q: there are %v", out, names)
+		}
+		p.write([]byte(" from what was left behind"))
+		_, l = again(t, s)
+		for range 2 {
+			l.Resume(length)
+			if got, _ := seal(t, l); got != length || poll(t, l) != length {
+				t.Errorf("%q: %d bytes after a restart", out, got)
+			}
+		}
+		same(t, "after a restart", logical(t, l), []byte(out))
+		if st, err := os.Stat(l.Path()); err != nil || st.Size() != length {
+			t.Errorf("%q: what was written later takes room: %v", out, err)
+		}
+	}
+}
+
+// What a sidecar says of the end counts, and not what was told.
+func TestResumeBelievesTheSidecar(t *testing.T) {
+	s, l, p := start(t, MinLimit)
+	p.write([]byte("hello"))
+	poll(t, l)
+	seal(t, l)
+	_, l = again(t, s)
+	l.Resume(3)
+	same(t, "after a restart", logical(t, l), []byte("hello"))
+}
+
+// A file that nobody has written to, and nobody can, is that of another attempt later.
+func TestFilesAreUsedAgain(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("use files again: here nobody can tell who has one open")
+	}
+	nothing := func(*Log) error { return nil }
+	for _, c := range []struct {
+		name  string
+		do    func(*Log) error // before it is sealed
+		then  func(*Log) error // after that
+		again bool
+	}{
+		{"it printed nothing", nothing, nothing, true},
+		{"it printed something", func(l *Log) error { return os.WriteFile(l.Path(), []byte("hello"), 0) }, nothing, false},
+		{"it took back what it printed", func(l *Log) error {
+			return errors.Join(os.WriteFile(l.Path(), []byte("hello"), 0), l.pollOnce(), os.Truncate(l.Path(), 0))
+		}, nothing, false},
+		{"what it left behind prints something", nothing, func(l *Log) error { return os.WriteFile(l.Path(), []byte("hello"), 0) }, false},
+		{"what it left behind could print something", nothing, func(l *Log) error {
+			f, err := os.OpenFile(l.Path(), os.O_WRONLY|os.O_APPEND, 0)
+			if err == nil {
+				t.Cleanup(func() { _ = f.Close() })
+			}
+			return err
+		}, false},
+		{"it has another name", func(l *Log) error { return os.Link(l.Path(), filepath.Join(t.TempDir(), "other")) }, nothing, false},
+		{"anybody may write to it", func(l *Log) error { return os.Chmod(l.Path(), 0o666) }, nothing, false},
+		{"it is not there any more", func(l *Log) error { return os.Remove(l.Path()) }, nothing, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := openSpool(t, filepath.Join(t.TempDir(), "spool"))
+			inode := func(l *Log) uint64 {
+				var st unix.Stat_t
+				if err := unix.Stat(l.Path(), &st); err != nil {
+					t.Fatal(err)
+				}
+				return st.Ino
+			}
+			first, err := s.Create(key, MinLimit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			was := inode(first)
+			if err := c.do(first); err != nil {
+				t.Fatal(err)
+			}
+			seal(t, first)
+			if err := errors.Join(c.then(first), first.Remove()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Lstat(first.Path()); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("it is still there: %v", err)
+			}
+			if kept := len(s.spares.files) == 1; kept != c.again {
+				t.Errorf("kept: %v, want %v", kept, c.again)
+			}
+			second, err := s.Create(Key{"second", 1}, 2*MinLimit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.again && inode(second) != was {
+				t.Error("it was kept and is not used")
+			}
+			run(t, second).write([]byte("hello"))
+			poll(t, second)
+			same(t, "the second one's log", logical(t, second), []byte("hello"))
+		})
+	}
+}
+
+// pollOnce is Poll for its effect.
+func (l *Log) pollOnce() error {
+	_, err := l.Poll()
+	return err
 }
 
 func scribble(name string, off int64) error {
