@@ -10,7 +10,7 @@ import (
 //
 //	header  magic[8] version u32 crc u32 (of the twelve bytes before)
 //	frame   length u32   of the body
-//	        back   u32   from the frame to where its batch begins
+//	        back   u32   from the frame to the end of what was synced when it was written
 //	        crc    u32   of the two above and the frame's place in the file
 //	        crc    u32   of the body
 //	body    kind u8, attempt u32, fence u64, high u64, seconds i64, nanoseconds u32,
@@ -34,7 +34,7 @@ type found struct {
 	rec  Record
 	high uint64
 	end  int64 // of its frame
-	base int64 // where its batch began: all before was synced when it was written
+	base int64 // all before was synced when it was written
 }
 
 // span is a range of bytes of the file in which there is no whole record.
@@ -57,8 +57,8 @@ func decodeHeader(data []byte) (uint32, bool) {
 func frameSize(r *Record) int { return frameLen + bodyLen + len(r.Key.Run) + len(r.Payload) }
 
 // encodeBatch returns the frames of recs, to be written together at off in a
-// file that has accepted fences up to high.
-func encodeBatch(recs []*Record, off int64, high uint64) []byte {
+// file that is synced up to base and has accepted fences up to high.
+func encodeBatch(recs []*Record, off, base int64, high uint64) []byte {
 	size := 0
 	for _, r := range recs {
 		size += frameSize(r)
@@ -80,7 +80,7 @@ func encodeBatch(recs []*Record, off int64, high uint64) []byte {
 		b = append(b, r.Payload...)
 		body := b[at+frameLen:]
 		le.PutUint32(b[at:], uint32(len(body)))
-		le.PutUint32(b[at+4:], uint32(at))
+		le.PutUint32(b[at+4:], uint32(off+int64(at)-base))
 		le.PutUint32(b[at+8:], placeSum(b[at:at+8], off+int64(at)))
 		le.PutUint32(b[at+12:], crc32.Checksum(body, castagnoli))
 	}

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// commit writes what is queued, as one batch with one fsync, and answers. The
-// caller has the turn.
+// commit writes what is queued, as one batch with one fsync, if anybody waits for
+// that, and answers. The caller has the turn.
 func (j *Journal) commit() {
 	batch := j.dequeue()
 	if len(batch) == 0 {
@@ -34,17 +34,16 @@ func (j *Journal) commit() {
 func (j *Journal) write(batch []*request) error {
 	known := layer{below: j.table, slots: map[Key]slot{}}
 	var recs []*Record
+	sync := false
 	for _, r := range batch {
 		mine := layer{below: known, slots: map[Key]slot{}}
 		if r.err = mine.add(r.recs, j.table.floor); r.err == nil {
 			maps.Copy(known.slots, mine.slots)
 			recs = append(recs, r.recs...)
+			sync = sync || r.sync
 		}
 	}
-	if len(recs) == 0 {
-		return nil
-	}
-	if err := j.flush(encodeBatch(recs, j.size, j.table.high)); err != nil {
+	if err := j.flush(recs, sync); err != nil {
 		return err
 	}
 	for _, r := range recs {
@@ -56,34 +55,53 @@ func (j *Journal) write(batch []*request) error {
 	return nil
 }
 
-// flush appends buf to the file and syncs it.
-func (j *Journal) flush(buf []byte) error {
-	if n, err := j.file.WriteAt(buf, j.size); err != nil {
-		err = fmt.Errorf("write %d bytes to journal %q: %w", len(buf), j.path, err)
-		if !full(err) {
-			return j.fail(err)
-		}
-		if n == 0 { // nothing to take off, as on a disk that was made read-only
+// flush appends recs to the file, and syncs it if that is asked for and there is
+// anything to sync, or has not been done for long.
+func (j *Journal) flush(recs []*Record, sync bool) error {
+	size := j.size
+	if len(recs) > 0 {
+		buf := encodeBatch(recs, j.size, j.synced, j.table.high)
+		if err := j.put(buf); err != nil {
 			return err
 		}
-		// What was written of buf is not on record; take it off for good, so
-		// that no crash brings back a record whose call has failed.
-		terr := j.file.Truncate(j.size)
-		if terr == nil {
-			terr = j.file.Sync()
+		size += int64(len(buf))
+	}
+	if size > j.synced && (sync || size-j.synced > maxBatch) {
+		if err := j.file.Sync(); err != nil {
+			// The kernel may have dropped the pages and forgotten the error, so
+			// that a second fsync would succeed without having written them.
+			return j.fail(fmt.Errorf("sync journal %q: %w", j.path, err))
 		}
-		if terr != nil {
-			return j.fail(errors.Join(err, fmt.Errorf("cut journal %q back to %d bytes: %w", j.path, j.size, terr)))
-		}
+		j.synced = size
+	}
+	j.size = size
+	return nil
+}
+
+// put writes buf behind the end of the file.
+func (j *Journal) put(buf []byte) error {
+	n, err := j.file.WriteAt(buf, j.size)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("write %d bytes to journal %q: %w", len(buf), j.path, err)
+	if !full(err) {
+		return j.fail(err)
+	}
+	if n == 0 { // nothing to take off, as on a disk that was made read-only
 		return err
 	}
-	if err := j.file.Sync(); err != nil {
-		// The kernel may have dropped the pages and forgotten the error, so
-		// that a second fsync would succeed without having written them.
-		return j.fail(fmt.Errorf("sync journal %q: %w", j.path, err))
+	// What was written of buf is not on record; take it off for good, so
+	// that no crash brings back a record whose call has failed.
+	terr := j.file.Truncate(j.size)
+	if terr == nil {
+		terr = j.file.Sync()
 	}
-	j.size += int64(len(buf))
-	return nil
+	if terr != nil {
+		return j.fail(errors.Join(err, fmt.Errorf("cut journal %q back to %d bytes: %w", j.path, j.size, terr)))
+	}
+	j.synced = j.size
+	return err
 }
 
 // fail ends the journal with its first error.
@@ -115,7 +133,7 @@ func (j *Journal) Probe() error {
 		return j.failed
 	}
 	// A rewrite of the file that is under way ends with just such a record.
-	err := j.flush(encodeBatch([]*Record{{Kind: floor, Fence: j.table.floor}}, j.size, j.table.high))
+	err := j.flush([]*Record{{Kind: floor, Fence: j.table.floor}}, true)
 	j.compactIfDue()
 	return err
 }

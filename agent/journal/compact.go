@@ -50,7 +50,7 @@ func (j *Journal) compact(recs []*Record, high uint64) {
 
 // rewrite makes the file name with recs, as one batch, and returns its size.
 func rewrite(d disk, name string, recs []*Record, high uint64) (file, int64, error) {
-	data := append(encodeHeader(), encodeBatch(recs, headerLen, high)...)
+	data := append(encodeHeader(), encodeBatch(recs, headerLen, headerLen, high)...)
 	f, err := create(d, name, os.O_TRUNC, data)
 	if err != nil {
 		// On a full disk what was written so far must not stay in the way.
@@ -66,10 +66,11 @@ func rewrite(d disk, name string, recs []*Record, high uint64) (file, int64, err
 // Each step leaves a whole journal under the name: the old file until the
 // rename, and after it one that is complete and synced.
 func (j *Journal) replace(f file, size int64) error {
-	tail := encodeBatch(j.since, size, j.table.high)
+	tail := encodeBatch(j.since, size, size, j.table.high)
 	// The end is a batch of its own, so that no damage before it looks torn.
 	end := &Record{Kind: floor, Fence: j.table.floor}
-	tail = append(tail, encodeBatch([]*Record{end}, size+int64(len(tail)), j.table.high)...)
+	at := size + int64(len(tail))
+	tail = append(tail, encodeBatch([]*Record{end}, at, at, j.table.high)...)
 
 	err := j.failed
 	if err == nil {
@@ -86,6 +87,7 @@ func (j *Journal) replace(f file, size int64) error {
 	}
 	old := j.file
 	j.file, j.size = f, size+int64(len(tail))
+	j.synced = j.size
 	if err := j.disk.syncDir(filepath.Dir(j.path)); err != nil {
 		// After a crash the name may lead to the old file again, which lacks
 		// all that would be appended from now on.

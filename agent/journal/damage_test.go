@@ -110,7 +110,7 @@ func FuzzOpen(f *testing.F) {
 		all = append(all, &recs[i])
 	}
 	f.Add(data)
-	f.Add(append(encodeHeader(), encodeBatch(all, headerLen, 0)...))
+	f.Add(append(encodeHeader(), encodeBatch(all, headerLen, headerLen, 0)...))
 	f.Add(append(data[:40:40], data[70:]...))
 	f.Add(encodeHeader())
 	f.Add([]byte("not a journal at all"))

@@ -4,7 +4,8 @@
 //
 // It is one append-only file. Each record carries a checksum and is on the disk
 // (fsync) before [Journal.Append] returns; calls that come at the same time
-// share an fsync. The journal checks the order of an attempt's life, and so is
+// share an fsync. What only has to outlive the process is written and not synced
+// ([Journal.Note]). The journal checks the order of an attempt's life, and so is
 // the one place that stops an attempt from being started twice.
 //
 // It never interprets a payload, starts nothing, and never decides what becomes
@@ -13,10 +14,10 @@
 //
 // # Damage
 //
-// Only the last batch can be torn by a crash, since each is synced before the
-// next is written, and every record tells where its batch began. So [Open] can
-// tell two cases apart. Damage in the last batch is a torn write that nobody
-// was told about: the file is cut where it begins. Damage before that is a loss
+// Only what is not synced can be torn by a crash, and every record tells up to where
+// the file was when it was written. So [Open] can
+// tell two cases apart. Damage behind that is a torn write that nobody
+// relies on: the file is cut where it begins. Damage before that is a loss
 // of acknowledged records (a bad disk, somebody's editor). Then reading goes on
 // behind it: the checksum of a record covers its place in the file, so what is
 // found there is a record that was written there and not bytes that look like
@@ -151,7 +152,8 @@ type Journal struct {
 	// I/O, and because a call can wait for it and for its own result at once.
 	turn       chan struct{}
 	file       file
-	size       int64 // of the file: all of it synced
+	size       int64 // of the file
+	synced     int64 // how much of it a crash of the host leaves
 	table      *table
 	failed     error // the first error that ended it; never reset
 	compacting bool
@@ -170,6 +172,7 @@ type Journal struct {
 type request struct {
 	recs []*Record
 	size int
+	sync bool       // it waits for an fsync, too
 	err  error      // why it was refused
 	done chan error // holds one
 }
@@ -188,10 +191,28 @@ func (j *Journal) Append(recs ...Record) error {
 	if len(recs) == 0 {
 		return nil
 	}
+	return j.add(recs, true)
+}
+
+// Note is Append for records that need not outlive a crash of the host: it returns
+// when they are written, and does not wait for the disk. The next Append or Sync makes
+// them durable. It may fail as Append does.
+func (j *Journal) Note(recs ...Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	return j.add(recs, false)
+}
+
+// Sync returns when all that was noted before is on the disk.
+func (j *Journal) Sync() error { return j.add(nil, true) }
+
+func (j *Journal) add(recs []Record, sync bool) error {
 	r, err := newRequest(recs)
 	if err != nil {
 		return err
 	}
+	r.sync = sync
 	if err := j.enqueue(r); err != nil {
 		return err
 	}
@@ -206,7 +227,7 @@ func (j *Journal) Append(recs ...Record) error {
 	}
 }
 
-// Close waits for the calls under way, and closes the file. The journal can't
+// Close waits for the calls under way, syncs and closes the file. The journal can't
 // be used after it; a second Close does nothing.
 func (j *Journal) Close() error {
 	j.mu.Lock()
@@ -222,10 +243,14 @@ func (j *Journal) Close() error {
 	j.wg.Wait()
 	j.turn <- struct{}{}
 	defer func() { <-j.turn }()
-	if err := j.file.Close(); err != nil {
-		return fmt.Errorf("close journal %q: %w", j.path, err)
+	var err error
+	if j.failed == nil {
+		err = j.flush(nil, true)
 	}
-	return nil
+	if cerr := j.file.Close(); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("close journal %q: %w", j.path, cerr))
+	}
+	return err
 }
 
 func newRequest(recs []Record) (*request, error) {

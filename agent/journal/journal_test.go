@@ -128,6 +128,46 @@ func TestCallsShareAnFsync(t *testing.T) {
 	})
 }
 
+// What is noted costs no fsync, and shares that of the next who wants one.
+func TestNotesWaitForNoDisk(t *testing.T) {
+	d := newMemDisk()
+	j, _ := openMem(t, d)
+	appendAll(t, j, rec(Accepted, "a", 1))
+	before := d.syncs
+	for _, r := range []Record{rec(Started, "a", 1), rec(Exited, "a", 1), rec(Acked, "a", 1)} {
+		if err := j.Note(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Note(rec(Acked, "a", 1)); !errors.Is(err, ErrOrder) {
+		t.Errorf("acked twice: %v", err)
+	}
+	if n := d.syncs - before; n != 0 {
+		t.Errorf("%d fsyncs, want none", n)
+	}
+	appendAll(t, j, rec(Accepted, "b", 2))
+	for range 2 {
+		if err := j.Sync(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := d.syncs - before; n != 1 {
+		t.Errorf("%d fsyncs, want one for all", n)
+	}
+	if err := errors.Join(j.Note(rec(Exited, "b", 2)), j.Sync()); err != nil || d.syncs-before != 2 {
+		t.Errorf("a note that was synced cost %d fsyncs, want one: %v", d.syncs-before-1, err)
+	}
+	if err := errors.Join(j.Note(rec(Acked, "b", 2)), j.Close()); err != nil {
+		t.Error(err)
+	}
+	lost := d.crash(func(int) int { return 0 })
+	again, es := openMem(t, lost)
+	want := remember([]Record{rec(Accepted, "a", 1), rec(Exited, "a", 1), rec(Acked, "a", 1), rec(Accepted, "b", 2), rec(Exited, "b", 2), rec(Acked, "b", 2)})
+	if diff := cmp.Diff(want, viewOf(es, again)); diff != "" {
+		t.Errorf("after a crash of the host (-want +got):\n%s", diff)
+	}
+}
+
 // When a batch can't be written nobody may believe in a record of it, also not
 // the one who was refused because of it.
 func TestRefusalFallsWithItsBatch(t *testing.T) {

@@ -65,7 +65,7 @@ func (j *Journal) load() error {
 			j.table.high = max(j.table.high, recs[i].high)
 		}
 	}
-	j.size = cut
+	j.size, j.synced = cut, cut
 	if whole && len(lost) == 0 {
 		return j.cutTail(data)
 	}
@@ -104,7 +104,7 @@ func (j *Journal) begin(data []byte) error {
 	if err := j.file.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	j.size = headerLen
+	j.size, j.synced = headerLen, headerLen
 	return j.syncDir()
 }
 
