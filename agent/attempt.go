@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -217,21 +216,17 @@ func (t *table) start(a *attempt) *agentv1.Result {
 }
 
 // follow looks after a process until it has ended, and returns the result; nil when
-// it goes on without this agent. With note set its start is put on record, for
-// which it need not wait: an attempt that was accepted is taken for one that may
-// have started.
+// it goes on without this agent. With note set its start is put on record, unless it has
+// ended by the first look at its log: an attempt that was accepted is taken for one that
+// may have started.
 func (t *table) follow(a *attempt, proc runner.Process, note bool) *agentv1.Result {
-	var noted sync.WaitGroup
-	if note {
-		noted.Go(func() { t.noteStart(a) })
-	}
-	defer noted.Wait()
-	w := &watcher{table: t, attempt: a, log: a.log, proc: proc, pause: pollLeast}
+	w := &watcher{table: t, attempt: a, log: a.log, proc: proc, note: note, pause: pollLeast}
+	defer w.noted.Wait()
 	if !w.watch() {
 		return nil
 	}
 	w.lookAtDisk()
-	noted.Wait()
+	w.noted.Wait()
 	r := t.ended(a, a.log, proc.Exit(), w.why)
 	if w.full {
 		r.Reason = joined(fullReason, r.GetReason())

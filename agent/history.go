@@ -54,7 +54,7 @@ func (t *table) noteStart(a *attempt) {
 	t.mu.Unlock()
 	payload, err := proto.Marshal(started)
 	if err == nil {
-		err = t.appendRecord(a.newRecord(journal.Started, payload))
+		err = t.noteRecord(a.newRecord(journal.Started, payload))
 	}
 	if err != nil {
 		t.log.Warn("start can't be put on record", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
@@ -167,7 +167,7 @@ func recall(a *attempt, e journal.Entry) (known acceptance) {
 // life of the agent ended, and that no runner knows. It may have started, so it
 // never starts again; what is left of it is ended.
 func (t *table) settle(a *attempt, known acceptance) {
-	reason := "the agent stopped while it was being started"
+	reason := "the agent stopped while it was being started, or soon after"
 	if a.started != nil {
 		reason = "the worker's runner died while it ran"
 	}

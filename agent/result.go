@@ -152,8 +152,8 @@ func (t *table) runnerForgets(a *attempt) {
 }
 
 // bury waits until an attempt that has ended may be forgotten, and forgets it.
-// The log goes first: what is left after a crash in between is a result that is
-// sent once more.
+// The log goes first: what is left after a crash in between, or of the host a little
+// later, is a result that is sent once more.
 func (t *table) bury(a *attempt) {
 	if !t.awaitRelease(a) {
 		return
@@ -165,7 +165,7 @@ func (t *table) bury(a *attempt) {
 	}
 	if !a.volatile {
 		t.keepExit(a, a.result)
-		if err := t.appendRecord(a.ackedRecord()); err != nil {
+		if err := t.noteRecord(a.ackedRecord()); err != nil {
 			t.log.Warn("attempt stays in the journal and will be reported again", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
 		}
 	}

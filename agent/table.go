@@ -26,6 +26,7 @@ var runName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 // record is what the table needs of the journal.
 type record interface {
 	Append(...journal.Record) error
+	Note(...journal.Record) error
 	Probe() error
 }
 

@@ -45,6 +45,8 @@ func (d *disk) Append(recs ...journal.Record) error {
 	return nil
 }
 
+func (d *disk) Note(recs ...journal.Record) error { return d.Append(recs...) }
+
 func (d *disk) Probe() error { return d.Append() }
 
 // hang has calls wait until the disk answers.
@@ -195,6 +197,7 @@ func TestDiskFullAtTheEnd(t *testing.T) {
 	inTable(t, func(t *testing.T, tb *table, d *disk, _ *fakerunner.Fake) {
 		tb.Handle(launchMessage("r1"))
 		tb.Handle(launchMessage("r2"))
+		time.Sleep(pollLeast)
 		synctest.Wait()
 		d.fail(syscall.ENOSPC)
 		time.Sleep(2 * time.Minute)

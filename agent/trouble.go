@@ -93,10 +93,19 @@ func (t *table) noteDisk(err error) (works bool) {
 	return false
 }
 
-// appendRecord puts records in the journal. While the disk does not answer, no more
-// attempts are taken.
+// appendRecord puts records in the journal, on the disk. While that does not answer, no
+// more attempts are taken.
 func (t *table) appendRecord(recs ...journal.Record) error {
+	return t.awaitJournal(t.journal.Append, recs)
+}
+
+// noteRecord puts a record in the journal that need not outlive a crash of the host.
+func (t *table) noteRecord(rec journal.Record) error {
+	return t.awaitJournal(t.journal.Note, []journal.Record{rec})
+}
+
+func (t *table) awaitJournal(put func(...journal.Record) error, recs []journal.Record) error {
 	hung := time.AfterFunc(hungAfter, func() { t.inTrouble(errHung) })
 	defer hung.Stop()
-	return t.journal.Append(recs...)
+	return put(recs...)
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
@@ -22,6 +23,8 @@ type watcher struct {
 	attempt *attempt
 	log     *spool.Log
 	proc    runner.Process
+	note    bool // its start is to be put on record
+	noted   sync.WaitGroup
 	why     cause         // why it had to be ended
 	pause   time.Duration // until the next look at its log
 	blind   bool          // the last look failed
@@ -59,9 +62,19 @@ func (w *watcher) watch() bool {
 			}
 			w.stopNow()
 		case <-poll.C:
+			w.noteStart()
 			w.poll()
 			poll.Reset(w.pause)
 		}
+	}
+}
+
+// noteStart has the start put on record, once. A disk that does not answer holds up
+// nothing but the result.
+func (w *watcher) noteStart() {
+	if w.note {
+		w.note = false
+		w.noted.Go(func() { w.table.noteStart(w.attempt) })
 	}
 }
 

@@ -75,12 +75,13 @@ func (b *book) lostOf(e journal.Entry) lost {
 	return l
 }
 
-// noteStart puts on record that an attempt runs.
+// noteStart puts on record that an attempt runs. No crash of the host needs to leave it:
+// nothing runs after that.
 func (b *book) noteStart(a *kept, env []string) {
 	a.noted = true
 	payload, err := json.Marshal(begun{Boot: b.boot, Marks: runner.Marks(env), PID: a.pid, Started: a.started})
 	if err == nil {
-		err = b.journal.Append(record(journal.Accepted, a.id, payload))
+		err = b.journal.Note(record(journal.Accepted, a.id, payload))
 	}
 	if err != nil {
 		b.log.Error("start is not on record; if the runner dies now, the agent alone knows of it", "attempt", a.id, "err", err)
@@ -96,10 +97,17 @@ func (b *book) noteExit(a *kept, exit runner.Exit) {
 	}
 	payload, err := proto.Marshal(showExit(exit))
 	if err == nil {
-		err = b.journal.Append(append(recs, record(journal.Exited, a.id, payload))...)
+		err = b.journal.Note(append(recs, record(journal.Exited, a.id, payload))...)
 	}
 	if err != nil {
 		b.log.Error("end is not on record; it is lost if the runner dies before the agent has it", "attempt", a.id, "err", err)
+	}
+}
+
+// sync has all that was noted outlive a crash of the host.
+func (b *book) sync() {
+	if err := b.journal.Sync(); err != nil {
+		b.log.Error("ends are not on the disk; they are lost if the host crashes before the agent has them", "err", err)
 	}
 }
 
@@ -108,7 +116,7 @@ func (b *book) noteForgotten(ids []string) {
 	for _, id := range ids {
 		recs = append(recs, record(journal.Acked, id, nil))
 	}
-	if err := b.journal.Append(recs...); err != nil {
+	if err := b.journal.Note(recs...); err != nil {
 		b.log.Warn("attempts stay on record until the agent comes again", "attempts", len(ids), "err", err)
 	}
 }

@@ -3,9 +3,10 @@
 //
 // The agent can then be killed, restarted or replaced by another version without
 // touching a job: its processes are the runner's children, which keeps their
-// timeouts and limits, sees how they end, and puts that on its disk before it
+// timeouts and limits, sees how they end, and writes that down before it
 // tells anybody. The next agent is told of all that runs, and of all that has
-// ended and was not forgotten since.
+// ended and was not forgotten since. What the agent has not forgotten in a moment,
+// since it is not there or could not put it on its own disk, the runner syncs to disk.
 //
 // They meet on a unix socket in a directory that only their user can enter, and a
 // [Guest] if the agent is another user; the kernel says who has connected. Which
@@ -38,13 +39,21 @@ const (
 	// maxMessage bounds a message, in bytes. A task comes from a gateway with
 	// 1 MiB at most.
 	maxMessage = 16 << 20
+	// window is how much may be under way before the other end has read it, in bytes.
+	// It is fixed, or each message would be followed by a question of how fast the
+	// line is.
+	window = 1 << 20
+	// streamWorkers are the goroutines that serve calls again and again: in a new one
+	// the stack grows for each.
+	streamWorkers = 16
 	// IdleExit is how long a runner that an agent has started stays without
 	// an agent and without attempts that run.
 	IdleExit = 5 * time.Minute
 	// overtime is what a process gets beyond its grace to be gone after KILL.
 	overtime = 15 * time.Second
-	// noteAfter is how long an attempt runs before its start is put on record:
-	// what ends sooner costs one fsync, and not two.
+	// noteAfter is how long an attempt runs before its start is put on record, and how
+	// long an agent has to forget one that has ended before its end is synced to disk:
+	// of what is over soon nothing is left that a crash of the host could take.
 	noteAfter = 50 * time.Millisecond
 	// farewell is how long an agent gets to hear the last words of a runner.
 	farewell = 5 * time.Second

@@ -46,7 +46,8 @@ type kept struct {
 	started time.Time
 	proc    runner.Process // nil for one of a former runner
 
-	noted bool // its start is on record; for the goroutine that follows it
+	noted bool          // its start is on record; for the goroutine that follows it
+	gone  chan struct{} // closed when it is forgotten
 
 	// Guarded by keeper.mu.
 	stopped bool         // ended for the runner's sake
@@ -72,11 +73,11 @@ func (k *keeper) resume(ended map[string]runner.Exit, lost []lost) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for id, exit := range ended {
-		a := &kept{id: id, ready: closed(), started: exit.Started, exit: &exit}
+		a := &kept{id: id, ready: closed(), gone: make(chan struct{}), started: exit.Started, exit: &exit}
 		k.attempts[id] = a
 	}
 	for _, l := range lost {
-		k.attempts[l.id] = &kept{id: l.id, ready: closed(), started: l.started, pid: l.pid, noted: true}
+		k.attempts[l.id] = &kept{id: l.id, ready: closed(), gone: make(chan struct{}), started: l.started, pid: l.pid, noted: true}
 		k.running++
 	}
 	if len(lost) > 0 {
@@ -84,6 +85,7 @@ func (k *keeper) resume(ended map[string]runner.Exit, lost []lost) {
 			for _, l := range lost {
 				k.settle(l)
 			}
+			k.book.sync()
 		})
 	}
 }
@@ -191,7 +193,7 @@ func (k *keeper) admit(life uint64, s runner.Spec) (a *kept, again bool, done fu
 		t.starts.Done()
 		return nil, false, nil, fmt.Errorf("%d attempts run here or were not forgotten by the agent, and the runner of an agent of another user keeps no more", n)
 	}
-	a = &kept{id: s.ID, grace: s.KillGrace, ready: make(chan struct{})}
+	a = &kept{id: s.ID, grace: s.KillGrace, ready: make(chan struct{}), gone: make(chan struct{})}
 	k.attempts[s.ID] = a
 	k.running++
 	return a, false, t.starts.Done, nil
@@ -208,7 +210,7 @@ func (k *keeper) drop(a *kept) {
 
 // follow sees an attempt through to its end. Its start is put on record a moment
 // later, if it has not ended by then: should this runner die before, the agent still
-// knows of it.
+// knows of it. Its end is synced to disk a moment later, if it is not forgotten by then.
 func (k *keeper) follow(a *kept, s runner.Spec) {
 	late := time.NewTimer(noteAfter)
 	defer late.Stop()
@@ -219,9 +221,15 @@ func (k *keeper) follow(a *kept, s runner.Spec) {
 		<-a.proc.Done()
 	}
 	k.ended(a, a.proc.Exit())
+	late.Reset(noteAfter)
+	select {
+	case <-a.gone:
+	case <-late.C:
+		k.book.sync()
+	}
 }
 
-// ended takes note of how an attempt ended: on the disk first.
+// ended takes note of how an attempt ended: it is written down first.
 func (k *keeper) ended(a *kept, exit runner.Exit) {
 	k.mu.Lock()
 	if a.stopped && exit.Killed {
@@ -265,6 +273,7 @@ func (k *keeper) forget(ids []string) {
 	for _, id := range ids {
 		if a := k.attempts[id]; a != nil && a.exit != nil {
 			delete(k.attempts, id)
+			close(a.gone)
 			gone = append(gone, id)
 		}
 	}

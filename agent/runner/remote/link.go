@@ -132,6 +132,8 @@ func dialed(first net.Conn, again func(context.Context) (net.Conn, error)) (*grp
 				return again(ctx)
 			}
 		}),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
+		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
 }
 

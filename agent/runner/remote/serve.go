@@ -48,7 +48,7 @@ type ServeOptions struct {
 
 // Serve is a runner, until ctx is done or an agent's user stops it: then what runs
 // is ended, each attempt with its grace, and is on record as interrupted. It also
-// ends when it is idle. Whatever is told is on disk before.
+// ends when it is idle. Whatever is told is written down before.
 func Serve(ctx context.Context, o ServeOptions) (err error) {
 	lock, err := occupy(context.WithoutCancel(ctx), o.Dir, o.Guest)
 	if err != nil {
@@ -93,7 +93,8 @@ type service struct {
 
 // live serves until it is time to end, and until nothing runs any more.
 func (s *service) live(ctx context.Context, o ServeOptions) {
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window), grpc.NumStreamWorkers(streamWorkers))
 	runnerv1.RegisterRunnerServiceServer(server, s)
 	var wg sync.WaitGroup
 	wg.Go(func() {
