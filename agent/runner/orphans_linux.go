@@ -1,16 +1,12 @@
 package runner
 
 import (
-	"errors"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // nursery is how Linux tells what is left of an attempt. This process is a
@@ -24,9 +20,9 @@ type nursery struct {
 	sid  int
 	kids *os.File // children of the thread that orphans are given to; nil: read all of /proc
 
-	// A child that is reaped while kids is being read can hide another. Readers
-	// compare these and read again.
-	reapsBegun, reapsEnded atomic.Uint64
+	// A child that is reaped while kids is being read can hide another. So who reads
+	// it holds this for reading, and who reaps one that has ended, for writing.
+	reaping sync.RWMutex
 
 	sighting sync.Mutex      // one goroutine at a time looks after orphans
 	orphans  map[int]*orphan // by pid; guarded by household.mu
@@ -50,16 +46,6 @@ func newHousehold() *household {
 	return h
 }
 
-// await blocks until the process has ended, and leaves it to be reaped.
-func await(pid int) ending {
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if !errors.Is(err, syscall.EINTR) {
-			return ending{err: err}
-		}
-	}
-}
-
 // reap reaps p's main process, which has ended.
 func (h *household) reap(p *process, e ending) ending {
 	if e.err == nil {
@@ -71,9 +57,10 @@ func (h *household) reap(p *process, e ending) ending {
 	return e
 }
 
+// wait reaps a child that has ended, or that flags say not to wait for.
 func (h *household) wait(pid int, st *syscall.WaitStatus, flags int, u *syscall.Rusage) (int, error) {
-	h.reapsBegun.Add(1)
-	defer h.reapsEnded.Add(1)
+	h.reaping.Lock()
+	defer h.reaping.Unlock()
 	for {
 		got, err := syscall.Wait4(pid, st, flags, u)
 		if err != syscall.EINTR {
@@ -89,16 +76,11 @@ func (h *household) wait(pid int, st *syscall.WaitStatus, flags int, u *syscall.
 // that of main, so its list is enough, and settled, since apart forks in others; what
 // those forked doesn't matter. Without that list all children are returned.
 func (h *household) children() (pids []int, settled bool) {
-	for range 8 {
-		if h.kids == nil {
-			break
-		}
-		ended := h.reapsEnded.Load()
+	if h.kids != nil {
+		h.reaping.RLock()
 		pids, err := readPIDs(h.kids)
-		if err != nil {
-			break
-		}
-		if h.reapsBegun.Load() == ended {
+		h.reaping.RUnlock()
+		if err == nil {
 			return pids, true
 		}
 	}
