@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"container/heap"
+	"iter"
 	"time"
 
 	"github.com/schedd/schedd/raftstore/state"
@@ -11,62 +13,63 @@ import (
 // a long pause does not end in a long computation.
 const pausedLook = time.Hour
 
-// Agenda knows when to look at which trigger again: one timer for each, so that
+// keepWithin is how soon a trigger has to come due to have its schedule kept. To
+// compute one takes two microseconds, and to keep one takes as much memory as the rest
+// of its alarm: of a million jobs most are due but once a day.
+const keepWithin = time.Minute
+
+// Agenda knows when to look at which trigger again: one alarm for each, so that
 // a tick costs by what is due and not by how many jobs there are. All of it is
 // derived from the state; it belongs to one leader for one term.
 type Agenda struct {
-	timers *Timers[*alarm]
-	jobs   map[state.JobKey][]*alarm
+	alarms alarms
+	jobs   map[state.JobKey]*alarm // the first trigger's; the others come after it
 }
 
 // alarm is one trigger of one job.
 type alarm struct {
 	job     state.JobKey
 	trigger *state.Trigger
-	c       *schedule.Trigger // nil: it has no occurrences
+	c       *schedule.Trigger // nil: it has no occurrences, or none soon
+	next    *alarm            // of the same job
+	at      time.Time         // zero: not set
+	place   int               // among the alarms that are set
 }
 
 // NewAgenda returns an empty agenda: [Agenda.Note] puts jobs on it.
 func NewAgenda() *Agenda {
-	return &Agenda{timers: NewTimers[*alarm](), jobs: map[state.JobKey][]*alarm{}}
+	return &Agenda{jobs: map[state.JobKey]*alarm{}}
 }
 
 // Next returns when to look again; zero when there is nothing to look at.
-func (a *Agenda) Next() time.Time { return a.timers.Next() }
+func (a *Agenda) Next() time.Time {
+	if len(a.alarms) == 0 {
+		return time.Time{}
+	}
+	return a.alarms[0].at
+}
 
 // Note takes note that a job was made, changed or deleted, or that what was
 // decided about it was refused. It returns the command that quarantines the job
 // if it can't be scheduled.
 func (a *Agenda) Note(s *state.State, k state.JobKey, now time.Time) []state.Command {
 	old := a.jobs[k]
-	for _, al := range old {
-		a.timers.Remove(al)
+	for al := range old.all() {
+		a.alarms.set(al, time.Time{})
 	}
+	delete(a.jobs, k)
 	j := s.Job(k)
 	if j == nil {
-		delete(a.jobs, k)
 		return nil
 	}
-	alarms := make([]*alarm, 0, len(j.Definition.Triggers))
-	reason := ""
-	for i := range j.Definition.Triggers {
-		t := &j.Definition.Triggers[i]
-		al := &alarm{job: k, trigger: t}
-		if c, known := compiledBefore(old, t); known {
-			al.c = c
-		} else if !t.Disabled {
-			var err error
-			if al.c, err = Compile(k, t); err != nil {
-				reason = "trigger " + t.ID + ": " + err.Error()
-			}
-		}
-		alarms = append(alarms, al)
+	first, reason := alarmsOf(j, old)
+	if first != nil {
+		a.jobs[k] = first
 	}
-	a.jobs[k] = alarms
 	if reason != j.Quarantine {
 		return []state.Command{state.Quarantine{Key: k, UID: j.UID, Version: j.Version, Reason: reason}}
 	}
-	for _, al := range alarms {
+	for al := range first.all() {
 		if t := s.Track(j.UID, al.trigger.ID); t != nil && reason == "" {
 			a.set(j, al, t.DecidedUntil, now)
 		}
@@ -74,13 +77,42 @@ func (a *Agenda) Note(s *state.State, k state.JobKey, now time.Time) []state.Com
 	return nil
 }
 
-func compiledBefore(old []*alarm, t *state.Trigger) (c *schedule.Trigger, known bool) {
-	for _, al := range old {
-		if al.trigger == t && al.c != nil {
-			return al.c, true
+// alarmsOf returns an alarm for each trigger of a job, and why the job can't be
+// scheduled, "" when it can. What old ones have computed it takes from them.
+func alarmsOf(j *state.Job, old *alarm) (first *alarm, reason string) {
+	last := &first
+	for i := range j.Definition.Triggers {
+		t := &j.Definition.Triggers[i]
+		al := &alarm{job: j.Key, trigger: t, c: compiledBefore(old, t)}
+		if al.c == nil && !t.Disabled {
+			var err error
+			if al.c, err = Compile(j.Key, t); err != nil {
+				reason = "trigger " + t.ID + ": " + err.Error()
+			}
+		}
+		*last, last = al, &al.next
+	}
+	return first, reason
+}
+
+func compiledBefore(old *alarm, t *state.Trigger) *schedule.Trigger {
+	for al := range old.all() {
+		if al.trigger == t {
+			return al.c
 		}
 	}
-	return nil, false
+	return nil
+}
+
+// all yields an alarm and those of the job's triggers that follow.
+func (al *alarm) all() iter.Seq[*alarm] {
+	return func(yield func(*alarm) bool) {
+		for ; al != nil; al = al.next {
+			if !yield(al) {
+				return
+			}
+		}
+	}
 }
 
 // set sets an alarm to the first occurrence that is not decided.
@@ -93,7 +125,10 @@ func (a *Agenda) set(j *state.Job, al *alarm, decided, now time.Time) {
 		next = later(next, now.Add(pausedLook))
 		next = earlier(next, p.Until)
 	}
-	a.timers.Set(al, next)
+	a.alarms.set(al, next)
+	if next.Sub(now) > keepWithin {
+		al.c = nil
+	}
 }
 
 // Due returns the commands that decide what has come due, at most about limit
@@ -104,8 +139,8 @@ func (a *Agenda) Due(s *state.State, now time.Time, limit int) []state.Command {
 	beside := map[state.JobKey]*beside{}
 	decided := map[*alarm]time.Time{} // set again at the end, so that each rings once
 	for len(cmds) < limit {
-		al, ok := a.timers.Pop(now)
-		if !ok {
+		al := a.alarms.pop(now)
+		if al == nil {
 			break
 		}
 		j := s.Job(al.job)
@@ -120,6 +155,9 @@ func (a *Agenda) Due(s *state.State, now time.Time, limit int) []state.Command {
 			beside[al.job] = besideOf(s, j)
 		}
 		decided[al] = now
+		if al.c == nil {
+			al.c = compiled(j, al.trigger)
+		}
 		if d, ok := decide(s, beside[al.job], al.c, al.trigger.ID, now); ok {
 			cmds = append(cmds, d)
 			decided[al] = d.Until
@@ -134,12 +172,59 @@ func (a *Agenda) Due(s *state.State, now time.Time, limit int) []state.Command {
 // endPause decides what the pause covered and lets the job go on. Its alarms
 // come back with the change.
 func (a *Agenda) endPause(s *state.State, j *state.Job, now time.Time) []state.Command {
-	for _, al := range a.jobs[j.Key] {
-		a.timers.Remove(al)
+	for al := range a.jobs[j.Key].all() {
+		a.alarms.set(al, time.Time{})
 	}
 	cmds, err := Settle(s, j.Key, now)
 	if err != nil {
 		return nil // it was deleted
 	}
 	return append(cmds, state.ResumeJob{Key: j.Key, Until: j.Pause.Until, Effective: now})
+}
+
+// alarms are those that are set, as a heap: the earliest first. Each knows its place,
+// since an index beside it would take as much memory again.
+type alarms []*alarm
+
+// set sets or moves an alarm. The zero time takes it out.
+func (h *alarms) set(al *alarm, at time.Time) {
+	if !al.at.IsZero() {
+		heap.Remove(h, al.place)
+	}
+	if al.at = at; !at.IsZero() {
+		heap.Push(h, al)
+	}
+}
+
+// pop takes out the earliest alarm if it is due at now; nil when none is.
+func (h *alarms) pop(now time.Time) *alarm {
+	if len(*h) == 0 || (*h)[0].at.After(now) {
+		return nil
+	}
+	al := (*h)[0]
+	h.set(al, time.Time{})
+	return al
+}
+
+// Len, Less, Swap, Push and Pop implement [heap.Interface].
+func (h alarms) Len() int           { return len(h) }
+func (h alarms) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+
+func (h alarms) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *alarms) Push(x any) {
+	al := x.(*alarm) //nolint:forcetypeassert // only set pushes
+	al.place = len(*h)
+	*h = append(*h, al)
+}
+
+func (h *alarms) Pop() any {
+	last := len(*h) - 1
+	al := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return al
 }
