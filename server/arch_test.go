@@ -57,10 +57,12 @@ var may = map[string][]string{
 		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/schedd/log/v1", "proto/schedd/peer/v1", "proto/settings", "proto/wire",
 	},
 
+	// Clusters of real processes, to be harmed or measured.
+	"server/local": {},
+
 	// What harms a cluster on purpose, and judges what came of it.
 	"server/torture/verdict": {},
 	"server/torture":         {"server/torture/verdict", "proto/schedd/v1", "proto/wire"},
-	"server/torture/local":   {"server/torture"},
 	"server/torture/harm":    {"server/torture"},
 
 	"server/systest":                 {}, // test files only
@@ -68,7 +70,7 @@ var may = map[string][]string{
 	"server/systest/natlab":          {}, // likewise, with real networks
 	"server/systest/natlab/faultnet": {}, // linked into no program
 	"server/cmd/schedd": {
-		"server", "server/torture", "server/torture/harm", "server/torture/local", "server/torture/verdict", "agent", "raftstore",
+		"server", "server/torture", "server/local", "server/torture/harm", "server/torture/verdict", "agent", "raftstore",
 		"proto/schedd/v1", "proto/settings", "proto/wire",
 	},
 
@@ -101,7 +103,7 @@ var may = map[string][]string{
 var only = map[string][]string{
 	"github.com/hashicorp/raft": {"raftstore"},
 	"modernc.org/sqlite":        {"server/history"},
-	"os/exec":                   {"agent/runner", "server/torture/harm", "server/torture/local"},
+	"os/exec":                   {"agent/runner", "server/local", "server/torture/harm"},
 }
 
 // pure packages are computations: the same input gives the same output, on any

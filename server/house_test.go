@@ -250,7 +250,7 @@ func TestRulesBite(t *testing.T) {
 		{"imports", "agent/runner/x.go", `import "os/exec"`, false},
 		{"imports", "agent/x.go", `import "os/exec"`, true},
 		{"imports", "server/cmd/schedd/x.go", `import "os/exec"`, true},
-		{"imports", "server/torture/local/x.go", `import "os/exec"`, false},
+		{"imports", "server/local/x.go", `import "os/exec"`, false},
 		{"imports", "server/torture/x.go", `import "os/exec"`, true},
 
 		{"purity", "raftstore/state/x.go", `import "time"; var day = 24 * time.Hour`, false},

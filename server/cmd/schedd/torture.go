@@ -18,9 +18,9 @@ import (
 
 	"github.com/schedd/schedd/proto/settings"
 	"github.com/schedd/schedd/server"
+	"github.com/schedd/schedd/server/local"
 	"github.com/schedd/schedd/server/torture"
 	"github.com/schedd/schedd/server/torture/harm"
-	"github.com/schedd/schedd/server/torture/local"
 	"github.com/schedd/schedd/server/torture/verdict"
 )
 
@@ -202,6 +202,22 @@ const (
 	killEachLeast = 2 * time.Minute
 )
 
+// localSlots is how many runs a worker of a cluster of its own takes: enough for all of
+// them to be tried again on one.
+const localSlots = 64
+
+// victimsOf are all processes of a cluster of its own.
+func victimsOf(c *local.Cluster) (all []torture.Victim) {
+	for _, d := range c.Primaries() {
+		all = append(all, torture.Victim{Part: torture.Primary, Name: d.Name(), Process: d})
+	}
+	for i, d := range c.Workers() {
+		all = append(all, torture.Victim{Part: torture.Worker, Name: d.Name(), Process: d},
+			torture.Victim{Part: torture.Runner, Name: d.Name(), Process: c.Runners()[i]})
+	}
+	return all
+}
+
 // tortureLocally starts a cluster, tortures it, and ends it. Its directory is kept
 // when it shows something.
 func (o *tortureOptions) tortureLocally(ctx context.Context, c torture.Config) (err error) {
@@ -224,12 +240,12 @@ func (o *tortureOptions) tortureLocally(ctx context.Context, c torture.Config) (
 		}
 		_, _ = fmt.Fprintf(c.Out, "kept %s, with the data and the logs of all primaries and workers\n", dir)
 	}()
-	cluster, err := local.Start(ctx, local.Config{Schedd: self, Agent: agent, Dir: dir, Primaries: o.primaries, Workers: o.workers})
+	cluster, err := local.Start(ctx, local.Config{Schedd: self, Agent: agent, Dir: dir, Primaries: o.primaries, Workers: o.workers, Slots: localSlots})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnjudged, err)
 	}
 	defer func() { err = errors.Join(err, untidy(cluster.Stop(ctx))) }()
-	c.Servers, c.Victims, c.Closed, c.Crashes = cluster.Servers(), cluster.Victims(), true, cluster.Crashes
+	c.Servers, c.Victims, c.Closed, c.Crashes = cluster.Servers(), victimsOf(cluster), true, cluster.Crashes
 	c.Effects = filepath.Join(dir, "effects")
 	c.LeaderKills, c.KillEach = cmp.Or(c.LeaderKills, int(c.For/killEachLeast)), killEach
 	c.Ready = o.workers

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// daemon is a program that is kept running. It is a [torture.Process].
-type daemon struct {
+// Daemon is a program that is kept running.
+type Daemon struct {
 	ctx  context.Context //nolint:containedctx // of the process that is started again; it is never done
 	name string
 	argv []string
@@ -37,7 +37,7 @@ type daemon struct {
 const restartDelay = 500 * time.Millisecond
 
 // start starts the program, unless it is retired.
-func (d *daemon) start() error {
+func (d *Daemon) start() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.retired {
@@ -62,7 +62,7 @@ func (d *daemon) start() error {
 	return nil
 }
 
-// environment has no settings of ours: what is tortured is as the flags say.
+// environment has no settings of ours: what is started is as the flags say.
 func environment(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		return strings.HasPrefix(kv, "SCHEDD_") || strings.HasPrefix(kv, "SCHEDAGENT_")
@@ -71,7 +71,7 @@ func environment(env []string) []string {
 
 // watch waits for the end of a process, and starts the next one if nobody asked
 // for that. It ends with the process, or with that of the last one of them.
-func (d *daemon) watch(cmd *exec.Cmd, exited chan struct{}, from int64) {
+func (d *Daemon) watch(cmd *exec.Cmd, exited chan struct{}, from int64) {
 	_ = cmd.Wait() // what it ended with stands in the state
 	state := cmd.ProcessState
 	d.mu.Lock()
@@ -111,16 +111,49 @@ func occupied(log string, from int64, code int) bool {
 // runtime exits with 2 after a panic.
 const exitFailure = 1
 
-func (d *daemon) crashed() []string {
+func (d *Daemon) crashed() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.crashes)
 }
 
-// Kill implements [torture.Process].
-func (d *daemon) Kill(ctx context.Context, after time.Duration) error {
+// Name is that of the primary or worker.
+func (d *Daemon) Name() string { return d.name }
+
+// PID is the id of its process, which has ended if it is down.
+func (d *Daemon) PID() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cmd.Process.Pid
+}
+
+// Kill kills it with SIGKILL, and starts another one after the time given.
+func (d *Daemon) Kill(ctx context.Context, after time.Duration) error {
 	d.turn.Lock()
 	defer d.turn.Unlock()
+	if err := d.down(); err != nil {
+		return err
+	}
+	wait(ctx, after)
+	return d.start()
+}
+
+// Down kills it with SIGKILL. It stays down until [Daemon.Up].
+func (d *Daemon) Down() error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	return d.down()
+}
+
+// Up starts it again after [Daemon.Down].
+func (d *Daemon) Up() error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	return d.start()
+}
+
+// down kills it, and waits for its end.
+func (d *Daemon) down() error {
 	d.mu.Lock()
 	cmd, exited := d.cmd, d.exited
 	d.asked = true
@@ -129,12 +162,11 @@ func (d *daemon) Kill(ctx context.Context, after time.Duration) error {
 		return fmt.Errorf("kill %s, process %d: %w", d.name, cmd.Process.Pid, err)
 	}
 	<-exited
-	wait(ctx, after)
-	return d.start()
+	return nil
 }
 
-// Halt implements [torture.Process].
-func (d *daemon) Halt(ctx context.Context, span time.Duration) error {
+// Halt stops it with SIGSTOP, and lets it go on after the time given.
+func (d *Daemon) Halt(ctx context.Context, span time.Duration) error {
 	d.turn.Lock()
 	defer d.turn.Unlock()
 	d.mu.Lock()
@@ -166,7 +198,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // retire lets what ends have no successor.
-func (d *daemon) retire() {
+func (d *Daemon) retire() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.retired = true
@@ -174,7 +206,7 @@ func (d *daemon) retire() {
 
 // stop ends the process, in order if it will until ctx is done. It has to be
 // retired.
-func (d *daemon) stop(ctx context.Context) {
+func (d *Daemon) stop(ctx context.Context) {
 	d.mu.Lock()
 	cmd, exited := d.cmd, d.exited
 	d.mu.Unlock()

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,14 +26,14 @@ func await(t *testing.T, what string, holds func() bool) {
 }
 
 // program is a daemon that runs a script, in a directory of its own.
-func program(t *testing.T, script string) *daemon {
+func program(t *testing.T, script string) *Daemon {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "program")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\ncd "+dir+"\n"+script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{ctx: t.Context(), name: "d", argv: []string{path}, log: filepath.Join(dir, "log")}
+	d := &Daemon{ctx: t.Context(), name: "d", argv: []string{path}, log: filepath.Join(dir, "log")}
 	t.Cleanup(func() {
 		d.retire()
 		d.stop(t.Context()) // it is done by then, so at once
@@ -40,15 +41,9 @@ func program(t *testing.T, script string) *daemon {
 	return d
 }
 
-func (d *daemon) said() string {
+func (d *Daemon) said() string {
 	text, _ := os.ReadFile(d.log) // nothing yet
 	return string(text)
-}
-
-func (d *daemon) pid() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.cmd.Process.Pid
 }
 
 // What ends by itself is remembered, with its last words, and started again.
@@ -74,13 +69,13 @@ func TestKillIsNoCrash(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(d.log), "locked"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	first := d.pid()
+	first := d.PID()
 	if err := d.Kill(t.Context(), time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the third one runs", func() bool { return strings.Count(d.said(), "started") == 3 })
-	if d.pid() == first || len(d.crashed()) > 0 {
-		t.Errorf("process %d after %d, crashes %q", d.pid(), first, d.crashed())
+	if d.PID() == first || len(d.crashed()) > 0 {
+		t.Errorf("process %d after %d, crashes %q", d.PID(), first, d.crashed())
 	}
 }
 
@@ -133,6 +128,29 @@ func TestRetired(t *testing.T) {
 	}
 }
 
+// What was taken down stays down until it is started again, and has not crashed.
+func TestDown(t *testing.T) {
+	d := program(t, "echo started; exec sleep 1000\n")
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it runs", func() bool { return d.said() == "started\n" })
+	first := d.PID()
+	if err := d.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(first, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if err := d.Up(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the next one runs", func() bool { return d.said() == "started\nstarted\n" })
+	if d.PID() == first || len(d.crashed()) > 0 {
+		t.Errorf("process %d after %d, crashes %q", d.PID(), first, d.crashed())
+	}
+}
+
 // What is halted goes on.
 func TestHalt(t *testing.T) {
 	d := program(t, "trap 'echo heard; exit' TERM\necho started\nwhile :; do sleep 0.1; done\n")
@@ -144,7 +162,7 @@ func TestHalt(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.retire()
-	if err := syscall.Kill(d.pid(), syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(d.PID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "it hears a signal", func() bool { return strings.HasSuffix(d.said(), "heard\n") })

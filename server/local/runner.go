@@ -12,9 +12,10 @@ import (
 	"time"
 )
 
-// runner is what has the processes of a worker's jobs. The worker's agent starts
-// it, and starts another when it is gone. It is a [torture.Process].
-type runner struct {
+// Runner is what has the processes of a worker's jobs. The worker's agent starts
+// it, and starts another when it is gone.
+type Runner struct {
+	name    string // of the worker
 	program string // schedagent
 	dir     string // data directory of the worker
 }
@@ -25,8 +26,11 @@ const (
 	lookAgain = 50 * time.Millisecond
 )
 
-// pid returns its process id, 0 when there is none.
-func (r *runner) pid() (int, error) {
+// Name is that of its worker.
+func (r *Runner) Name() string { return r.name }
+
+// PID returns its process id, 0 when there is none.
+func (r *Runner) PID() (int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0, fmt.Errorf("look for the runner in %s: %w", r.dir, err)
@@ -48,17 +52,17 @@ func (r *runner) pid() (int, error) {
 }
 
 // there returns the process id, or why there is nothing to harm.
-func (r *runner) there() (int, error) {
-	pid, err := r.pid()
+func (r *Runner) there() (int, error) {
+	pid, err := r.PID()
 	if err == nil && pid == 0 {
 		err = fmt.Errorf("there is no runner in %s at the moment", r.dir)
 	}
 	return pid, err
 }
 
-// Kill implements [torture.Process]. The agent decides when another one is
-// started; it may be killed itself at the same time.
-func (r *runner) Kill(ctx context.Context, _ time.Duration) error {
+// Kill kills it with SIGKILL, and returns when another one is in its place. The agent
+// decides when that is started; it may be killed itself at the same time.
+func (r *Runner) Kill(ctx context.Context, _ time.Duration) error {
 	pid, err := r.there()
 	if err != nil {
 		return err
@@ -69,7 +73,7 @@ func (r *runner) Kill(ctx context.Context, _ time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, comeback)
 	defer cancel()
 	for ctx.Err() == nil {
-		if next, err := r.pid(); err == nil && next != 0 && next != pid {
+		if next, err := r.PID(); err == nil && next != 0 && next != pid {
 			return nil
 		}
 		wait(ctx, lookAgain)
@@ -77,8 +81,8 @@ func (r *runner) Kill(ctx context.Context, _ time.Duration) error {
 	return nil // that none comes back the verdict tells, by what does not end
 }
 
-// Halt implements [torture.Process].
-func (r *runner) Halt(ctx context.Context, span time.Duration) error {
+// Halt stops it with SIGSTOP, and lets it go on after the time given.
+func (r *Runner) Halt(ctx context.Context, span time.Duration) error {
 	pid, err := r.there()
 	if err != nil {
 		return err
@@ -92,11 +96,11 @@ func (r *runner) Halt(ctx context.Context, span time.Duration) error {
 }
 
 // stop ends the runner and all that it runs, and so its agent.
-func (r *runner) stop(ctx context.Context) error {
+func (r *Runner) stop(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, r.program, "stop", "--data-dir", r.dir)
 	cmd.Env = environment(os.Environ())
 	said, failed := cmd.CombinedOutput()
-	pid, err := r.pid()
+	pid, err := r.PID()
 	if err != nil || pid == 0 {
 		return err // gone, or there never was one
 	}

@@ -1,5 +1,5 @@
-// Package local runs a cluster of real processes on this host, to be tortured:
-// primaries and workers on loopback, with all that they keep in one directory.
+// Package local runs a cluster of real processes on this host, to be harmed or to be
+// measured: primaries and workers on loopback, with all that they keep in one directory.
 //
 // What ends by itself is started again, as systemd would, and is remembered
 // ([Cluster.Crashes]). Nothing outlives the process that called [Start], but for
@@ -19,8 +19,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/schedd/schedd/server/torture"
 )
 
 // Config is the cluster to run.
@@ -31,18 +29,20 @@ type Config struct {
 	Dir string
 	// Primaries and Workers is how many there are.
 	Primaries, Workers int
+	// Slots is how many runs a worker takes.
+	Slots int
+	// PrimaryFlags and WorkerFlags are given to each of them besides.
+	PrimaryFlags, WorkerFlags []string
 }
-
-// slots is how many runs a worker takes: enough for all of them to be tried again
-// on one.
-const slots = 64
 
 // Cluster is one that runs.
 type Cluster struct {
 	config    Config
 	servers   []string
-	primaries []*daemon
-	workers   []*daemon
+	webs      []string
+	primaries []*Daemon
+	workers   []*Daemon
+	runners   []*Runner
 }
 
 // Start starts a cluster, and does not wait until it can be used. [Cluster.Stop]
@@ -56,18 +56,25 @@ func Start(ctx context.Context, c Config) (*Cluster, error) {
 	}
 	var join []string
 	for i := range c.Primaries {
-		cl.servers, join = append(cl.servers, free[addresses*i]), append(join, free[addresses*i+2])
+		cl.servers, cl.webs = append(cl.servers, free[addresses*i]), append(cl.webs, free[addresses*i+1])
+		join = append(join, free[addresses*i+2])
 	}
 	for i := range c.Primaries {
 		name := fmt.Sprint("primary-", i+1)
-		cl.primaries = append(cl.primaries, cl.daemon(ctx, name, c.Schedd, "serve", "--node-id", name,
-			"--data-dir", filepath.Join(c.Dir, name), "--api-addr", free[addresses*i], "--web-addr", free[addresses*i+1],
-			"--cluster-addr", free[addresses*i+2], "--bootstrap-expect", strconv.Itoa(c.Primaries), "--join", strings.Join(join, ",")))
+		cl.primaries = append(cl.primaries, cl.daemon(ctx, name, slices.Concat([]string{
+			c.Schedd, "serve", "--node-id", name,
+			"--data-dir", filepath.Join(c.Dir, name), "--api-addr", cl.servers[i], "--web-addr", cl.webs[i],
+			"--cluster-addr", join[i], "--bootstrap-expect", strconv.Itoa(c.Primaries), "--join", strings.Join(join, ","),
+		}, c.PrimaryFlags)))
 	}
 	for i := range c.Workers {
 		name := fmt.Sprint("worker-", i+1)
-		cl.workers = append(cl.workers, cl.daemon(ctx, name, c.Agent, "run", "--name", name,
-			"--data-dir", filepath.Join(c.Dir, name), "--server", strings.Join(cl.servers, ","), "--slots", strconv.Itoa(slots)))
+		dir := filepath.Join(c.Dir, name)
+		cl.workers = append(cl.workers, cl.daemon(ctx, name, slices.Concat([]string{
+			c.Agent, "run", "--name", name,
+			"--data-dir", dir, "--server", strings.Join(cl.servers, ","), "--slots", strconv.Itoa(c.Slots),
+		}, c.WorkerFlags)))
+		cl.runners = append(cl.runners, &Runner{name: name, program: c.Agent, dir: dir})
 	}
 	for _, d := range slices.Concat(cl.primaries, cl.workers) {
 		if err := d.start(); err != nil {
@@ -78,25 +85,25 @@ func Start(ctx context.Context, c Config) (*Cluster, error) {
 }
 
 // daemon is one of the programs, not started yet.
-func (c *Cluster) daemon(ctx context.Context, name string, argv ...string) *daemon {
-	return &daemon{ctx: context.WithoutCancel(ctx), name: name, argv: argv, log: filepath.Join(c.config.Dir, name+".log")}
+func (c *Cluster) daemon(ctx context.Context, name string, argv []string) *Daemon {
+	return &Daemon{ctx: context.WithoutCancel(ctx), name: name, argv: argv, log: filepath.Join(c.config.Dir, name+".log")}
 }
 
 // Servers are the addresses of the API of all primaries.
 func (c *Cluster) Servers() []string { return c.servers }
 
-// Victims are all processes of the cluster.
-func (c *Cluster) Victims() []torture.Victim {
-	var all []torture.Victim
-	for _, d := range c.primaries {
-		all = append(all, torture.Victim{Part: torture.Primary, Name: d.name, Process: d})
-	}
-	for _, d := range c.workers {
-		r := &runner{program: c.config.Agent, dir: filepath.Join(c.config.Dir, d.name)}
-		all = append(all, torture.Victim{Part: torture.Worker, Name: d.name, Process: d}, torture.Victim{Part: torture.Runner, Name: d.name, Process: r})
-	}
-	return all
-}
+// Webs are the addresses of the pages and metrics of all primaries.
+func (c *Cluster) Webs() []string { return c.webs }
+
+// Primaries are the processes of the primaries, in the order of [Cluster.Servers].
+func (c *Cluster) Primaries() []*Daemon { return c.primaries }
+
+// Workers are the processes of the workers' agents.
+func (c *Cluster) Workers() []*Daemon { return c.workers }
+
+// Runners are what has the processes of the workers' jobs, in the order of
+// [Cluster.Workers].
+func (c *Cluster) Runners() []*Runner { return c.runners }
 
 // Crashes tells which processes ended by themselves, each in a sentence.
 func (c *Cluster) Crashes() []string {
@@ -120,8 +127,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	for i, d := range c.workers {
 		wg.Go(func() {
 			d.retire()
-			r := &runner{program: c.config.Agent, dir: filepath.Join(c.config.Dir, d.name)}
-			faults[i] = r.stop(ctx)
+			faults[i] = c.runners[i].stop(ctx)
 			d.stop(ctx)
 		})
 	}
