@@ -10,42 +10,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-
+	"github.com/schedd/schedd/raftstore/bareraft"
 	"github.com/schedd/schedd/raftstore/raftstoretest"
 	"github.com/schedd/schedd/raftstore/state"
 )
-
-// bare is the least that Raft asks for.
-type bare struct{ n int }
-
-func (b *bare) Apply(l *raft.Log) any               { b.n += len(l.Data); return b.n }
-func (b *bare) Snapshot() (raft.FSMSnapshot, error) { return nil, raft.ErrNothingNewToSnapshot }
-func (b *bare) Restore(r io.ReadCloser) error       { return r.Close() }
 
 // BenchmarkRaftApply is what Propose is measured by: Raft on the same disk, with
 // nothing around it, and entries of the same size.
 func BenchmarkRaftApply(b *testing.B) {
 	for _, callers := range []int{1, 64, 1024} {
 		b.Run(name(callers), func(b *testing.B) {
-			c := Config{NodeID: "a", Dir: b.TempDir(), Log: quiet(), HeartbeatTimeout: 20 * time.Millisecond}
-			d, err := openDisk(c)
+			l, err := bareraft.Open(b.TempDir())
 			if err != nil {
 				b.Fatal(err)
 			}
-			_, tr := raft.NewInmemTransport("a")
-			s := &Store{disk: d}
-			if err := s.bootstrap(c, c.raft(), tr); err != nil {
-				b.Fatal(err)
-			}
-			r, err := startRaft(c.raft(), &bare{}, d, tr)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer func() { _ = r.Shutdown().Error(); _ = d.close() }()
-			<-r.LeaderCh()
+			defer func() { _ = l.Close() }()
 			data := encoded(b, state.Entry{Now: time.Now(), Commands: []state.Command{request(1)}})
-			parallel(b, callers, func(uint64) error { return r.Apply(data, 0).Error() })
+			parallel(b, callers, func(uint64) error { return l.Apply(data) })
 		})
 	}
 }
