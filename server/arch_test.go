@@ -63,6 +63,15 @@ var may = map[string][]string{
 	// Clusters of real processes, to be harmed or measured.
 	"server/local": {},
 
+	// What measures one: figures and what they are made of (report, measure) are pure.
+	"server/bench/report":   {},
+	"server/bench/measure":  {},
+	"server/bench/baseline": {},
+	"server/bench": {
+		"server/local", "server/bench/report", "server/bench/measure", "server/bench/baseline", "raftstore/bareraft",
+		"proto/schedd/v1", "proto/settings", "proto/wire",
+	},
+
 	// What harms a cluster on purpose, and judges what came of it.
 	"server/torture/verdict": {},
 	"server/torture":         {"server/torture/verdict", "proto/schedd/v1", "proto/wire"},
@@ -73,7 +82,7 @@ var may = map[string][]string{
 	"server/systest/natlab":          {}, // likewise, with real networks
 	"server/systest/natlab/faultnet": {}, // linked into no program
 	"server/cmd/schedd": {
-		"server", "server/torture", "server/local", "server/torture/harm", "server/torture/verdict", "agent", "raftstore",
+		"server", "server/bench", "server/bench/report", "server/local", "server/torture", "server/torture/harm", "server/torture/verdict", "agent", "raftstore",
 		"proto/schedd/v1", "proto/settings", "proto/wire",
 	},
 
@@ -106,13 +115,13 @@ var may = map[string][]string{
 var only = map[string][]string{
 	"github.com/hashicorp/raft": {"raftstore", "raftstore/bareraft"},
 	"modernc.org/sqlite":        {"server/history"},
-	"os/exec":                   {"agent/runner", "server/local", "server/torture/harm"},
+	"os/exec":                   {"agent/runner", "server/bench/baseline", "server/local", "server/torture/harm"},
 }
 
 // pure packages are computations: the same input gives the same output, on any
 // machine, in any year. A primary that replays its log must come to the same
 // state as it did then; a verdict depends on what was seen alone.
-var pure = []string{"raftstore/state", "server/plan", "server/schedule", "server/torture/verdict"}
+var pure = []string{"raftstore/state", "server/plan", "server/schedule", "server/torture/verdict", "server/bench/report", "server/bench/measure"}
 
 // impure is what they must not import, nor anything below it.
 var impure = []string{

@@ -23,6 +23,7 @@ Commands:
   snapshot  save, restore or inspect the state of a group of primaries
   recover   go on after most primaries of a group are lost for good
   torture   harm a cluster on purpose, and tell whether it kept its promises
+  bench     measure how fast it is here, beside what the machine does without it
   keygen    make a cluster key, on standard output
   version   say which version this is
 `
@@ -35,13 +36,13 @@ func main() {
 	os.Exit(exitCode(err, settings.Report("schedd", err, os.Stderr)))
 }
 
-// exitUnjudged is what torture exits with when no promise was broken, and it can't
-// say that all is well either.
+// exitUnjudged is what torture and bench exit with when no promise was broken, and they
+// can't say that all is well, or how fast it is, either.
 const exitUnjudged = 2
 
 // exitCode is what to exit with, and usual what most commands would.
 func exitCode(err error, usual int) int {
-	if !errors.Is(err, errBroken) && (errors.Is(err, errUnjudged) || errors.Is(err, errUntidy)) {
+	if !errors.Is(err, errBroken) && (errors.Is(err, errUnjudged) || errors.Is(err, errUnmeasured) || errors.Is(err, errUntidy)) {
 		return exitUnjudged
 	}
 	return usual
@@ -64,6 +65,8 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		return runRecover(rest, out, logs)
 	case "torture":
 		return runTorture(ctx, rest, out)
+	case "bench":
+		return runBench(ctx, rest, out)
 	case "keygen":
 		return printKey(rest, out)
 	case "version":
@@ -72,9 +75,9 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		_, err := io.WriteString(out, overview)
 		return err
 	case "":
-		return settings.Errorf("give a command: dev, serve, snapshot, recover, torture, keygen or version; --help tells more")
+		return settings.Errorf("give a command: dev, serve, snapshot, recover, torture, bench, keygen or version; --help tells more")
 	}
-	return settings.Errorf("unknown command %q: there are dev, serve, snapshot, recover, torture, keygen and version; --help tells more", command)
+	return settings.Errorf("unknown command %q: there are dev, serve, snapshot, recover, torture, bench, keygen and version; --help tells more", command)
 }
 
 // allFlags returns the settings of all commands: one environment serves them all.
@@ -84,7 +87,8 @@ func allFlags() []*flag.FlagSet {
 	_, again, _ := recoverFlags()
 	_, save := snapshotFlags("save")
 	_, torture := tortureFlags()
-	return []*flag.FlagSet{serve, dev, again, save, torture}
+	_, bench := benchFlags()
+	return []*flag.FlagSet{serve, dev, again, save, torture, bench}
 }
 
 // noArguments answers whoever gives arguments to a command that takes none.

@@ -20,7 +20,7 @@ func TestWrongUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ args, want string }{
-		{"", "give a command: dev, serve, snapshot, recover, torture, keygen or version"},
+		{"", "give a command: dev, serve, snapshot, recover, torture, bench, keygen or version"},
 		{"start", `unknown command "start"`},
 		{"version now", "version takes no arguments"},
 		{"keygen 64", "keygen takes no arguments"},
