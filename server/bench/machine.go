@@ -39,6 +39,7 @@ func machine(dir string) report.Machine {
 		CPU:        field(read("/proc/cpuinfo"), "model name"),
 		MemoryMB:   memory(field(read("/proc/meminfo"), "MemTotal")),
 		FileSystem: fileSystem(read("/proc/self/mountinfo"), dir),
+		Load:       load(read("/proc/loadavg")),
 	}
 }
 
@@ -59,6 +60,13 @@ func memory(text string) int {
 		return 0
 	}
 	return kilobytes * 1024 / 1e6
+}
+
+// load is the first of the averages.
+func load(text string) float64 {
+	first, _, _ := strings.Cut(text, " ")
+	average, _ := strconv.ParseFloat(first, 64) // 0 when it is not told
+	return average
 }
 
 // fileSystem is the type of that which holds a directory: of the mount whose point is

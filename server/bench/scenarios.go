@@ -3,6 +3,8 @@ package bench
 // Scenarios are all there are, in the order in which they are run.
 func Scenarios() []Scenario {
 	return []Scenario{
+		sustain,
+		burst,
 		define,
 	}
 }

@@ -35,6 +35,8 @@ type Machine struct {
 	Cores      int    `json:"cores"`
 	MemoryMB   int    `json:"memory_mb,omitempty"`
 	FileSystem string `json:"file_system,omitempty"` // of the directory that was used
+	// Load is what else wanted a processor in the minute before, on average.
+	Load float64 `json:"load"`
 }
 
 // Result is what one scenario found.

@@ -21,7 +21,7 @@ func (r Report) Heading() string {
 		b.WriteString(" with changes")
 	}
 	fmt.Fprintf(&b, ", %s, %s\n", p.Go, r.Start.UTC().Format(time.RFC3339))
-	fmt.Fprintf(&b, "%d cores of %s, %s MB, %s/%s %s, %s\n", m.Cores, known(m.CPU), number(float64(m.MemoryMB)), m.OS, m.Arch, m.Kernel, known(m.FileSystem))
+	fmt.Fprintf(&b, "%d cores of %s, %s MB, %s/%s %s, %s; load before %s\n", m.Cores, known(m.CPU), number(float64(m.MemoryMB)), m.OS, m.Arch, m.Kernel, known(m.FileSystem), number(m.Load))
 	if r.Quick {
 		b.WriteString("QUICK: sizes and spans are small, and the figures are not to be compared\n")
 	}
