@@ -5,6 +5,7 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		sustain,
 		burst,
+		trigger,
 		define,
 	}
 }

@@ -40,3 +40,14 @@ func ForkExec(ctx context.Context, loops int, span time.Duration) (perSecond flo
 	}
 	return float64(started.Load()) / time.Since(begin).Seconds(), nil
 }
+
+// Run starts a program as ForkExec does, with these variables and no others, and waits
+// for its end.
+func Run(ctx context.Context, argv []string, env ...string) error {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = env
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("run %s: %w", argv[0], err)
+	}
+	return nil
+}

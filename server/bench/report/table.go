@@ -39,15 +39,15 @@ func known(text string) string {
 func (r Result) Block() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s (%v)\n", r.Scenario, r.What, r.Took.Round(time.Second))
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	for _, f := range r.Figures {
-		line(w, f.Name, quantity(f.Value, f.Unit), f.target(), f.verdict(), f.beside())
+		rows = append(rows, []string{f.Name, quantity(f.Value, f.Unit), f.target(), f.verdict(), f.beside()})
 	}
 	for _, name := range r.Missing() {
 		t := Targets[r.Scenario][name]
-		line(w, name, "not measured", Figure{Target: &t}.target(), "", "")
+		rows = append(rows, []string{name, "not measured", Figure{Target: &t}.target(), "", ""})
 	}
-	_ = w.Flush() // a strings.Builder takes all
+	b.WriteString(align(rows))
 	for _, note := range r.Notes {
 		b.WriteString("  " + note + "\n")
 	}
@@ -57,9 +57,18 @@ func (r Result) Block() string {
 	return b.String()
 }
 
-// line writes a row without white space at its end.
-func line(w *tabwriter.Writer, cells ...string) {
-	_, _ = fmt.Fprintln(w, "  "+strings.TrimRight(strings.Join(cells, "\t"), "\t")) // it keeps all until it is flushed
+// align puts cells below each other, without white space at the end of lines.
+func align(rows [][]string) string {
+	var b, trimmed strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, cells := range rows {
+		_, _ = fmt.Fprintln(w, "  "+strings.Join(cells, "\t")) // it keeps all until it is flushed
+	}
+	_ = w.Flush() // a strings.Builder takes all
+	for line := range strings.Lines(b.String()) {
+		trimmed.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
+	return trimmed.String()
 }
 
 // target says what is to be reached.
