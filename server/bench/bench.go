@@ -57,6 +57,9 @@ func Run(ctx context.Context, c Config) (r report.Report, err error) {
 	if err != nil {
 		return r, fmt.Errorf("make a directory for what is measured: %w", err)
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // workers may be other users
+		return r, fmt.Errorf("make a directory for what is measured: %w", err)
+	}
 	r = report.Report{Program: program(), Machine: machine(dir), Start: time.Now().UTC(), Quick: c.Quick}
 	say := sayer(c.Out)
 	say.text(r.Heading() + "\n")
@@ -98,7 +101,7 @@ func measureOne(ctx context.Context, c Config, s Scenario, dir string, bases *Ba
 	err = s.Run(ctx, l, r)
 	err = errors.Join(err, l.stop(ctx))
 	if err == nil && len(r.Broken()) == 0 || ctx.Err() != nil {
-		return false, errors.Join(err, os.RemoveAll(dir))
+		return false, errors.Join(err, os.RemoveAll(dir), os.RemoveAll(l.effectsDir()))
 	}
 	return true, err
 }

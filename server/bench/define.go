@@ -27,9 +27,9 @@ var define = Scenario{
 // definers is how many clients define jobs.
 const definers = 8
 
-// definition is what is defined: a job that is due each night.
+// definition is what is defined: a job that is due each new year.
 func definition(name string) *schedv1.Job {
-	return Job(name, []string{"/bin/true"}, &schedv1.Trigger{When: &schedv1.Trigger_Cron{Cron: &schedv1.Cron{Expression: "30 3 * * *"}}})
+	return Job(name, []string{"/bin/true"}, &schedv1.Trigger{When: &schedv1.Trigger_Cron{Cron: &schedv1.Cron{Expression: "0 3 1 1 *"}}})
 }
 
 // newPrefix is a prefix of names that nobody has used.

@@ -53,18 +53,22 @@ func (e *effects) argv() []string {
 	return []string{"/bin/sh", "-c", `read t _ <` + uptime + `; echo "$t $SCHEDD_JOB $SCHEDD_SCHEDULED_AT" >>"$0"`, e.name}
 }
 
-// boot is when the clock of [uptime] was 0. The moment at which it ticks tells that more
-// exactly than it can be read.
-func boot() (time.Time, error) {
-	first, _, err := readUptime()
-	for deadline := time.Now().Add(time.Second); err == nil && time.Now().Before(deadline); {
-		var up time.Duration
-		var at time.Time
-		if up, at, err = readUptime(); up != first {
-			return at.Add(-up), err
+// bootLooks is for how long the clock of [uptime] is looked at.
+const bootLooks = 5 * resolution
+
+// boot is when that clock was 0. It is behind by up to its resolution, and least so in the
+// moment in which it ticks.
+func boot() (earliest time.Time, err error) {
+	for begin := time.Now(); time.Since(begin) < bootLooks; {
+		up, at, err := readUptime()
+		if err != nil {
+			return at, fmt.Errorf("find out how the clock of processes goes: %w", err)
+		}
+		if zero := at.Add(-up); earliest.IsZero() || zero.Before(earliest) {
+			earliest = zero
 		}
 	}
-	return time.Time{}, fmt.Errorf("find out how the clock of processes, %s, goes: %w", uptime, errors.Join(err, errors.New("it stands still")))
+	return earliest, nil
 }
 
 func readUptime() (up time.Duration, at time.Time, err error) {

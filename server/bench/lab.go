@@ -89,13 +89,17 @@ func (l *Lab) stop(ctx context.Context) error {
 	return err
 }
 
-// effects is the directory in which processes write down that they began. Whoever their
-// user is, they may write there.
-func (l *Lab) effects() (string, error) {
-	dir := filepath.Join(l.Dir, "effects")
+// effectsDir is where processes write down that they began.
+func (l *Lab) effectsDir() string {
 	if l.config.Effects != "" {
-		dir = filepath.Join(l.config.Effects, filepath.Base(filepath.Dir(l.Dir))+"-"+l.name)
+		return filepath.Join(l.config.Effects, filepath.Base(filepath.Dir(l.Dir))+"-"+l.name)
 	}
+	return filepath.Join(l.Dir, "effects")
+}
+
+// effects makes that directory. Whoever their user is, they may write there.
+func (l *Lab) effects() (string, error) {
+	dir := l.effectsDir()
 	const anybody = 0o777 | os.ModeSticky
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, anybody)); err != nil {
 		return "", fmt.Errorf("make a directory for what processes write down: %w", err)

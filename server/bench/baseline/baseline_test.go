@@ -1,0 +1,49 @@
+package baseline
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+const moment = 50 * time.Millisecond
+
+func TestForkExec(t *testing.T) {
+	rate, err := ForkExec(t.Context(), 2, moment)
+	if err != nil || rate <= 0 {
+		t.Errorf("%v per second, %v", rate, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if rate, err := ForkExec(ctx, 2, time.Hour); err == nil {
+		t.Errorf("%v per second, after its end", rate)
+	}
+}
+
+func TestStreamCopy(t *testing.T) {
+	rate, err := StreamCopy(t.Context(), Options{}, 1000, moment)
+	if err != nil || rate < 1000 {
+		t.Errorf("%v bytes per second, %v", rate, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if rate, err := StreamCopy(ctx, Options{}, 1000, time.Hour); err == nil {
+		t.Errorf("%v bytes per second, after its end", rate)
+	}
+}
+
+// A process has the variables that it was given, and a failing one is told.
+func TestRun(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	if err := Run(t.Context(), []string{"/bin/sh", "-c", `echo "$A" >"$0"`, name}, "A=1"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(name); err != nil || string(text) != "1\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := Run(t.Context(), []string{"/bin/sh", "-c", "exit 3"}); err == nil {
+		t.Error("what fails is not told")
+	}
+}

@@ -1,0 +1,142 @@
+package measure
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestQuantile(t *testing.T) {
+	hundred := make([]int, 100)
+	for i := range hundred {
+		hundred[i] = 100 - i
+	}
+	for _, test := range []struct {
+		all  []int
+		q    float64
+		want int
+	}{
+		{nil, 0.5, 0},
+		{[]int{7}, 0, 7},
+		{[]int{7}, 1, 7},
+		{[]int{3, 1, 2}, 0.5, 2},
+		{[]int{4, 3, 1, 2}, 0.5, 2},
+		{hundred, 0.5, 50},
+		{hundred, 0.99, 99},
+		{hundred, 0.991, 100},
+		{hundred, 1, 100},
+	} {
+		if got := Quantile(test.all, test.q); got != test.want {
+			t.Errorf("%v of %v is %d, want %d", test.q, test.all, got, test.want)
+		}
+	}
+	if hundred[0] != 100 {
+		t.Error("it sorts what it was given")
+	}
+}
+
+func TestRate(t *testing.T) {
+	if got := Rate(30, 2*time.Second); got != 15 {
+		t.Error(got)
+	}
+	if got := Rate(30, 0); got != 0 {
+		t.Error(got)
+	}
+	if got := Milliseconds(1500 * time.Microsecond); got != 1.5 {
+		t.Error(got)
+	}
+}
+
+func TestCount(t *testing.T) {
+	at := func(second, late int) time.Time {
+		return time.Unix(int64(second), 0).Add(time.Duration(late) * time.Millisecond)
+	}
+	start := func(job string, second, late int) Start {
+		return Start{Occurrence{job, int64(second)}, at(second, late)}
+	}
+	due := []Occurrence{{"a", 10}, {"a", 11}, {"b", 10}, {"b", 11}}
+	all := []Start{start("a", 10, 5), start("a", 11, 40), start("b", 10, 20), start("b", 11, 30)}
+	for name, test := range map[string]struct {
+		starts []Start
+		want   Tally // without Lateness
+		late   []time.Duration
+	}{
+		"all":     {all, Tally{Due: 4, Started: 4, Last: at(11, 40)}, []time.Duration{5, 20, 30, 40}},
+		"nothing": {nil, Tally{Due: 4, Missed: 4}, nil},
+		"one is missed": {
+			all[:3],
+			Tally{Due: 4, Started: 3, Missed: 1, Last: at(11, 40)},
+			[]time.Duration{5, 20, 40},
+		},
+		"one comes again and again": {
+			append(slices.Clone(all), start("b", 11, 900), start("b", 11, 950)),
+			Tally{Due: 4, Started: 4, Twice: 2, Last: at(11, 40)},
+			[]time.Duration{5, 20, 30, 40},
+		},
+		"the first counts, wherever it is written": {
+			append([]Start{start("b", 11, 900)}, all...),
+			Tally{Due: 4, Started: 4, Twice: 1, Last: at(11, 40)},
+			[]time.Duration{5, 20, 30, 40},
+		},
+		"one that was not due, and an unknown job": {
+			append(slices.Clone(all), start("a", 12, 1), start("c", 10, 1)),
+			Tally{Due: 4, Started: 4, Stray: 2, Last: at(11, 40)},
+			[]time.Duration{5, 20, 30, 40},
+		},
+	} {
+		got := Count(due, test.starts)
+		late := slices.Sorted(slices.Values(got.Lateness))
+		for i := range test.late {
+			test.late[i] *= time.Millisecond
+		}
+		if !slices.Equal(late, test.late) {
+			t.Errorf("%s: late by %v, want %v", name, late, test.late)
+		}
+		got.Lateness = nil
+		if got.Due != test.want.Due || got.Started != test.want.Started || got.Missed != test.want.Missed || got.Twice != test.want.Twice ||
+			got.Stray != test.want.Stray || !got.Last.Equal(test.want.Last) {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
+// A search comes close to what is carried, wherever it begins, and its answer was
+// confirmed at full length.
+func TestSearch(t *testing.T) {
+	for _, test := range []struct {
+		guess, most, mostFull int // carried by short runs, and by long ones
+		low, high             int // what is to be found
+	}{
+		{400, 400, 400, 380, 400},
+		{400, 1000, 1000, 940, 1000},
+		{400, 970, 900, 800, 900},
+		{400, 90, 90, 84, 90},
+		{400, 3, 3, 3, 3},
+		{400, 1, 1, 1, 1},
+		{1, 1, 1, 1, 1},
+		{0, 7, 7, 7, 7},
+		{400, 0, 0, 0, 0},
+		{400, 500, 0, 0, 0},
+	} {
+		s, tries, confirmed := NewSearch(test.guess), 0, 0
+		for n, full, ok := s.Next(); ok; n, full, ok = s.Next() {
+			if n <= 0 {
+				t.Fatalf("%+v: it tries %d", test, n)
+			}
+			if tries++; tries > mostTries {
+				t.Fatalf("%+v: it does not end", test)
+			}
+			carried := n <= test.most
+			if full {
+				carried = n <= test.mostFull
+			}
+			if full && carried {
+				confirmed = n
+			}
+			s.Tell(carried)
+		}
+		if got := s.Found(); got < test.low || got > test.high || got != confirmed {
+			t.Errorf("%+v: found %d in %d tries, confirmed was %d", test, got, tries, confirmed)
+		}
+	}
+}
