@@ -51,8 +51,8 @@ func runSustain(ctx context.Context, l *Lab, r *report.Result) error {
 		return err
 	}
 	var v verdict
-	var found trial
-	search := measure.NewSearch(int(firstGuess * bare))
+	var found trial // in the end the one that was carried at full length
+	search := measure.NewSearch(int(firstGuess*bare), Pick(l, 12, 3), Pick(l, 5, 2))
 	for n, full, ok := search.Next(); ok; n, full, ok = search.Next() {
 		seconds := Pick(l, 10, 3)
 		if full {
@@ -66,13 +66,11 @@ func runSustain(ctx context.Context, l *Lab, r *report.Result) error {
 		search.Tell(t.inTime())
 		l.Say("%d jobs for %d s: %d missed, %d twice, late p50 %v, p99 %v", n, seconds, t.Missed, t.Twice,
 			measure.Quantile(t.Lateness, 0.5).Round(time.Millisecond), measure.Quantile(t.Lateness, 0.99).Round(time.Millisecond))
-		if full {
-			found = t
-		}
+		found = t
 	}
 	v.report(r)
 	if search.Found() == 0 {
-		return errors.New("no load was carried in time over its whole length")
+		r.Note(fmt.Sprintf("No load was carried in time over its whole length; the figures below are those of %d jobs.", found.jobs))
 	}
 	r.Beside("jobs each second", float64(search.Found()), "/s", "bare fork and exec", bare)
 	r.Add("lateness p50", measure.Milliseconds(measure.Quantile(found.Lateness, 0.5)), "ms")

@@ -104,31 +104,38 @@ func TestCount(t *testing.T) {
 // confirmed at full length.
 func TestSearch(t *testing.T) {
 	for _, test := range []struct {
-		guess, most, mostFull int // carried by short runs, and by long ones
-		low, high             int // what is to be found
+		guess, short, long int
+		most, mostFull     int // carried by short runs, and by long ones
+		low, high          int // what is to be found
 	}{
-		{400, 400, 400, 380, 400},
-		{400, 1000, 1000, 940, 1000},
-		{400, 970, 900, 800, 900},
-		{400, 90, 90, 84, 90},
-		{400, 3, 3, 3, 3},
-		{400, 1, 1, 1, 1},
-		{1, 1, 1, 1, 1},
-		{0, 7, 7, 7, 7},
-		{400, 0, 0, 0, 0},
-		{400, 500, 0, 0, 0},
+		{400, 12, 5, 400, 400, 380, 400},
+		{400, 12, 5, 1000, 1000, 940, 1000},
+		{400, 12, 5, 970, 900, 780, 900},
+		{400, 12, 5, 90, 90, 84, 90},
+		{400, 12, 5, 3, 3, 3, 3},
+		{400, 12, 5, 1, 1, 1, 1},
+		{1, 12, 5, 1, 1, 1, 1},
+		{0, 12, 5, 7, 7, 7, 7},
+		{400, 12, 5, 500, 200, 100, 200},
+		{400, 12, 5, 0, 0, 0, 0},
+		{400, 12, 5, 500, 0, 0, 0},
+		{400, 2, 1, 900, 900, 501, 501}, // it has no time for more
+		{400, 1, 2, 150, 150, 0, 0},     // likewise
+		{400, 1, 2, 190, 190, 190, 190}, // 400, then at full length 200 and 190
+		{mostLoad, 3, 1, mostLoad * 2, mostLoad * 2, mostLoad, mostLoad},
 	} {
-		s, tries, confirmed := NewSearch(test.guess), 0, 0
+		s, confirmed := NewSearch(test.guess, test.short, test.long), 0
+		short, long := 0, 0
 		for n, full, ok := s.Next(); ok; n, full, ok = s.Next() {
-			if n <= 0 {
-				t.Fatalf("%+v: it tries %d", test, n)
-			}
-			if tries++; tries > mostTries {
-				t.Fatalf("%+v: it does not end", test)
-			}
 			carried := n <= test.most
 			if full {
+				long++
 				carried = n <= test.mostFull
+			} else {
+				short++
+			}
+			if n <= 0 || n > mostLoad || short > test.short || long > test.long {
+				t.Fatalf("%+v: it tries %d after %d short and %d long runs", test, n, short, long)
 			}
 			if full && carried {
 				confirmed = n
@@ -136,7 +143,7 @@ func TestSearch(t *testing.T) {
 			s.Tell(carried)
 		}
 		if got := s.Found(); got < test.low || got > test.high || got != confirmed {
-			t.Errorf("%+v: found %d in %d tries, confirmed was %d", test, got, tries, confirmed)
+			t.Errorf("%+v: found %d in %d and %d runs, confirmed was %d", test, got, short, long, confirmed)
 		}
 	}
 }

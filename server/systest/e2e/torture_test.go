@@ -128,7 +128,13 @@ func TestTortureCutsLinks(t *testing.T) {
 // tortureJobs are the jobs that tortures have made and not removed.
 func (w *world) tortureJobs(t *testing.T) []*schedv1.Job {
 	t.Helper()
-	resp, err := w.jobs.ListJobs(t.Context(), &schedv1.ListJobsRequest{Filter: "namespace=torture"})
+	return w.jobsOf(t, "torture")
+}
+
+// jobsOf are the jobs of a namespace.
+func (w *world) jobsOf(t *testing.T, namespace string) []*schedv1.Job {
+	t.Helper()
+	resp, err := w.jobs.ListJobs(t.Context(), &schedv1.ListJobsRequest{Filter: "namespace=" + namespace})
 	if err != nil {
 		t.Fatal(err)
 	}
