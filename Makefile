@@ -2,7 +2,7 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build dev check test e2e torture sim sim-known sim-new mutants fuzz bench fmt gen clean
+.PHONY: help tools build dev check test e2e torture sim sim-known sim-new mutants fuzz bench microbench fmt gen clean
 
 TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
 MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
@@ -13,17 +13,18 @@ LONGEST := ./server/systest
 COUNTS  := bin/.counts
 # To set: how long each fuzz target runs, how many worlds are simulated for how
 # many of their hours, for how long a cluster is tortured and how often its leader has
-# to be killed meanwhile, and the revision whose .proto files the present ones must stay
+# to be killed meanwhile, what schedd bench measures, and the revision whose .proto files the present ones must stay
 # compatible with (empty: none).
 FUZZTIME ?= 20s
 FOR      ?= 5m
 KILLS    ?= 10
 SEEDS    ?= 20
 HOURS    ?= 6
+SCENARIOS ?=
 AGAINST  ?= main
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: $(TOOLS) ## the pinned tools, into ./bin
 
@@ -106,7 +107,12 @@ fuzz: ## each fuzz target for FUZZTIME, one after the other
 		done; \
 	done
 
-bench: ## the benchmarks; each compares with a baseline of the same run
+# Figures are worth what the machine is: one that does nothing else meanwhile. They are
+# kept, so that later ones can be compared with them.
+bench: build ## schedd bench: how fast it is here, by SCENARIOS (none named: all), beside what the machine does
+	bin/schedd bench --scenario "$(SCENARIOS)" --json bin/bench.json
+
+microbench: ## the benchmarks beside the code; those of raftstore compare with Raft alone
 	go test -run '^$$' -bench . -benchmem ./...
 
 fmt: tools ## put Go and .proto files in their form

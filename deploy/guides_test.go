@@ -18,7 +18,7 @@ import (
 
 // guides are what people copy from.
 var guides = []string{
-	"../README.md", "README.md", "load-balancers/README.md", "../docs/behind-a-load-balancer.md", "../docs/operating-a-cluster.md", "../docs/upgrading-workers.md", "../docs/worker-policy.md", "../docs/guarantees.md", "../docs/testing.md",
+	"../README.md", "README.md", "load-balancers/README.md", "../docs/behind-a-load-balancer.md", "../docs/operating-a-cluster.md", "../docs/upgrading-workers.md", "../docs/worker-policy.md", "../docs/guarantees.md", "../docs/performance.md", "../docs/testing.md",
 }
 
 // The services that can be called; naming them links them.

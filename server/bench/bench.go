@@ -28,8 +28,8 @@ type Config struct {
 	// Servers is the API of a cluster that runs, to be measured in place of those that
 	// are started here.
 	Servers []string
-	// Effects is an absolute directory that the workers of that cluster share with this
-	// process; empty: one below Dir, for workers on this host.
+	// Effects is an absolute directory in which the processes of that cluster's workers
+	// may write, on this host; empty: one below Dir.
 	Effects string
 	// Scenarios are run in this order.
 	Scenarios []Scenario

@@ -90,8 +90,9 @@ func parseUptime(text string) (time.Duration, error) {
 	return up, nil
 }
 
-// quiet is how long nothing is written down until nothing more is waited for.
-const quiet = 20 * time.Second
+// quiet is how long nothing is written down until nothing more is waited for: what comes
+// later counts as missed.
+const quiet = time.Minute
 
 // await waits until n processes have begun, or none for a while.
 func (e *effects) await(ctx context.Context, n int) error {

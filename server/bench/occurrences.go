@@ -89,7 +89,7 @@ func (c *Cluster) carry(ctx context.Context, s schedule, e *effects) (measure.Ta
 		return measure.Tally{}, err
 	}
 	if len(starts) == 0 {
-		return measure.Tally{}, errors.New("no process wrote down that it began: the workers have to be on this host, or to share the directory of --effects with it")
+		return measure.Tally{}, errors.New("no process wrote down that it began: the workers have to be on this host, and their processes must be able to write there; see --effects")
 	}
 	return measure.Count(s.due(), starts), nil
 }

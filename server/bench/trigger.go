@@ -69,7 +69,7 @@ type triggers struct {
 // come; mostWait is how long a start is waited for at all.
 const (
 	afterAll = time.Second
-	mostWait = 30 * time.Second
+	mostWait = time.Minute
 )
 
 // inARow measures one start after the other, and the same processes without schedd.
@@ -203,7 +203,7 @@ func (t *triggers) await(ctx context.Context, caller int, run string) (time.Time
 				return a.at, nil
 			}
 		case <-timer.C:
-			return time.Time{}, fmt.Errorf("no process of run %s has told within %v that it runs: the workers have to be on this host", run, mostWait)
+			return time.Time{}, fmt.Errorf("no process of run %s has told within %v that it runs: the workers have to be on this host, and their processes must be able to write there; see --effects", run, mostWait)
 		case <-ctx.Done():
 			return time.Time{}, ctx.Err()
 		}

@@ -26,8 +26,8 @@ Measure schedd on this machine: each scenario starts the primaries and workers t
 needs on loopback, loads them, looks at them from outside, and removes all of it. Each
 figure is shown beside what the machine does without schedd, and beside what it is to
 reach. With --server a cluster of yours is measured, by those scenarios that harm none;
-its workers have to be on this host, or to share the directory of --effects with it. The
-jobs that bench makes it removes; their finished runs stay until they are pruned.
+its workers have to be on this host. The jobs that bench makes it removes; their finished
+runs stay until they are pruned.
 
 It exits with 0 when all was measured, however slow it is, with 1 when an occurrence was
 missed or run twice, and with 2 when something could not be measured. See
@@ -49,7 +49,7 @@ func benchFlags() (*benchOptions, *flag.FlagSet) {
 	fs.StringVar(&o.dir, "dir", "", "`directory` for what is measured, on the disk that is to be measured (default: where temporary files are)")
 	fs.StringVar(&o.server, "server", "", "`addresses` of the API of a cluster that runs, separated by commas")
 	fs.BoolVar(&o.insecure, "insecure", false, "talk to another host without TLS and authentication")
-	fs.StringVar(&o.effects, "effects", "", "`directory` that the workers of --server share with this host, in which processes write down that they began")
+	fs.StringVar(&o.effects, "effects", "", "`directory` in which processes of the workers of --server may write down that they began (default: below --dir)")
 	return o, fs
 }
 
