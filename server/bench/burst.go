@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/schedd/schedd/server/bench/measure"
@@ -65,5 +66,8 @@ func runBurst(ctx context.Context, l *Lab, r *report.Result) (err error) {
 		r.Add("peak memory (runner)", Megabytes(after.runner.Peak), "MB")
 	}
 	c.reportCosts(r, before, after, t.Started)
-	return nil
+	if l.Quick {
+		r.Note(fmt.Sprintf("With %d jobs.", n))
+	}
+	return c.crashed()
 }

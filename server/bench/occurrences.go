@@ -165,4 +165,5 @@ func (c *Cluster) reportCosts(r *report.Result, before, after costs, n int) {
 	r.Add("processor of the primary, each run", each(before.primary, after.primary), "ms")
 	r.Add("processor of the agent, each run", each(before.agent, after.agent), "ms")
 	r.Add("processor of the runner, each run", each(before.runner, after.runner), "ms")
+	r.Add("processor of the process itself", measure.Milliseconds(after.runner.Children-before.runner.Children)/float64(n), "ms")
 }

@@ -12,7 +12,8 @@ import (
 // Usage is what a process has used, as /proc tells it.
 type Usage struct {
 	Resident, Peak int64         // bytes of memory, now and at most
-	Processor      time.Duration // of all its threads, without its children
+	Processor      time.Duration // of all its threads
+	Children       time.Duration // of processes that it started and that have ended
 }
 
 // UsageOf reads that of a process.
@@ -54,18 +55,20 @@ func parseUsage(status, stat string) (u Usage, err error) {
 		}
 		*to = kilobytes << 10
 	}
-	const user, system = 11, 12 // after the name, which may have anything in it
+	const first = 11 // of user and system time, of its own and of its children, after the name
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) <= system {
+	if len(fields) < first+4 {
 		return u, fmt.Errorf("read %q: it has too few fields", stat)
 	}
-	for _, field := range fields[user : system+1] {
+	var times [4]time.Duration
+	for i, field := range fields[first : first+4] {
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return u, fmt.Errorf("read %q: %w", stat, err)
 		}
-		u.Processor += time.Duration(ticks) * tick
+		times[i] = time.Duration(ticks) * tick
 	}
+	u.Processor, u.Children = times[0]+times[1], times[2]+times[3]
 	return u, nil
 }
 

@@ -112,9 +112,9 @@ func TestBenchIsStopped(t *testing.T) {
 	t.Parallel()
 	temp := t.TempDir()
 	p := benchmark(t, temp, "--scenario", "sustain")
-	await(t, "it has a cluster", func() (bool, any) {
+	await(t, "it has carried a load", func() (bool, any) {
 		said := readFile(t, p.out)
-		return strings.Contains(said, " missed, "), said
+		return strings.Contains(said, " 0 missed, "), said
 	})
 	p.signal(t, syscall.SIGINT)
 	if code, said := p.verdict(t); code != 2 || !strings.Contains(said, "it was stopped before its end") {
