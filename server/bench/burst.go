@@ -27,12 +27,8 @@ func runBurst(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	if err != nil {
 		return err
 	}
-	e, err := l.newEffects("burst")
-	if err != nil {
-		return err
-	}
 	l.Say("defining %d jobs", n)
-	s, err := c.plan(ctx, "burst", n, 1, e.argv())
+	s, e, err := l.plan(ctx, c, n, 1)
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,10 @@ func (c *Cluster) Remove(ctx context.Context, names []string) error {
 	if c.Local != nil {
 		return nil
 	}
+	return c.removeNow(ctx, names)
+}
+
+func (c *Cluster) removeNow(ctx context.Context, names []string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removal)
 	defer cancel()
 	return c.Each(ctx, len(names), func(ctx context.Context, client *Client, i int) error {

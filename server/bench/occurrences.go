@@ -57,23 +57,26 @@ const (
 )
 
 // errTooLate tells that jobs were due before all of them were defined.
-var errTooLate = errors.New("defining the jobs took longer than was thought")
+var errTooLate = errors.New("defining the jobs took longer than was thought, again and again")
 
 // plan makes a schedule, and defines its jobs before it begins. When that takes longer
-// than was thought, it begins anew, with other jobs and more time.
-func (c *Cluster) plan(ctx context.Context, scenario string, jobs, seconds int, argv []string) (s schedule, err error) {
+// than was thought, it begins anew, with other jobs, another file and more time.
+func (l *Lab) plan(ctx context.Context, c *Cluster, jobs, seconds int) (s schedule, e *effects, err error) {
 	lead := headStart + headStartEach*time.Duration(jobs/100)
 	for range 3 {
-		s = schedule{prefix: newPrefix(scenario), jobs: jobs, seconds: seconds, start: time.Now().Add(lead).Truncate(time.Second).UTC()}
-		if err = c.Put(ctx, s.definitions(argv)); err != nil || time.Until(s.start) > 0 {
-			return s, err
+		s = schedule{prefix: newPrefix(l.name), jobs: jobs, seconds: seconds, start: time.Now().Add(lead).Truncate(time.Second).UTC()}
+		if e, err = l.newEffects(s.prefix + "effects"); err != nil {
+			return s, e, err
 		}
-		if err = c.Remove(ctx, jobNames(s.prefix, jobs)); err != nil {
-			return s, err
+		if err = c.Put(ctx, s.definitions(e.argv())); err == nil && time.Until(s.start) > 0 {
+			return s, e, nil
+		}
+		if err = errors.Join(err, c.removeNow(ctx, jobNames(s.prefix, jobs))); err != nil {
+			return s, e, err
 		}
 		err, lead = errTooLate, lead*4
 	}
-	return s, err
+	return s, e, err
 }
 
 // carry waits for all processes of a schedule, and counts them.

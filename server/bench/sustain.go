@@ -83,13 +83,11 @@ func runSustain(ctx context.Context, l *Lab, r *report.Result) error {
 
 // sustainOnce has n jobs due each second, for some seconds.
 func sustainOnce(ctx context.Context, l *Lab, c *Cluster, n, seconds int) (t trial, err error) {
-	e, err := l.newEffects(fmt.Sprintf("%d-%d", n, time.Now().UnixNano()))
+	s, e, err := l.plan(ctx, c, n, seconds)
 	if err != nil {
 		return t, err
 	}
-	if t.schedule, err = c.plan(ctx, "sustain", n, seconds, e.argv()); err != nil {
-		return t, err
-	}
+	t.schedule = s
 	defer func() { err = errors.Join(err, c.Remove(ctx, jobNames(t.prefix, n))) }()
 	if t.before, err = c.costs(); err != nil {
 		return t, err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,19 +30,20 @@ func figures(t *testing.T, file string) (r report.Report) {
 	return r
 }
 
-// measured sees that a scenario has all figures that have a target, that none shows a
-// broken promise, and that these, which tell how fast something is, tell something.
-// How fast is told, and nothing else.
-func measured(t *testing.T, r report.Result, positive ...string) {
+// measured sees that a scenario has all figures that have a target, but for some that
+// can't be had, that none shows a broken promise, and that those which tell how fast
+// something is tell something. How fast is told, and nothing else.
+func measured(t *testing.T, r report.Result, unknown ...string) {
 	t.Helper()
-	if r.Unmeasured != "" || len(r.Broken()) > 0 || len(r.Missing()) > 0 {
-		t.Errorf("%s: not measured: %q, broken: %v, missing: %v", r.Scenario, r.Unmeasured, r.Broken(), r.Missing())
+	missing := slices.DeleteFunc(r.Missing(), func(name string) bool { return slices.Contains(unknown, name) })
+	if r.Unmeasured != "" || len(r.Broken()) > 0 || len(missing) > 0 {
+		t.Errorf("%s: not measured: %q, broken: %v, missing: %v", r.Scenario, r.Unmeasured, r.Broken(), missing)
 	}
 	found := map[string]float64{}
 	for _, f := range r.Figures {
 		found[f.Name] = f.Value
 	}
-	for _, name := range positive {
+	for _, name := range positive[r.Scenario] {
 		if found[name] <= 0 {
 			t.Errorf("%s: %s is %v", r.Scenario, name, found[name])
 		}
@@ -79,7 +81,7 @@ func TestBench(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, result := range r.Results {
-		measured(t, result, positive[result.Scenario]...)
+		measured(t, result)
 		if !strings.Contains(said, result.Block()) {
 			t.Errorf("it does not tell what it found of %s, but\n%s", result.Scenario, said)
 		}
@@ -93,12 +95,12 @@ func TestBenchOfAClusterThatRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "--slots", "32")
 	temp, effects, file := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "figures.json")
-	code, said := benchmark(t, temp, "--server", w.api, "--effects", effects, "--scenario", "trigger,define", "--json", file).verdict(t)
+	code, said := benchmark(t, temp, "--server", w.api, "--effects", effects, "--scenario", "burst,trigger,define", "--json", file).verdict(t)
 	if code != 0 {
 		t.Fatalf("it exits with %d, and says:\n%s", code, said)
 	}
 	for _, result := range figures(t, file).Results {
-		measured(t, result, positive[result.Scenario]...)
+		measured(t, result, "peak memory (primary)") // which may be on another host
 	}
 	if left := w.jobsOf(t, "bench"); len(left) > 0 {
 		t.Errorf("it left %d jobs, such as %v", len(left), left[0])
