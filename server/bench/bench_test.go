@@ -175,7 +175,10 @@ func TestPipe(t *testing.T) {
 
 func TestSchedule(t *testing.T) {
 	s := schedule{prefix: "p-", jobs: 2, start: time.Unix(100, 0).UTC(), seconds: 2}
-	want := []measure.Occurrence{{Job: "p-0", Nominal: 100}, {Job: "p-0", Nominal: 101}, {Job: "p-1", Nominal: 100}, {Job: "p-1", Nominal: 101}}
+	due := func(job string, second int64) measure.Due {
+		return measure.Due{Occurrence: measure.Occurrence{Job: job, Nominal: second}, At: time.Unix(second, 0).UTC()}
+	}
+	want := []measure.Due{due("p-0", 100), due("p-0", 101), due("p-1", 100), due("p-1", 101)}
 	if got := s.due(); !slices.Equal(got, want) || s.occurrences() != 4 || !s.end().Equal(time.Unix(102, 0)) {
 		t.Errorf("%v, %d until %v", got, s.occurrences(), s.end())
 	}

@@ -28,7 +28,7 @@ func runBurst(ctx context.Context, l *Lab, r *report.Result) (err error) {
 		return err
 	}
 	l.Say("defining %d jobs", n)
-	s, e, err := l.plan(ctx, c, n, 1)
+	s, e, err := l.plan(ctx, c, n, 1, 0)
 	if err != nil {
 		return err
 	}

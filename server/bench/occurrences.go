@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
@@ -21,21 +22,49 @@ type schedule struct {
 	jobs    int
 	start   time.Time
 	seconds int
+	jitter  time.Duration
 }
 
 func (s schedule) end() time.Time { return s.start.Add(time.Duration(s.seconds) * time.Second) }
 
 func (s schedule) occurrences() int { return s.jobs * s.seconds }
 
-// due lists the occurrences.
-func (s schedule) due() []measure.Occurrence {
-	all := make([]measure.Occurrence, 0, s.occurrences())
+// due lists the occurrences at their nominal instants.
+func (s schedule) due() []measure.Due {
+	all := make([]measure.Due, 0, s.occurrences())
 	for _, name := range jobNames(s.prefix, s.jobs) {
 		for second := range s.seconds {
-			all = append(all, measure.Occurrence{Job: name, Nominal: s.start.Unix() + int64(second)})
+			at := s.start.Add(time.Duration(second) * time.Second)
+			all = append(all, measure.Due{Occurrence: measure.Occurrence{Job: name, Nominal: at.Unix()}, At: at})
 		}
 	}
 	return all
+}
+
+// due lists the occurrences of a schedule. By how much each is put off by its jitter is
+// the cluster's own, and it tells.
+func (c *Cluster) due(ctx context.Context, s schedule) ([]measure.Due, error) {
+	all := s.due()
+	if s.jitter == 0 {
+		return all, nil
+	}
+	names := jobNames(s.prefix, s.jobs)
+	err := c.Each(ctx, len(names), func(ctx context.Context, client *Client, i int) error {
+		resp, err := client.Jobs.PreviewSchedule(ctx, &schedv1.PreviewScheduleRequest{
+			Namespace: Namespace, Name: names[i], StartTime: timestamppb.New(s.start.Add(-time.Second)), Count: int32(s.seconds),
+		})
+		if err != nil {
+			return fmt.Errorf("ask when %s is due: %w", names[i], err)
+		}
+		of := all[i*s.seconds : (i+1)*s.seconds]
+		for n, o := range resp.GetOccurrences() {
+			if n < len(of) && o.GetNominalTime().AsTime().Unix() == of[n].Nominal {
+				of[n].At = o.GetDueTime().AsTime()
+			}
+		}
+		return nil
+	})
+	return all, err
 }
 
 // definitions are the jobs.
@@ -44,7 +73,7 @@ func (s schedule) definitions(argv []string) []*schedv1.Job {
 	for i, name := range jobNames(s.prefix, s.jobs) {
 		jobs[i] = Job(name, argv, &schedv1.Trigger{
 			When:      &schedv1.Trigger_Cron{Cron: &schedv1.Cron{Expression: "* * * * * *"}},
-			StartTime: timestamppb.New(s.start), EndTime: timestamppb.New(s.end()),
+			StartTime: timestamppb.New(s.start), EndTime: timestamppb.New(s.end()), Jitter: durationpb.New(s.jitter),
 		})
 	}
 	return jobs
@@ -61,10 +90,10 @@ var errTooLate = errors.New("defining the jobs took longer than was thought, aga
 
 // plan makes a schedule, and defines its jobs before it begins. When that takes longer
 // than was thought, it begins anew, with other jobs, another file and more time.
-func (l *Lab) plan(ctx context.Context, c *Cluster, jobs, seconds int) (s schedule, e *effects, err error) {
+func (l *Lab) plan(ctx context.Context, c *Cluster, jobs, seconds int, jitter time.Duration) (s schedule, e *effects, err error) {
 	lead := headStart + headStartEach*time.Duration(jobs/100)
 	for range 3 {
-		s = schedule{prefix: newPrefix(l.name), jobs: jobs, seconds: seconds, start: time.Now().Add(lead).Truncate(time.Second).UTC()}
+		s = schedule{prefix: newPrefix(l.name), jobs: jobs, seconds: seconds, jitter: jitter, start: time.Now().Add(lead).Truncate(time.Second).UTC()}
 		if e, err = l.newEffects(s.prefix + "effects"); err != nil {
 			return s, e, err
 		}
@@ -94,7 +123,11 @@ func (c *Cluster) carry(ctx context.Context, s schedule, e *effects) (measure.Ta
 	if len(starts) == 0 {
 		return measure.Tally{}, errors.New("no process wrote down that it began: the workers have to be on this host, and their processes must be able to write there; see --effects")
 	}
-	return measure.Count(s.due(), starts), nil
+	due, err := c.due(ctx, s)
+	if err != nil {
+		return measure.Tally{}, err
+	}
+	return measure.Count(due, starts), nil
 }
 
 // ledger is what the ledgers of a schedule's jobs tell.

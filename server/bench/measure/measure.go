@@ -39,6 +39,12 @@ type Occurrence struct {
 	Nominal int64
 }
 
+// Due is one, and when it is to start: at its nominal instant, or later by its jitter.
+type Due struct {
+	Occurrence
+	At time.Time
+}
+
 // Start is a process that was started for one, and when.
 type Start struct {
 	Occurrence
@@ -51,19 +57,19 @@ type Tally struct {
 	// Missed were due and never started; Twice is how many starts there were beyond
 	// the first of each; Stray is how many nobody was to start.
 	Missed, Twice, Stray int
-	// Lateness is, of each that was started, how long after its instant.
+	// Lateness is, of each that was started, how long after it was due.
 	Lateness []time.Duration
 	// Last is when the last one of them was started first.
 	Last time.Time
 }
 
-// Count holds the starts that were seen against what was due.
-func Count(due []Occurrence, starts []Start) Tally {
+// Count holds the starts that were seen against what was due, each once.
+func Count(due []Due, starts []Start) Tally {
 	first := make(map[Occurrence]time.Time, len(due))
-	for _, o := range due {
-		first[o] = time.Time{}
+	for _, d := range due {
+		first[d.Occurrence] = time.Time{}
 	}
-	t := Tally{Due: len(first)}
+	t := Tally{Due: len(due)}
 	for _, s := range starts {
 		at, known := first[s.Occurrence]
 		switch {
@@ -78,13 +84,14 @@ func Count(due []Occurrence, starts []Start) Tally {
 		}
 		first[s.Occurrence] = s.At
 	}
-	for o, at := range first {
+	for _, d := range due {
+		at := first[d.Occurrence]
 		if at.IsZero() {
 			t.Missed++
 			continue
 		}
 		t.Started++
-		t.Lateness = append(t.Lateness, at.Sub(time.Unix(o.Nominal, 0)))
+		t.Lateness = append(t.Lateness, at.Sub(d.At))
 		if at.After(t.Last) {
 			t.Last = at
 		}

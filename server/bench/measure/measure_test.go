@@ -54,14 +54,19 @@ func TestCount(t *testing.T) {
 	start := func(job string, second, late int) Start {
 		return Start{Occurrence{job, int64(second)}, at(second, late)}
 	}
-	due := []Occurrence{{"a", 10}, {"a", 11}, {"b", 10}, {"b", 11}}
+	due := []Due{
+		{Occurrence{"a", 10}, at(10, 0)},
+		{Occurrence{"a", 11}, at(11, 0)},
+		{Occurrence{"b", 10}, at(10, 0)},
+		{Occurrence{"b", 11}, at(11, 10)}, // by its jitter
+	}
 	all := []Start{start("a", 10, 5), start("a", 11, 40), start("b", 10, 20), start("b", 11, 30)}
 	for name, test := range map[string]struct {
 		starts []Start
 		want   Tally // without Lateness
 		late   []time.Duration
 	}{
-		"all":     {all, Tally{Due: 4, Started: 4, Last: at(11, 40)}, []time.Duration{5, 20, 30, 40}},
+		"all":     {all, Tally{Due: 4, Started: 4, Last: at(11, 40)}, []time.Duration{5, 20, 20, 40}},
 		"nothing": {nil, Tally{Due: 4, Missed: 4}, nil},
 		"one is missed": {
 			all[:3],
@@ -71,17 +76,17 @@ func TestCount(t *testing.T) {
 		"one comes again and again": {
 			append(slices.Clone(all), start("b", 11, 900), start("b", 11, 950)),
 			Tally{Due: 4, Started: 4, Twice: 2, Last: at(11, 40)},
-			[]time.Duration{5, 20, 30, 40},
+			[]time.Duration{5, 20, 20, 40},
 		},
 		"the first counts, wherever it is written": {
 			append([]Start{start("b", 11, 900)}, all...),
 			Tally{Due: 4, Started: 4, Twice: 1, Last: at(11, 40)},
-			[]time.Duration{5, 20, 30, 40},
+			[]time.Duration{5, 20, 20, 40},
 		},
 		"one that was not due, and an unknown job": {
 			append(slices.Clone(all), start("a", 12, 1), start("c", 10, 1)),
 			Tally{Due: 4, Started: 4, Stray: 2, Last: at(11, 40)},
-			[]time.Duration{5, 20, 30, 40},
+			[]time.Duration{5, 20, 20, 40},
 		},
 	} {
 		got := Count(due, test.starts)

@@ -50,11 +50,13 @@ func example() Result {
 // was not measured is not left out.
 func TestBlock(t *testing.T) {
 	want := `sustain: jobs each second (1m1s)
-  jobs each second  700 /s        at least 0.60 of the baseline  yes  0.70 of bare fork and exec: 1,000 /s
-  lateness p99      613 ms        at most 500 ms                 no
-  missed            0             none                           yes
-  processor         0.457 ms
-  twice             not measured  none
+  jobs each second          700 /s        at least 0.60 of the baseline  yes  0.70 of bare fork and exec: 1,000 /s
+  lateness p99              613 ms        at most 500 ms                 no
+  missed                    0             none                           yes
+  processor                 0.457 ms
+  jobs each second, spread  not measured  at least 0.60 of the baseline
+  lateness p99, spread      not measured  at most 500
+  twice                     not measured  none
   A note.
   NOT MEASURED: the rest
 `
@@ -62,7 +64,7 @@ func TestBlock(t *testing.T) {
 	if got := r.Block(); got != want {
 		t.Errorf("it is\n%s\nwant\n%s", got, want)
 	}
-	if b, m := r.Broken(), r.Missing(); len(b) > 0 || !slices.Equal(m, []string{"twice"}) {
+	if b, m := r.Broken(), r.Missing(); len(b) > 0 || !slices.Equal(m, []string{"jobs each second, spread", "lateness p99, spread", "twice"}) {
 		t.Errorf("broken: %v, missing: %v", b, m)
 	}
 	r.Add("twice", 2, "")
