@@ -12,7 +12,7 @@ import (
 
 var burst = Scenario{
 	Name:     "burst",
-	What:     "10,000 jobs that are due in the same second, each starting a process on one worker",
+	What:     "10,000 jobs that are due in the same second, each a process on one worker",
 	Anywhere: true,
 	Run:      runBurst,
 }

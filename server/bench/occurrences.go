@@ -88,24 +88,36 @@ const (
 // errTooLate tells that jobs were due before all of them were defined.
 var errTooLate = errors.New("defining the jobs took longer than was thought, again and again")
 
-// plan makes a schedule, and defines its jobs before it begins. When that takes longer
-// than was thought, it begins anew, with other jobs, another file and more time.
+// plan makes a schedule of processes that write down that they began, and where.
 func (l *Lab) plan(ctx context.Context, c *Cluster, jobs, seconds int, jitter time.Duration) (s schedule, e *effects, err error) {
+	s, err = c.plan(ctx, l.name, jobs, seconds, jitter, func(prefix string) (argv []string, err error) {
+		if e, err = l.newEffects(prefix + "effects"); err != nil {
+			return nil, err
+		}
+		return e.argv(), nil
+	})
+	return s, e, err
+}
+
+// plan makes a schedule, and defines its jobs before it begins; argv tells what they run.
+// When that takes longer than was thought, it begins anew, with other jobs and more time.
+func (c *Cluster) plan(ctx context.Context, scenario string, jobs, seconds int, jitter time.Duration, argv func(prefix string) ([]string, error)) (s schedule, err error) {
 	lead := headStart + headStartEach*time.Duration(jobs/100)
 	for range 3 {
-		s = schedule{prefix: newPrefix(l.name), jobs: jobs, seconds: seconds, jitter: jitter, start: time.Now().Add(lead).Truncate(time.Second).UTC()}
-		if e, err = l.newEffects(s.prefix + "effects"); err != nil {
-			return s, e, err
+		s = schedule{prefix: newPrefix(scenario), jobs: jobs, seconds: seconds, jitter: jitter, start: time.Now().Add(lead).Truncate(time.Second).UTC()}
+		program, err := argv(s.prefix)
+		if err != nil {
+			return s, err
 		}
-		if err = c.Put(ctx, s.definitions(e.argv())); err == nil && time.Until(s.start) > 0 {
-			return s, e, nil
+		if err = c.Put(ctx, s.definitions(program)); err == nil && time.Until(s.start) > 0 {
+			return s, nil
 		}
 		if err = errors.Join(err, c.removeNow(ctx, jobNames(s.prefix, jobs))); err != nil {
-			return s, e, err
+			return s, err
 		}
-		err, lead = errTooLate, lead*4
+		lead *= 4
 	}
-	return s, e, err
+	return s, errTooLate
 }
 
 // carry waits for all processes of a schedule, and counts them.

@@ -13,7 +13,7 @@ import (
 
 var sustain = Scenario{
 	Name:     "sustain",
-	What:     "most jobs that can be due each second, each starting a process on one worker: none missed, none twice, 99 of 100 less than 0.5 s late",
+	What:     "the most jobs each second whose processes begin on one worker, 99 of 100 less than 0.5 s late, none missed, none twice",
 	Anywhere: true,
 	Run:      runSustain,
 }

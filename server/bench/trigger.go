@@ -16,7 +16,7 @@ import (
 
 var trigger = Scenario{
 	Name:     "trigger",
-	What:     "RunJob until the process runs, 200 times one after the other; then 1, 8 and 32 callers, each with one run after the other",
+	What:     "RunJob until the process runs, 200 in a row; then by 1, 8 and 32 callers at once",
 	Anywhere: true,
 	Run:      runTrigger,
 }
