@@ -80,7 +80,7 @@ func Run(ctx context.Context, c Config) (r report.Report, err error) {
 		r.Results = append(r.Results, result)
 		say.text("\n" + result.Block() + "\n")
 	}
-	if keep && ctx.Err() == nil {
+	if keep {
 		say.say("kept %s, with the data and the logs of what failed", dir)
 		return r, nil
 	}
