@@ -108,6 +108,9 @@ func (f *field) parse(text, seed string) (uint64, error) {
 			return 0, err
 		}
 	}
+	if set, ok := f.plain(items[0]); ok && len(items) == 1 {
+		return set, nil
+	}
 	s, err := f.parser.Parse(strings.Join(items, ","))
 	if err != nil {
 		return 0, err
@@ -118,6 +121,19 @@ func (f *field) parse(text, seed string) (uint64, error) {
 	}
 	set := f.bits(spec) & (1<<(f.max+1) - 1) // without the parser's star bit
 	return set, nil
+}
+
+// plain returns the set of an item that is a star or a number, as nearly all are: the
+// parser takes ten times as long to say the same.
+func (f *field) plain(item string) (set uint64, ok bool) {
+	if item == "*" || item == "?" {
+		return 1<<(f.max+1) - 1<<f.min, true
+	}
+	n, err := strconv.ParseUint(item, 10, 6)
+	if err != nil || int(n) < f.min || int(n) > f.max {
+		return 0, false
+	}
+	return 1 << n, true
 }
 
 // normalize checks one item of a field and returns it as the parser knows it.
