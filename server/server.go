@@ -210,9 +210,15 @@ func listenTCP(flag, addr string) (net.Listener, error) {
 	return l, nil
 }
 
+// streamWorkers is how many goroutines answer calls one after the other. gRPC would start
+// one for each call, whose stack grows anew each time. Beyond, and when all of them hold
+// workers' sessions, it still does.
+const streamWorkers = 32
+
 // serve puts the services on one gRPC server.
 func (s *Server) serve() {
 	options := slices.Concat(wire.ServerOptions(), api.ServerOptions(s.log, s.metrics.called), s.untilCaughtUp(), s.api.Forwarding())
+	options = append(options, grpc.NumStreamWorkers(streamWorkers))
 	s.grpc = grpc.NewServer(options...)
 	s.health = health.NewServer()
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
