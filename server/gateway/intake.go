@@ -10,12 +10,6 @@ import (
 )
 
 const (
-	// maxUnanswered is how much output of one worker may wait here. A worker may
-	// send [wire.LogCredit] bytes; the other half is for one that was told to go
-	// back in its log while its credit's worth was on its way, and rightly sends
-	// it anew before the old is answered.
-	maxUnanswered = 2 * wire.LogCredit
-
 	// maxChunks is how many chunks may wait, however small. It is above what one
 	// worker has attempts, which after a break it asks about all at once.
 	maxChunks = 1 << 14
@@ -50,10 +44,17 @@ type intake struct {
 	waiting    map[runlog.Key][]chunk
 	chunks     int // in waiting
 	unanswered int // bytes put and not answered
+	credit     int // the most that the worker ever was granted
 }
 
+// mostLocked is how much output of one worker may wait here. A worker may
+// send its credit's worth; the other half is for one that was told to go
+// back in its log while that was on its way, and rightly sends
+// it anew before the old is answered.
+func (q *intake) mostLocked() int { return 2 * q.credit }
+
 func newIntake() *intake {
-	return &intake{wake: make(chan struct{}, 1), waiting: make(map[runlog.Key][]chunk)}
+	return &intake{wake: make(chan struct{}, 1), waiting: make(map[runlog.Key][]chunk), credit: wire.LogCredit}
 }
 
 // put adds a chunk. It keeps the data. An error says that the worker sent more
@@ -61,7 +62,7 @@ func newIntake() *intake {
 func (q *intake) put(k runlog.Key, c chunk) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.unanswered+len(c.data) > maxUnanswered {
+	if q.unanswered+len(c.data) > q.mostLocked() {
 		return errCredit
 	}
 	ahead := q.waiting[k]
@@ -113,9 +114,10 @@ func (q *intake) take() (k runlog.Key, chunks []chunk, ok bool) {
 	return k, chunks, true
 }
 
-// answered gives credit for n bytes back.
-func (q *intake) answered(n int) {
+// answered gives credit for n bytes back, to a worker that is granted so much in all.
+func (q *intake) answered(n int, credit int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.unanswered -= n
+	q.credit = max(q.credit, int(credit))
 }

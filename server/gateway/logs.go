@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
-	"github.com/schedd/schedd/proto/wire"
 	"github.com/schedd/schedd/server/runlog"
 )
 
@@ -35,6 +34,7 @@ const logErrorEvery = time.Minute
 // shares the next fsync.
 func (n *session) writeLogs() {
 	var told time.Time
+	grant := newCredit()
 	for !n.over() {
 		key, chunks, ok := n.intake.take()
 		if !ok {
@@ -56,14 +56,23 @@ func (n *session) writeLogs() {
 				n.log.Warn("output not kept, the worker sends it again later", "run", key.Run, "attempt", key.Attempt, "fence", key.Fence, "err", err)
 			}
 		}
+		ack.Credit = grant.answered(sizeOf(chunks), time.Now())
 		n.answer(key, chunks, ack)
 	}
+}
+
+// sizeOf returns the bytes of output in chunks.
+func sizeOf(chunks []chunk) (size int) {
+	for _, c := range chunks {
+		size += len(c.data)
+	}
+	return size
 }
 
 // write appends chunks to a log in their order and makes them durable. After an
 // error those behind would leave a hole, so they are not even tried.
 func (n *session) write(key runlog.Key, chunks []chunk) (*agentv1.LogAck, error) {
-	ack := &agentv1.LogAck{Key: &agentv1.AttemptKey{RunId: key.Run, Attempt: key.Attempt, Fence: key.Fence}, Credit: wire.LogCredit}
+	ack := &agentv1.LogAck{Key: &agentv1.AttemptKey{RunId: key.Run, Attempt: key.Attempt, Fence: key.Fence}}
 	if owns := n.server.config.Owns; owns != nil && !owns(n.stream.Context(), n.Worker, key) {
 		return ack, fmt.Errorf("attempt %v was not given to worker %s: its output is not taken", key, n.Worker)
 	}
@@ -94,11 +103,7 @@ func (n *session) write(key runlog.Key, chunks []chunk) (*agentv1.LogAck, error)
 // answer gives the credit of chunks back and acknowledges them, in this order: by
 // our count there is never more on its way than by the worker's.
 func (n *session) answer(key runlog.Key, chunks []chunk, ack *agentv1.LogAck) {
-	size := 0
-	for _, c := range chunks {
-		size += len(c.data)
-	}
-	n.intake.answered(size)
+	n.intake.answered(sizeOf(chunks), ack.GetCredit())
 	if !n.out.ack(key, ack) {
 		n.end(silent(codes.ResourceExhausted, "acknowledgements for %d attempts wait for the worker, which does not take them", maxAcks))
 	}

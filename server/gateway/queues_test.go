@@ -99,6 +99,7 @@ type intakeModel struct {
 	asked      map[runlog.Key]bool
 	ends       map[runlog.Key]int64
 	unanswered int
+	credit     int64 // the most that was granted
 }
 
 // at is one byte at its offset.
@@ -123,7 +124,7 @@ func (m *intakeModel) Put(t *rapid.T) {
 	}
 	c.crc = crc32.Checksum(data, castagnoli)
 	err := m.q.put(k, c)
-	if tooMuch := m.unanswered+len(data) > maxUnanswered; tooMuch != errors.Is(err, errCredit) {
+	if tooMuch := m.unanswered+len(data) > 2*int(m.credit); tooMuch != errors.Is(err, errCredit) {
 		t.Fatalf("put %d bytes with %d unanswered: %v", len(data), m.unanswered, err)
 	}
 	if err != nil {
@@ -157,8 +158,10 @@ func (m *intakeModel) Take(t *rapid.T) {
 	}
 	delete(m.put, k)
 	delete(m.asked, k)
-	m.q.answered(size)
+	credit := rapid.Int64Range(wire.LogCredit, maxCredit).Draw(t, "credit")
+	m.q.answered(size, credit)
 	m.unanswered -= size
+	m.credit = max(m.credit, credit)
 }
 
 // Check is run after each step.
@@ -174,7 +177,7 @@ func (m *intakeModel) Check(t *rapid.T) {
 func TestIntake(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		t.Repeat(rapid.StateMachineActions(&intakeModel{
-			q: newIntake(), put: map[runlog.Key][]at{}, asked: map[runlog.Key]bool{}, ends: map[runlog.Key]int64{},
+			q: newIntake(), credit: wire.LogCredit, put: map[runlog.Key][]at{}, asked: map[runlog.Key]bool{}, ends: map[runlog.Key]int64{},
 		}))
 	})
 }
