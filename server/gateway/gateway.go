@@ -19,8 +19,8 @@
 //	          all it fills is bounded, and what overflows ends the session.
 //	send      sends what waits in the outbox, by priority: a kill overtakes
 //	          launches, and both overtake acknowledgements of output.
-//	writeLogs writes output to disk and acknowledges what is durable. A slow
-//	          disk delays nothing else.
+//	writeLogs writes output to disk and acknowledges what is durable, that of
+//	          several attempts side by side. A slow disk delays nothing else.
 //
 // [peer.Leader] hears Attach, the reports and Detach of a session in this order,
 // from its receive goroutine alone.

@@ -114,6 +114,24 @@ func (q *intake) take() (k runlog.Key, chunks []chunk, ok bool) {
 	return k, chunks, true
 }
 
+// delivery is output of one attempt.
+type delivery struct {
+	key    runlog.Key
+	chunks []chunk
+}
+
+// takeAll is take for up to most attempts.
+func (q *intake) takeAll(most int) (all []delivery) {
+	for len(all) < most {
+		k, chunks, ok := q.take()
+		if !ok {
+			break
+		}
+		all = append(all, delivery{k, chunks})
+	}
+	return all
+}
+
 // answered gives credit for n bytes back, to a worker that is granted so much in all.
 func (q *intake) answered(n int, credit int64) {
 	q.mu.Lock()

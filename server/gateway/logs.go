@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -29,36 +30,74 @@ type Logs interface {
 // disk fails for each chunk.
 const logErrorEvery = time.Minute
 
+// maxTogether is how many attempts' output is written at the same time. More wait for
+// the next turn; the disk is asked for fewer things at a time in any case.
+const maxTogether = 64
+
 // writeLogs writes output to disk until the session ends. What is left then the
 // worker sends again. All that gathers for an attempt while the disk is busy
-// shares the next fsync.
+// shares the next fsync, and attempts do not wait for each other's.
 func (n *session) writeLogs() {
-	var told time.Time
-	grant := newCredit()
+	w := logWriter{session: n, grant: newCredit()}
 	for !n.over() {
-		key, chunks, ok := n.intake.take()
-		if !ok {
-			select {
-			case <-n.ended:
-			case <-n.intake.wake:
-			}
+		if all := n.intake.takeAll(maxTogether); len(all) > 0 {
+			w.write(all)
 			continue
 		}
-		ack, err := n.write(key, chunks)
-		if n.over() {
-			return // err may only say that the wait for the disk was given up
+		select {
+		case <-n.ended:
+		case <-n.intake.wake:
 		}
-		if err != nil {
-			n.server.counts.logErrors.Add(1)
-			ack.Error = sentence(err.Error())
-			if now := time.Now(); now.Sub(told) >= logErrorEvery {
-				told = now
-				n.log.Warn("output not kept, the worker sends it again later", "run", key.Run, "attempt", key.Attempt, "fence", key.Fence, "err", err)
-			}
-		}
-		ack.Credit = grant.answered(sizeOf(chunks), time.Now())
-		n.answer(key, chunks, ack)
 	}
+}
+
+// logWriter writes the output of one session.
+type logWriter struct {
+	*session
+
+	mu    sync.Mutex // guards what follows
+	grant credit
+	told  time.Time // when it was last said that output can't be kept
+}
+
+// write writes output of different attempts, side by side.
+func (w *logWriter) write(all []delivery) {
+	var others sync.WaitGroup
+	for _, d := range all[1:] {
+		others.Go(func() { w.deliver(d) })
+	}
+	w.deliver(all[0])
+	others.Wait()
+}
+
+// deliver writes output of one attempt and answers for it.
+func (w *logWriter) deliver(d delivery) {
+	ack, err := w.session.write(d.key, d.chunks)
+	if w.over() {
+		return // err may only say that the wait for the disk was given up
+	}
+	if err != nil {
+		w.server.counts.logErrors.Add(1)
+		ack.Error = sentence(err.Error())
+		if w.isNews(time.Now()) {
+			w.log.Warn("output not kept, the worker sends it again later", "run", d.key.Run, "attempt", d.key.Attempt, "fence", d.key.Fence, "err", err)
+		}
+	}
+	w.mu.Lock()
+	ack.Credit = w.grant.answered(sizeOf(d.chunks), time.Now())
+	w.mu.Unlock()
+	w.answer(d.key, d.chunks, ack)
+}
+
+// isNews reports whether it is time to say again that output can't be kept.
+func (w *logWriter) isNews(now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now.Sub(w.told) < logErrorEvery {
+		return false
+	}
+	w.told = now
+	return true
 }
 
 // sizeOf returns the bytes of output in chunks.

@@ -221,7 +221,7 @@ func TestTooManyQuestions(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {
 		w := p.connect(t, 1)
 		p.logs.hold()
-		for i := range 1<<14 + 2 {
+		for i := range 1<<14 + 65 { // up to 64 are taken off before the disk is waited for
 			w.say(output(fmt.Sprint("r", i), 0, nil))
 		}
 		last, code := w.expectEnd()
