@@ -69,7 +69,7 @@ func runSustain(ctx context.Context, l *Lab, r *report.Result) error {
 		r.Add("lateness p99"+spread.suffix, measure.Milliseconds(measure.Quantile(best.Lateness, 0.99)), "ms")
 		r.Add("lateness, most"+spread.suffix, measure.Milliseconds(measure.Quantile(best.Lateness, 1)), "ms")
 		if found == 0 {
-			r.Note(fmt.Sprintf("No load was carried in time over its whole length%s; the other figures are those of %d jobs.", spread.suffix, best.jobs))
+			r.Note(fmt.Sprintf("jobs each second%s: none were carried in time over the whole length; the other figures are those of %d.", spread.suffix, best.jobs))
 		}
 		if spread.jitter > 0 {
 			c.reportCosts(r, best.before, best.after, best.Started)
