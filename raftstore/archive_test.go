@@ -122,7 +122,7 @@ func TestDecodeRunRefusesWhatIsNone(t *testing.T) {
 func ended(t *testing.T, s *Store, name string) *state.Run {
 	t.Helper()
 	k := state.JobKey{Namespace: "default", Name: name}
-	j := propose(t, s, state.PutJob{Key: k, Definition: &state.Definition{}, Effective: time.Now()})[0].Job
+	j := propose(t, s, state.PutJob{Key: k, Definition: &state.Definition{Policy: &state.Policy{}}, Effective: time.Now()})[0].Job
 	id := state.RequestRunID(j.UID, "once")
 	birth := state.Birth{Phase: state.Pending, Nominal: time.Now()}
 	results := propose(t, s, state.Request{Key: k, UID: j.UID, Version: j.Version, ID: id, Birth: birth}, state.Cancel{Run: id, Note: "enough"})

@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/schedd/schedd/raftstore/bareraft"
+
 	"github.com/schedd/schedd/raftstore/raftstoretest"
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -37,7 +40,7 @@ func BenchmarkPropose(b *testing.B) {
 		b.Run(name(callers), func(b *testing.B) {
 			s := onDisk(b, b.TempDir())
 			if _, err := s.Propose(b.Context(), state.PutJob{
-				Key: benchJob, Definition: &state.Definition{Task: state.Task{Argv: []string{"true"}}}, Effective: raftstoretest.Start,
+				Key: benchJob, Definition: &state.Definition{Policy: &state.Policy{}, Task: state.Task{Argv: []string{"true"}}}, Effective: raftstoretest.Start,
 			}); err != nil {
 				b.Fatal(err)
 			}
@@ -88,13 +91,61 @@ func parallel(b *testing.B, callers int, f func(n uint64) error) {
 	})
 }
 
+// BenchmarkJob is what a job costs a primary: the time to apply its definition from the
+// log, which is most of a restart, and the memory that the state keeps of it. The
+// baseline is its size in the log. Every minute of the day is somebody's.
+func BenchmarkJob(b *testing.B) {
+	var commands [][]byte
+	size := 0
+	for i := range 20_000 {
+		c, err := encodeCommand(state.PutJob{Key: state.JobKey{Namespace: "default", Name: fmt.Sprintf("nightly-report-%07d", i)}, UID: uint64(i + 1), Definition: nightly(i), Effective: raftstoretest.Start})
+		if err != nil {
+			b.Fatal(err)
+		}
+		commands, size = append(commands, c), size+len(c)
+	}
+	var kept float64
+	for b.Loop() {
+		before := heapInUse()
+		f := newFSM(Config{Log: quiet()}, func(error) {})
+		for i, c := range commands {
+			entry, _ := joinEntry(raftstoretest.Start, [][]byte{c}) // 2026 can be told
+			f.ApplyBatch([]*raft.Log{{Index: uint64(i + 1), Type: raft.LogCommand, Data: entry}})
+		}
+		kept = float64(heapInUse() - before)
+		runtime.KeepAlive(f)
+	}
+	n := float64(len(commands))
+	b.ReportMetric(kept/n, "B/job")
+	b.ReportMetric(float64(size)/n, "B/job-in-log")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/job")
+}
+
+// nightly returns the definition of an ordinary job.
+func nightly(i int) *state.Definition {
+	return &state.Definition{
+		Description: "builds the nightly report of one shop",
+		Labels:      state.PairsOf(map[string]string{"team": "data", "shop": fmt.Sprint(i)}),
+		Triggers:    []*state.Trigger{{ID: "nightly", Cron: &state.Cron{Expression: fmt.Sprintf("%d %d * * *", i%60, i/60%24), TimeZone: "Europe/Berlin"}}},
+		Task:        state.Task{Argv: []string{"/usr/local/bin/report", "--shop", fmt.Sprint(i)}},
+		Policy:      &state.Policy{MaxConcurrent: 1, CatchUpWindow: time.Hour, Timeout: 10 * time.Minute, KillGrace: 10 * time.Second, Retry: state.Retry{MaxAttempts: 1, Multiplier: 2}},
+	}
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
 // BenchmarkSnapshot is a state of a large house: 10,000 jobs and 200,000 runs.
 func BenchmarkSnapshot(b *testing.B) {
 	n := &state.Snapshot{Index: 1, Now: raftstoretest.Start, Serial: 1 << 40}
 	for i := range uint64(10_000) {
-		d := &state.Definition{Task: state.Task{Argv: []string{"/usr/bin/true"}}, Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}}}
+		d := &state.Definition{Policy: &state.Policy{}, Task: state.Task{Argv: []string{"/usr/bin/true"}}, Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}}}
 		n.Jobs = append(n.Jobs, &state.Job{Key: state.JobKey{Name: request(i).(state.Request).ID.String()}, UID: i + 1, Version: 1, Definition: d})
-		n.Tracks = append(n.Tracks, state.KeyedTrack{Key: state.TrackKey{UID: i + 1, Trigger: "t"}, Track: &state.Track{Trigger: &d.Triggers[0], Since: n.Now}})
+		n.Tracks = append(n.Tracks, state.KeyedTrack{Key: state.TrackKey{UID: i + 1, Trigger: "t"}, Track: &state.Track{Trigger: d.Triggers[0], Since: n.Now}})
 	}
 	for i := range uint64(200_000) {
 		n.Runs = append(n.Runs, &state.Run{

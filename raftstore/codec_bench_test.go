@@ -50,9 +50,10 @@ func BenchmarkEntry(b *testing.B) {
 			}
 		}
 	})
+	among := newShared()
 	b.Run("decode", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := decodeEntry(data); err != nil {
+			if _, err := decodeEntry(data, among); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -35,10 +35,10 @@ func (e *encoder) definition(f *state.Definition) *logv1.Definition {
 	}
 	return &logv1.Definition{
 		Description: f.Description,
-		Labels:      e.labels(f.Labels),
-		Triggers:    each(f.Triggers, func(t state.Trigger) *logv1.Trigger { return e.trigger(&t) }),
+		Labels:      e.pairs(f.Labels),
+		Triggers:    each(f.Triggers, e.trigger),
 		Task: &logv1.Task{
-			Argv: f.Task.Argv, Script: f.Task.Script, Interpreter: f.Task.Interpreter, Env: e.labels(f.Task.Env),
+			Argv: f.Task.Argv, Script: f.Task.Script, Interpreter: f.Task.Interpreter, Env: e.pairs(f.Task.Env),
 			WorkingDir: f.Task.WorkingDir, User: f.Task.User, Stdin: f.Task.Stdin, Limits: e.limits(f.Task.Limits),
 		},
 		Target: &logv1.Target{Selector: f.Target.Selector, Strategy: toEnum[logv1.Strategy](e, f.Target.Strategy, state.LeastLoaded)},
@@ -53,14 +53,14 @@ func (d *decoder) definition(p *logv1.Definition) *state.Definition {
 	t := p.GetTask()
 	return &state.Definition{
 		Description: p.GetDescription(),
-		Labels:      d.labels(p.GetLabels()),
-		Triggers:    each(p.GetTriggers(), func(t *logv1.Trigger) state.Trigger { return *d.trigger(t) }),
+		Labels:      d.pairs(p.GetLabels()),
+		Triggers:    each(p.GetTriggers(), func(t *logv1.Trigger) *state.Trigger { return share(d, d.shared.triggers, t, d.trigger) }),
 		Task: state.Task{
-			Argv: t.GetArgv(), Script: t.GetScript(), Interpreter: t.GetInterpreter(), Env: d.labels(t.GetEnv()),
+			Argv: t.GetArgv(), Script: t.GetScript(), Interpreter: t.GetInterpreter(), Env: d.pairs(t.GetEnv()),
 			WorkingDir: t.GetWorkingDir(), User: t.GetUser(), Stdin: t.GetStdin(), Limits: d.limits(t.GetLimits()),
 		},
 		Target: state.Target{Selector: p.GetTarget().GetSelector(), Strategy: fromEnum(d, p.GetTarget().GetStrategy(), state.LeastLoaded)},
-		Policy: d.policy(p.GetPolicy()),
+		Policy: share(d, d.shared.policies, p.GetPolicy(), d.policy),
 	}
 }
 
@@ -116,7 +116,7 @@ func (d *decoder) trigger(p *logv1.Trigger) *state.Trigger {
 	return t
 }
 
-func (e *encoder) policy(p state.Policy) *logv1.Policy {
+func (e *encoder) policy(p *state.Policy) *logv1.Policy {
 	return &logv1.Policy{
 		Overlap:       toEnum[logv1.Overlap](e, p.Overlap, state.OverlapSkip),
 		MaxConcurrent: int64(p.MaxConcurrent),
@@ -139,9 +139,9 @@ func (e *encoder) policy(p state.Policy) *logv1.Policy {
 	}
 }
 
-func (d *decoder) policy(p *logv1.Policy) state.Policy {
+func (d *decoder) policy(p *logv1.Policy) *state.Policy {
 	r := p.GetRetry()
-	return state.Policy{
+	return &state.Policy{
 		Overlap:       fromEnum(d, p.GetOverlap(), state.OverlapSkip),
 		MaxConcurrent: d.int(p.GetMaxConcurrent()),
 		CatchUp:       fromEnum(d, p.GetCatchUp(), state.CatchUpLatest),

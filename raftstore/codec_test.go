@@ -117,6 +117,15 @@ func (f filler) fill(v reflect.Value) {
 			v.Set(reflect.ValueOf(time.Unix(0, n).UTC()))
 		}
 		return
+	case reflect.TypeFor[state.Pairs]():
+		m := map[string]string{}
+		f.fill(reflect.ValueOf(&m).Elem())
+		v.Set(reflect.ValueOf(state.PairsOf(m))) // in order
+		return
+	case reflect.TypeFor[*state.Policy](), reflect.TypeFor[*state.Trigger](): // never without
+		v.Set(reflect.New(v.Type().Elem()))
+		f.fill(v.Elem())
+		return
 	case reflect.TypeFor[state.RunID]():
 		if f.some("id") {
 			copy(v.Slice(0, v.Len()).Bytes(), rapid.SliceOfN(rapid.ByteRange(1, 255), 16, 16).Draw(f.t, "id"))
@@ -193,7 +202,7 @@ func fill(t *rapid.T, typ reflect.Type, full bool) any {
 	switch x := v.Addr().Interface().(type) {
 	case *state.PutJob:
 		if x.Definition == nil { // never without
-			x.Definition = &state.Definition{}
+			x.Definition = &state.Definition{Policy: &state.Policy{}}
 		}
 	case *state.KeyedTrack:
 		if x.Track == nil {
@@ -250,7 +259,7 @@ func TestCommandsRoundTrip(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					got, err := decodeEntry(entry)
+					got, err := decodeEntry(entry, newShared())
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -384,6 +393,46 @@ func TestWhatCannotBeStored(t *testing.T) {
 	}
 }
 
+// Jobs that have a trigger or a policy alike share it, however many there are, and none
+// gets what is another's.
+func TestWhatIsAlikeIsShared(t *testing.T) {
+	among := newShared()
+	read := func(minutes, attempts int) *state.Definition {
+		t.Helper()
+		d := &state.Definition{
+			Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Duration(minutes) * time.Minute}}},
+			Policy:   &state.Policy{Retry: state.Retry{MaxAttempts: attempts, ExitCodes: []int{75}}},
+		}
+		c, err := encodeCommand(state.PutJob{Key: state.JobKey{Name: "j"}, Definition: d, Effective: time.Unix(1, 0).UTC()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, _ := joinEntry(time.Unix(1, 0).UTC(), [][]byte{c})
+		e, err := decodeEntry(entry, among)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := e.Commands[0].(state.PutJob).Definition
+		if diff := cmp.Diff(d, got); diff != "" {
+			t.Fatalf("read otherwise than written (-written +read):\n%s", diff)
+		}
+		return got
+	}
+	first := read(1, 1)
+	for i := range maxShared + 1 {
+		read(i+2, i+2)
+		if len(among.triggers) > maxShared || len(among.policies) > maxShared {
+			t.Fatalf("%d triggers and %d policies are remembered, of %d allowed", len(among.triggers), len(among.policies), maxShared)
+		}
+	}
+	if first = read(1, 1); first.Triggers[0] != read(1, 2).Triggers[0] || first.Policy != read(2, 1).Policy {
+		t.Error("equal triggers or policies are kept twice")
+	}
+	if first.Triggers[0] == read(2, 1).Triggers[0] || first.Policy == read(1, 2).Policy {
+		t.Error("different triggers or policies are taken for one")
+	}
+}
+
 // What a worker says of a failure is kept, broken characters or not.
 func TestFreeTextIsAlwaysStored(t *testing.T) {
 	c := state.Finish{Reason: "exec \xff: no such file", Attempt: state.Attempt{Outcome: state.OutcomeFailed}}
@@ -392,7 +441,7 @@ func TestFreeTextIsAlwaysStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	entry, _ := joinEntry(time.Unix(0, 1), [][]byte{b})
-	got, err := decodeEntry(entry)
+	got, err := decodeEntry(entry, newShared())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -415,7 +464,7 @@ func TestUnknownIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := decodeEntry(b); !errors.Is(err, errNewer) {
+		if _, err := decodeEntry(b, newShared()); !errors.Is(err, errNewer) {
 			t.Fatalf("with an unknown field in %s: err = %v", m.Descriptor().Name(), err)
 		}
 	})
@@ -463,7 +512,7 @@ func TestDecodeEntryTellsWhatIsWrong(t *testing.T) {
 		{"no entry", []byte("no entry"), "is damaged"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := decodeEntry(tt.data); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := decodeEntry(tt.data, newShared()); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("err = %v, want one that says %q", err, tt.want)
 			}
 		})
@@ -475,7 +524,7 @@ func TestDecodeEntryTellsWhatIsWrong(t *testing.T) {
 func FuzzDecodeEntry(f *testing.F) {
 	for _, c := range commands {
 		if p, ok := c.(state.PutJob); ok {
-			p.Definition = &state.Definition{Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: 1}}}}
+			p.Definition = &state.Definition{Policy: &state.Policy{}, Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: 1}}}}
 			c = p
 		}
 		b, err := encodeCommand(c)
@@ -493,7 +542,7 @@ func FuzzDecodeEntry(f *testing.F) {
 	}
 	f.Add(parts(f, savedOf(f, state.New()))[0])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := decodeEntry(data); err != nil {
+		if _, err := decodeEntry(data, newShared()); err != nil {
 			return
 		}
 		m := newFSM(Config{Log: quiet()}, func(error) {})

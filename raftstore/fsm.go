@@ -33,6 +33,7 @@ type fsm struct {
 	mu       sync.RWMutex // guards what follows
 	state    *state.State
 	fault    error
+	shared   shared               // of the jobs; of the goroutine that applies
 	incoming *incoming            // the parts of a snapshot that came last; nil: none
 	waiting  map[*waiter]struct{} // calls of await
 	goal     goal
@@ -63,7 +64,7 @@ type response struct {
 func (r response) get() ([]state.Result, error) { return r.results, r.err }
 
 func newFSM(c Config, onFail func(error)) *fsm {
-	return &fsm{observer: c.Observer, archive: c.Archive, log: c.Log, onFail: onFail, onGroup: func() {}, failed: make(chan struct{}), state: state.New(), waiting: map[*waiter]struct{}{}}
+	return &fsm{observer: c.Observer, archive: c.Archive, log: c.Log, onFail: onFail, onGroup: func() {}, failed: make(chan struct{}), state: state.New(), shared: newShared(), waiting: map[*waiter]struct{}{}}
 }
 
 func (f *fsm) err() error {
@@ -101,7 +102,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		var e entry
 		if l.Type == raft.LogCommand && fault == nil {
 			var err error
-			if e, err = decodeEntry(l.Data); err != nil {
+			if e, err = decodeEntry(l.Data, f.shared); err != nil {
 				fault = fmt.Errorf("log entry %d %w", l.Index, err)
 			}
 		}

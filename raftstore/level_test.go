@@ -20,22 +20,22 @@ func TestEveryCommandHasALevel(t *testing.T) {
 			t.Errorf("%T is of level %d, want %d: that version was the first to know it", c, got, want)
 		}
 	}
-	limited := state.PutJob{Definition: &state.Definition{Task: state.Task{Limits: state.Limits{PIDs: 1}}}}
+	limited := state.PutJob{Definition: &state.Definition{Policy: &state.Policy{}, Task: state.Task{Limits: state.Limits{PIDs: 1}}}}
 	if got := levelOf(limited); got != 2 {
 		t.Errorf("a job with limits is of level %d, want 2", got)
 	}
-	if got := levelOf(state.PutJob{Definition: &state.Definition{}}); got != 1 {
+	if got := levelOf(state.PutJob{Definition: &state.Definition{Policy: &state.Policy{}}}); got != 1 {
 		t.Errorf("a job without limits is of level %d, want 1", got)
 	}
 }
 
 // A job with a kill_after is of the second level, and is the only thing that is.
 func TestLevelOfKillAfter(t *testing.T) {
-	d := &state.Definition{Policy: state.Policy{KillAfter: 1}}
+	d := &state.Definition{Policy: &state.Policy{KillAfter: 1}}
 	if got := levelOf(state.PutJob{Definition: d}); got != 2 {
 		t.Errorf("a job with kill_after is of level %d, want 2", got)
 	}
-	if got := levelOf(state.PutJob{Definition: &state.Definition{}}); got != 1 {
+	if got := levelOf(state.PutJob{Definition: &state.Definition{Policy: &state.Policy{}}}); got != 1 {
 		t.Errorf("a job without is of level %d, want 1", got)
 	}
 	if got := levelOf(state.Finish{Attempt: state.Attempt{Outcome: state.OutcomeLeaseExpired}}); got != 1 {

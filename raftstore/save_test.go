@@ -36,7 +36,7 @@ func shop(t *testing.T, s *Store, name string, runs int) {
 		state.SetDirect{Address: "10.0.0.7:7422"},
 		state.ClockJumped{Was: raftstoretest.Start, Is: raftstoretest.Start.Add(time.Hour)},
 		state.PutWorker{ID: state.WorkerID("of " + name), Says: state.WorkerInfo{Slots: runs}},
-		state.PutJob{Key: k, Effective: time.Now(), Definition: &state.Definition{Description: name, Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}}}},
+		state.PutJob{Key: k, Effective: time.Now(), Definition: &state.Definition{Policy: &state.Policy{}, Description: name, Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}}}},
 	)
 	uid := results[5].Job.UID
 	var commands []state.Command

@@ -36,7 +36,7 @@ func FuzzInspectSnapshot(f *testing.F) {
 	k := state.JobKey{Namespace: "default", Name: "a"}
 	s.Apply(1, state.Entry{Now: raftstoretest.Start, Commands: []state.Command{
 		state.InitCluster{ClusterID: "c"},
-		state.PutJob{Key: k, Effective: raftstoretest.Start, Definition: &state.Definition{Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Second}}}}},
+		state.PutJob{Key: k, Effective: raftstoretest.Start, Definition: &state.Definition{Policy: &state.Policy{}, Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Second}}}}},
 		state.PutWorker{ID: "w", Says: state.WorkerInfo{Slots: 1}},
 		state.SetStandby{ID: "z", Standby: true},
 		state.SetDirect{Address: "10.0.0.7:7422"},

@@ -155,7 +155,7 @@ var errDamaged = errors.New("snapshot is damaged")
 // readSnapshot reads what writeSnapshot wrote, and checks that it is whole and
 // that a state can be made of it.
 func readSnapshot(r io.Reader) (*state.Snapshot, error) {
-	sr := &snapshotReader{r: bufio.NewReaderSize(r, 1<<16), n: &state.Snapshot{}}
+	sr := &snapshotReader{r: bufio.NewReaderSize(r, 1<<16), n: &state.Snapshot{}, shared: newShared()}
 	for !sr.whole {
 		crc, before := sr.crc, sr.records
 		p, err := sr.next()
@@ -190,6 +190,7 @@ type snapshotReader struct {
 	records uint64
 	buf     []byte
 	n       *state.Snapshot
+	shared  shared
 	whole   bool
 	last    *state.Track // whose spans come next
 	spans   uint64       // how many of them are still to come
@@ -252,7 +253,7 @@ func (r *snapshotReader) take(p *logv1.Record, before uint64, crc uint32) error 
 
 // content adds what a record holds.
 func (r *snapshotReader) content(p *logv1.Record, number uint64) error {
-	var d decoder
+	d := decoder{shared: r.shared}
 	d.known(p)
 	r.add(&d, p)
 	switch {

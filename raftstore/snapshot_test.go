@@ -145,7 +145,7 @@ func TestSnapshotHoldsNothingTwice(t *testing.T) {
 	now := raftstoretest.Start
 	k := state.JobKey{Namespace: "default", Name: "big"}
 	script := strings.Repeat("x", 10_000)
-	def := &state.Definition{Task: state.Task{Script: script}, Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}}}
+	def := &state.Definition{Policy: &state.Policy{}, Task: state.Task{Script: script}, Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}}}
 	s := state.New()
 	s.Apply(1, state.Entry{Now: now, Commands: []state.Command{state.PutJob{Key: k, Definition: def, Effective: now}}})
 	uid := s.Job(k).UID
@@ -180,7 +180,8 @@ func TestLongLedgerRoundTrips(t *testing.T) {
 	k := state.JobKey{Name: "flaky"}
 	s := state.New()
 	s.Apply(1, state.Entry{Now: now, Commands: []state.Command{state.PutJob{Key: k, Effective: now, Definition: &state.Definition{
-		Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Second}}},
+		Policy:   &state.Policy{},
+		Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Second}}},
 	}}}})
 	const n = 2*spansPerRecord + 10
 	d := state.Decide{Key: k, UID: s.Job(k).UID, Version: 1, Trigger: "t", After: now, Until: now.Add(n * time.Second)}
@@ -221,9 +222,9 @@ var newerHeader = &logv1.Record{Record: &logv1.Record_Header{Header: &logv1.Head
 
 func TestRestoreTellsWhatIsWrong(t *testing.T) {
 	job := func(name string, uid uint64, triggers ...string) *logv1.Record {
-		d := &state.Definition{}
+		d := &state.Definition{Policy: &state.Policy{}}
 		for _, id := range triggers {
-			d.Triggers = append(d.Triggers, state.Trigger{ID: id})
+			d.Triggers = append(d.Triggers, &state.Trigger{ID: id})
 		}
 		var e encoder
 		return &logv1.Record{Record: &logv1.Record_Job{Job: e.job(&state.Job{Key: state.JobKey{Name: name}, UID: uid, Definition: d})}}
@@ -324,7 +325,7 @@ func FuzzRestore(f *testing.F) {
 	now := raftstoretest.Start
 	k := state.JobKey{Namespace: "default", Name: "a"}
 	s.Apply(1, state.Entry{Now: now, Commands: []state.Command{
-		state.PutJob{Key: k, Effective: now, Definition: &state.Definition{Triggers: []state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Second}}}}},
+		state.PutJob{Key: k, Effective: now, Definition: &state.Definition{Policy: &state.Policy{}, Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Second}}}}},
 		state.PutWorker{ID: "w", Says: state.WorkerInfo{Slots: 1}},
 		state.Request{Key: k, UID: 1, Version: 1, ID: state.RunID{1}, Birth: state.Birth{Nominal: now}},
 		state.Assign{Run: state.RunID{1}, Attempt: 1, Worker: "w"},

@@ -90,10 +90,10 @@ func (w *Walk) workerID() state.WorkerID {
 // putJob draws a definition, after what has come due is settled, as it should be.
 func (w *Walk) putJob() []state.Command {
 	k := w.jobKey()
-	d := &state.Definition{Description: rapid.SampledFrom([]string{"", "old", "new"}).Draw(w.t, "description")}
+	d := &state.Definition{Policy: &state.Policy{}, Description: rapid.SampledFrom([]string{"", "old", "new"}).Draw(w.t, "description")}
 	for _, id := range []string{"t1", "t2"} {
 		if minutes := w.number("minutes", 0, 2); minutes > 0 {
-			d.Triggers = append(d.Triggers, state.Trigger{ID: id, Every: &state.Every{Interval: time.Duration(minutes) * time.Minute}})
+			d.Triggers = append(d.Triggers, &state.Trigger{ID: id, Every: &state.Every{Interval: time.Duration(minutes) * time.Minute}})
 		}
 	}
 	c := state.PutJob{Key: k, Definition: d, Effective: w.now}

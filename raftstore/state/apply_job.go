@@ -37,8 +37,7 @@ func (s *State) putJob(c PutJob) (*Job, error) {
 			return old, err
 		}
 	}
-	for i := range j.Definition.Triggers {
-		t := &j.Definition.Triggers[i]
+	for _, t := range j.Definition.Triggers {
 		k := TrackKey{j.UID, t.ID}
 		if tr := s.tracks[k]; tr != nil {
 			u := *tr
@@ -78,8 +77,7 @@ func expect(j *Job, k JobKey, want *uint64) error {
 // otherwise (nil: all), and checks first that they have been decided.
 func (s *State) endTracks(j *Job, next *Definition, at time.Time) error {
 	var ended []TrackKey
-	for i := range j.Definition.Triggers {
-		t := &j.Definition.Triggers[i]
+	for _, t := range j.Definition.Triggers {
 		if next != nil {
 			if u := next.Trigger(t.ID); u != nil && t.Equal(u) {
 				continue

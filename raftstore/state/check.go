@@ -39,13 +39,15 @@ func checkTriggers(d *Definition) error {
 	if d == nil {
 		return fmt.Errorf("put a job without a definition: %w", ErrInvalid)
 	}
+	if d.Policy == nil {
+		return fmt.Errorf("put a job without a policy: %w", ErrInvalid)
+	}
 	seen := make(map[string]bool, len(d.Triggers))
-	for i := range d.Triggers {
-		id := d.Triggers[i].ID
-		if seen[id] {
-			return fmt.Errorf("put a job with two triggers %q: %w", id, ErrInvalid)
+	for _, t := range d.Triggers {
+		if seen[t.ID] {
+			return fmt.Errorf("put a job with two triggers %q: %w", t.ID, ErrInvalid)
 		}
-		seen[id] = true
+		seen[t.ID] = true
 	}
 	return nil
 }

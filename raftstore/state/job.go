@@ -1,7 +1,9 @@
 package state
 
 import (
+	"maps"
 	"reflect"
+	"slices"
 	"time"
 )
 
@@ -48,24 +50,56 @@ type Pause struct {
 }
 
 // Definition is what a user defines. Every field has its default filled in, so
-// that a later change of defaults changes no stored job.
+// that a later change of defaults changes no stored job. Triggers and the policy may
+// be shared with jobs that have equal ones, as most do.
 type Definition struct {
 	Description string
-	Labels      map[string]string
-	Triggers    []Trigger
+	Labels      Pairs
+	Triggers    []*Trigger
 	Task        Task
 	Target      Target
-	Policy      Policy
+	Policy      *Policy // never nil
 }
 
 // Trigger returns the trigger of that id, or nil.
 func (d *Definition) Trigger(id string) *Trigger {
-	for i := range d.Triggers {
-		if d.Triggers[i].ID == id {
-			return &d.Triggers[i]
+	for _, t := range d.Triggers {
+		if t.ID == id {
+			return t
 		}
 	}
 	return nil
+}
+
+// Pairs are labels, or variables, in the order of their keys. A map of as little as one
+// takes 300 bytes, and there may be a million jobs.
+type Pairs []Pair
+
+// Pair is one of them.
+type Pair struct{ Key, Value string }
+
+// PairsOf returns what a map holds; nil when that is nothing.
+func PairsOf(m map[string]string) Pairs {
+	if len(m) == 0 {
+		return nil
+	}
+	p := make(Pairs, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		p = append(p, Pair{k, m[k]})
+	}
+	return p
+}
+
+// Map returns them as a map; nil when there are none.
+func (p Pairs) Map() map[string]string {
+	if len(p) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(p))
+	for _, kv := range p {
+		m[kv.Key] = kv.Value
+	}
+	return m
 }
 
 // Trigger is one reason to run. Exactly one of Cron, Every and At is set.
@@ -130,7 +164,7 @@ type Task struct {
 	Argv        []string
 	Script      string
 	Interpreter []string
-	Env         map[string]string
+	Env         Pairs
 	WorkingDir  string
 	User        string
 	Stdin       string

@@ -23,10 +23,10 @@ var (
 func minute(n int) time.Time { return noon.Add(time.Duration(n) * time.Minute) }
 
 func def(description string, every ...int) *state.Definition {
-	d := &state.Definition{Description: description}
+	d := &state.Definition{Policy: &state.Policy{}, Description: description}
 	for i, n := range every {
 		id := []string{"t", "u"}[i]
-		d.Triggers = append(d.Triggers, state.Trigger{ID: id, Every: &state.Every{Interval: time.Duration(n) * time.Minute}})
+		d.Triggers = append(d.Triggers, &state.Trigger{ID: id, Every: &state.Every{Interval: time.Duration(n) * time.Minute}})
 	}
 	return d
 }
@@ -251,7 +251,8 @@ func TestChangingADefinition(t *testing.T) {
 		{"decided beyond that, by a faster clock", after(house, decide(0, 5, "rrrrr"), put(def("", 2), 1)), nil, 5, 1},
 		{"away and back, with a slower clock", after(house, decide(0, 5, "rrrrr"), put(def(""), 1), put(def("", 1), 2)), nil, 5, 1},
 		{"no definition", after(house, put(nil, 1)), state.ErrInvalid, 0, 0},
-		{"a trigger twice", after(house, put(&state.Definition{Triggers: []state.Trigger{{ID: "t"}, {ID: "t"}}}, 1)), state.ErrInvalid, 0, 0},
+		{"no policy", after(house, put(&state.Definition{}, 1)), state.ErrInvalid, 0, 0},
+		{"a trigger twice", after(house, put(&state.Definition{Policy: &state.Policy{}, Triggers: []*state.Trigger{{ID: "t"}, {ID: "t"}}}, 1)), state.ErrInvalid, 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, last := play(tt.log)

@@ -12,7 +12,7 @@ import (
 // those that a filter has to look for.
 func BenchmarkListRuns(b *testing.B) {
 	store := newMemory()
-	definition := &state.Definition{Policy: state.Policy{Overlap: state.OverlapAllow}}
+	definition := &state.Definition{Policy: &state.Policy{Overlap: state.OverlapAllow}}
 	for i, name := range []string{"often", "rare"} {
 		k := state.JobKey{Namespace: "default", Name: name}
 		j := store.apply(state.PutJob{Key: k, Definition: definition, Effective: time.Now()})[0].Job

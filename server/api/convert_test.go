@@ -31,10 +31,10 @@ func definitions(t *rapid.T) *state.Definition {
 	}
 	d := &state.Definition{
 		Description: rapid.String().Filter(func(s string) bool { return len(s) < 100 && cleanText(s) }).Draw(t, "description"),
-		Labels:      orNil(words.Draw(t, "labels")),
+		Labels:      state.PairsOf(words.Draw(t, "labels")),
 		Target:      state.Target{Selector: rapid.SampledFrom([]string{"", "zone=eu,!spot", "disk in (ssd,nvme)"}).Draw(t, "selector"), Strategy: rapid.SampledFrom([]state.Strategy{0, 1, 2, 3, 4}).Draw(t, "strategy")},
-		Task:        state.Task{Env: orNil(words.Draw(t, "env")), User: rapid.SampledFrom([]string{"", "root"}).Draw(t, "user"), WorkingDir: rapid.SampledFrom([]string{"", "/srv"}).Draw(t, "dir"), Stdin: rapid.SampledFrom([]string{"", "a\x00b"}).Draw(t, "stdin"), Limits: someLimits(t)},
-		Policy: state.Policy{
+		Task:        state.Task{Env: state.PairsOf(words.Draw(t, "env")), User: rapid.SampledFrom([]string{"", "root"}).Draw(t, "user"), WorkingDir: rapid.SampledFrom([]string{"", "/srv"}).Draw(t, "dir"), Stdin: rapid.SampledFrom([]string{"", "a\x00b"}).Draw(t, "stdin"), Limits: someLimits(t)},
+		Policy: &state.Policy{
 			Overlap:       rapid.SampledFrom([]state.Overlap{0, 1, 2, 3}).Draw(t, "overlap"),
 			MaxConcurrent: rapid.IntRange(1, 1000).Draw(t, "max_concurrent"),
 			CatchUp:       rapid.SampledFrom([]state.CatchUp{0, 1, 2}).Draw(t, "catch_up"),
@@ -66,11 +66,11 @@ func definitions(t *rapid.T) *state.Definition {
 	return d
 }
 
-func aTrigger(t *rapid.T, i int) state.Trigger {
+func aTrigger(t *rapid.T, i int) *state.Trigger {
 	instant := func(label string, from, to int64) time.Time {
 		return time.Unix(rapid.Int64Range(from, to).Draw(t, label), 0).UTC()
 	}
-	tr := state.Trigger{
+	tr := &state.Trigger{
 		ID: string(rune('a' + i)), Disabled: rapid.Bool().Draw(t, "disabled"),
 		Jitter: time.Duration(rapid.IntRange(0, 3600).Draw(t, "jitter")) * time.Second,
 	}
@@ -102,13 +102,6 @@ func cleanText(s string) bool {
 		}
 	}
 	return true
-}
-
-func orNil(m map[string]string) map[string]string {
-	if len(m) == 0 {
-		return nil
-	}
-	return m
 }
 
 // A definition that is filled in comes back as it was, and so does the job that

@@ -55,7 +55,7 @@ func FuzzPutJob(f *testing.F) {
 		var stored *state.Job
 		store.View(func(s *state.State) { stored = s.Job(k) })
 		for i := range stored.Definition.Triggers {
-			if _, err := plan.Compile(k, &stored.Definition.Triggers[i]); err != nil {
+			if _, err := plan.Compile(k, stored.Definition.Triggers[i]); err != nil {
 				t.Fatal(err)
 			}
 		}

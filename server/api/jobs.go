@@ -91,8 +91,7 @@ func expected(old *state.Job, k state.JobKey, want *uint64) error {
 // there already may be applied again.
 func lateTriggers(st *state.State, d draft, old *state.Job, now time.Time) error {
 	c := request()
-	for i := range d.definition.Triggers {
-		t := &d.definition.Triggers[i]
+	for i, t := range d.definition.Triggers {
 		var decided time.Time
 		if old != nil {
 			if was := old.Definition.Trigger(t.ID); was != nil && was.Equal(t) {

@@ -41,7 +41,7 @@ func (s jobService) PreviewSchedule(ctx context.Context, req *schedv1.PreviewSch
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		t := &job.Definition.Triggers[i]
+		t := job.Definition.Triggers[i]
 		if t.Disabled || compiled[i] == nil {
 			continue
 		}
@@ -69,7 +69,7 @@ func (s *Server) previewed(c scope, req *schedv1.PreviewScheduleRequest) (*state
 		}
 		compiled := make([]*schedule.Trigger, len(j.Definition.Triggers))
 		for i := range compiled {
-			if compiled[i], err = plan.Compile(k, &j.Definition.Triggers[i]); err != nil {
+			if compiled[i], err = plan.Compile(k, j.Definition.Triggers[i]); err != nil {
 				// It was right when it was stored; the time zones have changed since.
 				return nil, nil, status.Errorf(codes.FailedPrecondition, "trigger %q of job %v can't be scheduled any more: %v", j.Definition.Triggers[i].ID, k, err)
 			}

@@ -24,7 +24,7 @@ var jobFields = map[string]field[jobNow]{
 	"quarantined": flag(func(j jobNow) bool { return j.Quarantine != "" }),
 }
 
-func jobLabels(j jobNow) map[string]string { return j.Definition.Labels }
+func jobLabels(j jobNow) map[string]string { return j.Definition.Labels.Map() }
 
 func (s jobService) ListJobs(_ context.Context, req *schedv1.ListJobsRequest) (*schedv1.ListJobsResponse, error) {
 	c := request()

@@ -52,7 +52,7 @@ func readJob(c scope, p *schedv1.Job) draft {
 	d := draft{key: c.jobKey(p.GetNamespace(), p.GetName())}
 	d.definition = &state.Definition{
 		Description: c.in("description").text(p.GetDescription(), maxDescription),
-		Labels:      c.in("labels").labels(p.GetLabels()),
+		Labels:      state.PairsOf(c.in("labels").labels(p.GetLabels())),
 		Task:        c.in("task").task(p.GetTask()),
 		Target:      c.in("target").target(p.GetTarget()),
 		Policy:      c.in("policy").policy(p.GetPolicy()),
@@ -66,7 +66,7 @@ func readJob(c scope, p *schedv1.Job) draft {
 
 func (c scope) task(p *schedv1.Task) state.Task {
 	t := state.Task{
-		Env:        c.in("env").env(p.GetEnv()),
+		Env:        state.PairsOf(c.in("env").env(p.GetEnv())),
 		WorkingDir: c.in("working_dir").workingDir(p.GetWorkingDir()),
 		User:       c.in("user").user(p.GetUser()),
 		Stdin:      p.GetStdin(),
@@ -238,8 +238,8 @@ const (
 	mostMultiply = 10
 )
 
-func (c scope) policy(p *schedv1.Policy) state.Policy {
-	policy := state.Policy{
+func (c scope) policy(p *schedv1.Policy) *state.Policy {
+	policy := &state.Policy{
 		Overlap:       overlaps.read(c.in("overlap"), p.GetOverlap()),
 		MaxConcurrent: int(number(c.in("max_concurrent"), p.GetMaxConcurrent(), 1, maxConcurrent, 1)),
 		CatchUp:       catchUps.read(c.in("catch_up"), p.GetCatchUp()),
@@ -255,7 +255,7 @@ func (c scope) policy(p *schedv1.Policy) state.Policy {
 		LogLimit:      number(c.in("log_limit_bytes"), p.GetLogLimitBytes(), leastLog, mostLog, defaultLog),
 		KillAfter:     c.in("kill_after").killAfter(p.GetKillAfter()),
 	}
-	c.leases(&policy, p.GetLostAfter() != nil)
+	c.leases(policy, p.GetLostAfter() != nil)
 	return policy
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // triggers checks the triggers of a job.
-func (c scope) triggers(k state.JobKey, ps []*schedv1.Trigger) ([]state.Trigger, []*schedule.Trigger) {
+func (c scope) triggers(k state.JobKey, ps []*schedv1.Trigger) ([]*state.Trigger, []*schedule.Trigger) {
 	if len(ps) == 0 {
 		return nil, nil
 	}
@@ -26,7 +26,7 @@ func (c scope) triggers(k state.JobKey, ps []*schedv1.Trigger) ([]state.Trigger,
 	for _, p := range ps {
 		kinds[kindOf(p)]++
 	}
-	ts, compiled := make([]state.Trigger, len(ps)), make([]*schedule.Trigger, len(ps))
+	ts, compiled := make([]*state.Trigger, len(ps)), make([]*schedule.Trigger, len(ps))
 	first := map[string]int{}
 	for i, p := range ps {
 		id, where := p.GetId(), c.at(i).in("id")
@@ -63,8 +63,8 @@ func kindOf(p *schedv1.Trigger) string {
 
 // trigger checks one trigger. What it finds wrong itself it replaces by
 // something harmless, so that compiling it finds the rest.
-func (c scope) trigger(k state.JobKey, id string, p *schedv1.Trigger) (state.Trigger, *schedule.Trigger) {
-	t := state.Trigger{
+func (c scope) trigger(k state.JobKey, id string, p *schedv1.Trigger) (*state.Trigger, *schedule.Trigger) {
+	t := &state.Trigger{
 		ID:       id,
 		Jitter:   c.in("jitter").duration(p.GetJitter(), span{0, schedule.MaxJitter, 0}),
 		Start:    c.in("start_time").instant(p.GetStartTime()),
@@ -80,7 +80,7 @@ func (c scope) trigger(k state.JobKey, id string, p *schedv1.Trigger) (state.Tri
 		t.At = c.in("at").in("time").required(when.At.GetTime())
 	}
 	t.Exclude = c.in("exclude").exclusions(p.GetExclude())
-	return t, c.compile(k, &t)
+	return t, c.compile(k, t)
 }
 
 // required checks an instant that has to be given.

@@ -61,11 +61,11 @@ func showDefinition(k state.JobKey, d *state.Definition) *schedv1.Job {
 	return &schedv1.Job{
 		Namespace: k.Namespace, Name: k.Name,
 		Description: d.Description,
-		Labels:      d.Labels,
-		Triggers:    each(d.Triggers, showTrigger),
+		Labels:      d.Labels.Map(),
+		Triggers:    each(d.Triggers, func(t **state.Trigger) *schedv1.Trigger { return showTrigger(*t) }),
 		Task:        showTask(&d.Task),
 		Target:      &schedv1.Target{Selector: d.Target.Selector, Strategy: strategies.show(d.Target.Strategy)},
-		Policy:      showPolicy(&d.Policy),
+		Policy:      showPolicy(d.Policy),
 	}
 }
 
@@ -115,7 +115,7 @@ func showExclusion(x *state.Exclusion) *schedv1.Exclusion {
 }
 
 func showTask(t *state.Task) *schedv1.Task {
-	p := &schedv1.Task{Env: t.Env, WorkingDir: t.WorkingDir, User: t.User, Stdin: t.Stdin}
+	p := &schedv1.Task{Env: t.Env.Map(), WorkingDir: t.WorkingDir, User: t.User, Stdin: t.Stdin}
 	if l := t.Limits; l != (state.Limits{}) {
 		p.Limits = &schedv1.Limits{MemoryBytes: l.Memory, Cpus: float64(l.CPUMillis) / 1000, Pids: l.PIDs}
 	}

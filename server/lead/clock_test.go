@@ -83,7 +83,7 @@ func TestCancelledOrTimedOut(t *testing.T) {
 		"cancelled after the clock is set ahead": {at(minute, hour+minute), at(2*minute, hour+2*minute), state.Cancelled},
 		"timed out while the clock stands":       {at(10*minute, 0), at(11*minute, 0), state.TimedOut},
 	} {
-		d := &state.Definition{}
+		d := &state.Definition{Policy: &state.Policy{}}
 		d.Policy.TotalTimeout = 10 * minute
 		r := &state.Run{ID: state.RunID{1}, Definition: d, Phase: state.Running, Created: begin.Round(0), Attempts: []state.Attempt{
 			{Number: 1, Fence: 5, Assigned: begin.Round(0)},
@@ -111,7 +111,7 @@ func TestInstantsMoveByWhatIsOnRecord(t *testing.T) {
 	stamp := func(d time.Duration) time.Time { return begin.Round(0).Add(d) }
 	st := state.New()
 	st.Apply(1, state.Entry{Now: stamp(2 * hour), Commands: []state.Command{state.ClockJumped{Was: stamp(10 * minute), Is: stamp(hour + 10*minute)}}})
-	d := &state.Definition{}
+	d := &state.Definition{Policy: &state.Policy{}}
 	d.Policy.Retry = state.Retry{MaxAttempts: 5, InitialDelay: 3 * hour, Multiplier: 1, MaxDelay: 3 * hour}
 	id := state.RunID{1}
 	before := func(r *state.Run) time.Time { return r.Created }

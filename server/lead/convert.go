@@ -18,12 +18,12 @@ var inventoryRequest = &agentv1.GatewayMessage{
 
 // launch asks a worker to make the run's live attempt.
 func launch(r *state.Run, now time.Time) *agentv1.GatewayMessage {
-	a, p, task := r.Live(), &r.Definition.Policy, &r.Definition.Task
+	a, p, task := r.Live(), r.Definition.Policy, &r.Definition.Task
 	return &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Launch{Launch: &agentv1.Launch{
 		Key: keyOf(r), Fence: a.Fence,
 		Namespace: r.Job.Namespace, Job: r.Job.Name, TriggerId: r.Trigger, ScheduledAt: timestamppb.New(r.Nominal),
 		Task: &agentv1.Task{
-			Argv: task.Argv, Script: task.Script, Interpreter: task.Interpreter, Env: task.Env,
+			Argv: task.Argv, Script: task.Script, Interpreter: task.Interpreter, Env: task.Env.Map(),
 			WorkingDir: task.WorkingDir, User: task.User, Stdin: []byte(task.Stdin), Limits: limits(task.Limits),
 		},
 		Timeout: durationpb.New(p.Timeout), KillGrace: durationpb.New(p.KillGrace), LogLimitBytes: p.LogLimit,

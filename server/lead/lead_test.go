@@ -299,9 +299,9 @@ func (p *primary) propose(cmds ...state.Command) {
 func (p *primary) define(edit func(*state.Definition)) {
 	p.t.Helper()
 	d := &state.Definition{
-		Triggers: []state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
+		Triggers: []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
 		Task:     state.Task{Argv: []string{"true"}},
-		Policy: state.Policy{
+		Policy: &state.Policy{
 			MaxConcurrent: 1, CatchUpWindow: time.Hour, KillGrace: 10 * time.Second, QueueTimeout: time.Hour,
 			StartWithin: 5 * time.Minute, LostAfter: 3 * time.Minute, Retry: state.Retry{MaxAttempts: 1, Multiplier: 1},
 		},
@@ -463,7 +463,7 @@ func TestLostAttemptIsReplaced(t *testing.T) {
 		p.hand.connect()
 		p.define(func(d *state.Definition) {
 			d.Policy.OnLost = state.OnLostRetry
-			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+			d.Triggers = []*state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
 		})
 		time.Sleep(65 * time.Second)
 		p.hand.disconnect()
@@ -492,7 +492,7 @@ func TestInventoryFromItsMiddle(t *testing.T) {
 		p := newPrimary(t, time.Hour)
 		p.hand.connect()
 		p.define(func(d *state.Definition) {
-			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+			d.Triggers = []*state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
 		})
 		time.Sleep(65 * time.Second)
 		p.hand.disconnect()

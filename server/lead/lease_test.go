@@ -36,7 +36,7 @@ func leasing(t *testing.T, tell func(p *primary, r *state.Run, fence uint64)) {
 		p := newPrimary(t, time.Hour)
 		p.hand.connect()
 		p.define(func(d *state.Definition) {
-			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+			d.Triggers = []*state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
 			d.Policy.KillAfter, d.Policy.LostAfter, d.Policy.OnLost = 2*time.Minute, 3*time.Minute, state.OnLostRetry
 		})
 		time.Sleep(65 * time.Second)
@@ -240,7 +240,7 @@ func assigned(t *testing.T, tell func(p *primary, r *state.Run, fence uint64)) {
 		p := newPrimary(t, time.Hour)
 		p.hand.connect()
 		p.define(func(d *state.Definition) {
-			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+			d.Triggers = []*state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
 			d.Policy.KillAfter, d.Policy.LostAfter, d.Policy.OnLost = 2*time.Minute, 3*time.Minute, state.OnLostRetry
 		})
 		time.Sleep(30 * time.Second)
@@ -310,7 +310,7 @@ func TestNoLaunchForWhoKeepsNoLeases(t *testing.T) {
 		p := newPrimary(t, time.Hour)
 		p.hand.connect()
 		p.define(func(d *state.Definition) {
-			d.Triggers = []state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+			d.Triggers = []*state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
 			d.Policy.KillAfter, d.Policy.LostAfter, d.Policy.StartWithin = 2*time.Minute, 3*time.Minute, time.Minute
 		})
 		p.hand.set(func() { p.hand.deaf = true })

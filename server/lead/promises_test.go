@@ -22,8 +22,8 @@ func TestCatchUpOfManyJobs(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		for i := range 300 {
 			d := &state.Definition{
-				Triggers: []state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
-				Policy: state.Policy{
+				Triggers: []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
+				Policy: &state.Policy{
 					Overlap: state.OverlapAllow, MaxConcurrent: 1, CatchUp: state.CatchUpAll, CatchUpWindow: 24 * time.Hour,
 					QueueTimeout: 24 * time.Hour, StartWithin: 5 * time.Minute, LostAfter: 3 * time.Minute, Retry: state.Retry{MaxAttempts: 1, Multiplier: 1},
 				},
@@ -55,7 +55,7 @@ func TestPruneOfManyRuns(t *testing.T) {
 		p := newPrimary(t, time.Second)
 		time.Sleep(5 * time.Second)
 		began := time.Now().UTC().Truncate(time.Second).Add(-100_000 * time.Second)
-		d := &state.Definition{Triggers: []state.Trigger{{ID: "s", Every: &state.Every{Interval: time.Second}, Disabled: true}}, Policy: state.Policy{MaxConcurrent: 1}}
+		d := &state.Definition{Triggers: []*state.Trigger{{ID: "s", Every: &state.Every{Interval: time.Second}, Disabled: true}}, Policy: &state.Policy{MaxConcurrent: 1}}
 		p.propose(state.PutJob{Key: jobKey, Definition: d, Effective: began})
 		after := began
 		for range 70 { // seventy thousand runs that were skipped

@@ -81,8 +81,7 @@ func (a *Agenda) Note(s *state.State, k state.JobKey, now time.Time) []state.Com
 // scheduled, "" when it can. What old ones have computed it takes from them.
 func alarmsOf(j *state.Job, old *alarm) (first *alarm, reason string) {
 	last := &first
-	for i := range j.Definition.Triggers {
-		t := &j.Definition.Triggers[i]
+	for _, t := range j.Definition.Triggers {
 		al := &alarm{job: j.Key, trigger: t, c: compiledBefore(old, t)}
 		if al.c == nil && !t.Disabled {
 			var err error

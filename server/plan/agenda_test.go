@@ -61,8 +61,8 @@ func change(rt *rapid.T, w *world, k state.JobKey, now time.Time) {
 	switch op := rapid.IntRange(0, 5).Draw(rt, "op"); {
 	case op <= 2:
 		d := &state.Definition{
-			Triggers: []state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Duration(rapid.IntRange(1, 300).Draw(rt, "every")) * time.Second}}},
-			Policy:   state.Policy{MaxConcurrent: 1, CatchUpWindow: time.Hour, Overlap: state.Overlap(rapid.IntRange(0, 3).Draw(rt, "overlap"))},
+			Triggers: []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Duration(rapid.IntRange(1, 300).Draw(rt, "every")) * time.Second}}},
+			Policy:   &state.Policy{MaxConcurrent: 1, CatchUpWindow: time.Hour, Overlap: state.Overlap(rapid.IntRange(0, 3).Draw(rt, "overlap"))},
 		}
 		d.Triggers[0].Disabled = rapid.Bool().Draw(rt, "disabled")
 		w.do(now, append(settle, state.PutJob{Key: k, Definition: d, Effective: now})...)
@@ -84,7 +84,7 @@ func change(rt *rapid.T, w *world, k state.JobKey, now time.Time) {
 func TestQuarantine(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(func(d *state.Definition) {
-		d.Triggers[0] = state.Trigger{ID: "m", Cron: &state.Cron{Expression: "0 0 * * *", TimeZone: "Atlantis/Capital"}}
+		d.Triggers[0] = &state.Trigger{ID: "m", Cron: &state.Cron{Expression: "0 0 * * *", TimeZone: "Atlantis/Capital"}}
 	})
 	a := NewAgenda()
 	cmds := a.Note(w.State, j.Key, noon)
@@ -101,7 +101,8 @@ func TestQuarantine(t *testing.T) {
 	now := noon.Add(time.Minute)
 	settle, _ := Settle(w.State, j.Key, now)
 	w.do(now, append(settle, state.PutJob{Key: j.Key, Definition: &state.Definition{
-		Triggers: []state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
+		Policy:   &state.Policy{},
+		Triggers: []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
 	}, Effective: now})...)
 	a.Note(w.State, j.Key, now)
 	if w.Job(j.Key).Quarantine != "" || !a.Next().Equal(noon.Add(2*time.Minute)) {

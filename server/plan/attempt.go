@@ -118,7 +118,7 @@ func reason(a state.Attempt, otherwise string) string {
 // attemptsAllowed is how many attempts the run may have in all, when the last
 // one ended so.
 func attemptsAllowed(r *state.Run, a state.Attempt) int {
-	p := &r.Definition.Policy
+	p := r.Definition.Policy
 	switch {
 	case !r.CancelTime.IsZero():
 		return 0
@@ -138,7 +138,7 @@ func attemptsAllowed(r *state.Run, a state.Attempt) int {
 // backoff is the delay after attempt n, with up to a tenth more so that runs
 // that failed together don't come back together.
 func backoff(r *state.Run, n int) time.Duration {
-	p := &r.Definition.Policy.Retry
+	p := r.Definition.Policy.Retry
 	d := min(float64(p.InitialDelay)*math.Pow(p.Multiplier, float64(n-1)), float64(p.MaxDelay))
 	spread := float64(state.Mix(r.Created.Add(time.Duration(r.Serial)+time.Duration(n)))%1000) / 10000
 	return time.Duration(d * (1 + spread))
@@ -236,7 +236,7 @@ func checkPending(r *state.Run, now time.Time) Look {
 }
 
 func checkSilent(r *state.Run, silent, now time.Time) Look {
-	p := &r.Definition.Policy
+	p := r.Definition.Policy
 	if p.OnLost == state.OnLostWait && r.CancelTime.IsZero() {
 		return Look{}
 	}

@@ -47,7 +47,7 @@ func nightlyJobs(jobs, due int, now time.Time) (*state.State, []state.JobKey) {
 	keys := make([]state.JobKey, jobs)
 	for i := range keys {
 		keys[i] = state.JobKey{Namespace: "default", Name: fmt.Sprintf("nightly-%d", i)}
-		d := &state.Definition{Triggers: []state.Trigger{{ID: "t", Cron: &state.Cron{Expression: fmt.Sprintf("%d %d * * *", i%60, i/60%6), TimeZone: "Europe/Berlin"}}}}
+		d := &state.Definition{Policy: &state.Policy{}, Triggers: []*state.Trigger{{ID: "t", Cron: &state.Cron{Expression: fmt.Sprintf("%d %d * * *", i%60, i/60%6), TimeZone: "Europe/Berlin"}}}}
 		if i < due {
 			d.Triggers[0].Cron.Expression = "* * * * * *"
 			d.Policy.MaxConcurrent = 1

@@ -29,8 +29,7 @@ func Settle(s *state.State, k state.JobKey, now time.Time) ([]state.Command, err
 	}
 	b := besideOf(s, j)
 	var cmds []state.Command
-	for i := range j.Definition.Triggers {
-		t := &j.Definition.Triggers[i]
+	for _, t := range j.Definition.Triggers {
 		if d, ok := decide(s, b, compiled(j, t), t.ID, now); ok {
 			cmds = append(cmds, d)
 		}
@@ -62,7 +61,7 @@ func decide(s *state.State, b *beside, c *schedule.Trigger, trigger string, now 
 		Key: b.job.Key, UID: b.job.UID, Version: b.job.Version, Activity: b.activity,
 		Trigger: trigger, After: track.DecidedUntil, Until: now,
 	}
-	p := pass{b: b, c: c, trigger: trigger, policy: &b.job.Definition.Policy}
+	p := pass{b: b, c: c, trigger: trigger, policy: b.job.Definition.Policy}
 	if c != nil {
 		d.Until = p.classify(d.After, now)
 	}

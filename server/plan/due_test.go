@@ -55,9 +55,9 @@ func (w *world) define(edit func(*state.Definition)) *state.Job {
 func (w *world) defineAs(k state.JobKey, now time.Time, edit func(*state.Definition)) *state.Job {
 	w.t.Helper()
 	d := &state.Definition{
-		Triggers: []state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
+		Triggers: []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
 		Task:     state.Task{Argv: []string{"true"}},
-		Policy: state.Policy{
+		Policy: &state.Policy{
 			MaxConcurrent: 1, CatchUpWindow: time.Hour, KillGrace: 10 * time.Second,
 			QueueTimeout: time.Hour, StartWithin: 5 * time.Minute, LostAfter: 3 * time.Minute,
 			Retry: state.Retry{MaxAttempts: 1, InitialDelay: time.Second, Multiplier: 2, MaxDelay: 5 * time.Minute},
@@ -215,7 +215,7 @@ func TestOverlapQueueIsBounded(t *testing.T) {
 func TestTwoTriggersOneTick(t *testing.T) {
 	w := newWorld(t)
 	w.define(func(d *state.Definition) {
-		d.Triggers = append(d.Triggers, state.Trigger{ID: "n", Every: &state.Every{Interval: time.Minute}})
+		d.Triggers = append(d.Triggers, &state.Trigger{ID: "n", Every: &state.Every{Interval: time.Minute}})
 	})
 	if got, want := w.settle(at("12:00:00")), "run 12:00, skip 12:00"; got != want {
 		t.Errorf("%q, want %q", got, want)

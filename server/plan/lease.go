@@ -69,7 +69,7 @@ func Leases(s *state.State, w state.WorkerID, fences []uint64, has func(*state.A
 // kill_after that is not enough to give it up: who had a lease of it may be a twin of who
 // says so.
 func checkAbsent(r *state.Run, since, now time.Time) Look {
-	p := &r.Definition.Policy
+	p := r.Definition.Policy
 	if deadline := since.Add(p.LostAfter); p.KillAfter > 0 && now.Before(deadline) {
 		return Look{Next: deadline}
 	}

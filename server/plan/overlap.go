@@ -41,7 +41,7 @@ func besideOf(s *state.State, j *state.Job) *beside {
 // What it lets in under OverlapQueue and OverlapReplace waits in the queue for
 // its turn; see [Queue].
 func (b *beside) admit() (reason string) {
-	p := &b.job.Definition.Policy
+	p := b.job.Definition.Policy
 	full := b.active >= p.MaxConcurrent
 	switch {
 	case p.Overlap == state.OverlapSkip && full:
@@ -55,7 +55,7 @@ func (b *beside) admit() (reason string) {
 // add takes note that a run will be made, and returns the runs that it takes the
 // place of: the oldest ones, as many as there are too many.
 func (b *beside) add(id state.RunID) (replaces []state.RunID) {
-	p := &b.job.Definition.Policy
+	p := b.job.Definition.Policy
 	if p.Overlap == state.OverlapReplace {
 		for len(b.replace) >= p.MaxConcurrent {
 			old := b.replace[0]

@@ -83,8 +83,7 @@ func NextTime(j *state.Job, decided func(trigger string) time.Time, now time.Tim
 		}
 	}
 	var next time.Time
-	for i := range j.Definition.Triggers {
-		t := &j.Definition.Triggers[i]
+	for _, t := range j.Definition.Triggers {
 		if t.Disabled {
 			continue
 		}

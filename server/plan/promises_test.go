@@ -25,7 +25,7 @@ func agendaOf(w *world, now time.Time) (*Agenda, []state.Command) {
 func TestQuarantinedJobsSoundTriggerLosesNothing(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(func(d *state.Definition) {
-		d.Triggers = append(d.Triggers, state.Trigger{ID: "x", Cron: &state.Cron{Expression: "0 0 * * *", TimeZone: "Atlantis/Capital"}})
+		d.Triggers = append(d.Triggers, &state.Trigger{ID: "x", Cron: &state.Cron{Expression: "0 0 * * *", TimeZone: "Atlantis/Capital"}})
 	})
 	_, cmds := agendaOf(w, at("11:59:00"))
 	w.do(at("11:59:00"), cmds...)
@@ -294,7 +294,7 @@ func BenchmarkNewAgenda(b *testing.B) {
 	for i := range 100_000 {
 		k := state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}
 		w.defineAs(k, noon, func(d *state.Definition) {
-			d.Triggers[0] = state.Trigger{ID: "m", Cron: &state.Cron{Expression: fmt.Sprintf("%d %d * * 1-5", i%60, i%24), TimeZone: "Europe/Berlin"}}
+			d.Triggers[0] = &state.Trigger{ID: "m", Cron: &state.Cron{Expression: fmt.Sprintf("%d %d * * 1-5", i%60, i%24), TimeZone: "Europe/Berlin"}}
 		})
 	}
 	b.ResetTimer()
@@ -309,7 +309,7 @@ func TestReplaceSurvivesACrashBetweenProposals(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(func(d *state.Definition) {
 		d.Policy.Overlap = state.OverlapReplace
-		d.Triggers = []state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Hour}}}
+		d.Triggers = []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Hour}}}
 	})
 	q := NewQueue()
 	w.worker(q, "a", 4)

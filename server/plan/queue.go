@@ -325,7 +325,7 @@ func (p *placing) room(w *state.Worker) int { return w.Slots() - p.s.Load(w.ID) 
 
 // mustWait reports whether other runs of the job have to end first.
 func (p *placing) mustWait(r *state.Run) bool {
-	policy := &r.Definition.Policy
+	policy := r.Definition.Policy
 	return policy.Overlap != state.OverlapAllow && p.s.NumLive(r.UID)+p.begun[r.UID] >= policy.MaxConcurrent
 }
 
@@ -402,7 +402,7 @@ func WhyPending(s *state.State, r *state.Run, now time.Time) string {
 }
 
 func waitsFor(s *state.State, r *state.Run, now time.Time) string {
-	policy := &r.Definition.Policy
+	policy := r.Definition.Policy
 	switch {
 	case r.NotBefore.After(now) && len(r.Attempts) > 0:
 		return fmt.Sprintf("waits until %s for attempt %d", r.NotBefore.UTC().Format(time.RFC3339), len(r.Attempts)+1)
