@@ -418,14 +418,14 @@ func TestWhatIsAlikeIsShared(t *testing.T) {
 		}
 		return got
 	}
-	first := read(1, 1)
 	for i := range maxShared + 1 {
 		read(i+2, i+2)
 		if len(among.triggers) > maxShared || len(among.policies) > maxShared {
 			t.Fatalf("%d triggers and %d policies are remembered, of %d allowed", len(among.triggers), len(among.policies), maxShared)
 		}
 	}
-	if first = read(1, 1); first.Triggers[0] != read(1, 2).Triggers[0] || first.Policy != read(2, 1).Policy {
+	first := read(1, 1)
+	if first.Triggers[0] != read(1, 2).Triggers[0] || first.Policy != read(2, 1).Policy {
 		t.Error("equal triggers or policies are kept twice")
 	}
 	if first.Triggers[0] == read(2, 1).Triggers[0] || first.Policy == read(1, 2).Policy {

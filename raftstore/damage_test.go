@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -239,7 +240,7 @@ func TestSealsAndOlderVersions(t *testing.T) {
 		}
 	}
 	term, err := db.GetUint64([]byte("CurrentTerm"))
-	if err != nil || term != 2 {
+	if err != nil || term != binary.BigEndian.Uint64([]byte(want.Values["CurrentTerm"])) {
 		t.Errorf("an older version finds term %d, %v", term, err)
 	}
 	if err := errors.Join(db.SetUint64([]byte("CurrentTerm"), term), db.Set([]byte("LastVoteCand"), []byte(want.Values["LastVoteCand"])), db.Close()); err != nil {

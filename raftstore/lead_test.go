@@ -210,7 +210,7 @@ func TestObserver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var proposed, failed, applied int
 		var snapshot int64
-		s := open(t, Config{NodeID: "a", Memory: NewMemory(), Observer: Observer{
+		s := open(t, Config{NodeID: "a", Memory: NewMemory(), HeartbeatTimeout: time.Second, Observer: Observer{
 			Proposed: func(commands, bytes int, took time.Duration, err error) {
 				if err != nil {
 					failed += commands

@@ -10,11 +10,6 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// aloneTimeout is how long a primary that is a group by itself waits for a leader
-// before it becomes it. There is nobody else to wait for, so it is a fraction of
-// what a group needs, and a restart is over that much sooner.
-const aloneTimeout = 250 * time.Millisecond
-
 // groupTimeout is how long a leader may be silent before the others elect another one.
 // It speaks every 50 to 100 ms, beside what waits for the disk, so a slow disk is not
 // silence; and while most of the others hear the leader, no one of them can depose it.
@@ -94,7 +89,34 @@ func (s *Store) start(c Config) error {
 	s.disk.guard.opened.Store(true)
 	s.running.Go(s.commit)
 	s.running.Go(s.watchLeader)
+	if c.HeartbeatTimeout == 0 {
+		s.standAtOnce()
+	}
 	return nil
+}
+
+// shorter is by how much standAtOnce makes a timeout shorter.
+const shorter = time.Millisecond
+
+// standAtOnce has a primary that alone has a vote stand for election: there is no leader
+// that it could hear of, and it would wait for one for up to a second. Raft looks at its
+// timeout anew when that becomes shorter.
+func (s *Store) standAtOnce() {
+	f := s.raft.GetConfiguration()
+	votes, ours := 0, false
+	for _, v := range f.Configuration().Servers {
+		if v.Suffrage == raft.Voter {
+			votes, ours = votes+1, ours || string(v.ID) == s.id
+		}
+	}
+	if votes != 1 || !ours {
+		return
+	}
+	c := s.raft.ReloadableConfig()
+	c.HeartbeatTimeout -= shorter
+	if err := s.raft.ReloadConfig(c); err != nil {
+		s.log.Warn("not standing for election at once", "err", err)
+	}
 }
 
 // transport returns how this primary reaches the others.
@@ -150,10 +172,7 @@ func (c Config) raft() *raft.Config {
 		conf.TrailingLogs = c.TrailingLogs
 	}
 	t := cmp.Or(c.HeartbeatTimeout, groupTimeout)
-	if c.HeartbeatTimeout == 0 && c.Transport == nil && c.Streams == nil {
-		t = aloneTimeout
-	}
-	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t, t, max(t/2, min(t, leaseTimeout))
+	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t+shorter, t+shorter, max(t/2, min(t, leaseTimeout))
 	conf.CommitTimeout = max(conf.CommitTimeout, t/20) // what it is to Raft's own defaults
 	return conf
 }

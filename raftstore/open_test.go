@@ -160,6 +160,25 @@ func TestOpenRefusesNewerSnapshot(t *testing.T) {
 	})
 }
 
+// A primary that alone has a vote has nobody to wait for.
+func TestAloneLeadsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory()
+		for range 3 {
+			began := time.Now()
+			s := open(t, Config{NodeID: "a", Memory: m, Log: quiet()})
+			awaitLeader(t, s)
+			if took := time.Since(began); took > groupTimeout/2 {
+				t.Errorf("it led after %v", took)
+			}
+			propose(t, s, putWorker(1))
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // A log with a hole makes Raft panic; that is an error of Open.
 func TestOpenRefusesLogWithHole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -160,7 +160,7 @@ func TestProposeNeverWaitsWhenIdle(t *testing.T) {
 
 func TestProposeRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, Config{NodeID: "a", Memory: NewMemory()})
+		s := open(t, Config{NodeID: "a", Memory: NewMemory(), HeartbeatTimeout: time.Second})
 		if _, err := s.Propose(t.Context(), putWorker(1)); !errors.Is(err, ErrNotLeader) {
 			t.Errorf("before it leads: err = %v, want ErrNotLeader", err)
 		}

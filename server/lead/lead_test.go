@@ -247,7 +247,7 @@ func (p *primary) start() {
 	p.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	p.store, err = raftstore.Open(raftstore.Config{NodeID: "p", Memory: p.disk, Log: log})
+	p.store, err = raftstore.Open(raftstore.Config{NodeID: "p", Memory: p.disk, Log: log, HeartbeatTimeout: 250 * time.Millisecond})
 	if err != nil {
 		p.t.Fatal(err)
 	}
