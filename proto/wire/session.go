@@ -16,10 +16,11 @@ const MaxLeases = 1 << 16
 
 // The timing of a session.
 const (
-	// PingInterval is the mean time between two pings in the stream, in each
-	// direction. With its spread it stays under the shortest idle timeout that
-	// is set in front of a server (15 s), and these pings, unlike those of
-	// HTTP/2, are traffic that a load balancer counts.
+	// PingInterval is the mean time between two pings of a worker in the stream.
+	// Each is answered, so there is something to hear both ways. With its spread
+	// it stays under the shortest idle timeout that is set in front of a server
+	// (15 s), and these pings, unlike those of HTTP/2, are traffic that a load
+	// balancer counts.
 	PingInterval = 10 * time.Second
 	// PingSpread is the part of PingInterval by which each ping is early or
 	// late, so that ten thousand workers that came at once do not ping at once.

@@ -10,7 +10,7 @@
 //
 // # One session
 //
-// Four goroutines, so that nothing waits for what is slower than itself:
+// Up to four goroutines, so that nothing waits for what is slower than itself:
 //
 //	Connect   watches: pings, silence, and the end. When it returns, gRPC ends
 //	          the stream, which wakes the others. For a worker that was dialled
@@ -20,7 +20,9 @@
 //	send      sends what waits in the outbox, by priority: a kill overtakes
 //	          launches, and both overtake acknowledgements of output.
 //	writeLogs writes output to disk and acknowledges what is durable, that of
-//	          several attempts side by side. A slow disk delays nothing else.
+//	          several attempts side by side. A slow disk delays nothing else. It
+//	          begins with the first output: most of ten thousand workers have none
+//	          most of the time.
 //
 // [peer.Leader] hears Attach, the reports and Detach of a session in this order,
 // from its receive goroutine alone.

@@ -116,5 +116,9 @@ func (n *session) takeLog(m *agentv1.LogAppend) *ending {
 	if err != nil {
 		return n.violation(codes.ResourceExhausted, err)
 	}
+	if !n.writes {
+		n.writes = true
+		n.server.tasks.Go(n.writeLogs)
+	}
 	return nil
 }

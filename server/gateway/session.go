@@ -47,6 +47,7 @@ type session struct {
 
 	out      *outbox
 	intake   *intake
+	writes   bool          // writeLogs was started; of the goroutine that receives
 	greeted  chan struct{} // closed when the worker was welcomed
 	received chan struct{} // closed when receive has returned
 	flushed  chan struct{} // closed when send has returned
@@ -151,10 +152,15 @@ func (n *session) awaitGreeting() bool {
 	return false
 }
 
-// watch pings the worker, and returns when the session has ended, if need be
-// because nothing was heard for too long.
+// quietAfter is how long the gateway hears nothing of a worker before it pings it. A
+// worker's own pings come sooner, and are traffic both ways, since each is answered: to
+// ping it as well would double what ten thousand idle sessions cost.
+const quietAfter = 13 * time.Second
+
+// watch pings the worker when it is silent, and returns when the session has ended, if
+// need be because nothing was heard for too long.
 func (n *session) watch() {
-	ping := time.NewTimer(pingWait())
+	ping := time.NewTimer(quietAfter)
 	defer ping.Stop()
 	silence := time.NewTimer(wire.DeadAfter)
 	defer silence.Stop()
@@ -163,6 +169,10 @@ func (n *session) watch() {
 		case <-n.ended:
 			return
 		case <-ping.C:
+			if left := quietAfter - n.silent(); left > 0 {
+				ping.Reset(left)
+				continue
+			}
 			n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Ping{Ping: &agentv1.Ping{Seq: seq}}})
 			seq++
 			ping.Reset(pingWait())
@@ -174,10 +184,15 @@ func (n *session) watch() {
 
 func pingWait() time.Duration { return wire.Spread(wire.PingInterval, wire.PingSpread, rand.Float64()) }
 
+// silent returns for how long nothing was heard of the worker.
+func (n *session) silent() time.Duration {
+	return time.Since(n.born) - time.Duration(n.heard.Load())
+}
+
 // checkSilence ends the session if the worker was silent for too long, and
 // returns when to look again.
 func (n *session) checkSilence() time.Duration {
-	left := wire.DeadAfter - (time.Since(n.born) - time.Duration(n.heard.Load()))
+	left := wire.DeadAfter - n.silent()
 	if left <= 0 {
 		n.server.counts.silent.Add(1)
 		n.end(silent(codes.DeadlineExceeded, "nothing was heard of the worker for %v", wire.DeadAfter))
@@ -249,7 +264,6 @@ func (n *session) receive() {
 	n.log = n.log.With("worker", n.Worker, "name", n.Hello.GetName(), "epoch", n.Epoch)
 	close(n.greeted)
 	s.tasks.Go(n.send)
-	s.tasks.Go(n.writeLogs)
 	n.log.Info("worker connected", "instance", n.Hello.GetInstance(), "version", n.Hello.GetVersion(), "direct", n.Direct)
 	s.config.Leader.Attach(n.Session)
 	n.listen()

@@ -1225,7 +1225,7 @@ type Welcome struct {
 	WorkerId string `protobuf:"bytes,2,opt,name=worker_id,json=workerId,proto3" json:"worker_id,omitempty"`
 	// PrimaryId of the primary that holds the session.
 	PrimaryId string `protobuf:"bytes,3,opt,name=primary_id,json=primaryId,proto3" json:"primary_id,omitempty"`
-	// PingInterval of both sides, before its spread of 20 %.
+	// PingInterval of the worker, before its spread of 20 %.
 	PingInterval *durationpb.Duration `protobuf:"bytes,4,opt,name=ping_interval,json=pingInterval,proto3" json:"ping_interval,omitempty"`
 	// StreamLife after which the worker replaces the stream, before its spread of
 	// 10 %.
