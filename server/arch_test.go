@@ -67,9 +67,12 @@ var may = map[string][]string{
 	"server/bench/report":   {},
 	"server/bench/measure":  {},
 	"server/bench/baseline": {},
+	// Workers at the wire know no agent and no primary.
+	"server/bench/fleet":    {"proto/schedd/agent/v1", "proto/wire"},
+	"server/bench/balancer": {},
 	"server/bench": {
-		"server/local", "server/bench/report", "server/bench/measure", "server/bench/baseline", "raftstore/bareraft",
-		"proto/schedd/v1", "proto/settings", "proto/wire",
+		"server/local", "server/bench/report", "server/bench/measure", "server/bench/baseline", "server/bench/fleet", "server/bench/balancer", "raftstore/bareraft",
+		"proto/schedd/v1", "proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 
 	// What harms a cluster on purpose, and judges what came of it.
