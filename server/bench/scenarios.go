@@ -5,7 +5,11 @@ func Scenarios() []Scenario {
 	return []Scenario{
 		sustain,
 		burst,
+		control,
 		trigger,
 		define,
+		workers,
+		reconnect,
+		logs,
 	}
 }

@@ -57,6 +57,11 @@ var positive = map[string][]string{
 	"burst":   {"last start after", "start p50"},
 	"trigger": {"to first instruction p50", "runs, 1 caller", "runs, 32 callers"},
 	"define":  {"jobs defined", "acknowledged after p50"},
+
+	"control":   {"processor of the primaries, each run, one primary"}, // likewise
+	"workers":   {"memory of the primary", "sessions"},
+	"reconnect": {"all back after", "dispatch p99 meanwhile"},
+	"logs":      {"one job", "many jobs", "control p99, many jobs"},
 }
 
 // nothingLeft sees that a benchmark took all along that it made.
@@ -72,7 +77,7 @@ func nothingLeft(t *testing.T, temp string) {
 func TestBench(t *testing.T) {
 	t.Parallel()
 	temp, file := t.TempDir(), filepath.Join(t.TempDir(), "figures.json")
-	code, said := benchmark(t, temp, "--scenario", "sustain,burst,trigger,define", "--json", file).verdict(t)
+	code, said := benchmark(t, temp, "--scenario", "sustain,burst,control,trigger,define,workers,reconnect,logs", "--json", file).verdict(t)
 	if code != 0 {
 		t.Fatalf("it exits with %d, and says:\n%s", code, said)
 	}
