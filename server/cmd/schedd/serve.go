@@ -6,6 +6,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/schedd/schedd/proto/settings"
 	"github.com/schedd/schedd/server"
@@ -79,5 +80,10 @@ func runServe(ctx context.Context, args []string, out, logs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var resting sync.WaitGroup
+	defer resting.Wait()
+	until, stop := context.WithCancel(ctx)
+	defer stop()
+	resting.Go(func() { giveBack(until) })
 	return s.Run(ctx)
 }

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+)
+
+func TestAtRest(t *testing.T) {
+	const mb = 1 << 20
+	for _, test := range []struct {
+		name                  string
+		allocated, live, rest uint64 // MB
+		want                  bool
+	}{
+		{"after a burst", 1, 20, 30, true},
+		{"a large state after a burst", 20, 1000, 900, true},
+		{"at work", 20, 20, 30, false},
+		{"a large state at work", 300, 1000, 900, false},
+		{"nothing to give back", 0, 20, 8, false},
+		{"small", 0, 0, 4, false},
+	} {
+		before := heap{allocated: 7 * mb}
+		now := heap{allocated: (7 + test.allocated) * mb, live: test.live * mb, rest: test.rest * mb}
+		if got := atRest(before, now); got != test.want {
+			t.Errorf("%s: %t, want %t", test.name, got, test.want)
+		}
+	}
+}
+
+// What the runtime says is what atRest goes by: garbage counts, and is gone when memory
+// was given back.
+func TestReadHeap(t *testing.T) {
+	debug.FreeOSMemory()
+	before := readHeap()
+	const size = 64 << 20
+	garbage := make([]byte, size)
+	runtime.KeepAlive(garbage)
+	made := readHeap()
+	if n := made.allocated - before.allocated; n < size {
+		t.Errorf("%d bytes were allocated, want %d or more", n, size)
+	}
+	if made.rest < size*9/10 {
+		t.Errorf("%d bytes could be given back, want about %d", made.rest, size)
+	}
+	debug.FreeOSMemory()
+	if after := readHeap(); after.rest > size/2 {
+		t.Errorf("%d bytes could be given back after they were", after.rest)
+	}
+}
