@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"github.com/schedd/schedd/raftstore/bareraft"
 
+	"github.com/schedd/schedd/raftstore/bareraft"
 	"github.com/schedd/schedd/raftstore/raftstoretest"
 	"github.com/schedd/schedd/raftstore/state"
 )
