@@ -93,7 +93,7 @@ func runReconnect(ctx context.Context, l *Lab, r *report.Result) (err error) {
 func (b *behind) restart(ctx context.Context) error {
 	b.balancer.Down()
 	rest(ctx, balancerDown)
-	b.balancer.Up()
+	b.balancer.Up() //nolint:contextcheck // it lives until Down
 	ctx, cancel := context.WithTimeout(ctx, backTime)
 	defer cancel()
 	return b.AwaitOnline(ctx)

@@ -89,7 +89,7 @@ func newBehind(ctx context.Context, c *Cluster, n int, watch *arrivals) (*behind
 	if err != nil {
 		return nil, err
 	}
-	b := &behind{balancer: balancer.New(c.Local.Servers(), server, nil)}
+	b := &behind{balancer: balancer.New(c.Local.Servers(), server, nil)} //nolint:contextcheck // it lives until Down
 	config := fleet.Config{Servers: []string{"127.0.0.1"}, Workers: n, Slots: wireSlots, Name: "behind", TLS: client, Opening: opening, Dial: b.balancer.Dial}
 	if watch != nil {
 		config.Launched = watch.launched
