@@ -152,6 +152,17 @@ func (d *Daemon) Up() error {
 	return d.start()
 }
 
+// Restart ends it in order, or with SIGKILL once ctx is done, and starts another one.
+func (d *Daemon) Restart(ctx context.Context) error {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	d.mu.Lock()
+	d.asked = true
+	d.mu.Unlock()
+	d.stop(ctx)
+	return d.start()
+}
+
 // down kills it, and waits for its end.
 func (d *Daemon) down() error {
 	d.mu.Lock()
@@ -205,7 +216,7 @@ func (d *Daemon) retire() {
 }
 
 // stop ends the process, in order if it will until ctx is done. It has to be
-// retired.
+// retired, or asked to end.
 func (d *Daemon) stop(ctx context.Context) {
 	d.mu.Lock()
 	cmd, exited := d.cmd, d.exited

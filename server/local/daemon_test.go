@@ -151,6 +151,23 @@ func TestDown(t *testing.T) {
 	}
 }
 
+// What is restarted ends in order, and is no crash.
+func TestRestart(t *testing.T) {
+	d := program(t, "trap 'echo heard; exit 0' TERM\necho started\nwhile :; do sleep 0.1; done\n")
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it runs", func() bool { return d.said() == "started\n" })
+	first := d.PID()
+	if err := d.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the second one runs", func() bool { return d.said() == "started\nheard\nstarted\n" })
+	if d.PID() == first || len(d.crashed()) > 0 {
+		t.Errorf("process %d after %d, crashes %q", d.PID(), first, d.crashed())
+	}
+}
+
 // What is halted goes on.
 func TestHalt(t *testing.T) {
 	d := program(t, "trap 'echo heard; exit' TERM\necho started\nwhile :; do sleep 0.1; done\n")
