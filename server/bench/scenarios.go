@@ -8,6 +8,8 @@ func Scenarios() []Scenario {
 		control,
 		trigger,
 		define,
+		restart,
+		failover,
 		workers,
 		reconnect,
 		logs,

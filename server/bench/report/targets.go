@@ -41,6 +41,8 @@ var Targets = map[string]map[string]Target{
 	"restart": {
 		"next fire, 10,000 jobs":  atMost(1.5),
 		"next fire, 100,000 jobs": atMost(4),
+		"missed":                  none,
+		"twice":                   none,
 	},
 	"failover": {
 		"next fire, median": atMost(1.5),
@@ -68,7 +70,15 @@ var Targets = map[string]map[string]Target{
 	"growth": {
 		"cost per fire, dearest to cheapest": atMost(2),
 	},
-	"history": {},
+	"history": {
+		"memory for it, running":       atMost(100),
+		"memory for it, started again": atMost(100),
+		"list by job p99":              atMost(50),
+		"list by phase p99":            atMost(50),
+		"list by worker p99":           atMost(50),
+		"list by time p99":             atMost(50),
+		"missed":                       none,
+	},
 }
 
 // none is the target of what must not be.
