@@ -69,6 +69,8 @@ var Targets = map[string]map[string]Target{
 	},
 	"growth": {
 		"cost per fire, dearest to cheapest": atMost(2),
+		"missed":                             none,
+		"twice":                              none,
 	},
 	"history": {
 		"memory for it, running":       atMost(100),
