@@ -13,6 +13,7 @@ func Scenarios() []Scenario {
 	}, new(growing).scenarios(), []Scenario{
 		restart,
 		failover,
+		history,
 		workers,
 		reconnect,
 		logs,

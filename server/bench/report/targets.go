@@ -73,6 +73,7 @@ var Targets = map[string]map[string]Target{
 		"twice":                              none,
 	},
 	"history": {
+		"runs made":                    atLeast(1_000_000),
 		"memory for it, running":       atMost(100),
 		"memory for it, started again": atMost(100),
 		"list by job p99":              atMost(50),
