@@ -51,17 +51,27 @@ func measured(t *testing.T, r report.Result, unknown ...string) {
 	t.Logf("measured: %s", r.Block())
 }
 
-// What is positive in each scenario that harms nobody.
+// What is positive in each scenario.
 var positive = map[string][]string{
-	"sustain": {"lateness p50"}, // how many jobs are carried in time may be none
-	"burst":   {"last start after", "start p50"},
-	"trigger": {"to first instruction p50", "runs, 1 caller", "runs, 32 callers"},
-	"define":  {"jobs defined", "acknowledged after p50"},
-
+	"sustain":   {"lateness p50"}, // how many jobs are carried in time may be none
+	"burst":     {"last start after", "start p50"},
 	"control":   {"processor of the primaries, each run, one primary"}, // likewise
+	"trigger":   {"to first instruction p50", "runs, 1 caller", "runs, 32 callers"},
+	"define":    {"jobs defined", "acknowledged after p50"},
+	"memory":    {"primary, 1,000 jobs"},
+	"growth":    {"cost per fire, 200 jobs", "cost per fire, 1,000 jobs"},
+	"restart":   {"next fire, 200 jobs", "next fire, 1,000 jobs"},
+	"failover":  {"next fire, median", "next fire, worst"},
+	"history":   {"runs made", "primary, running", "list by job p50", "list by worker p50"},
 	"workers":   {"memory of the primary", "sessions"},
 	"reconnect": {"all back after", "dispatch p99 meanwhile"},
 	"logs":      {"one job", "many jobs", "control p99, many jobs"},
+}
+
+// What is measured only when there is time for so many jobs.
+var large = map[string][]string{
+	"memory":  {"primary, 10,000 jobs", "primary, 100,000 jobs", "primary, 1,000,000 jobs"},
+	"restart": {"next fire, 10,000 jobs", "next fire, 100,000 jobs"},
 }
 
 // nothingLeft sees that a benchmark took all along that it made.
@@ -73,20 +83,31 @@ func nothingLeft(t *testing.T, temp string) {
 	noneLeft(t, temp)
 }
 
-// Each scenario finds figures, on clusters of its own, and leaves nothing behind.
+// Each scenario finds figures, on clusters of its own, and leaves nothing behind: those
+// that measure how fast something is done, and those that kill primaries or let them grow.
 func TestBench(t *testing.T) {
 	t.Parallel()
+	for _, scenarios := range []string{"sustain,burst,control,trigger,define,workers,reconnect,logs", "memory,growth,restart,failover,history"} {
+		t.Run(scenarios, func(t *testing.T) {
+			t.Parallel()
+			testBench(t, scenarios)
+		})
+	}
+}
+
+func testBench(t *testing.T, scenarios string) {
+	t.Helper()
 	temp, file := t.TempDir(), filepath.Join(t.TempDir(), "figures.json")
-	code, said := benchmark(t, temp, "--scenario", "sustain,burst,control,trigger,define,workers,reconnect,logs", "--json", file).verdict(t)
+	code, said := benchmark(t, temp, "--scenario", scenarios, "--json", file).verdict(t)
 	if code != 0 {
 		t.Fatalf("it exits with %d, and says:\n%s", code, said)
 	}
 	r := figures(t, file)
-	if len(r.Results) != len(positive) || r.Machine.Cores < 1 || !r.Quick {
+	if len(r.Results) != len(strings.Split(scenarios, ",")) || r.Machine.Cores < 1 || !r.Quick {
 		t.Errorf("%+v", r)
 	}
 	for _, result := range r.Results {
-		measured(t, result)
+		measured(t, result, large[result.Scenario]...)
 		if !strings.Contains(said, result.Block()) {
 			t.Errorf("it does not tell what it found of %s, but\n%s", result.Scenario, said)
 		}
