@@ -19,8 +19,15 @@ import (
 // from ending: then it is told from memory.
 type book struct {
 	log     *slog.Logger
-	journal *journal.Journal
+	journal memory
 	boot    string
+}
+
+// memory is what a book needs of a journal.
+type memory interface {
+	Note(...journal.Record) error
+	Sync() error
+	Close() error
 }
 
 // begun is what is kept of a start. The task is not: it may hold secrets.
