@@ -18,10 +18,9 @@ func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) stat
 	if live := r.Live(); live == nil || live.Fence != fence || f.Phase == state.Succeeded || f.Phase == state.Cancelled {
 		return f
 	}
-	refused := refusals(r)
-	switch n := len(r.Attempts) - refused; {
-	case result.Outcome == state.OutcomeRefused && refused < maxRefusals && r.CancelTime.IsZero():
-		f.NotBefore = now.Add(refusedPause)
+	switch n := len(r.Attempts) - refusals(r); {
+	case result.Outcome == state.OutcomeRefused && r.CancelTime.IsZero():
+		f.NotBefore = now.Add(refusedPause(refusedLast(r) + 1))
 	case result.Outcome != state.OutcomeRefused && n < attemptsAllowed(r, result):
 		f.NotBefore = now.Add(backoff(r, n))
 	default:
@@ -33,11 +32,35 @@ func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) stat
 }
 
 // A worker that refuses an attempt takes none at present: the run goes back to
-// the queue, where another worker may be found.
-const (
-	refusedPause = time.Second // before it may be given away again
-	maxRefusals  = 100         // of one run; by then something else is wrong
-)
+// the queue, where another worker may be found. It is never dropped for that, and so its
+// pauses grow: each is an eighth of all before it, at least a second. In ten years it is
+// refused 160 times, and what can be started again is within an eighth of the time that it
+// was refused for.
+func refusedPause(n int) time.Duration { return refusedFor(n) - refusedFor(n-1) }
+
+// refusedFor is the sum of the pauses after n refusals in a row.
+func refusedFor(n int) time.Duration {
+	const even = 8 // of a second each
+	seconds := float64(n)
+	if n > even {
+		seconds = even * math.Pow(1+1./even, float64(n-even))
+	}
+	const most = 100 * 365 * 24 * time.Hour
+	return time.Duration(min(seconds, most.Seconds()) * float64(time.Second))
+}
+
+// refusedLast is how many attempts of a run were refused since one was not, but for the
+// one that has not ended.
+func refusedLast(r *state.Run) (n int) {
+	past := r.Attempts
+	if r.Live() != nil {
+		past = past[:len(past)-1]
+	}
+	for i := len(past) - 1; i >= 0 && past[i].Outcome == state.OutcomeRefused; i-- {
+		n++
+	}
+	return n
+}
 
 // refusals is how many attempts of a run were refused by their workers. They are
 // none that the job has made.
@@ -154,7 +177,7 @@ func Since(r *state.Run) time.Time {
 	case n == 0 || r.NotBefore.IsZero():
 		return r.Created
 	case r.Attempts[n-1].Outcome == state.OutcomeRefused:
-		return r.NotBefore.Add(-refusedPause)
+		return r.NotBefore.Add(-refusedPause(refusedLast(r)))
 	}
 	return r.NotBefore.Add(-backoff(r, n-refusals(r)))
 }
@@ -229,10 +252,15 @@ func checkPending(r *state.Run, now time.Time) Look {
 	}
 	since := later(r.Created, r.NotBefore)
 	timeout := r.Definition.Policy.QueueTimeout
-	if deadline := since.Add(timeout); now.Before(deadline) {
+	refused := refusedLast(r) // what it waited for between them counts
+	if deadline := since.Add(timeout - refusedFor(refused)); now.Before(deadline) {
 		return Look{Queue: true, Next: deadline}
 	}
-	return Look{Command: state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: fmt.Sprintf("it waited longer than its queue_timeout of %v", timeout)}}
+	why := fmt.Sprintf("it waited longer than its queue_timeout of %v", timeout)
+	if refused > 0 {
+		why += "; " + r.Reason
+	}
+	return Look{Command: state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: why}}
 }
 
 func checkSilent(r *state.Run, silent, now time.Time) Look {

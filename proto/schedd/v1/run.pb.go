@@ -131,8 +131,10 @@ const (
 	Outcome_OUTCOME_LOST Outcome = 6
 	// OUTCOME_INTERRUPTED ended with its host or its agent.
 	Outcome_OUTCOME_INTERRUPTED Outcome = 7
-	// OUTCOME_REFUSED never had a process, since its worker was about to stop, or
-	// had too much to do. It does not count as one of retry.max_attempts.
+	// OUTCOME_REFUSED never had a process, for a reason of its worker's own: it was about
+	// to stop, had too much to do, or could put nothing on record or start nothing. It does
+	// not count as one of retry.max_attempts. The run waits for a worker again, as long as
+	// its queue_timeout lets it, and is tried less and less often.
 	Outcome_OUTCOME_REFUSED Outcome = 8
 	// OUTCOME_LEASE_EXPIRED was ended by its worker, which had heard nothing from the
 	// leader for the job's kill_after. What becomes of the run on_lost says.
