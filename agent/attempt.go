@@ -139,7 +139,7 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 	}
 	if t.spool.Full() {
 		a.volatile = true
-		return false, t.declined(a, t.inTrouble(errFull))
+		return false, t.declined(a, t.unfit(errFull))
 	}
 	err := t.appendRecord(t.acceptedRecord(a))
 	switch {
@@ -158,7 +158,7 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 	if errors.Is(err, journal.ErrUncertain) {
 		return false, t.newResult(a, agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker's journal was damaged, and this attempt may have run before that")
 	}
-	return false, t.declined(a, t.inTrouble(err))
+	return false, t.declined(a, t.unfit(err))
 }
 
 // prevent is the life of an attempt that is known only because it is to be
@@ -195,7 +195,7 @@ func (t *table) start(a *attempt) *agentv1.Result {
 	}
 	log, err := t.spool.Create(spool.Key(a.key), max(limit, spool.MinLimit))
 	if err != nil {
-		return t.declined(a, t.inTrouble(fmt.Errorf("a log for an attempt: %w", err)))
+		return t.declined(a, t.unfit(fmt.Errorf("a log for an attempt: %w", err)))
 	}
 	proc, err := t.runner.Start(t.spec(a, log.Path()))
 	if errors.Is(err, runner.ErrLeft) {
@@ -207,6 +207,9 @@ func (t *table) start(a *attempt) *agentv1.Result {
 		}
 		if errors.Is(err, runner.ErrNoLeases) || errors.Is(err, runner.ErrUnenforced) {
 			return t.declined(a, err.Error()) // the leader had heard otherwise; it has other workers
+		}
+		if errors.Is(err, runner.ErrUnable) {
+			return t.declined(a, t.unable(err))
 		}
 		return t.notStarted(a, err.Error())
 	}

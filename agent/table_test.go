@@ -331,3 +331,74 @@ func FuzzRecall(f *testing.F) {
 		}
 	})
 }
+
+// The runner can start nothing, for a reason that is the worker's own. No attempt fails by
+// that: they are refused, and the worker says why and takes none until something could be
+// started.
+func TestRunnerCanStartNothing(t *testing.T) {
+	inTable(t, func(t *testing.T, tb *table, _ *disk, host *fakerunner.Fake) {
+		host.SetUnable(syscall.EAGAIN)
+		tb.Handle(launchMessage("r1"))
+		synctest.Wait()
+		tb.Handle(launchMessage("r2"))
+		time.Sleep(time.Minute)
+		for _, run := range []string{"r1", "r2"} {
+			if r := resultOf(tb, run); r.GetOutcome() != agentv1.Outcome_OUTCOME_REFUSED || !strings.Contains(r.GetReason(), syscall.EAGAIN.Error()) {
+				t.Errorf("result of %s: %v", run, r)
+			}
+		}
+		if r := tb.Trouble(); !strings.Contains(r, "can't start anything") || !strings.Contains(r, syscall.EAGAIN.Error()) {
+			t.Errorf("its trouble is %q", r)
+		}
+		if host.Starts("r2/1") != 0 {
+			t.Error("one was tried while it was in trouble")
+		}
+		host.SetUnable(nil)
+		time.Sleep(troubleAgain + time.Second)
+		if r := tb.Trouble(); r != "" {
+			t.Errorf("once it can, its trouble is %q", r)
+		}
+		tb.Handle(launchMessage("r3"))
+		time.Sleep(2 * time.Minute)
+		if r := resultOf(tb, "r3"); r.GetOutcome() != agentv1.Outcome_OUTCOME_SUCCEEDED {
+			t.Errorf("then the result of one is %v", r)
+		}
+	})
+}
+
+// What keeps one attempt alone from being started, such as the limits of its user, is
+// neither its fault nor one that keeps others away.
+func TestOneCanNotBeStarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs, err := spool.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := fakerunner.New(func(s runner.Spec) (b fakerunner.Behaviour) {
+			switch s.ID {
+			case "r1/1":
+				b.StartError = runner.Unable(syscall.EAGAIN)
+			case "r2/1":
+				b.StartError = syscall.ENOENT
+			}
+			return b
+		})
+		tb := newTable(slog.New(slog.DiscardHandler), new(disk), logs, host)
+		tb.slots = 4
+		for run, want := range map[string]agentv1.Outcome{
+			"r1": agentv1.Outcome_OUTCOME_REFUSED, "r2": agentv1.Outcome_OUTCOME_NOT_STARTED, "r3": agentv1.Outcome_OUTCOME_SUCCEEDED,
+		} {
+			tb.Handle(launchMessage(run))
+			time.Sleep(time.Minute)
+			if r := resultOf(tb, run); r.GetOutcome() != want {
+				t.Errorf("result of %s: %v", run, r)
+			}
+			if r := tb.Trouble(); r != "" {
+				t.Errorf("after %s its trouble is %q", run, r)
+			}
+		}
+		tb.stop()
+		tb.close()
+		host.Close()
+	})
+}

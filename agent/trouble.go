@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/agent/journal"
+	"github.com/schedd/schedd/agent/runner"
 )
 
 const (
 	// hungAfter is how long the journal may take for a record before the disk counts as
 	// hung.
 	hungAfter = 10 * time.Second
-	// troubleAgain is how often a disk that failed is tried.
+	// troubleAgain is how often what failed is tried.
 	troubleAgain = 5 * time.Second
 )
 
@@ -23,15 +24,32 @@ var (
 )
 
 // Trouble returns why this worker takes no attempts at present, or "". What it can't
-// put on record it could start twice, and what it has no room for is lost. What runs
-// goes on, and is told as ever.
+// put on record it could start twice, what it has no room for is lost, and what it
+// can't start another one may. What runs goes on, and is told as ever.
 func (t *table) Trouble() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.trouble
 }
 
-// inTrouble has this worker take no attempts until its disk works again, and returns why.
+// unfit has this worker take no attempts until its disk works again, and returns why.
+func (t *table) unfit(err error) string { return t.inTrouble(ofDisk(err)) }
+
+// unable has this worker take no attempts while its runner can start nothing, and returns
+// why this one was not started. What keeps one attempt alone from it, such as a user who has
+// all the processes that a user may have, keeps no other one away.
+func (t *table) unable(err error) string {
+	if general := t.runner.Probe(); general != nil {
+		t.inTrouble(ofRunner(general))
+	}
+	return err.Error()
+}
+
+func ofDisk(err error) error   { return fmt.Errorf("the worker's disk takes no records: %w", err) }
+func ofRunner(err error) error { return fmt.Errorf("%w: %w", runner.ErrUnable, err) }
+
+// inTrouble has this worker take no attempts until all that they need works, and returns
+// why.
 func (t *table) inTrouble(err error) string {
 	reason := troubleReason(err)
 	t.mu.Lock()
@@ -39,15 +57,15 @@ func (t *table) inTrouble(err error) string {
 	if t.trouble != "" || t.stopped {
 		return reason
 	}
-	t.log.Error("THIS WORKER TAKES NO ATTEMPTS until its disk works again; have a look at it", "err", err)
+	t.log.Error("THIS WORKER TAKES NO ATTEMPTS until what keeps it from that is mended; have a look at it", "err", err)
 	t.setTroubleLocked(reason)
-	t.lives.Go(t.awaitDisk)
+	t.lives.Go(t.awaitMending)
 	return reason
 }
 
 func troubleReason(err error) string {
-	reason := strings.ToValidUTF8(fmt.Sprintf("the worker's disk takes no records: %v", err), "?")
-	return reason[:min(len(reason), maxReason)]
+	reason := err.Error()
+	return strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "?")
 }
 
 // setTroubleLocked tells all sessions.
@@ -58,8 +76,9 @@ func (t *table) setTroubleLocked(reason string) {
 	}
 }
 
-// awaitDisk tries the disk until it works again. The reason is kept up to date.
-func (t *table) awaitDisk() {
+// awaitMending tries what attempts need until it works again. The reason is kept up to
+// date.
+func (t *table) awaitMending() {
 	again := time.NewTicker(troubleAgain)
 	defer again.Stop()
 	for {
@@ -68,22 +87,35 @@ func (t *table) awaitDisk() {
 			return
 		case <-again.C:
 		}
-		err := t.journal.Probe()
-		if err == nil && t.spool.Full() {
-			err = errFull
-		}
-		if t.noteDisk(err) {
+		if t.noteTry(t.try()) {
 			return
 		}
 	}
 }
 
-// noteDisk takes note of how it was to try the disk, and reports whether it works.
-func (t *table) noteDisk(err error) (works bool) {
+// try does for nobody what an attempt needs to be taken, and returns why that fails.
+func (t *table) try() error {
+	if err := t.journal.Probe(); err != nil {
+		return ofDisk(err)
+	}
+	if t.spool.Full() {
+		return ofDisk(errFull)
+	}
+	if err := t.spool.Probe(); err != nil {
+		return ofDisk(err)
+	}
+	if err := t.runner.Probe(); err != nil {
+		return ofRunner(err)
+	}
+	return nil
+}
+
+// noteTry takes note of what came of a try, and reports whether all is well.
+func (t *table) noteTry(err error) (works bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil {
-		t.log.Info("the disk works again: this worker takes attempts")
+		t.log.Info("what failed works again: this worker takes attempts")
 		t.setTroubleLocked("")
 		return true
 	}
@@ -105,7 +137,7 @@ func (t *table) noteRecord(rec journal.Record) error {
 }
 
 func (t *table) awaitJournal(put func(...journal.Record) error, recs []journal.Record) error {
-	hung := time.AfterFunc(hungAfter, func() { t.inTrouble(errHung) })
+	hung := time.AfterFunc(hungAfter, func() { t.unfit(errHung) })
 	defer hung.Stop()
 	return put(recs...)
 }

@@ -119,8 +119,12 @@ func TestAStartIsGivenUp(t *testing.T) {
 	}
 	s := Spec{ID: "hangs/1", Script: "exit 0", Dir: "/", Output: pipe}
 	p, err := l.Start(s)
-	if err == nil || !strings.Contains(err.Error(), "does not answer within 1ms") {
+	if err == nil || !strings.Contains(err.Error(), "does not answer within 1ms") || errors.Is(err, ErrUnable) {
 		t.Fatalf("it is %v, %v", p, err)
+	}
+	l.patience, l.probing = time.Millisecond, make(chan struct{}) // as if a probe hung as well
+	if _, err := l.Start(s); !errors.Is(err, ErrUnable) {
+		t.Errorf("where this worker's own directory does not answer: %v", err)
 	}
 	if home.running(s.ID) {
 		t.Error("its name is not free")

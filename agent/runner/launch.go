@@ -32,7 +32,7 @@ const answerWithin = time.Minute
 
 // prepareInTime is prepare, but gives up when a file system does not answer: whoever
 // asked would wait for as long, and with it the next life of the agent. What was begun
-// is taken back when it does.
+// is taken back when it does. Whose fault it is, a probe tells.
 func (l *Local) prepareInTime(s Spec, allowed policy.Policy) (*work, error) {
 	type made struct {
 		*work
@@ -52,7 +52,11 @@ func (l *Local) prepareInTime(s Spec, allowed policy.Policy) (*work, error) {
 		m.close()
 		removeScript(l.log, s.ID, m.script)
 	}()
-	return &work{stdin: -1, output: -1}, fmt.Errorf("starting attempt %q: the file system of its program, its working directory %q, its user's home or its output does not answer within %v: see whether it is mounted and its server is up", s.ID, s.Dir, l.answer)
+	err := fmt.Errorf("starting attempt %q: the file system of its program, its working directory %q, its user's home or its output does not answer within %v: see whether it is mounted and its server is up", s.ID, s.Dir, l.answer)
+	if l.Probe() != nil { // it may be that of this worker's own directory, too
+		err = Unable(err)
+	}
+	return &work{stdin: -1, output: -1}, err
 }
 
 // prepare does all that can be done, and can fail, before the fork. The caller
@@ -74,10 +78,10 @@ func (l *Local) prepare(s Spec, allowed policy.Policy) (*work, error) {
 	w.reach()
 	var err error
 	if w.output, err = openOutput(s.Output, l.outputOwner); err != nil {
-		return w, err
+		return w, blame(openLog, s.Limits, err)
 	}
 	if w.stdin, err = l.openStdin(s.Stdin); err != nil {
-		return w, fmt.Errorf("keeping %d bytes for standard input: %w", len(s.Stdin), err)
+		return w, blame(keepInput, s.Limits, fmt.Errorf("keeping %d bytes for standard input: %w", len(s.Stdin), err))
 	}
 	return w, nil
 }
@@ -123,7 +127,7 @@ func (w *work) setUser(s Spec, allowed policy.Policy) error {
 	case err != nil && s.User == "" && allowed.Users == nil:
 		login = &identity{home: "/"} // a user that has a number and nothing else
 	case err != nil:
-		return err
+		return blame(findUser, s.Limits, err)
 	default:
 		w.env = login.environment(s.Env)
 	}

@@ -52,6 +52,8 @@ type Local struct {
 	keeps  Enforcement
 
 	answer      time.Duration // see prepareInTime
+	patience    time.Duration // see Probe
+	probing     chan struct{} // holds one while somebody probes, who may hang
 	outputOwner *Owner
 }
 
@@ -81,7 +83,7 @@ func New(o Options) *Local {
 	}
 	l := &Local{
 		temp: o.TempDir, policy: o.Policy, uptime: o.Uptime, log: o.Logger, groups: o.Groups, outputOwner: o.OutputOwner,
-		answer: answerWithin,
+		answer: answerWithin, patience: probeWithin, probing: make(chan struct{}, 1),
 	}
 	if err := l.tryGroups(); err != nil {
 		l.groups, o.NoGroups = nil, err.Error()
@@ -125,6 +127,15 @@ func (l *Local) tryGroups() error {
 	if l.groups == nil {
 		return nil
 	}
+	return l.tryFork()
+}
+
+// tryFork finds out whether a process can be started, in a group if attempts get one.
+func (l *Local) tryFork() (err error) {
+	if l.groups == nil {
+		home.apart(func() { err = home.probe(nil) })
+		return err
+	}
 	g, err := l.groups.New("probe", Limits{})
 	if err != nil {
 		return err
@@ -133,8 +144,8 @@ func (l *Local) tryGroups() error {
 	return errors.Join(err, g.Remove())
 }
 
-// probe has the kernel start a process in a group that comes to nothing: there is no
-// such program, which is told only to one that was started.
+// probe has the kernel start a process, in a group unless that is nil, that comes to
+// nothing: there is no such program, which is told only to one that was started.
 func (h *household) probe(g *cgroup.Group) error {
 	h.forking.RLock()
 	defer h.forking.RUnlock()
@@ -148,7 +159,10 @@ func (h *household) probe(g *cgroup.Group) error {
 	if errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
-	return fmt.Errorf("start a process in control group %s: %w", g.Dir(), err)
+	if g != nil {
+		return fmt.Errorf("start a process in control group %s: %w", g.Dir(), err)
+	}
+	return fmt.Errorf("start a process: %w", err)
 }
 
 // Start starts the process of one attempt. The error wraps the system's reason
@@ -156,7 +170,7 @@ func (h *household) probe(g *cgroup.Group) error {
 func (l *Local) Start(s Spec) (Process, error) {
 	allowed, err := l.policy()
 	if err != nil {
-		return nil, fmt.Errorf("nothing is started here: %w", err)
+		return nil, blame(readPolicy, s.Limits, fmt.Errorf("nothing is started here: %w", err))
 	}
 	s.User, s.Timeout, s.Limits = allowed.User(s.User), allowed.Timeout(s.Timeout), allowed.Limits(s.Limits)
 	if err := l.keeps.Check(s.Limits); err != nil {
@@ -194,7 +208,7 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 	if l.groups != nil {
 		g, err := l.groups.New(s.ID, s.Limits)
 		if err != nil {
-			return fmt.Errorf("starting attempt %q: %w", s.ID, err)
+			return blame(makeGroup, s.Limits, fmt.Errorf("starting attempt %q: %w", s.ID, err))
 		}
 		home.settleIn(p, g)
 	}
@@ -209,13 +223,13 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 	}
 	sys, done, err := within(p.group, attr.Sys)
 	if err != nil {
-		return fmt.Errorf("starting attempt %q: %w", s.ID, err)
+		return blame(makeGroup, s.Limits, fmt.Errorf("starting attempt %q: %w", s.ID, err))
 	}
 	defer done()
 	attr.Sys = sys
 	home.apart(func() { err = home.fork(p, w, attr) })
 	if err != nil {
-		return w.explain(err)
+		return blame(beginToRun, s.Limits, w.explain(err))
 	}
 	return nil
 }

@@ -69,12 +69,23 @@ func TestPolicy(t *testing.T) {
 	p.noScripts()
 }
 
-// A policy that can't be read allows nothing.
+// A policy that can't be read allows nothing, which is no job's fault. What one that can be
+// read does not allow is.
 func TestUnreadablePolicy(t *testing.T) {
 	broken := errors.New("line 3: what is this")
 	p := governed(t, policy.Policy{}, broken)
-	if _, err := p.runner.Start(p.spec("/bin/true")); !errors.Is(err, broken) {
+	if _, err := p.runner.Start(p.spec("/bin/true")); !errors.Is(err, broken) || !errors.Is(err, runner.ErrUnable) {
 		t.Errorf("it says %v", err)
+	}
+	if err := p.runner.Probe(); !errors.Is(err, broken) {
+		t.Errorf("a probe says %v", err)
+	}
+	p = governed(t, policy.Policy{Programs: []string{}}, nil)
+	if _, err := p.runner.Start(p.spec("/bin/true")); err == nil || errors.Is(err, runner.ErrUnable) {
+		t.Errorf("one that allows nothing says %v", err)
+	}
+	if err := p.runner.Probe(); err != nil {
+		t.Errorf("a probe with it says %v", err)
 	}
 }
 

@@ -33,8 +33,11 @@ type Runner interface {
 	// Start starts the process of one attempt, and returns once its program
 	// runs (exec has succeeded) or can't. An error is about this attempt only,
 	// is one sentence for people, and means that no process was left behind,
-	// but for ErrLeft.
+	// but for ErrLeft. One that is ErrUnable is about this worker.
 	Start(Spec) (Process, error)
+	// Probe does for nobody what every start needs, and returns why that fails. It
+	// leaves nothing behind.
+	Probe() error
 	// EndStrays ends what a former life of the runner left of an attempt, by
 	// the variables in env that tell whose it is, and returns how many
 	// processes it ended, after they are gone. It fails with ErrRunning when

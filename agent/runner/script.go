@@ -25,7 +25,7 @@ func (l *Local) writeScript(s Spec, who *identity) (string, error) {
 	}
 	f, err := os.CreateTemp(l.temp, scriptPrefix(s.ID)+"*") // made with 0600
 	if err != nil {
-		return "", fmt.Errorf("writing the script: %w", err)
+		return "", blame(keepScript, s.Limits, fmt.Errorf("writing the script: %w", err))
 	}
 	_, err = f.WriteString(s.Script)
 	if err == nil && who.credential() != nil {
@@ -35,7 +35,7 @@ func (l *Local) writeScript(s Spec, who *identity) (string, error) {
 		err = f.Chmod(0o700)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return f.Name(), fmt.Errorf("writing the script: %w", err)
+		return f.Name(), blame(keepScript, s.Limits, fmt.Errorf("writing the script: %w", err))
 	}
 	return f.Name(), nil
 }

@@ -2,6 +2,7 @@ package systest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,49 @@ func TestWorkersDiskFills(t *testing.T) {
 		}
 		w.awaitPhase(waiting.GetId(), 5*time.Minute, phaseSucceeded)
 		w.deleteJob("j")
+		w.settle(time.Hour)
+	})
+}
+
+// The disk of the only worker has room and takes no more files. The worker says so all the
+// time, not now and then, and a run waits until there can be one.
+func TestWorkersDiskTakesNoFiles(t *testing.T) {
+	story(t, func(w *world) {
+		full := w.newWorker("full", nil, 10)
+		full.onTmpfs("8m,nr_inodes=60")
+		w.startPrimary()
+		full.start()
+		w.awaitOnline()
+		w.define(job("j"))
+		w.awaitPhase(w.run("j").GetId(), time.Minute, phaseSucceeded)
+		var names []string
+		for n := 0; ; n++ {
+			name := filepath.Join(full.dir, fmt.Sprint("somebody-elses-", n))
+			if err := os.WriteFile(name, nil, 0o600); err != nil {
+				break
+			}
+			names = append(names, name)
+		}
+		r := w.run("j")
+		w.wait(20 * time.Second)
+		for range 20 {
+			if told := w.known("full").GetTrouble(); !strings.Contains(told, syscall.ENOSPC.Error()) {
+				t.Errorf("people learn %q", told)
+			}
+			w.wait(time.Minute)
+		}
+		if is := w.get(r.GetId()); is.GetPhase() != schedv1.Phase_PHASE_PENDING || len(is.GetAttempts()) != 1 || !strings.Contains(is.GetReason(), syscall.ENOSPC.Error()) {
+			t.Errorf("the run is %v with %d attempts, because %q", is.GetPhase(), len(is.GetAttempts()), is.GetReason())
+		}
+		for _, name := range names {
+			if err := os.Remove(name); err != nil {
+				t.Error(err)
+			}
+		}
+		w.awaitPhase(r.GetId(), time.Minute, phaseSucceeded)
+		if told := w.known("full").GetTrouble(); told != "" {
+			t.Errorf("once there can be files, people learn %q", told)
+		}
 		w.settle(time.Hour)
 	})
 }

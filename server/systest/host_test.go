@@ -151,6 +151,14 @@ func (l *life) Stopping() <-chan struct{} {
 	return l.Fake.Stopping()
 }
 
+// Probe implements runner.Runner.
+func (l *life) Probe() error {
+	if l.over() {
+		return errDead
+	}
+	return l.Fake.Probe()
+}
+
 // EndStrays implements runner.Runner.
 func (l *life) EndStrays(id string, env []string) (int, error) {
 	if l.over() {

@@ -60,12 +60,13 @@ type Fake struct {
 	stopping chan struct{}
 	keeps    runner.Enforcement // guarded by mu, like changed
 	changed  chan struct{}      // closed, and replaced, when keeps changes
+	unable   error              // why nothing can be started; guarded by mu
 }
 
 var _ runner.Lasting = (*Fake)(nil)
 
 // New returns a Fake whose attempts behave as script says. The script is called
-// once for each Start, on the caller's goroutine.
+// once for each Start, on the caller's goroutine, unless nothing can be started.
 func New(script func(runner.Spec) Behaviour) *Fake {
 	return &Fake{
 		script: script, nextPID: 1000, running: map[string]*process{}, ended: map[string]*process{},
@@ -92,14 +93,31 @@ func (f *Fake) Enforcement() (is runner.Enforcement, changed <-chan struct{}) {
 	return f.keeps, f.changed
 }
 
+// SetUnable says why nothing can be started on this host; nil: it can.
+func (f *Fake) SetUnable(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unable = err
+}
+
+// Probe implements runner.Runner.
+func (f *Fake) Probe() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.unable
+}
+
 // Start starts an attempt as the real one would: it fails for an ID that runs,
 // and for an Output that isn't there.
 func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
-	b := f.script(s)
 	f.mu.Lock()
 	f.specs = append(f.specs, s)
-	keeps := f.keeps
+	keeps, unable := f.keeps, f.unable
 	f.mu.Unlock()
+	if unable != nil {
+		return nil, runner.Unable(fmt.Errorf("starting attempt %q: %w", s.ID, unable))
+	}
+	b := f.script(s)
 	if b.StartError != nil {
 		return nil, b.StartError
 	}

@@ -189,14 +189,33 @@ func (k *keeper) admit(life uint64, s runner.Spec) (a *kept, again bool, done fu
 	if a != nil {
 		return a, true, t.starts.Done, nil
 	}
-	if n := len(k.attempts); k.most > 0 && n >= k.most {
+	if err := k.crowdedLocked(); err != nil {
 		t.starts.Done()
-		return nil, false, nil, fmt.Errorf("%d attempts run here or were not forgotten by the agent, and the runner of an agent of another user keeps no more", n)
+		return nil, false, nil, runner.Unable(err)
 	}
 	a = &kept{id: s.ID, grace: s.KillGrace, ready: make(chan struct{}), gone: make(chan struct{})}
 	k.attempts[s.ID] = a
 	k.running++
 	return a, false, t.starts.Done, nil
+}
+
+// crowdedLocked returns why no more attempts are kept.
+func (k *keeper) crowdedLocked() error {
+	if n := len(k.attempts); k.most > 0 && n >= k.most {
+		return fmt.Errorf("%d attempts run here or were not forgotten by the agent, and the runner of an agent of another user keeps no more", n)
+	}
+	return nil
+}
+
+// probe returns why nothing can be started.
+func (k *keeper) probe() error {
+	k.mu.Lock()
+	err := k.crowdedLocked()
+	k.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return k.runner.Probe()
 }
 
 // drop takes an attempt off the list that could not be started.

@@ -172,7 +172,7 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 	var err error
 	for asked := ""; ; {
 		if l, err = r.await(ctx, l); err != nil && asked == "" {
-			return nil, fmt.Errorf("starting attempt %q: there is no runner: %w", s.ID, err)
+			return nil, runner.Unable(fmt.Errorf("starting attempt %q: there is no runner: %w", s.ID, err))
 		} else if err != nil {
 			return r.doubtful(s)
 		}
@@ -213,6 +213,9 @@ func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
 	resp, err := l.client.Start(ctx, showSpec(r.o.Life, s))
 	switch status.Code(err) {
 	case codes.OK:
+		if resp.GetUnable() {
+			return nil, runner.Unable(errors.New(resp.GetError()))
+		}
 		if resp.GetError() != "" {
 			return nil, errors.New(resp.GetError())
 		}
@@ -224,6 +227,27 @@ func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
 	default:
 		return nil, errUnanswered
 	}
+}
+
+// Probe implements runner.Runner. Of a runner of an older version, which never says
+// that it is unable, it finds out whether it is there.
+func (r *Runner) Probe() error {
+	ctx, cancel := r.until(time.Now().Add(answerWithin))
+	defer cancel()
+	l, err := r.await(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("there is no runner: %w", err)
+	}
+	resp, err := l.client.Probe(ctx, &runnerv1.ProbeRequest{})
+	switch {
+	case status.Code(err) == codes.Unimplemented:
+		return nil
+	case err != nil:
+		return fmt.Errorf("the runner says: %w", err)
+	case resp.GetError() != "":
+		return errors.New(resp.GetError())
+	}
+	return nil
 }
 
 // doubtful returns an attempt that may have run: it was asked for, and whoever was

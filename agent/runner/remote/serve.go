@@ -234,9 +234,17 @@ func (s *service) Start(_ context.Context, req *runnerv1.StartRequest) (*runnerv
 	case errors.Is(err, errNotAgent):
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	case err != nil:
-		return &runnerv1.StartResponse{Error: sentence(err.Error())}, nil
+		return &runnerv1.StartResponse{Error: sentence(err.Error()), Unable: errors.Is(err, runner.ErrUnable)}, nil
 	}
 	return &runnerv1.StartResponse{Attempt: s.show(a)}, nil
+}
+
+// Probe implements the RPC.
+func (s *service) Probe(context.Context, *runnerv1.ProbeRequest) (*runnerv1.ProbeResponse, error) {
+	if err := s.probe(); err != nil {
+		return &runnerv1.ProbeResponse{Error: sentence(err.Error())}, nil
+	}
+	return &runnerv1.ProbeResponse{}, nil
 }
 
 // Kill implements the RPC.

@@ -236,8 +236,8 @@ type Worker struct {
 	// whose version knows no limits.
 	Enforcement *Enforcement `protobuf:"bytes,19,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
 	// Trouble is why it takes no new runs at present although it is connected, by its
-	// own word: as a rule its disk is full, read-only, or broken. Empty when it does.
-	// What runs there goes on.
+	// own word: as a rule its disk is full, read-only, or broken, or it can start nothing.
+	// Empty when it does. What runs there goes on.
 	Trouble       string `protobuf:"bytes,20,opt,name=trouble,proto3" json:"trouble,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

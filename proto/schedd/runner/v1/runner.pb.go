@@ -1015,7 +1015,10 @@ type StartResponse struct {
 	Attempt *Attempt `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Error is one sentence for people that says why it could not be started. No
 	// process was left behind.
-	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// Unable says that it is not the attempt that keeps it from being started but this
+	// worker. Another one may be able to, and this one when Probe says so.
+	Unable        bool `protobuf:"varint,3,opt,name=unable,proto3" json:"unable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1064,6 +1067,96 @@ func (x *StartResponse) GetError() string {
 	return ""
 }
 
+func (x *StartResponse) GetUnable() bool {
+	if x != nil {
+		return x.Unable
+	}
+	return false
+}
+
+// ProbeRequest asks whether anything can be started.
+type ProbeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeRequest) Reset() {
+	*x = ProbeRequest{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeRequest) ProtoMessage() {}
+
+func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
+func (*ProbeRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
+}
+
+// ProbeResponse says whether it can.
+type ProbeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Error says why not; empty when it can.
+	Error         string `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeResponse) Reset() {
+	*x = ProbeResponse{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeResponse) ProtoMessage() {}
+
+func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
+func (*ProbeResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProbeResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // KillRequest asks to end an attempt.
 type KillRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1077,7 +1170,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1182,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1195,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KillRequest) GetId() string {
@@ -1128,7 +1221,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1233,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1246,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
 }
 
 // RenewRequest tells until when attempts may go on.
@@ -1167,7 +1260,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1272,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1285,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewRequest) GetLeases() []*Lease {
@@ -1215,7 +1308,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1320,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1333,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Lease) GetId() string {
@@ -1266,7 +1359,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1371,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1384,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{17}
 }
 
 // ForgetRequest names attempts that have ended.
@@ -1305,7 +1398,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1410,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1423,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ForgetRequest) GetIds() []string {
@@ -1349,7 +1442,7 @@ type ForgetResponse struct {
 
 func (x *ForgetResponse) Reset() {
 	*x = ForgetResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1454,7 @@ func (x *ForgetResponse) String() string {
 func (*ForgetResponse) ProtoMessage() {}
 
 func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1467,7 @@ func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
 func (*ForgetResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{17}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{19}
 }
 
 // EndStraysRequest names an attempt of a former runner.
@@ -1390,7 +1483,7 @@ type EndStraysRequest struct {
 
 func (x *EndStraysRequest) Reset() {
 	*x = EndStraysRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1495,7 @@ func (x *EndStraysRequest) String() string {
 func (*EndStraysRequest) ProtoMessage() {}
 
 func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1508,7 @@ func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysRequest.ProtoReflect.Descriptor instead.
 func (*EndStraysRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{18}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EndStraysRequest) GetId() string {
@@ -1447,7 +1540,7 @@ type EndStraysResponse struct {
 
 func (x *EndStraysResponse) Reset() {
 	*x = EndStraysResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1552,7 @@ func (x *EndStraysResponse) String() string {
 func (*EndStraysResponse) ProtoMessage() {}
 
 func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1565,7 @@ func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysResponse.ProtoReflect.Descriptor instead.
 func (*EndStraysResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{19}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EndStraysResponse) GetEnded() int32 {
@@ -1507,7 +1600,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1612,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1625,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{20}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StopRequest) GetIfIdle() bool {
@@ -1555,7 +1648,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1660,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1673,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{21}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StopResponse) GetStopped() bool {
@@ -1672,10 +1765,14 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\n" +
 	"kill_grace\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\x126\n" +
 	"\tlease_end\x18\r \x01(\v2\x19.google.protobuf.DurationR\bleaseEnd\x120\n" +
-	"\x06limits\x18\x0e \x01(\v2\x18.schedd.runner.v1.LimitsR\x06limits\"Z\n" +
+	"\x06limits\x18\x0e \x01(\v2\x18.schedd.runner.v1.LimitsR\x06limits\"r\n" +
 	"\rStartResponse\x123\n" +
 	"\aattempt\x18\x01 \x01(\v2\x19.schedd.runner.v1.AttemptR\aattempt\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"N\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x16\n" +
+	"\x06unable\x18\x03 \x01(\bR\x06unable\"\x0e\n" +
+	"\fProbeRequest\"%\n" +
+	"\rProbeResponse\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\"N\n" +
 	"\vKillRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
 	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x0e\n" +
@@ -1707,10 +1804,11 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"MEANS_NONE\x10\x01\x12\x0e\n" +
 	"\n" +
 	"MEANS_PROC\x10\x02\x12\x13\n" +
-	"\x0fMEANS_CGROUP_V2\x10\x032\xa0\x04\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x032\xea\x04\n" +
 	"\rRunnerService\x12J\n" +
 	"\x05Watch\x12\x1e.schedd.runner.v1.WatchRequest\x1a\x1f.schedd.runner.v1.WatchResponse0\x01\x12H\n" +
-	"\x05Start\x12\x1e.schedd.runner.v1.StartRequest\x1a\x1f.schedd.runner.v1.StartResponse\x12E\n" +
+	"\x05Start\x12\x1e.schedd.runner.v1.StartRequest\x1a\x1f.schedd.runner.v1.StartResponse\x12H\n" +
+	"\x05Probe\x12\x1e.schedd.runner.v1.ProbeRequest\x1a\x1f.schedd.runner.v1.ProbeResponse\x12E\n" +
 	"\x04Kill\x12\x1d.schedd.runner.v1.KillRequest\x1a\x1e.schedd.runner.v1.KillResponse\x12H\n" +
 	"\x05Renew\x12\x1e.schedd.runner.v1.RenewRequest\x1a\x1f.schedd.runner.v1.RenewResponse\x12K\n" +
 	"\x06Forget\x12\x1f.schedd.runner.v1.ForgetRequest\x1a .schedd.runner.v1.ForgetResponse\x12T\n" +
@@ -1731,7 +1829,7 @@ func file_schedd_runner_v1_runner_proto_rawDescGZIP() []byte {
 }
 
 var file_schedd_runner_v1_runner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(Means)(0),                    // 0: schedd.runner.v1.Means
 	(*WatchRequest)(nil),          // 1: schedd.runner.v1.WatchRequest
@@ -1745,19 +1843,21 @@ var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(*Exit)(nil),                  // 9: schedd.runner.v1.Exit
 	(*StartRequest)(nil),          // 10: schedd.runner.v1.StartRequest
 	(*StartResponse)(nil),         // 11: schedd.runner.v1.StartResponse
-	(*KillRequest)(nil),           // 12: schedd.runner.v1.KillRequest
-	(*KillResponse)(nil),          // 13: schedd.runner.v1.KillResponse
-	(*RenewRequest)(nil),          // 14: schedd.runner.v1.RenewRequest
-	(*Lease)(nil),                 // 15: schedd.runner.v1.Lease
-	(*RenewResponse)(nil),         // 16: schedd.runner.v1.RenewResponse
-	(*ForgetRequest)(nil),         // 17: schedd.runner.v1.ForgetRequest
-	(*ForgetResponse)(nil),        // 18: schedd.runner.v1.ForgetResponse
-	(*EndStraysRequest)(nil),      // 19: schedd.runner.v1.EndStraysRequest
-	(*EndStraysResponse)(nil),     // 20: schedd.runner.v1.EndStraysResponse
-	(*StopRequest)(nil),           // 21: schedd.runner.v1.StopRequest
-	(*StopResponse)(nil),          // 22: schedd.runner.v1.StopResponse
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*ProbeRequest)(nil),          // 12: schedd.runner.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 13: schedd.runner.v1.ProbeResponse
+	(*KillRequest)(nil),           // 14: schedd.runner.v1.KillRequest
+	(*KillResponse)(nil),          // 15: schedd.runner.v1.KillResponse
+	(*RenewRequest)(nil),          // 16: schedd.runner.v1.RenewRequest
+	(*Lease)(nil),                 // 17: schedd.runner.v1.Lease
+	(*RenewResponse)(nil),         // 18: schedd.runner.v1.RenewResponse
+	(*ForgetRequest)(nil),         // 19: schedd.runner.v1.ForgetRequest
+	(*ForgetResponse)(nil),        // 20: schedd.runner.v1.ForgetResponse
+	(*EndStraysRequest)(nil),      // 21: schedd.runner.v1.EndStraysRequest
+	(*EndStraysResponse)(nil),     // 22: schedd.runner.v1.EndStraysResponse
+	(*StopRequest)(nil),           // 23: schedd.runner.v1.StopRequest
+	(*StopResponse)(nil),          // 24: schedd.runner.v1.StopResponse
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	3,  // 0: schedd.runner.v1.WatchResponse.hello:type_name -> schedd.runner.v1.Hello
@@ -1770,35 +1870,37 @@ var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	0,  // 7: schedd.runner.v1.Enforcement.pids:type_name -> schedd.runner.v1.Means
 	0,  // 8: schedd.runner.v1.Enforcement.usage:type_name -> schedd.runner.v1.Means
 	0,  // 9: schedd.runner.v1.Enforcement.tree:type_name -> schedd.runner.v1.Means
-	23, // 10: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
+	25, // 10: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
 	9,  // 11: schedd.runner.v1.Attempt.exit:type_name -> schedd.runner.v1.Exit
-	24, // 12: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
-	23, // 13: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
-	23, // 14: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
-	24, // 15: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
-	24, // 16: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
-	24, // 17: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
+	26, // 12: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
+	25, // 13: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
+	25, // 14: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
+	26, // 15: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
+	26, // 16: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
+	26, // 17: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
 	5,  // 18: schedd.runner.v1.StartRequest.limits:type_name -> schedd.runner.v1.Limits
 	8,  // 19: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
-	24, // 20: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
-	15, // 21: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
-	24, // 22: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
+	26, // 20: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
+	17, // 21: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
+	26, // 22: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
 	1,  // 23: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
 	10, // 24: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
-	12, // 25: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
-	14, // 26: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
-	17, // 27: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
-	19, // 28: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
-	21, // 29: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
-	2,  // 30: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
-	11, // 31: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
-	13, // 32: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
-	16, // 33: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
-	18, // 34: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
-	20, // 35: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
-	22, // 36: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
+	12, // 25: schedd.runner.v1.RunnerService.Probe:input_type -> schedd.runner.v1.ProbeRequest
+	14, // 26: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
+	16, // 27: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
+	19, // 28: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
+	21, // 29: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
+	23, // 30: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
+	2,  // 31: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
+	11, // 32: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
+	13, // 33: schedd.runner.v1.RunnerService.Probe:output_type -> schedd.runner.v1.ProbeResponse
+	15, // 34: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
+	18, // 35: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
+	20, // 36: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
+	22, // 37: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
+	24, // 38: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
+	31, // [31:39] is the sub-list for method output_type
+	23, // [23:31] is the sub-list for method input_type
 	23, // [23:23] is the sub-list for extension type_name
 	23, // [23:23] is the sub-list for extension extendee
 	0,  // [0:23] is the sub-list for field type_name
@@ -1821,7 +1923,7 @@ func file_schedd_runner_v1_runner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_runner_v1_runner_proto_rawDesc), len(file_schedd_runner_v1_runner_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	RunnerService_Watch_FullMethodName     = "/schedd.runner.v1.RunnerService/Watch"
 	RunnerService_Start_FullMethodName     = "/schedd.runner.v1.RunnerService/Start"
+	RunnerService_Probe_FullMethodName     = "/schedd.runner.v1.RunnerService/Probe"
 	RunnerService_Kill_FullMethodName      = "/schedd.runner.v1.RunnerService/Kill"
 	RunnerService_Renew_FullMethodName     = "/schedd.runner.v1.RunnerService/Renew"
 	RunnerService_Forget_FullMethodName    = "/schedd.runner.v1.RunnerService/Forget"
@@ -48,6 +49,9 @@ type RunnerServiceClient interface {
 	// can't. For an attempt that is kept it answers with what is known of it and
 	// starts nothing: it may be called again when no answer came.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
+	// Probe does for nobody what every start needs. A runner of an older version has no
+	// such call, and never says that it is unable.
+	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
 	// Kill ends the tree of one attempt. An attempt that is not running is none of
 	// its business.
 	Kill(ctx context.Context, in *KillRequest, opts ...grpc.CallOption) (*KillResponse, error)
@@ -95,6 +99,16 @@ func (c *runnerServiceClient) Start(ctx context.Context, in *StartRequest, opts 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StartResponse)
 	err := c.cc.Invoke(ctx, RunnerService_Start_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *runnerServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProbeResponse)
+	err := c.cc.Invoke(ctx, RunnerService_Probe_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +180,9 @@ type RunnerServiceServer interface {
 	// can't. For an attempt that is kept it answers with what is known of it and
 	// starts nothing: it may be called again when no answer came.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
+	// Probe does for nobody what every start needs. A runner of an older version has no
+	// such call, and never says that it is unable.
+	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
 	// Kill ends the tree of one attempt. An attempt that is not running is none of
 	// its business.
 	Kill(context.Context, *KillRequest) (*KillResponse, error)
@@ -195,6 +212,9 @@ func (UnimplementedRunnerServiceServer) Watch(*WatchRequest, grpc.ServerStreamin
 }
 func (UnimplementedRunnerServiceServer) Start(context.Context, *StartRequest) (*StartResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Start not implemented")
+}
+func (UnimplementedRunnerServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
 }
 func (UnimplementedRunnerServiceServer) Kill(context.Context, *KillRequest) (*KillResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Kill not implemented")
@@ -257,6 +277,24 @@ func _RunnerService_Start_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RunnerServiceServer).Start(ctx, req.(*StartRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RunnerService_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProbeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunnerServiceServer).Probe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RunnerService_Probe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunnerServiceServer).Probe(ctx, req.(*ProbeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -361,6 +399,10 @@ var RunnerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Start",
 			Handler:    _RunnerService_Start_Handler,
+		},
+		{
+			MethodName: "Probe",
+			Handler:    _RunnerService_Probe_Handler,
 		},
 		{
 			MethodName: "Kill",
