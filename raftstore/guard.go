@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -40,8 +41,8 @@ var (
 // to try again for ever, and to panic. Those do for a log that has no room for an
 // entry, and for nothing else, so what fails is judged here:
 //
-//   - No room, or a disk that was made read-only: nothing was written. An entry is
-//     refused; a leader then steps down, and a follower is sent it again. The term and
+//   - A write is refused for want of room, or since the disk was made read-only: nothing
+//     of it counts. An entry is refused; a leader then steps down, and a follower is sent it again. The term and
 //     the vote wait until there is room: without them this primary can't take part.
 //   - A write that does not come back is refused after [hungAfter], so that a leader
 //     steps down, and others go on. What it wrote in the end is taken back before
@@ -137,9 +138,15 @@ func (g *guard) try(f func() error) (err error) {
 	return f()
 }
 
-// noRoom tells whether an error says that nothing was written, and may be later.
+// noRoom tells whether an error says that a write was refused, and may be done later.
+// bbolt writes pages where nobody looks, syncs, and only then the page that leads to them,
+// of which one has been in that place since the file was made, and syncs again: a write
+// that is refused has changed nothing that is read. It is told from an fsync by what the
+// system calls it, whatever the errno: after an fsync that failed, the kernel shows what it
+// did not write, and another fsync may succeed without it.
 func noRoom(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
+	at, ok := errors.AsType[*fs.PathError](err)
+	return ok && at.Op == "write" && (errors.Is(at, syscall.ENOSPC) || errors.Is(at, syscall.EDQUOT) || errors.Is(at, syscall.EROFS))
 }
 
 // judge returns what a write is to be answered: nothing was wrong, it can be tried

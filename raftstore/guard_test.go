@@ -141,6 +141,36 @@ func TestFailedFsync(t *testing.T) {
 	})
 }
 
+// An fsync fails for want of room, as on a disk that promises more than it has. What it was
+// for is seen in the log, and nobody knows whether it stays: that is no full disk but the
+// end, for an entry and for a vote.
+func TestFailedFsyncForWantOfRoom(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t)
+			l := c.leader()
+			propose(t, l, putWorker(1))
+			c.disks[l.id].FailSync(errno)
+			if _, err := l.Propose(t.Context(), putWorker(2)); err == nil {
+				t.Error("what can't be synced is agreed")
+			}
+			says(t, failing(t, l), "writing 1 entries to the log", errno.Error(), "check it, then start this primary again")
+			delete(c.stores, l.id)
+			f := c.leader()
+			propose(t, f, putWorker(3))
+			c.disks[l.id].FailSync(nil)
+			c.start(l.id)
+			c.agree()
+
+			v := c.other(c.leader())
+			c.disks[v.id].FailSync(errno)
+			c.kill(c.leader().id)
+			c.net.Heal()
+			says(t, failing(t, v), errno.Error(), "check it, then start this primary again")
+		})
+	}
+}
+
 // The term, or a vote, can't be written. Raft would panic; the primary fails in order.
 func TestFailedVote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -328,7 +358,7 @@ func TestNoRoomAfterACut(t *testing.T) {
 	if err := errors.Join(g.StoreLogs(logsOf(1, 1, 2, 3)), g.DeleteRange(2, 3)); err != nil {
 		t.Fatal(err)
 	}
-	d.err = syscall.ENOSPC
+	d.err = refusal(syscall.ENOSPC)
 	if err := g.StoreLogs(logsOf(2, 2)); !errors.Is(err, syscall.ENOSPC) || g.err() == nil {
 		t.Errorf("err = %v, and it goes on", err)
 	}
@@ -356,7 +386,7 @@ func TestNoRoomAfterACut(t *testing.T) {
 	if err := errors.Join(g.StoreLogs(logsOf(2, 2, 3, 4)), g.DeleteRange(1, 2)); err != nil {
 		t.Fatal(err)
 	}
-	d.err = syscall.ENOSPC
+	d.err = refusal(syscall.ENOSPC)
 	if err := g.StoreLogs(logsOf(2, 5)); !errors.Is(err, syscall.ENOSPC) || g.err() != nil {
 		t.Errorf("err = %v, and it fails: %v", err, g.err())
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -25,6 +26,7 @@ type Memory struct {
 	inUse       bool
 	beforeWrite func()
 	failing     error // why nothing can be written; nil: it can
+	unsynced    error // why nothing can be synced; nil: it can
 }
 
 // NewMemory returns an empty disk.
@@ -47,12 +49,25 @@ func (m *Memory) BeforeWrite(f func()) {
 	m.beforeWrite = f
 }
 
-// Fail has nothing be written, with err, as on a full disk; nil ends it.
+// Fail has each write be refused with err, as on a full disk; nil ends it.
 func (m *Memory) Fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.failing = err
+	if m.failing = err; err != nil {
+		m.failing = refusal(err)
+	}
 }
+
+// FailSync has each write be done and its fsync fail with err, so that what is there is
+// seen and nobody knows whether it stays; nil ends it.
+func (m *Memory) FailSync(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unsynced = err
+}
+
+// refusal is the error of a write that was refused, as the log's file gives it.
+func refusal(err error) error { return &fs.PathError{Op: "write", Path: raftDBFile, Err: err} }
 
 // Flip changes one bit of an entry of the log that holds a command, the newest but so
 // many, as a disk may do. It reports whether there is such an entry.
@@ -115,7 +130,10 @@ func (s *memorySession) write(f func() error) error {
 	if s.number != s.m.session {
 		return errPower
 	}
-	return f()
+	if err := f(); err != nil {
+		return err
+	}
+	return s.m.unsynced
 }
 
 // StoreLog implements [raft.LogStore].

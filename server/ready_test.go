@@ -49,7 +49,7 @@ func TestNotReadyWithAFullDisk(t *testing.T) {
 			t.Error("what can't be written is agreed")
 		}
 		wait(5 * time.Second)
-		isReady(t, "with a full disk", s, "the log can't be written: writing CurrentTerm: no space left on device")
+		isReady(t, "with a full disk", s, "the log can't be written: writing CurrentTerm: write raft.db: no space left on device")
 		disk.Fail(nil)
 		wait(10 * time.Second)
 		isReady(t, "when there is room", s, "")
