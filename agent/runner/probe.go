@@ -21,17 +21,17 @@ const (
 
 // Probe implements Runner. Of those that don't come back there is one at most.
 func (l *Local) Probe() error {
-	late := time.NewTimer(l.patience)
+	late, turn := time.NewTimer(l.patience), l.probing
 	defer late.Stop()
 	hung := fmt.Errorf("the file system of the runner's directory %q has not answered within %v", l.temp, l.patience)
 	select {
-	case l.probing <- struct{}{}:
+	case turn <- struct{}{}:
 	case <-late.C:
 		return hung
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer func() { <-l.probing }()
+		defer func() { <-turn }()
 		done <- l.probe()
 	}()
 	select {

@@ -187,6 +187,7 @@ func TestFleetFinishesRuns(t *testing.T) {
 		time.Sleep(3 * wire.DeadAfter)
 		p.put(t, jobs, time.Now().Truncate(time.Second).Add(2*time.Second), seconds)
 		time.Sleep((seconds + 5) * time.Second)
+		synctest.Wait()
 
 		c := f.Counts()
 		if want := (fleet.Counts{Online: workers, Opened: workers, Launched: jobs * seconds, Acked: jobs * seconds}); c != want {
@@ -225,6 +226,7 @@ func TestFleetComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep((seconds + wire.BackoffMax/time.Second) * time.Second)
+		synctest.Wait()
 
 		c := f.Counts()
 		if c.Opened != 2*workers || c.Failed == 0 || c.Launched != c.Acked || int(c.Launched) != len(l.launched) {
