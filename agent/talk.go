@@ -220,10 +220,12 @@ func (k *talker) succeed(ctx context.Context, c *conversation, why session.Repla
 	return k.rest(ctx, c, wire.Backoff(k.failures, rand.Float64()))
 }
 
-// outlived forgets what was before a session that was a good one.
+// outlived forgets of what was before a session as much as it was good.
 func (k *talker) outlived(c *conversation) {
-	if time.Since(c.begun) >= wire.BackoffReset {
-		k.failures, k.stops = 0, 0
+	lived := time.Since(c.begun)
+	k.failures = wire.Forgive(k.failures, lived)
+	if lived >= wire.BackoffReset {
+		k.stops = 0
 	}
 }
 

@@ -151,9 +151,7 @@ func (d *dialler) attend(ctx context.Context, n *session) {
 	case <-life.C:
 		d.failures = 0
 	case <-n.ended:
-		if time.Since(n.born) >= wire.BackoffReset {
-			d.failures = 0
-		}
+		d.failures = wire.Forgive(d.failures, time.Since(n.born))
 		d.rest(ctx, n.ending)
 	}
 }
