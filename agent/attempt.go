@@ -25,7 +25,7 @@ type attempt struct {
 	fence    uint64
 	job      string          // namespace/name; empty when not known
 	launch   *agentv1.Launch // nil unless it was launched in this life
-	deadline time.Time       // to start
+	deadline time.Duration   // to start, by the runner's clock
 	refusal  string          // why it must not even be accepted
 	grace    time.Duration   // between TERM and KILL when it is ended for the worker's sake
 	poke     chan struct{}   // holds one: killing was set
@@ -186,7 +186,7 @@ func (t *table) prevent(a *attempt) {
 // ended; nil when it goes on without this agent.
 func (t *table) start(a *attempt) *agentv1.Result {
 	t.awaitLease(a)
-	if r := t.obstacle(a, time.Now()); r != nil {
+	if r := t.obstacle(a, t.uptime()); r != nil {
 		return r
 	}
 	limit := a.launch.GetLogLimitBytes()
@@ -239,7 +239,7 @@ func (t *table) follow(a *attempt, proc runner.Process, note bool) *agentv1.Resu
 
 // obstacle returns the result of an accepted attempt that must not start; nil
 // when it may.
-func (t *table) obstacle(a *attempt, now time.Time) *agentv1.Result {
+func (t *table) obstacle(a *attempt, now time.Duration) *agentv1.Result {
 	t.mu.Lock()
 	killing, stopped := a.killing, t.stopped
 	t.mu.Unlock()
@@ -250,9 +250,9 @@ func (t *table) obstacle(a *attempt, now time.Time) *agentv1.Result {
 		return t.declined(a, stoppingReason)
 	case a.killAfter > 0 && !t.canLease():
 		return t.declined(a, runner.ErrNoLeases.Error())
-	case !now.Before(a.deadline) && a.killAfter > 0 && t.leaseOf(a) == 0:
+	case now >= a.deadline && a.killAfter > 0 && t.leaseOf(a) == 0:
 		return t.notStarted(a, fmt.Sprintf("it needs a lease (kill_after), and the leader gave none within %v of the launch", a.launch.GetStartWithin().AsDuration()))
-	case !now.Before(a.deadline):
+	case now >= a.deadline:
 		return t.notStarted(a, fmt.Sprintf("it had to start within %v of the launch, which is over", a.launch.GetStartWithin().AsDuration()))
 	case a.killAfter > 0 && t.leaseOf(a) == 0:
 		// Its runner kept none when the first was to be asked for, and was replaced since. A

@@ -65,7 +65,7 @@ func (t *table) awaitLease(a *attempt) {
 		box.AskLeases()
 	}
 	t.mu.Unlock()
-	late := time.NewTimer(time.Until(a.deadline))
+	late := time.NewTimer(a.deadline - t.uptime())
 	defer late.Stop()
 	select {
 	case <-a.granted:
@@ -89,6 +89,13 @@ func (t *table) leaseOf(a *attempt) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return a.leaseEnd
+}
+
+// uptime returns the time on the runner's clock, which goes on while the host is suspended
+// where it has such a clock.
+func (t *table) uptime() time.Duration {
+	now, _ := t.runner.Uptime()
+	return now
 }
 
 // canLease reports whether this worker can keep leases at present.

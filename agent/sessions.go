@@ -61,7 +61,7 @@ func newSessions(c Config, s Seams, h *home, t *table) *sessions {
 // or the stream leaks.
 func (s *sessions) introduce(ctx context.Context, within time.Duration, where string, connect func(context.Context) (session.Stream, error)) (*conversation, error) {
 	hello := s.nextHello()
-	opened, err := session.Open(ctx, within, connect, hello, s.key, s.log)
+	opened, err := session.Open(ctx, within, connect, hello, s.key, s.table.uptime, s.log)
 	if err != nil {
 		return nil, err
 	}

@@ -70,10 +70,9 @@ func newTable(log *slog.Logger, j record, s *spool.Spool, r runner.Runner) *tabl
 
 // Handle takes what the leader asks for. It is called by sessions.
 func (t *table) Handle(m *agentv1.GatewayMessage) {
-	now := time.Now()
 	switch body := m.GetBody().(type) {
 	case *agentv1.GatewayMessage_Launch:
-		t.launch(body.Launch, now)
+		t.launch(body.Launch, t.uptime())
 	case *agentv1.GatewayMessage_Kill:
 		t.kill(body.Kill)
 	case *agentv1.GatewayMessage_ResultAck:
@@ -82,7 +81,7 @@ func (t *table) Handle(m *agentv1.GatewayMessage) {
 }
 
 // launch begins an attempt, or says again what is known of it.
-func (t *table) launch(l *agentv1.Launch, now time.Time) {
+func (t *table) launch(l *agentv1.Launch, now time.Duration) {
 	k := keyOf(l.GetKey())
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,7 +97,7 @@ func (t *table) launch(l *agentv1.Launch, now time.Time) {
 	a.launch = l
 	a.job = l.GetNamespace() + "/" + l.GetJob()
 	a.grace = l.GetKillGrace().AsDuration()
-	a.deadline = now.Add(l.GetStartWithin().AsDuration())
+	a.deadline = now + l.GetStartWithin().AsDuration()
 	a.killAfter = l.GetKillAfter().AsDuration()
 	switch {
 	case t.stopped:

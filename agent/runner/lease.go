@@ -23,13 +23,13 @@ func (l *Local) Renew(ends map[string]time.Duration) {
 	}
 }
 
-// checkLease tells why an attempt must not be started at this time, or nil.
-func (l *Local) checkLease(s Spec) error {
-	if s.LeaseEnd == 0 {
-		return nil
-	}
+// checkTime tells why an attempt must not be started at this time, or nil.
+func (l *Local) checkTime(s Spec) error {
 	now, ok := l.uptime()
 	switch {
+	case s.Deadline > 0 && now >= s.Deadline:
+		return fmt.Errorf("starting attempt %q: %w, by %v", s.ID, ErrLate, now-s.Deadline)
+	case s.LeaseEnd == 0:
 	case !ok:
 		return fmt.Errorf("starting attempt %q: %w: this system has no clock that counts a suspend", s.ID, ErrNoLeases)
 	case now >= s.LeaseEnd:

@@ -42,6 +42,21 @@ func (p place) looked(c *bootClock) {
 	p.until("a look at the clock", func() bool { return c.reads.Load() > from+2 })
 }
 
+// What comes too late is not started, by the clock that goes on in a suspend.
+func TestDeadline(t *testing.T) {
+	p, c := leasing(t)
+	s := p.sh("echo up")
+	s.Deadline = time.Hour + time.Second
+	p.wait(p.start(s))
+	c.set(s.Deadline)
+	if _, err := p.runner.Start(s); !errors.Is(err, runner.ErrLate) {
+		t.Errorf("told %v", err)
+	}
+	if got := p.read(s.Output); got != "up\n" {
+		t.Errorf("it printed %q", got)
+	}
+}
+
 // A lease is renewed, and then it is not: what runs is asked to end.
 func TestLease(t *testing.T) {
 	p, c := leasing(t)

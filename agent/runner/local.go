@@ -200,7 +200,7 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 		}
 	}()
 	if err == nil {
-		err = l.checkLease(s)
+		err = l.checkTime(s)
 	}
 	if err != nil {
 		return err

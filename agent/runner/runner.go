@@ -28,6 +28,9 @@ var ErrLeft = errors.New("the agent has left its runner; whether this was starte
 // that can't keep any. No process was started.
 var ErrNoLeases = errors.New("this worker can't keep leases")
 
+// ErrLate is returned by Start after the deadline. No process was started.
+var ErrLate = errors.New("it is too late to start it")
+
 // Runner starts the processes of attempts. It may be used by many goroutines.
 type Runner interface {
 	// Start starts the process of one attempt, and returns once its program
@@ -45,7 +48,8 @@ type Runner interface {
 	// nobody can find them.
 	EndStrays(id string, env []string) (int, error)
 	// Uptime returns the time on the clock that leases are counted by: since the
-	// host was booted, suspend included. False: it can't keep leases.
+	// host was booted, suspend included. False: it can't keep leases, and the clock may
+	// stand still in a suspend, and be of this process alone.
 	Uptime() (time.Duration, bool)
 	// Renew moves the ends of leases, by ID, to later times on that clock. It
 	// returns at once. What does not run, has no lease, or has one that is over,
@@ -127,9 +131,8 @@ type Spec struct {
 	// Limits hold all processes of the attempt together. One that can't be kept
 	// keeps the attempt from being started (ErrUnenforced).
 	Limits Limits
-	// Deadline is when it is too late to start it; zero is never. It matters to
-	// a runner that may be away.
-	Deadline time.Time
+	// Deadline is when, by [Runner.Uptime], it is too late to start it; 0 is never.
+	Deadline time.Duration
 	// LeaseEnd is when, by [Runner.Uptime], the tree is ended as by Kill with
 	// KillGrace, unless Renew moves it; 0 is never. It is the runner that watches
 	// it, so it holds whatever becomes of who uses the runner. The end is noticed

@@ -46,8 +46,10 @@ func rejected(r *agentv1.Reject) *Rejected {
 //
 // The context bounds the opening only. The stream outlives it, so that there is
 // time for last words; connect gets a context of its own, and is called once.
-// Revisions and PublicKey of hello are filled in here; it is not changed.
-func Open(ctx context.Context, within time.Duration, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey, log *slog.Logger) (*Session, error) {
+// Revisions and PublicKey of hello are filled in here; it is not changed. By clock, which
+// goes on while the host is suspended, it is seen how old a launch may be.
+func Open(ctx context.Context, within time.Duration, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey, clock func() time.Duration, log *slog.Logger) (*Session, error) {
+	begun := clock()
 	streamCtx, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("%w within %v", ErrLate, within))
 	defer cancel()
@@ -64,7 +66,9 @@ func Open(ctx context.Context, within time.Duration, connect func(context.Contex
 		}
 		return nil, err
 	}
-	return newSession(stream, hangUp, welcome, log), nil
+	s := newSession(stream, hangUp, welcome, log)
+	s.pulse = newPulse(clock, begun)
+	return s, nil
 }
 
 // introduce connects, and talks up to the welcome.

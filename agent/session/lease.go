@@ -33,6 +33,7 @@ const (
 type pinger struct {
 	interval time.Duration
 	leases   Leases
+	pulse    *pulse
 	timer    *time.Timer
 
 	last, next time.Time // for the sender alone
@@ -42,8 +43,8 @@ type pinger struct {
 	asked map[uint64]time.Duration // when those were about to be sent that asked and are not answered
 }
 
-func newPinger(interval time.Duration, l Leases) *pinger {
-	p := &pinger{interval: interval, leases: l, asked: map[uint64]time.Duration{}}
+func newPinger(interval time.Duration, l Leases, u *pulse) *pinger {
+	p := &pinger{interval: interval, leases: l, pulse: u, asked: map[uint64]time.Duration{}}
 	p.next = time.Now().Add(p.pause())
 	p.timer = time.NewTimer(time.Until(p.next))
 	return p
@@ -75,6 +76,7 @@ func (p *pinger) ping() *agentv1.AgentMessage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seq++
+	p.pulse.sending(p.seq)
 	if len(fences) > 0 {
 		p.asked[p.seq] = now
 		delete(p.asked, p.seq-maxAsked)

@@ -32,7 +32,7 @@ func (w *tenant) Granted(fences []uint64, asked time.Duration) {
 func rented(t *testing.T, wants []uint64, tell func(p *pinger, w *tenant)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &tenant{wants: wants, born: time.Now()}
-		p := newPinger(wire.PingInterval, w)
+		p := newPinger(wire.PingInterval, w, newPulse(clock, clock()))
 		defer p.timer.Stop()
 		tell(p, w)
 	})

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -8,7 +9,9 @@ import (
 )
 
 // receive hands on what the gateway says until the stream ends. It never waits
-// for anything but the stream.
+// for anything but the stream. When a launch may have lain there for longer than a
+// session may be silent, as after a pause of this process or of the host, its run may be
+// over: the session ends, and what is wanted still is said again in the next one.
 func (s *Session) receive(attempts Attempts) error {
 	for {
 		m, err := s.stream.Recv()
@@ -18,6 +21,9 @@ func (s *Session) receive(attempts Attempts) error {
 		s.silence.Reset(s.deadAfter())
 		if r := m.GetReject(); r != nil {
 			return rejected(r)
+		}
+		if m.GetLaunch() != nil && s.pulse.age() > s.deadAfter() {
+			return fmt.Errorf("%w: a launch came that may be %v old", ErrSilent, s.pulse.age().Round(time.Second))
 		}
 		s.handle(m, attempts)
 	}
@@ -30,6 +36,7 @@ func (s *Session) handle(m *agentv1.GatewayMessage, attempts Attempts) {
 	case *agentv1.GatewayMessage_Ping:
 		s.pong(body.Ping.GetSeq())
 	case *agentv1.GatewayMessage_Pong:
+		s.pulse.answered(body.Pong.GetSeq())
 	case *agentv1.GatewayMessage_Launch, *agentv1.GatewayMessage_Kill, *agentv1.GatewayMessage_ResultAck:
 		attempts.Handle(m)
 	case *agentv1.GatewayMessage_Lease:

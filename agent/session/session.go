@@ -48,7 +48,8 @@ type Stream interface {
 // Attempts are the worker's attempts, as a session needs them. All methods
 // return at once, and may be called by several sessions at a time.
 type Attempts interface {
-	// Handle takes a Launch, Kill or ResultAck.
+	// Handle takes a Launch, Kill or ResultAck. A Launch was sent [wire.DeadAfter] ago at
+	// most, or three intervals of a gateway that pings slowly.
 	Handle(*agentv1.GatewayMessage)
 	// Inventory returns the attempts that the worker may not forget yet.
 	Inventory() []*agentv1.AttemptStatus
@@ -96,6 +97,7 @@ type Session struct {
 	chunks  chan *agentv1.AgentMessage // from the shipper
 	shipper *shipper
 	pinger  *pinger
+	pulse   *pulse
 
 	silence *time.Timer
 	silent  atomic.Bool
@@ -144,7 +146,7 @@ type Replacement struct {
 // is over.
 func (s *Session) Run(ctx context.Context, attempts Attempts, logs Logs, leases Leases) error {
 	defer s.hangUp()
-	s.pinger = newPinger(s.interval, leases)
+	s.pinger = newPinger(s.interval, leases, s.pulse)
 	defer s.pinger.timer.Stop()
 	s.shipper = newShipper(logs, s.box, s.welcome.GetLogCredit(), s.log)
 	s.silence = time.AfterFunc(s.deadAfter(), func() {

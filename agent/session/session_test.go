@@ -85,8 +85,11 @@ var (
 	testHello = &agentv1.Hello{SessionEpoch: 1<<32 | 1, Name: "shop-1"}
 )
 
+// clock goes as time does in the bubble.
+func clock() time.Duration { return time.Since(time.Unix(0, 0)) }
+
 func open(ctx context.Context, c *canned) (*Session, error) {
-	return Open(ctx, 10*time.Second, c.connect, testHello, testKey, slog.New(slog.DiscardHandler))
+	return Open(ctx, 10*time.Second, c.connect, testHello, testKey, clock, slog.New(slog.DiscardHandler))
 }
 
 func TestOpen(t *testing.T) {
@@ -223,6 +226,42 @@ func TestInventoryInPages(t *testing.T) {
 			t.Errorf("%d results, and %v at the end", results, last)
 		}
 	})
+}
+
+// A launch that may be older than a session may be silent is not handed on: the gateway
+// says all kinds of things, and has answered no ping for so long.
+func TestOldLaunch(t *testing.T) {
+	for name, test := range map[string]struct {
+		answers bool // the pings
+		handled int
+		want    string // in the error; empty is none
+	}{
+		"pings are answered": {true, 1, ""},
+		"no ping is":         {false, 0, "silent for too long: a launch came that may be 50s old"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCanned(challenge(32), welcome(&agentv1.Welcome{Revision: 1}))
+				go func() {
+					for range 50 {
+						time.Sleep(time.Second)
+						c.more <- &agentv1.GatewayMessage{}
+						for len(c.said) > 0 {
+							if m := <-c.said; m.GetPing() != nil && test.answers {
+								c.more <- &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{Pong: &agentv1.Pong{Seq: m.GetPing().GetSeq()}}}
+							}
+						}
+					}
+					c.more <- &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Launch{Launch: &agentv1.Launch{}}}
+				}()
+				w := new(idle)
+				err := talk(t, c, w, time.Minute)
+				if len(w.handled) != test.handled || (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+					t.Errorf("%d launches were handled, and the session ended with %v", len(w.handled), err)
+				}
+			})
+		})
+	}
 }
 
 // How a session ends is told apart.

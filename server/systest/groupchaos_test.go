@@ -260,7 +260,12 @@ func (c *groupChaos) toWorkers() map[string]func() {
 			c.own.reset()
 			k.link.reset()
 		},
-		"a worker is suspended": func() { c.net.halt(k.name) },
+		// Its timers go on, as no bubble can halt some alone: what is late for it is so by the
+		// clock that counts a suspend.
+		"a worker is suspended": func() {
+			c.net.halt(k.name)
+			k.host.Suspend(upTo(d, 2*time.Minute))
+		},
 		"a worker's clock is set": func() {
 			c.offClock[k.name] = true
 			k.clock.step(c.anyStep())

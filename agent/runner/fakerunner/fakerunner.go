@@ -58,9 +58,10 @@ type Fake struct {
 	ended   map[string]*process // and not forgotten
 
 	stopping chan struct{}
-	keeps    runner.Enforcement // guarded by mu, like changed
-	changed  chan struct{}      // closed, and replaced, when keeps changes
-	unable   error              // why nothing can be started; guarded by mu
+	slept    time.Duration // guarded by mu, like all below
+	unable   error         // why nothing can be started
+	keeps    runner.Enforcement
+	changed  chan struct{} // closed, and replaced, when keeps changes
 }
 
 var _ runner.Lasting = (*Fake)(nil)
@@ -121,7 +122,10 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	if b.StartError != nil {
 		return nil, b.StartError
 	}
-	if now, _ := f.Uptime(); s.LeaseEnd > 0 && now >= s.LeaseEnd {
+	switch now, _ := f.Uptime(); {
+	case s.Deadline > 0 && now >= s.Deadline:
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, runner.ErrLate)
+	case s.LeaseEnd > 0 && now >= s.LeaseEnd:
 		return nil, fmt.Errorf("starting attempt %q: its lease had ended", s.ID)
 	}
 	if err := keeps.Check(s.Limits); err != nil {
@@ -132,8 +136,8 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 		return nil, fmt.Errorf("opening %q for the output: %w", s.Output, err)
 	}
 	p := &process{
-		spec: s, does: b, out: out, started: time.Now(), leaseEnd: s.LeaseEnd,
-		poke: make(chan struct{}, 1), done: make(chan struct{}),
+		spec: s, does: b, out: out, started: time.Now(), leaseEnd: s.LeaseEnd, uptime: f.uptime,
+		poke: make(chan struct{}, 1), woken: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if err := f.admit(p); err != nil {
 		_ = out.Close() // nothing was written
@@ -266,16 +270,37 @@ func (f *Fake) EndStrays(id string, _ []string) (int, error) {
 // boot is when hosts were booted: long before whatever a test tells of.
 var boot = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Uptime is the time since the host was booted.
-func (f *Fake) Uptime() (time.Duration, bool) { return time.Since(boot), true }
+// Uptime is the time since the host was booted, and awake or suspended.
+func (f *Fake) Uptime() (time.Duration, bool) { return f.uptime(), true }
+
+func (f *Fake) uptime() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Since(boot) + f.slept
+}
+
+// Suspend has the host have slept for so long: what counts that is so much later, and no
+// timer has moved.
+func (f *Fake) Suspend(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.slept += d
+	for _, p := range f.running {
+		select {
+		case p.woken <- struct{}{}:
+		default: // it has yet to look at the clock
+		}
+	}
+}
 
 // Renew moves the ends of leases.
 func (f *Fake) Renew(ends map[string]time.Duration) {
+	now := f.uptime()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, end := range ends {
 		if p := f.running[id]; p != nil {
-			p.renew(end)
+			p.renew(end, now)
 		}
 	}
 }

@@ -16,7 +16,9 @@ type process struct {
 	pid     int
 	started time.Time
 	out     *os.File
+	uptime  func() time.Duration
 	poke    chan struct{}
+	woken   chan struct{} // holds one: look at the clock of leases
 	done    chan struct{}
 	exit    runner.Exit // written before done is closed
 
@@ -76,19 +78,20 @@ func (p *process) killDue() time.Time {
 }
 
 // renew moves the end of the lease, unless that is over.
-func (p *process) renew(end time.Duration) {
+func (p *process) renew(end, now time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if time.Since(boot) < p.leaseEnd && end > p.leaseEnd {
+	if now < p.leaseEnd && end > p.leaseEnd {
 		p.leaseEnd = end
 	}
 }
 
 // leaseLeft returns how long the lease lasts from now on.
 func (p *process) leaseLeft() time.Duration {
+	now := p.uptime()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.leaseEnd - time.Since(boot)
+	return p.leaseEnd - now
 }
 
 // live is the attempt from start to end.
@@ -129,6 +132,10 @@ func (p *process) live() runner.Exit {
 		case <-p.poke:
 			e.Killed, ended = true, true
 			p.die(&e, "killed on request, ", end, mouth)
+		case <-p.woken:
+			if p.spec.LeaseEnd > 0 {
+				lease.Reset(p.leaseLeft())
+			}
 		case <-lease.C:
 			if left := p.leaseLeft(); left > 0 {
 				lease.Reset(left)

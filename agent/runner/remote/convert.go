@@ -14,22 +14,25 @@ import (
 // Whatever isn't UTF-8 could not be sent, so what the host may have named in
 // another way goes as bytes, and sentences for people are mended.
 
-func showSpec(life uint64, s runner.Spec) *runnerv1.StartRequest {
+// showSpec leaves out the deadline by a clock that the runner does not share.
+func showSpec(life uint64, s runner.Spec, shared bool) *runnerv1.StartRequest {
+	if !shared {
+		s.Deadline = 0
+	}
 	return &runnerv1.StartRequest{
 		Life: life, Id: s.ID, Argv: s.Argv, Script: s.Script, Interpreter: s.Interpreter,
 		Env: showEnv(s.Env), Dir: []byte(s.Dir), User: s.User, Stdin: s.Stdin, Output: []byte(s.Output),
 		Timeout: durationpb.New(s.Timeout), KillGrace: durationpb.New(s.KillGrace), LeaseEnd: durationpb.New(s.LeaseEnd),
-		Limits: showLimits(s.Limits),
+		Deadline: durationpb.New(s.Deadline), Limits: showLimits(s.Limits),
 	}
 }
 
-// readSpec leaves out the deadline, which is for the agent's clock to tell.
 func readSpec(m *runnerv1.StartRequest) runner.Spec {
 	return runner.Spec{
 		ID: m.GetId(), Argv: m.GetArgv(), Script: m.GetScript(), Interpreter: m.GetInterpreter(),
 		Env: readEnv(m.GetEnv()), Dir: string(m.GetDir()), User: m.GetUser(), Stdin: m.GetStdin(), Output: string(m.GetOutput()),
 		Timeout: m.GetTimeout().AsDuration(), KillGrace: m.GetKillGrace().AsDuration(), LeaseEnd: m.GetLeaseEnd().AsDuration(),
-		Limits: readLimits(m.GetLimits()),
+		Deadline: m.GetDeadline().AsDuration(), Limits: readLimits(m.GetLimits()),
 	}
 }
 

@@ -65,10 +65,9 @@ func (r *Runner) killsFor(l *link) (all []killing) {
 // Uptime implements runner.Runner. Agent and runner are on one host, and so have one
 // clock. It is false when the runner is too old to watch leases.
 func (r *Runner) Uptime() (time.Duration, bool) {
-	if l := r.linked(); l != nil && l.revision < leaseRevision {
-		return 0, false
-	}
-	return r.o.Uptime()
+	now, ok := r.o.Uptime()
+	l := r.linked()
+	return now, ok && (l == nil || l.revision >= leaseRevision)
 }
 
 // Renew implements runner.Runner. What is not there by the end of the lease comes

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,12 @@ import (
 
 // uptime is the clock of the fake's host.
 func uptime() (time.Duration, bool) { return new(fakerunner.Fake).Uptime() }
+
+// deadline is so long from now on that clock.
+func deadline(d time.Duration) time.Duration {
+	now, _ := uptime()
+	return now + d
+}
 
 func (h *host) lease(r *remote.Runner, id string, d time.Duration) runner.Process {
 	h.Helper()
@@ -61,6 +68,23 @@ func TestLeaseWithoutAnAgent(t *testing.T) {
 			if got := known[id].Exit(); got != want {
 				t.Errorf("%s ended with %+v, want %+v", id, got, want)
 			}
+		}
+		r.Close()
+	})
+}
+
+// The runner is told by when to start, and goes by its own clock: it stood still, perhaps,
+// after it had been asked.
+func TestDeadlineIsTheRunners(t *testing.T) {
+	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: -1}}, func(h *host) {
+		r := h.agent()
+		h.before = func(string) { time.Sleep(time.Hour) }
+		_, err := r.Start(runner.Spec{ID: "a/1", Deadline: deadline(time.Minute)})
+		if err == nil || !strings.Contains(err.Error(), runner.ErrLate.Error()) {
+			t.Errorf("told %v", err)
+		}
+		if got := h.present().fake.Running(); len(got) > 0 {
+			t.Errorf("%q runs", got)
 		}
 		r.Close()
 	})

@@ -33,7 +33,7 @@ type Options struct {
 	Log *slog.Logger
 	// Dial connects to the runner in place of the socket, for tests.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Uptime is the clock that the runner counts leases by, for tests. Default:
+	// Uptime is the clock that the runner counts leases and deadlines by, for tests. Default:
 	// [runner.Uptime].
 	Uptime func() (time.Duration, bool)
 }
@@ -166,7 +166,7 @@ func (r *Runner) Known() map[string]runner.Process {
 // whether the process was started. Then it returns one that has ended and was
 // interrupted, after it has ended what there may be.
 func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
-	ctx, cancel := r.until(s.Deadline)
+	ctx, cancel := r.until(r.deadline(s))
 	defer cancel()
 	var l *link
 	var err error
@@ -196,6 +196,15 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 	}
 }
 
+// deadline of a start, by the clock of contexts; zero is never.
+func (r *Runner) deadline(s runner.Spec) time.Time {
+	if s.Deadline == 0 {
+		return time.Time{}
+	}
+	now, _ := r.o.Uptime()
+	return time.Now().Add(s.Deadline - now)
+}
+
 // Enforcement implements runner.Runner: that of the runner that there is, or was last.
 func (r *Runner) Enforcement() (is runner.Enforcement, changed <-chan struct{}) {
 	r.mu.Lock()
@@ -210,7 +219,8 @@ var errUnanswered = errors.New("the runner did not answer")
 func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
 	ctx, cancel := r.until(time.Time{}) // an answer that comes late is an answer
 	defer cancel()
-	resp, err := l.client.Start(ctx, showSpec(r.o.Life, s))
+	_, shared := r.o.Uptime()
+	resp, err := l.client.Start(ctx, showSpec(r.o.Life, s, shared))
 	switch status.Code(err) {
 	case codes.OK:
 		if resp.GetUnable() {

@@ -324,7 +324,7 @@ func TestAgentDiesAmidAStart(t *testing.T) {
 			t.Errorf("the second is told %s after %v", got, took)
 		}
 		wg.Go(func() {
-			if _, err := first.Start(runner.Spec{ID: "b/1", Deadline: time.Now().Add(time.Minute)}); err == nil {
+			if _, err := first.Start(runner.Spec{ID: "b/1", Deadline: deadline(time.Minute)}); err == nil {
 				t.Error("the first has started another one")
 			}
 		})
@@ -454,14 +454,14 @@ func TestNoRunner(t *testing.T) {
 		if err := h.launch(); err != nil {
 			t.Fatal(err)
 		}
-		r, err := remote.Open(h.Context(), remote.Options{Dir: h.dir, Life: 1, Version: "1", Dial: h.dial, Log: h.log()})
+		r, err := remote.Open(h.Context(), remote.Options{Dir: h.dir, Life: 1, Version: "1", Dial: h.dial, Log: h.log(), Uptime: uptime})
 		if err != nil {
 			t.Fatal(err)
 		}
 		h.kill()
 		h.wait(time.Second)
 		asked := time.Now()
-		_, err = r.Start(runner.Spec{ID: "a/1", Deadline: asked.Add(time.Minute)})
+		_, err = r.Start(runner.Spec{ID: "a/1", Deadline: deadline(time.Minute)})
 		if took := time.Since(asked); err == nil || !strings.Contains(err.Error(), "there is no runner") || took != time.Minute {
 			t.Errorf("after %v told %v", took, err)
 		}

@@ -31,7 +31,7 @@ func TestWhoseFaultItIs(t *testing.T) {
 		}
 		h.part(true)
 		h.wait(time.Second)
-		if _, err := r.Start(runner.Spec{ID: "c/1", Deadline: time.Now().Add(time.Minute)}); !errors.Is(err, runner.ErrUnable) {
+		if _, err := r.Start(runner.Spec{ID: "c/1", Deadline: deadline(time.Minute)}); !errors.Is(err, runner.ErrUnable) {
 			t.Errorf("without a runner: %v", err)
 		}
 		if err := r.Probe(); err == nil {

@@ -875,7 +875,10 @@ type StartRequest struct {
 	LeaseEnd *durationpb.Duration `protobuf:"bytes,13,opt,name=lease_end,json=leaseEnd,proto3" json:"lease_end,omitempty"`
 	// Limits of all its processes together. A runner whose Hello has no enforcement
 	// does not know them, and must not be asked with any.
-	Limits        *Limits `protobuf:"bytes,14,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *Limits `protobuf:"bytes,14,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Deadline is when it is too late to start it, on the clock of lease_end; 0 means
+	// never. A runner of an older version does not know it, and may start it later.
+	Deadline      *durationpb.Duration `protobuf:"bytes,15,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1004,6 +1007,13 @@ func (x *StartRequest) GetLeaseEnd() *durationpb.Duration {
 func (x *StartRequest) GetLimits() *Limits {
 	if x != nil {
 		return x.Limits
+	}
+	return nil
+}
+
+func (x *StartRequest) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
 	}
 	return nil
 }
@@ -1748,7 +1758,7 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\rfinished_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\ffinishedTime\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x12#\n" +
-	"\rlease_expired\x18\f \x01(\bR\fleaseExpired\"\xbf\x03\n" +
+	"\rlease_expired\x18\f \x01(\bR\fleaseExpired\"\xf6\x03\n" +
 	"\fStartRequest\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\x04R\x04life\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -1765,7 +1775,8 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\n" +
 	"kill_grace\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\x126\n" +
 	"\tlease_end\x18\r \x01(\v2\x19.google.protobuf.DurationR\bleaseEnd\x120\n" +
-	"\x06limits\x18\x0e \x01(\v2\x18.schedd.runner.v1.LimitsR\x06limits\"r\n" +
+	"\x06limits\x18\x0e \x01(\v2\x18.schedd.runner.v1.LimitsR\x06limits\x125\n" +
+	"\bdeadline\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"r\n" +
 	"\rStartResponse\x123\n" +
 	"\aattempt\x18\x01 \x01(\v2\x19.schedd.runner.v1.AttemptR\aattempt\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x16\n" +
@@ -1879,31 +1890,32 @@ var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	26, // 16: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
 	26, // 17: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
 	5,  // 18: schedd.runner.v1.StartRequest.limits:type_name -> schedd.runner.v1.Limits
-	8,  // 19: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
-	26, // 20: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
-	17, // 21: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
-	26, // 22: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
-	1,  // 23: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
-	10, // 24: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
-	12, // 25: schedd.runner.v1.RunnerService.Probe:input_type -> schedd.runner.v1.ProbeRequest
-	14, // 26: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
-	16, // 27: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
-	19, // 28: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
-	21, // 29: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
-	23, // 30: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
-	2,  // 31: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
-	11, // 32: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
-	13, // 33: schedd.runner.v1.RunnerService.Probe:output_type -> schedd.runner.v1.ProbeResponse
-	15, // 34: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
-	18, // 35: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
-	20, // 36: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
-	22, // 37: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
-	24, // 38: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	26, // 19: schedd.runner.v1.StartRequest.deadline:type_name -> google.protobuf.Duration
+	8,  // 20: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
+	26, // 21: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
+	17, // 22: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
+	26, // 23: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
+	1,  // 24: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
+	10, // 25: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
+	12, // 26: schedd.runner.v1.RunnerService.Probe:input_type -> schedd.runner.v1.ProbeRequest
+	14, // 27: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
+	16, // 28: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
+	19, // 29: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
+	21, // 30: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
+	23, // 31: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
+	2,  // 32: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
+	11, // 33: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
+	13, // 34: schedd.runner.v1.RunnerService.Probe:output_type -> schedd.runner.v1.ProbeResponse
+	15, // 35: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
+	18, // 36: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
+	20, // 37: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
+	22, // 38: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
+	24, // 39: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_schedd_runner_v1_runner_proto_init() }
