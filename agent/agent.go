@@ -123,6 +123,9 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 	s.Log.Info("worker starts", "worker", t.worker, "name", c.Name, "data_dir", c.DataDir, "version", settings.Version(), "attempts", len(entries),
 		"server", c.Server, "direct_listen", ways.listens())
 	t.resume(entries)
+	if t.lasting != nil {
+		t.lives.Go(t.watchRunner)
+	}
 	live(ctx, t, ways, leave)
 	s.Log.Info("worker stopped", "worker", t.worker)
 	return nil

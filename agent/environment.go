@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
@@ -37,4 +38,11 @@ func environment(l *agentv1.Launch, worker string) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// marks returns the variables by which the processes of an attempt of this worker are
+// recognised, by its ID.
+func marks(worker, id string) []string {
+	run, attempt, _ := strings.Cut(id, "/")
+	return []string{"SCHEDD_RUN_ID=" + run, "SCHEDD_ATTEMPT=" + attempt, "SCHEDD_WORKER=" + worker}
 }

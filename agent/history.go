@@ -194,9 +194,7 @@ func (t *table) settle(a *attempt, known acceptance) {
 
 // endStrays ends the processes that an attempt of a former life left behind.
 func (t *table) endStrays(a *attempt) error {
-	n, err := t.runner.EndStrays(a.id(), []string{
-		"SCHEDD_RUN_ID=" + a.key.Run, fmt.Sprint("SCHEDD_ATTEMPT=", a.key.Attempt), "SCHEDD_WORKER=" + t.worker,
-	})
+	n, err := t.runner.EndStrays(a.id(), marks(t.worker, a.id()))
 	if n > 0 {
 		t.log.Warn("ended processes of an attempt of a former life", "run", a.key.Run, "attempt", a.key.Attempt, "processes", n)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/schedd/schedd/agent/runner/remote"
 	"github.com/schedd/schedd/agent/runner/trust"
 	"github.com/schedd/schedd/proto/settings"
+	"github.com/schedd/schedd/proto/wire"
 )
 
 // runnerDir is where, in a data directory, agent and runner meet.
@@ -50,6 +51,8 @@ func (h *home) openRunner(ctx context.Context, c Config, s *Seams) (leave func()
 		return sync.OnceFunc(release), nil
 	}
 	o := remote.Options{Dir: filepath.Join(cmp.Or(c.RunnerDir, h.dir), runnerDir), Life: uint64(h.starts), Version: settings.Version(), Policy: c.Policy, Log: s.Log}
+	worker := wire.WorkerID(h.public())
+	o.Marks = func(id string) []string { return marks(worker, id) }
 	if c.StartRunner {
 		o.Launch = h.launcher(c, *s)
 	}

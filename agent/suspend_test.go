@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -57,5 +58,39 @@ func TestSuspendedBeforeTheStart(t *testing.T) {
 		w.wait(30 * time.Second)
 		w.startsOf("r1", 0)
 		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_NOT_STARTED, "had to start within 1m0s")
+	})
+}
+
+// The runner is in trouble. Its worker says so and takes no attempts, and takes them again
+// when that is over. What runs goes on.
+func TestRunnerInTrouble(t *testing.T) {
+	story(t, polite, map[string]fakerunner.Behaviour{"r1": forever, "r2": forever, "r3": forever}, func(w *world) {
+		w.start()
+		v := w.gateway.last()
+		v.launch(launchOf("r1"))
+		w.wait(time.Second)
+		w.host.Ail("it does not answer")
+		w.wait(time.Second)
+		v.launch(launchOf("r2"))
+		w.wait(time.Second)
+		w.outcomeOf("r2", agentv1.Outcome_OUTCOME_REFUSED, "it does not answer")
+		w.startsOf("r2", 0)
+		w.host.Ail("")
+		w.wait(time.Second)
+		v.launch(launchOf("r3"))
+		w.wait(time.Second)
+		w.startsOf("r3", 1)
+		var told []string
+		for _, m := range v.words() {
+			if i := m.GetInventory(); i != nil {
+				told = append(told, i.GetTrouble())
+			}
+		}
+		if got := strings.Join(told, ","); got != ",it does not answer," {
+			t.Errorf("told of the trouble %q", got)
+		}
+		if left := w.host.Running(); len(left) != 2 {
+			t.Errorf("%q runs", left)
+		}
 	})
 }

@@ -55,6 +55,7 @@ type table struct {
 	open     int    // attempts that have not ended
 	leased   int    // attempts in the table that need a lease, or did
 	trouble  string // why no attempts are taken; "": they are
+	ailing   string // likewise, for the runner's sake
 	refused  tombs
 	boxes    map[*session.Outbox]struct{}
 }
@@ -102,8 +103,8 @@ func (t *table) launch(l *agentv1.Launch, now time.Duration) {
 	switch {
 	case t.stopped:
 		a.refusal = stoppingReason
-	case t.trouble != "":
-		a.refusal = t.trouble
+	case t.troubleLocked() != "":
+		a.refusal = t.troubleLocked()
 	case t.open >= t.mostOpen():
 		a.refusal = "the worker has more attempts than it has slots for"
 	}

@@ -29,7 +29,7 @@ var (
 func (t *table) Trouble() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.trouble
+	return t.troubleLocked()
 }
 
 // unfit has this worker take no attempts until its disk works again, and returns why.

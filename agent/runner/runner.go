@@ -44,7 +44,7 @@ type Runner interface {
 	// EndStrays ends what a former life of the runner left of an attempt, by
 	// the variables in env that tell whose it is, and returns how many
 	// processes it ended, after they are gone. It fails with ErrRunning when
-	// this runner runs the attempt, and with errors.ErrUnsupported where
+	// this runner runs the attempt, when env does not say whose it is, and with errors.ErrUnsupported where
 	// nobody can find them.
 	EndStrays(id string, env []string) (int, error)
 	// Uptime returns the time on the clock that leases are counted by: since the
@@ -71,6 +71,9 @@ type Lasting interface {
 	// Forget lets the runner forget how an attempt ended. It returns at once;
 	// an attempt that still runs is kept.
 	Forget(id string)
+	// Trouble returns why nothing should be started at present, or "": a disk that takes
+	// no records, or nobody who answers. It also returns what is closed when that changes.
+	Trouble() (why string, changed <-chan struct{})
 	// Stopping is closed when somebody has stopped the runner: it starts nothing
 	// any more, and ends what runs.
 	Stopping() <-chan struct{}

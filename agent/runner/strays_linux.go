@@ -26,6 +26,9 @@ func (l *Local) EndStrays(id string, env []string) (n int, err error) {
 	if home.running(id) {
 		return 0, fmt.Errorf("ending strays of attempt %q: %w", id, ErrRunning)
 	}
+	if marksOf(env) == nil {
+		return 0, fmt.Errorf("ending strays of attempt %q: the variables that its processes are recognised by are not known", id)
+	}
 	gone := map[ref]bool{}
 	giveUp := time.NewTimer(strayPatience)
 	defer giveUp.Stop()

@@ -56,10 +56,13 @@ type Fake struct {
 	lives   []*process    // all that have ever run
 	running map[string]*process
 	ended   map[string]*process // and not forgotten
+	swept   map[string][]string // the marks that EndStrays was called with, by ID
 
 	stopping chan struct{}
 	slept    time.Duration // guarded by mu, like all below
 	unable   error         // why nothing can be started
+	trouble  string
+	troubled chan struct{} // closed, and replaced, when trouble changes
 	keeps    runner.Enforcement
 	changed  chan struct{} // closed, and replaced, when keeps changes
 }
@@ -70,8 +73,8 @@ var _ runner.Lasting = (*Fake)(nil)
 // once for each Start, on the caller's goroutine, unless nothing can be started.
 func New(script func(runner.Spec) Behaviour) *Fake {
 	return &Fake{
-		script: script, nextPID: 1000, running: map[string]*process{}, ended: map[string]*process{},
-		stopping: make(chan struct{}), changed: make(chan struct{}), keeps: runner.Enforcement{
+		script: script, nextPID: 1000, running: map[string]*process{}, ended: map[string]*process{}, swept: map[string][]string{},
+		stopping: make(chan struct{}), troubled: make(chan struct{}), changed: make(chan struct{}), keeps: runner.Enforcement{
 			Memory: runner.MeansCgroupV2, CPU: runner.MeansCgroupV2, PIDs: runner.MeansCgroupV2,
 			Usage: runner.MeansCgroupV2, Tree: runner.MeansCgroupV2,
 		},
@@ -254,17 +257,30 @@ func (f *Fake) Running() []string {
 }
 
 // EndStrays kills what runs under the ID and returns 1 if there was any. The real
-// one fails when it runs the ID itself; the Fake can't tell whose life it is.
-func (f *Fake) EndStrays(id string, _ []string) (int, error) {
+// one fails when it runs the ID itself; the Fake can't tell whose life it is. What bears
+// other marks than env it does not see.
+func (f *Fake) EndStrays(id string, env []string) (int, error) {
+	marks := runner.Marks(env)
+	if marks == nil {
+		return 0, fmt.Errorf("ending strays of attempt %q: no marks", id)
+	}
 	f.mu.Lock()
+	f.swept[id] = marks
 	p := f.running[id]
 	f.mu.Unlock()
-	if p == nil {
+	if p == nil || !slices.Equal(marks, runner.Marks(p.spec.Env)) {
 		return 0, nil
 	}
 	p.Kill(0)
 	<-p.done
 	return 1, nil
+}
+
+// Swept returns by which marks EndStrays has looked for an ID; nil when it has not.
+func (f *Fake) Swept(id string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.swept[id]
 }
 
 // boot is when hosts were booted: long before whatever a test tells of.
@@ -277,6 +293,22 @@ func (f *Fake) uptime() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return time.Since(boot) + f.slept
+}
+
+// Ail has the runner be in trouble, or in none.
+func (f *Fake) Ail(why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.trouble = why
+	close(f.troubled)
+	f.troubled = make(chan struct{})
+}
+
+// Trouble is what Ail said last.
+func (f *Fake) Trouble() (why string, changed <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trouble, f.troubled
 }
 
 // Suspend has the host have slept for so long: what counts that is so much later, and no

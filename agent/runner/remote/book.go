@@ -2,9 +2,11 @@ package remote
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -21,12 +23,63 @@ type book struct {
 	log     *slog.Logger
 	journal memory
 	boot    string
+
+	mu    sync.Mutex
+	fault error // of the last record that could not be kept; nil when the disk works
+}
+
+// put writes records down, and takes note of a disk that does not take them.
+func (b *book) put(recs ...journal.Record) error {
+	hung := time.AfterFunc(hungAfter, func() {
+		b.setFault(fmt.Errorf("the disk has not answered for more than %v", hungAfter))
+	})
+	defer hung.Stop()
+	err := b.journal.Note(recs...)
+	if err != nil && !isRefused(err) {
+		b.setFault(err)
+	}
+	return err
+}
+
+// isRefused reports whether the journal would refuse that on any disk, and at any time.
+func isRefused(err error) bool {
+	for _, refusal := range []error{journal.ErrOrder, journal.ErrExists, journal.ErrFence, journal.ErrUncertain, journal.ErrInvalid, journal.ErrClosed} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *book) setFault(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fault = err
+}
+
+// trouble returns why records can't be kept at present, or "". A disk that has failed is
+// tried.
+func (b *book) trouble() string {
+	b.mu.Lock()
+	fault := b.fault
+	b.mu.Unlock()
+	if fault == nil {
+		return ""
+	}
+	err := b.journal.Probe()
+	b.setFault(err)
+	if err == nil {
+		b.log.Info("the disk takes records again")
+		return ""
+	}
+	return fmt.Sprintf("the disk of the worker's runner takes no records: %v", err)
 }
 
 // memory is what a book needs of a journal.
 type memory interface {
 	Note(...journal.Record) error
 	Sync() error
+	Probe() error
 	Close() error
 }
 
@@ -82,38 +135,40 @@ func (b *book) lostOf(e journal.Entry) lost {
 	return l
 }
 
-// noteStart puts on record that an attempt runs. No crash of the host needs to leave it:
-// nothing runs after that.
+// noteStart puts on record that an attempt runs, if it can. No crash of the host needs to
+// leave it: nothing runs after that.
 func (b *book) noteStart(a *kept, env []string) {
-	a.noted = true
 	payload, err := json.Marshal(begun{Boot: b.boot, Marks: runner.Marks(env), PID: a.pid, Started: a.started})
 	if err == nil {
-		err = b.journal.Note(record(journal.Accepted, a.id, payload))
+		err = b.put(record(journal.Accepted, a.id, payload))
 	}
 	if err != nil {
 		b.log.Error("start is not on record; if the runner dies now, the agent alone knows of it", "attempt", a.id, "err", err)
 	}
+	a.noted = err == nil || isRefused(err)
 }
 
 // noteExit puts on record how an attempt ended, and that it was started, unless that
-// is there.
-func (b *book) noteExit(a *kept, exit runner.Exit) {
+// is there. It reports whether that is done, or can't be.
+func (b *book) noteExit(a *kept, exit runner.Exit) bool {
 	var recs []journal.Record
 	if !a.noted {
 		recs = append(recs, record(journal.Accepted, a.id, nil))
 	}
 	payload, err := proto.Marshal(showExit(exit))
 	if err == nil {
-		err = b.journal.Note(append(recs, record(journal.Exited, a.id, payload))...)
+		err = b.put(append(recs, record(journal.Exited, a.id, payload))...)
 	}
 	if err != nil {
 		b.log.Error("end is not on record; it is lost if the runner dies before the agent has it", "attempt", a.id, "err", err)
 	}
+	return err == nil || isRefused(err)
 }
 
 // sync has all that was noted outlive a crash of the host.
 func (b *book) sync() {
 	if err := b.journal.Sync(); err != nil {
+		b.setFault(err)
 		b.log.Error("ends are not on the disk; they are lost if the host crashes before the agent has them", "err", err)
 	}
 }
@@ -123,7 +178,7 @@ func (b *book) noteForgotten(ids []string) {
 	for _, id := range ids {
 		recs = append(recs, record(journal.Acked, id, nil))
 	}
-	if err := b.journal.Note(recs...); err != nil {
+	if err := b.put(recs...); err != nil {
 		b.log.Warn("attempts stay on record until the agent comes again", "attempts", len(ids), "err", err)
 	}
 }

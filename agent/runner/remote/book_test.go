@@ -31,6 +31,7 @@ func (p *pad) Sync() error {
 	return nil
 }
 
+func (p *pad) Probe() error { return nil }
 func (p *pad) Close() error { return nil }
 
 func (p *pad) add(what string) {

@@ -57,6 +57,14 @@ const (
 	noteAfter = 50 * time.Millisecond
 	// farewell is how long an agent gets to hear the last words of a runner.
 	farewell = 5 * time.Second
+	// An agent asks its runner how it is after each checkEvery. One that has not answered
+	// within checkWithin, or is not there for as long, is in trouble.
+	checkEvery  = 5 * time.Second
+	checkWithin = 10 * time.Second
+	// hungAfter is how long the journal may take before the disk counts as hung.
+	hungAfter = 10 * time.Second
+	// noteAgain is how often it is tried to put on record what could not be.
+	noteAgain = 5 * time.Second
 	// answerWithin is how long an agent waits for the first word of a runner that
 	// has taken its connection.
 	answerWithin = 20 * time.Second

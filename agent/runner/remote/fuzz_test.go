@@ -138,9 +138,10 @@ func FuzzAgent(f *testing.F) {
 		fake := fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{Duration: -1} })
 		k := newKeeper(slog.New(slog.DiscardHandler), fake, b)
 		k.resume(ended, left)
-		s := &service{keeper: k, end: make(chan struct{}, 1), over: make(chan struct{})}
+		s := &service{keeper: k, end: make(chan struct{}, 1)}
 		defer func() {
 			fake.Close()
+			close(k.over)
 			k.wg.Wait()
 			if err := b.journal.Close(); err != nil {
 				t.Error(err)

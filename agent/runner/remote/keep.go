@@ -23,6 +23,7 @@ type keeper struct {
 	book   *book
 	most   int // attempts that are kept; 0: any number
 
+	over    chan struct{}  // closed: all calls have to end, and nothing is tried again
 	wg      sync.WaitGroup // one for each attempt that runs, and for what is noted
 	changed chan struct{}  // holds one: look again whether all is quiet
 
@@ -52,6 +53,7 @@ type kept struct {
 	// Guarded by keeper.mu.
 	stopped bool         // ended for the runner's sake
 	exit    *runner.Exit // nil while it runs
+	written bool         // exit is on record
 }
 
 // tenure is the time of one life of the agent.
@@ -62,7 +64,7 @@ type tenure struct {
 
 func newKeeper(log *slog.Logger, r runner.Runner, b *book) *keeper {
 	return &keeper{
-		log: log, runner: r, book: b, changed: make(chan struct{}, 1),
+		log: log, runner: r, book: b, over: make(chan struct{}), changed: make(chan struct{}, 1),
 		attempts: make(map[string]*kept), tenure: &tenure{},
 	}
 }
@@ -73,7 +75,7 @@ func (k *keeper) resume(ended map[string]runner.Exit, lost []lost) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for id, exit := range ended {
-		a := &kept{id: id, ready: closed(), gone: make(chan struct{}), started: exit.Started, exit: &exit}
+		a := &kept{id: id, ready: closed(), gone: make(chan struct{}), started: exit.Started, exit: &exit, written: true}
 		k.attempts[id] = a
 	}
 	for _, l := range lost {
@@ -230,45 +232,73 @@ func (k *keeper) drop(a *kept) {
 // follow sees an attempt through to its end. Its start is put on record a moment
 // later, if it has not ended by then: should this runner die before, the agent still
 // knows of it. Its end is synced to disk a moment later, if it is not forgotten by then.
+// What the disk does not take is tried again.
 func (k *keeper) follow(a *kept, s runner.Spec) {
 	late := time.NewTimer(noteAfter)
 	defer late.Stop()
-	select {
-	case <-a.proc.Done():
-	case <-late.C:
-		k.book.noteStart(a, s.Env)
-		<-a.proc.Done()
+	for running := true; running; {
+		select {
+		case <-a.proc.Done():
+			running = false
+		case <-late.C:
+			if k.book.noteStart(a, s.Env); !a.noted {
+				late.Reset(noteAgain)
+			}
+		}
 	}
-	k.ended(a, a.proc.Exit())
-	late.Reset(noteAfter)
-	select {
-	case <-a.gone:
-	case <-late.C:
-		k.book.sync()
+	exit := k.ended(a, a.proc.Exit())
+	for late.Reset(noteAfter); !k.lasts(a, exit, late.C); late.Reset(noteAgain) {
 	}
 }
 
-// ended takes note of how an attempt ended: it is written down first.
-func (k *keeper) ended(a *kept, exit runner.Exit) {
+// lasts waits for a moment, and then sees that how an attempt ended is on the disk. It
+// reports whether that is done, or nobody needs it.
+func (k *keeper) lasts(a *kept, exit runner.Exit, moment <-chan time.Time) bool {
+	over := false
+	select {
+	case <-a.gone:
+		return true
+	case <-k.over:
+		over = true
+	case <-moment:
+	}
+	k.mu.Lock()
+	written := a.written
+	k.mu.Unlock()
+	if !written {
+		written = k.book.noteExit(a, exit)
+		k.mu.Lock()
+		a.written = written
+		k.mu.Unlock()
+	}
+	if written {
+		k.book.sync()
+	}
+	return written || over
+}
+
+// ended takes note of how an attempt ended, and returns it: it is written down first.
+func (k *keeper) ended(a *kept, exit runner.Exit) runner.Exit {
 	k.mu.Lock()
 	if a.stopped && exit.Killed {
 		exit.Killed, exit.Interrupted = false, true
 		exit.Reason = "the worker was stopped while it ran"
 	}
 	k.mu.Unlock()
-	k.book.noteExit(a, exit)
+	written := k.book.noteExit(a, exit)
 	if exit.LeaseExpired {
 		k.log.Warn("ended an attempt whose lease was not renewed in time", "attempt", a.id, "pid", a.pid)
 	}
 	k.log.Debug("ended", "attempt", a.id, "pid", a.pid, "exit_code", exit.Code, "reason", exit.Reason)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	a.exit = &exit
+	a.exit, a.written = &exit, written
 	k.running--
 	if k.watcher != nil {
 		k.watcher.noteLocked(a.id)
 	}
 	wake(k.changed)
+	return exit
 }
 
 // kill ends an attempt if it runs.
@@ -293,7 +323,9 @@ func (k *keeper) forget(ids []string) {
 		if a := k.attempts[id]; a != nil && a.exit != nil {
 			delete(k.attempts, id)
 			close(a.gone)
-			gone = append(gone, id)
+			if a.written {
+				gone = append(gone, id)
+			}
 		}
 	}
 	if len(gone) > 0 {

@@ -220,10 +220,21 @@ func (r *Runner) missing(there map[string]bool) (all []*process) {
 // record.
 func (r *Runner) settle(p *process) {
 	reason := "the worker's runner died while it ran"
-	if _, err := r.EndStrays(p.id, p.marks); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := r.EndStrays(p.id, r.marksOf(p)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		reason += "; processes that it left may still run: " + err.Error()
 	}
 	p.over(runner.Exit{Interrupted: true, Reason: reason, Started: p.Started(), Finished: time.Now()})
+}
+
+// marksOf returns by what the processes of an attempt are recognised: one that a former
+// life of the agent has started was told without.
+func (r *Runner) marksOf(p *process) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.marks == nil && r.o.Marks != nil {
+		return r.o.Marks(p.id)
+	}
+	return p.marks
 }
 
 // listen hears of changes until the stream ends.

@@ -29,6 +29,9 @@ type Options struct {
 	// Launch starts a runner for Dir, and does nothing while the one that it
 	// started last still lives. Nil: somebody else starts it.
 	Launch func() error
+	// Marks returns the variables by which the processes of an attempt are recognised
+	// that a former life of the agent has started. Nil: they can't be.
+	Marks func(id string) []string
 	// Log gets what happens to the runner.
 	Log *slog.Logger
 	// Dial connects to the runner in place of the socket, for tests.
@@ -58,6 +61,8 @@ type Runner struct {
 	processes map[string]*process
 	forgotten map[string]bool          // that the runner was not told of yet
 	renewed   map[string]time.Duration // ends of leases, likewise
+	trouble   string                   // why nothing should be started
+	troubled  chan struct{}            // closed, and replaced, when trouble changes
 	closed    bool
 }
 
@@ -82,7 +87,7 @@ func Open(ctx context.Context, o Options) (*Runner, error) {
 		o.Uptime = runner.Uptime
 	}
 	r := &Runner{
-		o: o, errands: make(chan struct{}, 1), stopping: make(chan struct{}), relinked: make(chan struct{}),
+		o: o, errands: make(chan struct{}, 1), stopping: make(chan struct{}), relinked: make(chan struct{}), troubled: make(chan struct{}),
 		processes: make(map[string]*process), forgotten: make(map[string]bool), renewed: make(map[string]time.Duration),
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -95,6 +100,7 @@ func Open(ctx context.Context, o Options) (*Runner, error) {
 	}
 	r.wg.Go(func() { r.keep(life) })
 	r.wg.Go(func() { r.run(life) })
+	r.wg.Go(func() { r.look(life) })
 	wait, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
 	if _, err := r.await(wait, nil); err != nil {
@@ -166,8 +172,11 @@ func (r *Runner) Known() map[string]runner.Process {
 // whether the process was started. Then it returns one that has ended and was
 // interrupted, after it has ended what there may be.
 func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
-	ctx, cancel := r.until(r.deadline(s))
+	before, cancel := r.until(r.deadline(s))
 	defer cancel()
+	after, cancel := r.until(time.Time{}) // once it is asked for, only a runner knows
+	defer cancel()
+	ctx := before
 	var l *link
 	var err error
 	for asked := ""; ; {
@@ -189,7 +198,7 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 		if err := l.keeps.Check(s.Limits); err != nil && asked == "" {
 			return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
 		}
-		asked = l.instance
+		asked, ctx = l.instance, after
 		if p, err := r.ask(l, s); !errors.Is(err, errUnanswered) {
 			return p, err
 		}

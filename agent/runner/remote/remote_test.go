@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -171,7 +172,7 @@ func (h *host) agent() *remote.Runner {
 func (h *host) agentOf(life uint64) *remote.Runner {
 	h.Helper()
 	r, err := remote.Open(h.Context(), remote.Options{
-		Dir: h.dir, Life: life, Version: "1", Launch: h.launch, Dial: h.dial, Log: h.log(), Uptime: uptime,
+		Dir: h.dir, Life: life, Version: "1", Launch: h.launch, Dial: h.dial, Log: h.log(), Uptime: uptime, Marks: marks,
 	})
 	if err != nil {
 		h.Fatal(err)
@@ -179,9 +180,14 @@ func (h *host) agentOf(life uint64) *remote.Runner {
 	return r
 }
 
+// marks are the variables by which the processes of an attempt are recognised.
+func marks(id string) []string {
+	return []string{"SCHEDD_RUN_ID=" + id, "SCHEDD_ATTEMPT=1", "SCHEDD_WORKER=w-1"}
+}
+
 func (h *host) start(r *remote.Runner, id string) runner.Process {
 	h.Helper()
-	p, err := r.Start(runner.Spec{ID: id, Timeout: time.Hour, KillGrace: 10 * time.Second, Env: []string{"SCHEDD_RUN_ID=" + id, "SCHEDD_ATTEMPT=1"}})
+	p, err := r.Start(runner.Spec{ID: id, Timeout: time.Hour, KillGrace: 10 * time.Second, Env: marks(id)})
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -400,6 +406,54 @@ func TestRunnerDies(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The runner dies before it has put a start on record, and the agent that had asked for
+// it is gone as well. The next one knows by what the processes are recognised.
+func TestRunnerDiesUnderTheNextAgent(t *testing.T) {
+	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: -1}}, func(h *host) {
+		r := h.agent()
+		h.start(r, "a/1")
+		r.Close()
+		r = h.agent()
+		h.kill()
+		h.wait(30 * time.Second)
+		if e := r.Known()["a/1"].Exit(); !e.Interrupted || e.Reason != "the worker's runner died while it ran" {
+			t.Errorf("it ended as %+v", e)
+		}
+		if got := h.present().fake.Swept("a/1"); !slices.Equal(got, marks("a/1")) {
+			t.Errorf("its successor looked for %q", got)
+		}
+		r.Close()
+	})
+}
+
+// The link breaks during a start, and is back when it is too late to start anything. The
+// runner has started it, though, and says so: it is not given up, with nobody to look
+// after it.
+func TestLinkBreaksAmidAStart(t *testing.T) {
+	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: -1}, "b/1": {Duration: -1}}, func(h *host) {
+		r := h.agent()
+		h.before = func(string) { time.Sleep(10 * time.Second) }
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			p, err := r.Start(runner.Spec{ID: "a/1", Env: marks("a/1"), Deadline: deadline(30 * time.Second)})
+			if err != nil {
+				t.Error(err)
+			} else if e := p.Exit(); e != (runner.Exit{}) {
+				t.Errorf("it has ended: %+v", e)
+			}
+		})
+		h.wait(time.Second)
+		h.part(true)
+		h.wait(time.Minute)
+		h.part(false)
+		wg.Wait()
+		if got := h.present().fake.Running(); !slices.Equal(got, []string{"a/1"}) {
+			t.Errorf("%q runs", got)
+		}
+		r.Close()
+	})
 }
 
 // The host reboots. What had ended before is known, and what ran is interrupted.

@@ -73,7 +73,7 @@ func Serve(ctx context.Context, o ServeOptions) (err error) {
 	}
 	k.resume(ended, left)
 	o.Log.Info("runner starts", "pid", os.Getpid(), "version", o.Version, "dir", o.Dir, "ended", len(ended), "lost", len(left))
-	s := &service{keeper: k, version: o.Version, policy: o.Policy, guest: o.Guest != nil, instance: rand.Text(), end: make(chan struct{}, 1), over: make(chan struct{})}
+	s := &service{keeper: k, version: o.Version, policy: o.Policy, guest: o.Guest != nil, instance: rand.Text(), end: make(chan struct{}, 1)}
 	s.live(ctx, o)
 	o.Log.Info("runner ends")
 	return nil
@@ -88,7 +88,6 @@ type service struct {
 	guest    bool // the agent is of another user
 	instance string
 	end      chan struct{} // holds one: somebody has stopped the runner
-	over     chan struct{} // closed: all calls have to end
 }
 
 // live serves until it is time to end, and until nothing runs any more.
@@ -279,6 +278,11 @@ func (s *service) EndStrays(_ context.Context, req *runnerv1.EndStraysRequest) (
 		m.Error = sentence(err.Error())
 	}
 	return m, nil
+}
+
+// Check implements the RPC.
+func (s *service) Check(context.Context, *runnerv1.CheckRequest) (*runnerv1.CheckResponse, error) {
+	return &runnerv1.CheckResponse{Trouble: sentence(s.book.trouble())}, nil
 }
 
 // Stop implements the RPC.

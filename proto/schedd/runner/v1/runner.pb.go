@@ -1599,6 +1599,90 @@ func (x *EndStraysResponse) GetUnsupported() bool {
 	return false
 }
 
+// CheckRequest asks how the runner is.
+type CheckRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRequest) Reset() {
+	*x = CheckRequest{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRequest) ProtoMessage() {}
+
+func (x *CheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
+func (*CheckRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{22}
+}
+
+// CheckResponse says how it is.
+type CheckResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Trouble is one sentence for people that says why nothing should be started here at
+	// present; empty when all is well.
+	Trouble       string `protobuf:"bytes,1,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResponse) Reset() {
+	*x = CheckResponse{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResponse) ProtoMessage() {}
+
+func (x *CheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
+func (*CheckResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CheckResponse) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
 // StopRequest asks the runner to end.
 type StopRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1610,7 +1694,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1706,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1719,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{22}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StopRequest) GetIfIdle() bool {
@@ -1658,7 +1742,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1754,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1767,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{23}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StopResponse) GetStopped() bool {
@@ -1803,7 +1887,10 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\x11EndStraysResponse\x12\x14\n" +
 	"\x05ended\x18\x01 \x01(\x05R\x05ended\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12 \n" +
-	"\vunsupported\x18\x03 \x01(\bR\vunsupported\"&\n" +
+	"\vunsupported\x18\x03 \x01(\bR\vunsupported\"\x0e\n" +
+	"\fCheckRequest\")\n" +
+	"\rCheckResponse\x12\x18\n" +
+	"\atrouble\x18\x01 \x01(\tR\atrouble\"&\n" +
 	"\vStopRequest\x12\x17\n" +
 	"\aif_idle\x18\x01 \x01(\bR\x06ifIdle\">\n" +
 	"\fStopResponse\x12\x18\n" +
@@ -1815,7 +1902,7 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"MEANS_NONE\x10\x01\x12\x0e\n" +
 	"\n" +
 	"MEANS_PROC\x10\x02\x12\x13\n" +
-	"\x0fMEANS_CGROUP_V2\x10\x032\xea\x04\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x032\xb4\x05\n" +
 	"\rRunnerService\x12J\n" +
 	"\x05Watch\x12\x1e.schedd.runner.v1.WatchRequest\x1a\x1f.schedd.runner.v1.WatchResponse0\x01\x12H\n" +
 	"\x05Start\x12\x1e.schedd.runner.v1.StartRequest\x1a\x1f.schedd.runner.v1.StartResponse\x12H\n" +
@@ -1823,7 +1910,8 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\x04Kill\x12\x1d.schedd.runner.v1.KillRequest\x1a\x1e.schedd.runner.v1.KillResponse\x12H\n" +
 	"\x05Renew\x12\x1e.schedd.runner.v1.RenewRequest\x1a\x1f.schedd.runner.v1.RenewResponse\x12K\n" +
 	"\x06Forget\x12\x1f.schedd.runner.v1.ForgetRequest\x1a .schedd.runner.v1.ForgetResponse\x12T\n" +
-	"\tEndStrays\x12\".schedd.runner.v1.EndStraysRequest\x1a#.schedd.runner.v1.EndStraysResponse\x12E\n" +
+	"\tEndStrays\x12\".schedd.runner.v1.EndStraysRequest\x1a#.schedd.runner.v1.EndStraysResponse\x12H\n" +
+	"\x05Check\x12\x1e.schedd.runner.v1.CheckRequest\x1a\x1f.schedd.runner.v1.CheckResponse\x12E\n" +
 	"\x04Stop\x12\x1d.schedd.runner.v1.StopRequest\x1a\x1e.schedd.runner.v1.StopResponseB\xbf\x01\n" +
 	"\x14com.schedd.runner.v1B\vRunnerProtoP\x01Z8github.com/schedd/schedd/proto/schedd/runner/v1;runnerv1\xa2\x02\x03SRX\xaa\x02\x10Schedd.Runner.V1\xca\x02\x10Schedd\\Runner\\V1\xe2\x02\x1cSchedd\\Runner\\V1\\GPBMetadata\xea\x02\x12Schedd::Runner::V1b\x06proto3"
 
@@ -1840,7 +1928,7 @@ func file_schedd_runner_v1_runner_proto_rawDescGZIP() []byte {
 }
 
 var file_schedd_runner_v1_runner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(Means)(0),                    // 0: schedd.runner.v1.Means
 	(*WatchRequest)(nil),          // 1: schedd.runner.v1.WatchRequest
@@ -1865,10 +1953,12 @@ var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(*ForgetResponse)(nil),        // 20: schedd.runner.v1.ForgetResponse
 	(*EndStraysRequest)(nil),      // 21: schedd.runner.v1.EndStraysRequest
 	(*EndStraysResponse)(nil),     // 22: schedd.runner.v1.EndStraysResponse
-	(*StopRequest)(nil),           // 23: schedd.runner.v1.StopRequest
-	(*StopResponse)(nil),          // 24: schedd.runner.v1.StopResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*CheckRequest)(nil),          // 23: schedd.runner.v1.CheckRequest
+	(*CheckResponse)(nil),         // 24: schedd.runner.v1.CheckResponse
+	(*StopRequest)(nil),           // 25: schedd.runner.v1.StopRequest
+	(*StopResponse)(nil),          // 26: schedd.runner.v1.StopResponse
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	3,  // 0: schedd.runner.v1.WatchResponse.hello:type_name -> schedd.runner.v1.Hello
@@ -1881,20 +1971,20 @@ var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	0,  // 7: schedd.runner.v1.Enforcement.pids:type_name -> schedd.runner.v1.Means
 	0,  // 8: schedd.runner.v1.Enforcement.usage:type_name -> schedd.runner.v1.Means
 	0,  // 9: schedd.runner.v1.Enforcement.tree:type_name -> schedd.runner.v1.Means
-	25, // 10: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
+	27, // 10: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
 	9,  // 11: schedd.runner.v1.Attempt.exit:type_name -> schedd.runner.v1.Exit
-	26, // 12: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
-	25, // 13: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
-	25, // 14: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
-	26, // 15: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
-	26, // 16: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
-	26, // 17: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
+	28, // 12: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
+	27, // 13: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
+	27, // 14: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
+	28, // 15: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
+	28, // 16: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
+	28, // 17: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
 	5,  // 18: schedd.runner.v1.StartRequest.limits:type_name -> schedd.runner.v1.Limits
-	26, // 19: schedd.runner.v1.StartRequest.deadline:type_name -> google.protobuf.Duration
+	28, // 19: schedd.runner.v1.StartRequest.deadline:type_name -> google.protobuf.Duration
 	8,  // 20: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
-	26, // 21: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
+	28, // 21: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
 	17, // 22: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
-	26, // 23: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
+	28, // 23: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
 	1,  // 24: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
 	10, // 25: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
 	12, // 26: schedd.runner.v1.RunnerService.Probe:input_type -> schedd.runner.v1.ProbeRequest
@@ -1902,17 +1992,19 @@ var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	16, // 28: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
 	19, // 29: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
 	21, // 30: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
-	23, // 31: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
-	2,  // 32: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
-	11, // 33: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
-	13, // 34: schedd.runner.v1.RunnerService.Probe:output_type -> schedd.runner.v1.ProbeResponse
-	15, // 35: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
-	18, // 36: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
-	20, // 37: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
-	22, // 38: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
-	24, // 39: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
+	23, // 31: schedd.runner.v1.RunnerService.Check:input_type -> schedd.runner.v1.CheckRequest
+	25, // 32: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
+	2,  // 33: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
+	11, // 34: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
+	13, // 35: schedd.runner.v1.RunnerService.Probe:output_type -> schedd.runner.v1.ProbeResponse
+	15, // 36: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
+	18, // 37: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
+	20, // 38: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
+	22, // 39: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
+	24, // 40: schedd.runner.v1.RunnerService.Check:output_type -> schedd.runner.v1.CheckResponse
+	26, // 41: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
+	33, // [33:42] is the sub-list for method output_type
+	24, // [24:33] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -1935,7 +2027,7 @@ func file_schedd_runner_v1_runner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_runner_v1_runner_proto_rawDesc), len(file_schedd_runner_v1_runner_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	RunnerService_Renew_FullMethodName     = "/schedd.runner.v1.RunnerService/Renew"
 	RunnerService_Forget_FullMethodName    = "/schedd.runner.v1.RunnerService/Forget"
 	RunnerService_EndStrays_FullMethodName = "/schedd.runner.v1.RunnerService/EndStrays"
+	RunnerService_Check_FullMethodName     = "/schedd.runner.v1.RunnerService/Check"
 	RunnerService_Stop_FullMethodName      = "/schedd.runner.v1.RunnerService/Stop"
 )
 
@@ -63,6 +64,9 @@ type RunnerServiceClient interface {
 	// EndStrays ends the processes that no runner looks after any more of an attempt
 	// that this one does not keep.
 	EndStrays(ctx context.Context, in *EndStraysRequest, opts ...grpc.CallOption) (*EndStraysResponse, error)
+	// Check answers whether all is well. A runner of an older version does not know this
+	// call, and has answered all the same.
+	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	// Stop ends all that runs, each with its grace, and then the runner. It answers
 	// when nothing runs any more and how it ended is on disk.
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
@@ -155,6 +159,16 @@ func (c *runnerServiceClient) EndStrays(ctx context.Context, in *EndStraysReques
 	return out, nil
 }
 
+func (c *runnerServiceClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckResponse)
+	err := c.cc.Invoke(ctx, RunnerService_Check_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *runnerServiceClient) Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StopResponse)
@@ -194,6 +208,9 @@ type RunnerServiceServer interface {
 	// EndStrays ends the processes that no runner looks after any more of an attempt
 	// that this one does not keep.
 	EndStrays(context.Context, *EndStraysRequest) (*EndStraysResponse, error)
+	// Check answers whether all is well. A runner of an older version does not know this
+	// call, and has answered all the same.
+	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	// Stop ends all that runs, each with its grace, and then the runner. It answers
 	// when nothing runs any more and how it ended is on disk.
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
@@ -227,6 +244,9 @@ func (UnimplementedRunnerServiceServer) Forget(context.Context, *ForgetRequest) 
 }
 func (UnimplementedRunnerServiceServer) EndStrays(context.Context, *EndStraysRequest) (*EndStraysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EndStrays not implemented")
+}
+func (UnimplementedRunnerServiceServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
 }
 func (UnimplementedRunnerServiceServer) Stop(context.Context, *StopRequest) (*StopResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stop not implemented")
@@ -371,6 +391,24 @@ func _RunnerService_EndStrays_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RunnerService_Check_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RunnerServiceServer).Check(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RunnerService_Check_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RunnerServiceServer).Check(ctx, req.(*CheckRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RunnerService_Stop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StopRequest)
 	if err := dec(in); err != nil {
@@ -419,6 +457,10 @@ var RunnerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "EndStrays",
 			Handler:    _RunnerService_EndStrays_Handler,
+		},
+		{
+			MethodName: "Check",
+			Handler:    _RunnerService_Check_Handler,
 		},
 		{
 			MethodName: "Stop",
