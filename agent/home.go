@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/schedd/schedd/proto/wire"
 )
 
 // What is in a data directory.
@@ -23,6 +25,7 @@ const (
 	lockFile    = "lock"
 	keyFile     = "identity.key"
 	startsFile  = "starts"
+	sealFile    = "seal"
 	journalFile = "journal"
 	spoolDir    = "spool"
 	scriptDir   = "scripts"
@@ -65,13 +68,33 @@ func openHome(dir string, log *slog.Logger) (_ *home, err error) {
 			err = errors.Join(err, h.close())
 		}
 	}()
-	if h.key, err = loadKey(h.path(keyFile), log); err != nil {
-		return nil, err
-	}
-	if h.starts, err = countStart(h.path(startsFile)); err != nil {
+	if err := h.identify(log); err != nil {
 		return nil, err
 	}
 	return h, nil
+}
+
+// identify finds out which worker this is, and which of its starts.
+func (h *home) identify(log *slog.Logger) error {
+	former, err := readSeal(h.path(sealFile))
+	if err != nil {
+		return err
+	}
+	var made bool
+	if h.key, made, err = loadKey(h.path(keyFile), log); err != nil {
+		return err
+	}
+	worker := wire.WorkerID(h.public())
+	if err := former.check(worker, h.path(keyFile)); err != nil && !made {
+		return err
+	}
+	if h.starts, err = h.countStart(former.starts); err != nil {
+		return err
+	}
+	if err := writeFile(h.path(sealFile), []byte(seal{worker, h.starts}.text())); err != nil {
+		return fmt.Errorf("seal the worker's key: %w", err)
+	}
+	return nil
 }
 
 // tryLock tries for a while: a former life that was killed amid a fork has the
@@ -106,13 +129,14 @@ const pemType = "PRIVATE KEY"
 
 // loadKey reads the worker's key, or makes it at the first start. A key that
 // can't be read is never replaced: with another key this is another worker.
-func loadKey(path string, log *slog.Logger) (ed25519.PrivateKey, error) {
+func loadKey(path string, log *slog.Logger) (key ed25519.PrivateKey, made bool, err error) {
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return makeKey(path)
+		key, err = makeKey(path)
+		return key, true, err
 	case err != nil:
-		return nil, fmt.Errorf("read the worker's key: %w", err)
+		return nil, false, fmt.Errorf("read the worker's key: %w", err)
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 		log.Warn("others may read the worker's key; take their rights away with chmod 600", "path", path, "mode", info.Mode().Perm().String())
@@ -120,11 +144,11 @@ func loadKey(path string, log *slog.Logger) (ed25519.PrivateKey, error) {
 	if block, _ := pem.Decode(text); block != nil && block.Type == pemType {
 		if any, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
 			if key, ok := any.(ed25519.PrivateKey); ok {
-				return key, nil
+				return key, false, nil
 			}
 		}
 	}
-	return nil, fmt.Errorf("%s is not an Ed25519 key in PEM: restore it, or remove it to join as a new worker", path)
+	return nil, false, fmt.Errorf("%s is not an Ed25519 key in PEM: restore it, or remove it to join as a new worker", path)
 }
 
 func makeKey(path string) (ed25519.PrivateKey, error) {
@@ -142,21 +166,28 @@ func makeKey(path string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// countStart adds one to the count of starts and returns it. It orders sessions
-// of this worker over restarts, which a clock could not.
-func countStart(path string) (uint32, error) {
+// countStart adds one to the count of starts, which is sealed or greater, and returns it.
+// It orders sessions of this worker over restarts, which a clock could not.
+func (h *home) countStart(sealed uint32) (uint32, error) {
+	path := h.path(startsFile)
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("read the count of starts: %w", err)
 	}
+	if _, jerr := os.Stat(h.path(journalFile)); err != nil && jerr == nil && sealed == 0 {
+		return 0, fmt.Errorf("%s, the count of starts, is gone: write a number into it that is greater than all before", path)
+	}
 	var before uint64
 	if err == nil {
 		before, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
-		if err != nil || before == 1<<32-1 {
+		if err != nil {
 			return 0, fmt.Errorf("%s is not a count of starts: write a number into it that is greater than all before", path)
 		}
 	}
-	now := uint32(before) + 1
+	if max(uint32(before), sealed) == 1<<32-1 {
+		return 0, fmt.Errorf("%s: a worker can't start more often: remove %s to join as a new one", path, h.dir)
+	}
+	now := max(uint32(before), sealed) + 1
 	if err := writeFile(path, []byte(strconv.FormatUint(uint64(now), 10)+"\n")); err != nil {
 		return 0, fmt.Errorf("write the count of starts: %w", err)
 	}
