@@ -79,9 +79,10 @@ func (m mark) since(s *state.State, began time.Time) mark {
 	return mark{m.elapsed, m.shown.Add(-s.Jumped(began, m.shown))}
 }
 
-// sighting is when the leader learned of a run, of its last change, and that it is to
-// end; of the last there is none until then.
-type sighting struct{ born, changed, cancelled mark }
+// sighting is when the leader learned of a run, of its last change, that it waits though
+// workers have refused it, and that it is to end; of the latter two there is none until
+// then.
+type sighting struct{ born, changed, queued, cancelled mark }
 
 // mark returns the present moment. The state's clock does not go back: what was
 // decided by a clock that went faster stays decided.
@@ -101,6 +102,9 @@ func (t *term) see(s *state.State, r *state.Run, m mark) {
 	}
 	if seen.cancelled == (mark{}) && !r.CancelTime.IsZero() {
 		seen.cancelled = m.since(s, r.CancelTime)
+	}
+	if seen.queued = (mark{}); plan.Refused(r) {
+		seen.queued = m.since(s, plan.QueuedSince(r))
 	}
 	t.active[r.ID] = seen
 }
@@ -125,11 +129,14 @@ func (m mark) jump(until mark) (j state.ClockJumped, is bool) {
 func (t *term) moved(r *state.Run, m mark) *state.Run {
 	seen := t.active[r.ID]
 	born, changed := seen.born.jumped(m), seen.changed.jumped(m)
-	var cancelled time.Duration
+	var cancelled, queued time.Duration
 	if !r.CancelTime.IsZero() {
 		cancelled = seen.cancelled.jumped(m)
 	}
-	if born == 0 && changed == 0 && cancelled == 0 {
+	if plan.Refused(r) {
+		queued = seen.queued.jumped(m)
+	}
+	if born == 0 && changed == 0 && cancelled == 0 && queued == 0 {
 		return r
 	}
 	c := *r
@@ -142,7 +149,11 @@ func (t *term) moved(r *state.Run, m mark) *state.Run {
 	}
 	if n := len(c.Attempts); n > 0 {
 		c.Attempts = slices.Clone(c.Attempts)
-		c.Attempts[n-1].Assigned = c.Attempts[n-1].Assigned.Add(changed)
+		latest, by := &c.Attempts[n-1], changed
+		if plan.Refused(r) {
+			latest, by = &c.Attempts[plan.FirstRefused(r)], queued
+		}
+		latest.Assigned = latest.Assigned.Add(by)
 	}
 	return &c
 }

@@ -133,6 +133,16 @@ func TestInstantsMoveByWhatIsOnRecord(t *testing.T) {
 		r.Phase, r.Attempts = state.Pending, attempts
 		return r
 	}
+	refused := func(at time.Duration) *state.Run { // after an attempt that was made
+		failed := state.Attempt{Number: 1, Fence: 1, Assigned: stamp(0), Outcome: state.OutcomeFailed}
+		r := &state.Run{Phase: state.Pending, Created: stamp(0), NotBefore: stamp(2 * hour)}
+		for n := range 3 {
+			r.Attempts = append(r.Attempts, state.Attempt{Number: n + 2, Fence: uint64(n + 2), Assigned: stamp(at), Outcome: state.OutcomeRefused})
+			at = 2 * hour
+		}
+		r.Attempts = append([]state.Attempt{failed}, r.Attempts...)
+		return r
+	}
 	for name, test := range map[string]struct {
 		run  *state.Run
 		what func(*state.Run) time.Time
@@ -144,6 +154,8 @@ func TestInstantsMoveByWhatIsOnRecord(t *testing.T) {
 		"assigned after":         {&state.Run{Phase: state.Assigned, Created: stamp(0), Attempts: live(hour + 11*minute)}, assigned, 0},
 		"to be retried, before":  {retry(minute), notBefore, hour},
 		"to be retried, after":   {retry(hour + 11*minute), notBefore, 0},
+		"refused before":         {refused(minute), plan.QueuedSince, hour},
+		"refused after":          {refused(hour + 11*minute), plan.QueuedSince, 0},
 		"cancelled before":       {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(minute), Attempts: live(0)}, cancelled, hour},
 		"cancelled after":        {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(hour + 11*minute), Attempts: live(0)}, cancelled, 0},
 		"made before, cancelled": {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(hour + 11*minute), Attempts: live(0)}, before, hour},

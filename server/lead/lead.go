@@ -191,7 +191,8 @@ type term struct {
 	// Of the present step.
 	wall     time.Time // what the wall clock shows
 	commands []command
-	starts   map[uint64]int // by fence: where among the commands the start of an attempt is
+	starts   map[uint64]int  // by fence: where among the commands the start of an attempt is
+	told     map[uint64]bool // by fence: of which attempts something new was told
 	letters  []letter
 	old      []oldResult
 }
@@ -207,7 +208,7 @@ func newTerm(c Config, last *mark) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]sighting{}, leases: newLeases(), last: last, starts: map[uint64]int{},
+		active: map[state.RunID]sighting{}, leases: newLeases(), last: last, starts: map[uint64]int{}, told: map[uint64]bool{},
 	}
 }
 
@@ -385,6 +386,7 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	cmds := t.commands
 	t.commands = nil
 	clear(t.starts)
+	clear(t.told)
 	n := maxProposal
 	for len(cmds) > 0 {
 		n = min(n, len(cmds))

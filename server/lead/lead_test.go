@@ -175,15 +175,17 @@ type primary struct {
 	inbox *Inbox
 	hand  *hand
 	past  past
-	mixed atomic.Bool // the group has a primary that knows nothing of enforcement
+	mixed atomic.Bool  // the group has a primary that knows nothing of enforcement
+	slow  atomic.Int64 // how long it takes to agree on anything, in nanoseconds
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 }
 
-// mixed is the store of a group that is being upgraded.
+// mixed is the store of a group that is being upgraded, or is slow.
 type mixed struct {
 	*raftstore.Store
-	old *atomic.Bool
+	old  *atomic.Bool
+	slow *atomic.Int64
 }
 
 func (m mixed) Propose(ctx context.Context, cmds ...state.Command) ([]state.Result, error) {
@@ -192,6 +194,7 @@ func (m mixed) Propose(ctx context.Context, cmds ...state.Command) ([]state.Resu
 			return nil, raftstore.ErrOldPrimary
 		}
 	}
+	time.Sleep(time.Duration(m.slow.Load()))
 	return m.Store.Propose(ctx, cmds...)
 }
 
@@ -253,7 +256,7 @@ func (p *primary) start() {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	p.stop = cancel
-	c := Config{Store: mixed{p.store, &p.mixed}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
+	c := Config{Store: mixed{p.store, &p.mixed, &p.slow}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
 	p.wg.Go(func() {
 		_ = p.store.Lead(ctx, func(ctx context.Context) error {
 			Run(ctx, c)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/peer"
@@ -126,8 +128,15 @@ func (t *term) makeRoom(s *state.State, r *state.Run) {
 	t.queue.Release(r.UID, room)
 }
 
-// look asks what to do about a run that has not ended, and does it.
+// look asks what to do about a run that has not ended, and does it. One of which its
+// worker has told something new in this step is not as the state has it: it is looked at
+// when that is agreed. By the clock alone, what has begun in time would be too late to
+// start, and what has failed would be cancelled instead of timed out.
 func (t *term) look(s *state.State, r *state.Run, now time.Time) {
+	if live := r.Live(); live != nil && t.told[live.Fence] {
+		t.runs.Set(r.ID, now.Add(maxSleep)) // in case it can't be agreed
+		return
+	}
 	m := t.mark(s, now)
 	if _, known := t.active[r.ID]; !known {
 		t.see(s, r, m)
@@ -244,14 +253,19 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 	case *agentv1.AgentMessage_Started:
 		id, err := state.ParseRunID(b.Started.GetKey().GetRunId())
 		if r := s.Run(id); err == nil && r != nil && t.owns(state.WorkerID(sess.Worker), r, b.Started.GetFence()) {
-			t.starts[b.Started.GetFence()] = len(t.commands)
-			t.propose(state.Start{Run: id, Fence: b.Started.GetFence(), Time: instant(b.Started.GetTime())}, nil)
+			t.begins(r, b.Started.GetFence(), b.Started.GetTime())
 		}
 	case *agentv1.AgentMessage_Result:
 		t.result(s, sess, b.Result, now)
 	case *agentv1.AgentMessage_Ping:
 		t.asksFor(state.WorkerID(sess.Worker), sess.Epoch, b.Ping)
 	}
+}
+
+// begins puts on record that an attempt has begun.
+func (t *term) begins(r *state.Run, fence uint64, at *timestamppb.Timestamp) {
+	t.starts[fence], t.told[fence] = len(t.commands), true
+	t.propose(state.Start{Run: r.ID, Fence: fence, Time: instant(at)}, nil)
 }
 
 // takePage takes a page of an inventory, and reports whether that is all of it
@@ -316,6 +330,7 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	unwanted := r.Fenced(m.GetFence()) == nil // of a state that was replaced by an older one
 	here := t.mark(s, now)
 	ended := plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown)
+	t.told[m.GetFence()] = true
 	finish := command{ended, func(state.Result) { t.send(w, resultAck(m, unwanted)) }}
 	if i, ok := t.starts[m.GetFence()]; ok && !ended.Attempt.Started.IsZero() {
 		t.commands[i] = finish // it says when the attempt started, too
@@ -376,9 +391,7 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 				t.missing[key.fence] = now
 			}
 		case has.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING && r.Phase == state.Assigned:
-			// It is looked at when that is agreed: as assigned, it might be too late to start.
-			t.propose(state.Start{Run: r.ID, Fence: r.Live().Fence, Time: instant(has.GetStartedTime())}, nil)
-			continue
+			t.begins(r, key.fence, has.GetStartedTime())
 		}
 		t.look(s, r, now)
 	}

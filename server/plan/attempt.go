@@ -13,14 +13,19 @@ import (
 // Ended says what becomes of a run whose attempt ended: the command that records
 // it.
 func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) state.Finish {
+	live := r.Live()
+	current := live != nil && live.Fence == fence
+	if current {
+		result = asAsked(r, result)
+	}
 	f := state.Finish{Run: r.ID, Fence: fence, Attempt: result}
 	f.Phase, f.Reason = verdict(r, result)
-	if live := r.Live(); live == nil || live.Fence != fence || f.Phase == state.Succeeded || f.Phase == state.Cancelled {
+	if !current || f.Phase == state.Succeeded || f.Phase == state.Cancelled {
 		return f
 	}
 	switch n := len(r.Attempts) - refusals(r); {
 	case result.Outcome == state.OutcomeRefused && r.CancelTime.IsZero():
-		f.NotBefore = now.Add(refusedPause(refusedLast(r) + 1))
+		f.NotBefore = now.Add(refusedPause(len(r.Attempts) - FirstRefused(r)))
 	case result.Outcome != state.OutcomeRefused && n < attemptsAllowed(r, result):
 		f.NotBefore = now.Add(backoff(r, n))
 	default:
@@ -31,46 +36,14 @@ func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) stat
 	return f
 }
 
-// A worker that refuses an attempt takes none at present: the run goes back to
-// the queue, where another worker may be found. It is never dropped for that, and so its
-// pauses grow: each is an eighth of all before it, at least a second. In ten years it is
-// refused 160 times, and what can be started again is within an eighth of the time that it
-// was refused for.
-func refusedPause(n int) time.Duration { return refusedFor(n) - refusedFor(n-1) }
-
-// refusedFor is the sum of the pauses after n refusals in a row.
-func refusedFor(n int) time.Duration {
-	const even = 8 // of a second each
-	seconds := float64(n)
-	if n > even {
-		seconds = even * math.Pow(1+1./even, float64(n-even))
+// asAsked returns a result as what it is, if it says that somebody asked for the end, and
+// nobody has: the leader itself has an attempt killed that was not seen to start within
+// start_within. That is a timeout, and is tried again like one.
+func asAsked(r *state.Run, a state.Attempt) state.Attempt {
+	if a.Outcome == state.OutcomeCancelled && r.CancelTime.IsZero() {
+		a.Outcome = state.OutcomeTimedOut
 	}
-	const most = 100 * 365 * 24 * time.Hour
-	return time.Duration(min(seconds, most.Seconds()) * float64(time.Second))
-}
-
-// refusedLast is how many attempts of a run were refused since one was not, but for the
-// one that has not ended.
-func refusedLast(r *state.Run) (n int) {
-	past := r.Attempts
-	if r.Live() != nil {
-		past = past[:len(past)-1]
-	}
-	for i := len(past) - 1; i >= 0 && past[i].Outcome == state.OutcomeRefused; i-- {
-		n++
-	}
-	return n
-}
-
-// refusals is how many attempts of a run were refused by their workers. They are
-// none that the job has made.
-func refusals(r *state.Run) (n int) {
-	for i := range r.Attempts {
-		if r.Attempts[i].Outcome == state.OutcomeRefused {
-			n++
-		}
-	}
-	return n
+	return a
 }
 
 // verdict is the phase of a run that ends with this result. One that was ended
@@ -176,8 +149,8 @@ func Since(r *state.Run) time.Time {
 		return r.Live().Assigned
 	case n == 0 || r.NotBefore.IsZero():
 		return r.Created
-	case r.Attempts[n-1].Outcome == state.OutcomeRefused:
-		return r.NotBefore.Add(-refusedPause(refusedLast(r)))
+	case Refused(r):
+		return r.NotBefore.Add(-refusedPause(n - FirstRefused(r)))
 	}
 	return r.NotBefore.Add(-backoff(r, n-refusals(r)))
 }
@@ -186,6 +159,9 @@ func Since(r *state.Run) time.Time {
 const (
 	// resend is when a Launch or Kill that shows no effect is sent again.
 	resend = 10 * time.Second
+	// hearsay is how long after the last moment for a start the leader waits for word of
+	// one: what began just in time has yet to be told.
+	hearsay = 5 * time.Second
 )
 
 // Look is what to do about a run, and when to look at it again.
@@ -240,27 +216,40 @@ func check(r *state.Run, silent, absent, now time.Time) Look {
 	case r.Phase == state.Running:
 		return Look{}
 	}
-	if deadline := live.Assigned.Add(p.Policy.StartWithin); !now.Before(deadline) {
-		return Look{Kill: true, Next: now.Add(resend)}
+	switch deadline := live.Assigned.Add(p.Policy.StartWithin); {
+	case now.Before(deadline):
+		return Look{Launch: true, Next: now.Add(resend)}
+	case now.Before(deadline.Add(hearsay)):
+		return Look{Next: deadline.Add(hearsay)}
 	}
-	return Look{Launch: true, Next: now.Add(resend)}
+	return Look{Kill: true, Next: now.Add(resend)}
 }
 
 func checkPending(r *state.Run, now time.Time) Look {
-	if r.NotBefore.After(now) {
-		return Look{Next: r.NotBefore}
-	}
-	since := later(r.Created, r.NotBefore)
 	timeout := r.Definition.Policy.QueueTimeout
-	refused := refusedLast(r) // what it waited for between them counts
-	if deadline := since.Add(timeout - refusedFor(refused)); now.Before(deadline) {
-		return Look{Queue: true, Next: deadline}
+	deadline := QueuedSince(r).Add(timeout)
+	switch {
+	case !r.CancelTime.IsZero(): // somebody asked while it was agreed that it is tried again
+		return Look{Command: giveUpCancelled(r)}
+	case !now.Before(deadline):
+		why := fmt.Sprintf("it waited longer than its queue_timeout of %v", timeout)
+		if Refused(r) {
+			why += "; " + r.Reason
+		}
+		return Look{Command: state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: why}}
+	case r.NotBefore.After(now):
+		return Look{Next: earlier(r.NotBefore, deadline)}
 	}
-	why := fmt.Sprintf("it waited longer than its queue_timeout of %v", timeout)
-	if refused > 0 {
-		why += "; " + r.Reason
+	return Look{Queue: true, Next: deadline}
+}
+
+// giveUpCancelled ends a run that was to end and has no attempt any more.
+func giveUpCancelled(r *state.Run) state.Command {
+	phase := state.Cancelled
+	if overdue(r, r.CancelTime) {
+		phase = state.TimedOut
 	}
-	return Look{Command: state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: why}}
+	return state.GiveUp{Run: r.ID, Phase: phase, Reason: r.CancelNote}
 }
 
 func checkSilent(r *state.Run, silent, now time.Time) Look {

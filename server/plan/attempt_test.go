@@ -49,6 +49,10 @@ func TestEnded(t *testing.T) {
 		{"an exit code that is not", retry(2, 75), false, failed, state.Failed, "it exited with 1"},
 		{"a timeout is a failure", retry(2), false, state.Attempt{Outcome: state.OutcomeTimedOut}, state.Pending, "attempt 1: its timeout ended it"},
 
+		// Killed, and nobody has asked for that but the leader, since it did not start in time.
+		{"killed by start_within", nil, false, state.Attempt{Outcome: state.OutcomeCancelled, Reason: "too late"}, state.TimedOut, "too late"},
+		{"killed by start_within, and tried again", retry(2, 75), false, state.Attempt{Outcome: state.OutcomeCancelled, Reason: "too late"}, state.Pending, "attempt 1: too late"},
+
 		// Cancelled is never tried again, and success is success.
 		{"cancelled", retry(5), true, state.Attempt{Outcome: state.OutcomeCancelled}, state.Cancelled, "because"},
 		{"cancelled, and failed before it was told", retry(5), true, failed, state.Cancelled, "because"},
@@ -111,7 +115,8 @@ func TestCheck(t *testing.T) {
 		{"waits", nil, state.Pending, 0, 0, "queue", time.Hour},
 		{"waited for too long", nil, state.Pending, 0, time.Hour, "give up", 0},
 		{"assigned", nil, state.Assigned, 0, time.Second, "launch", resend},
-		{"assigned, and never started", nil, state.Assigned, 0, 5 * time.Minute, "kill", resend},
+		{"assigned, and may have started just now", nil, state.Assigned, 0, 5 * time.Minute, "", hearsay},
+		{"assigned, and never started", nil, state.Assigned, 0, 5*time.Minute + hearsay, "kill", resend},
 		{"runs", nil, state.Running, 0, time.Hour, "", 0},
 		{"worker silent", nil, state.Running, time.Minute, time.Hour, "", 2 * time.Minute},
 		{"worker silent for too long", nil, state.Running, 3 * time.Minute, time.Hour, "lost", 0},

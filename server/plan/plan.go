@@ -10,6 +10,7 @@
 //	agenda.go   when to look at which trigger again
 //	queue.go    which run goes to which worker
 //	attempt.go  what becomes of a run when its attempt ended, or is overdue
+//	refused.go  how long a run waits that workers refuse
 //	lease.go    which attempts may go on, and when one has ended for want of a lease
 //	verify.go   whether the ledger agrees with the schedule
 //	prune.go    what of the past to forget

@@ -75,11 +75,92 @@ func TestRefusedAnew(t *testing.T) {
 	for range 40 {
 		r.Attempts = append(r.Attempts, refused)
 	}
-	if p := refusedPause(refusedLast(r)); p < 10*time.Second {
+	if p := refusedPause(len(r.Attempts) - FirstRefused(r)); p < 10*time.Second {
 		t.Errorf("after 40 refusals: %v", p)
 	}
 	r.Attempts = append(r.Attempts, state.Attempt{Outcome: state.OutcomeFailed}, refused)
-	if p := refusedPause(refusedLast(r)); p != time.Second {
+	if p := refusedPause(len(r.Attempts) - FirstRefused(r)); p != time.Second {
 		t.Errorf("after one that failed and one that was refused: %v", p)
+	}
+}
+
+// takenBack has a run given away and refused, at a moment after noon.
+func (w *world) takenBack(r *state.Run, after time.Duration) *state.Run {
+	w.t.Helper()
+	now := noon.Add(after)
+	r = w.do(now, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: "w-a"}).Run
+	return w.do(now, Ended(r, r.Live().Fence, state.Attempt{Outcome: state.OutcomeRefused, Reason: "it stops"}, now)).Run
+}
+
+// A run counts its queue_timeout from when it could begin first, or again after an attempt
+// that was made, however often it is refused.
+func TestRefusalsDoNotMoveTheQueueTimeout(t *testing.T) {
+	for name, test := range map[string]struct {
+		begin func(w *world, r *state.Run) *state.Run
+		since time.Duration
+	}{
+		"not made yet": {func(_ *world, r *state.Run) *state.Run { return r }, 0},
+		"made before": {func(w *world, r *state.Run) *state.Run {
+			r = w.do(noon, state.Assign{Run: r.ID, Attempt: 1, Worker: "w-a"}).Run
+			return w.do(noon, Ended(r, r.Live().Fence, state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 1}, noon.Add(time.Minute))).Run
+		}, 2 * time.Minute},
+	} {
+		w, q := newWorld(t), NewQueue()
+		w.worker(q, "a", 4)
+		w.define(func(d *state.Definition) { d.Policy.Retry.MaxAttempts = 9 })
+		r := test.begin(w, w.request(q, jobKey, "1"))
+		for n := range 10 {
+			r = w.takenBack(r, 2*time.Minute+time.Duration(n)*time.Minute)
+			if r.Phase != state.Pending || !Refused(r) {
+				t.Fatalf("%s: after %d refusals it is %v because %q", name, n+1, r.Phase, r.Reason)
+			}
+		}
+		over := noon.Add(test.since + r.Definition.Policy.QueueTimeout)
+		if l := Check(r, time.Time{}, time.Time{}, over.Add(-time.Second)); words(l) != "queue" || !l.Next.Equal(over) {
+			t.Errorf("%s: a second before its queue_timeout is over it is to %q, and looked at again at %v", name, words(l), l.Next)
+		}
+		c, is := Check(r, time.Time{}, time.Time{}, over).Command.(state.GiveUp)
+		if !is || c.Phase != state.TimedOut || !strings.Contains(c.Reason, "it stops") {
+			t.Errorf("%s: when its queue_timeout is over: %+v, want that it is given up, and why it was refused", name, c)
+		}
+	}
+}
+
+// A jitter delays a run, and with it its queue_timeout, also when it was refused since.
+func TestRefusedAfterAJitter(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	w.worker(q, "a", 4)
+	j := w.define(func(d *state.Definition) {
+		d.Triggers = []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Hour}, Jitter: 30 * time.Minute}}
+	})
+	w.settle(at("13:00:00"))
+	r := w.ActiveRuns(j.UID)[0]
+	want := QueuedSince(r)
+	if !want.After(r.Created) {
+		t.Fatalf("the run has no jitter: it begins at %v", want)
+	}
+	r = w.takenBack(r, want.Sub(noon)+time.Minute)
+	if got := QueuedSince(r); !got.Equal(want) {
+		t.Errorf("after a refusal it counts from %v, want from %v", got, want)
+	}
+}
+
+// Somebody asked for the end of a run while it was agreed that it is tried again.
+func TestCancelledWhilePending(t *testing.T) {
+	for _, test := range []struct {
+		after time.Duration
+		want  state.Phase
+	}{{time.Minute, state.Cancelled}, {10 * time.Minute, state.TimedOut}} {
+		w, _, r := running(t, func(d *state.Definition) {
+			d.Policy.TotalTimeout, d.Policy.Retry.MaxAttempts = 10*time.Minute, 9
+		})
+		at := noon.Add(test.after)
+		again := Ended(r, r.Live().Fence, state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 1}, at)
+		w.do(at, state.Cancel{Run: r.ID, Note: "not needed"})
+		r = w.do(at, again).Run
+		c, is := Check(r, time.Time{}, time.Time{}, at.Add(time.Second)).Command.(state.GiveUp)
+		if !is || c.Phase != test.want || c.Reason != "not needed" {
+			t.Errorf("cancelled after %v: %+v, want that it ends as %v", test.after, c, test.want)
+		}
 	}
 }

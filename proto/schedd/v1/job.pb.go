@@ -1754,10 +1754,12 @@ type Policy struct {
 	// KillGrace lies between TERM and KILL; 0 to 1 h, default 10 s.
 	KillGrace *durationpb.Duration `protobuf:"bytes,6,opt,name=kill_grace,json=killGrace,proto3" json:"kill_grace,omitempty"`
 	// QueueTimeout is how long a run may wait for its turn and for a worker before
-	// it is given up as TIMED_OUT; 1 s to 10 years, default 1 h.
+	// it is given up as TIMED_OUT; 1 s to 10 years, default 1 h. It counts anew for each
+	// retry; that workers refuse the run does not prolong it.
 	QueueTimeout *durationpb.Duration `protobuf:"bytes,7,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
 	// StartWithin is how long after it was assigned to a worker an attempt may
-	// still be started; 1 s to 10 years, default 5 min.
+	// still be started; 1 s to 10 years, default 5 min. One that was not is tried again as
+	// retry says.
 	StartWithin *durationpb.Duration `protobuf:"bytes,8,opt,name=start_within,json=startWithin,proto3" json:"start_within,omitempty"`
 	// Retry says how failed attempts are tried again.
 	Retry *Retry `protobuf:"bytes,9,opt,name=retry,proto3" json:"retry,omitempty"`

@@ -40,8 +40,8 @@ const (
 	Phase_PHASE_SUCCEEDED Phase = 4
 	// PHASE_FAILED exited otherwise, or could not be started.
 	Phase_PHASE_FAILED Phase = 5
-	// PHASE_TIMED_OUT was ended by its timeout, or waited longer than its
-	// queue_timeout.
+	// PHASE_TIMED_OUT was ended by its timeout or its total_timeout, waited longer than
+	// its queue_timeout, or started later than its start_within.
 	Phase_PHASE_TIMED_OUT Phase = 6
 	// PHASE_CANCELLED was ended by request.
 	Phase_PHASE_CANCELLED Phase = 7
@@ -123,7 +123,8 @@ const (
 	Outcome_OUTCOME_FAILED Outcome = 2
 	// OUTCOME_NOT_STARTED never had a process: the reason says why.
 	Outcome_OUTCOME_NOT_STARTED Outcome = 3
-	// OUTCOME_TIMED_OUT was ended by its timeout.
+	// OUTCOME_TIMED_OUT was ended by its timeout, or since it was not seen to start within
+	// start_within.
 	Outcome_OUTCOME_TIMED_OUT Outcome = 4
 	// OUTCOME_CANCELLED was ended by request.
 	Outcome_OUTCOME_CANCELLED Outcome = 5
@@ -133,8 +134,8 @@ const (
 	Outcome_OUTCOME_INTERRUPTED Outcome = 7
 	// OUTCOME_REFUSED never had a process, for a reason of its worker's own: it was about
 	// to stop, had too much to do, or could put nothing on record or start nothing. It does
-	// not count as one of retry.max_attempts. The run waits for a worker again, as long as
-	// its queue_timeout lets it, and is tried less and less often.
+	// not count as one of retry.max_attempts, and fails no run: that waits for a worker again,
+	// in all for as long as its queue_timeout lets it, and is tried less and less often.
 	Outcome_OUTCOME_REFUSED Outcome = 8
 	// OUTCOME_LEASE_EXPIRED was ended by its worker, which had heard nothing from the
 	// leader for the job's kill_after. What becomes of the run on_lost says.

@@ -1,0 +1,165 @@
+package lead
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// once has a job run once, in a minute.
+func once(d *state.Definition) {
+	d.Triggers = []*state.Trigger{{ID: "once", At: time.Now().Add(time.Minute)}}
+}
+
+// busy has the leader be held up by something else for five seconds, from two seconds
+// before an instant on; then it takes a second more until that.
+func (p *primary) busy(until time.Time) {
+	time.Sleep(time.Until(until.Add(-3 * time.Second)))
+	p.slow.Store(int64(5 * time.Second))
+	other := p.hand.session()
+	other.Worker, other.Epoch = "w-9", 1
+	p.inbox.Attach(other)
+	time.Sleep(time.Second)
+}
+
+// What starts in time, and says so in time, is not killed because its leader, which was
+// held up, reads that after the time.
+func TestStartedInTimeIsNotKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) { once(d); d.Policy.StartWithin = 20 * time.Second })
+		p.hand.set(func() { p.hand.deaf = true })
+		time.Sleep(65 * time.Second)
+		r := p.runs()[0]
+		if r.Phase != state.Assigned {
+			t.Fatalf("the run is %v, want assigned", r.Phase)
+		}
+		p.busy(r.Live().Assigned.Add(20*time.Second + 5*time.Second))
+		k := &agentv1.AttemptKey{RunId: r.ID.String(), Attempt: 1}
+		p.hand.set(func() {
+			p.hand.deaf = false
+			p.hand.known[name(k)] = &agentv1.AttemptStatus{Key: k, Fence: r.Live().Fence, Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING}
+			p.hand.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{Key: k, Fence: r.Live().Fence, Time: timestamppb.Now()}}})
+		})
+		time.Sleep(30 * time.Second)
+		p.slow.Store(0)
+		time.Sleep(10 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Running || kills(p) > 0 {
+			t.Errorf("%d kills; the run is %v because %q, want it to run", kills(p), r.Phase, r.Reason)
+		}
+		p.close()
+	})
+}
+
+// A worker starts its attempt too late, and is not heard before. The leader has it killed.
+// Nobody has cancelled the run, so it is not cancelled: it is tried again.
+func TestStartedTooLateIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) {
+			once(d)
+			d.Policy.StartWithin, d.Policy.Retry.MaxAttempts = 20*time.Second, 2
+		})
+		p.hand.set(func() { p.hand.deaf = true })
+		time.Sleep(65 * time.Second)
+		r := p.runs()[0]
+		k := &agentv1.AttemptKey{RunId: r.ID.String(), Attempt: 1}
+		p.hand.set(func() { // it runs there, and what says so gets lost
+			p.hand.deaf = false
+			p.hand.known[name(k)] = &agentv1.AttemptStatus{Key: k, Fence: r.Live().Fence, Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING}
+			p.hand.starts[name(k)]++
+		})
+		time.Sleep(time.Minute)
+		r = p.runs()[0]
+		if len(r.Attempts) != 2 || r.Phase != state.Running || r.Attempts[0].Outcome != state.OutcomeTimedOut {
+			t.Errorf("the run is %v because %q, with %+v; want its second attempt to run", r.Phase, r.Reason, r.Attempts)
+		}
+		p.close()
+	})
+}
+
+// An attempt fails at the moment at which its run has taken too long in all. Nobody has
+// cancelled it.
+func TestFailedAsItsTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) {
+			once(d)
+			d.Policy.TotalTimeout = 20 * time.Second
+			d.Policy.Retry = state.Retry{MaxAttempts: 3, InitialDelay: time.Hour, MaxDelay: time.Hour, Multiplier: 1}
+		})
+		time.Sleep(65 * time.Second)
+		r := p.runs()[0]
+		p.busy(r.Created.Add(20 * time.Second))
+		p.hand.set(func() {
+			p.hand.end(&agentv1.AttemptKey{RunId: r.ID.String(), Attempt: 1}, r.Live().Fence, agentv1.Outcome_OUTCOME_FAILED)
+		})
+		time.Sleep(30 * time.Second)
+		p.slow.Store(0)
+		time.Sleep(10 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.TimedOut {
+			t.Errorf("the run is %v because %q, want timed out", r.Phase, r.Reason)
+		}
+		p.close()
+	})
+}
+
+// Somebody cancels a run while it is being agreed that it is tried again.
+func TestCancelledAsItIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) { once(d); d.Policy.Retry.MaxAttempts = 3 })
+		time.Sleep(65 * time.Second)
+		r := p.runs()[0]
+		p.slow.Store(int64(5 * time.Second))
+		p.hand.set(func() {
+			p.hand.end(&agentv1.AttemptKey{RunId: r.ID.String(), Attempt: 1}, r.Live().Fence, agentv1.Outcome_OUTCOME_FAILED)
+		})
+		time.Sleep(time.Second)
+		p.propose(state.Cancel{Run: r.ID, Note: "no longer needed"})
+		time.Sleep(10 * time.Second)
+		p.slow.Store(0)
+		time.Sleep(10 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Cancelled || r.Reason != "no longer needed" || len(r.Attempts) != 1 {
+			t.Errorf("the run is %v because %q with %d attempts, want cancelled with one", r.Phase, r.Reason, len(r.Attempts))
+		}
+		p.close()
+	})
+}
+
+// A worker refuses whatever it is given. That neither prolongs how long a run may wait, nor
+// ends it before, nor fills its record.
+func TestRefusedForLong(t *testing.T) {
+	for _, queue := range []time.Duration{time.Minute, 6 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPrimary(t, time.Second)
+			p.hand.set(func() { p.hand.leaves = true })
+			p.hand.connect()
+			p.define(func(d *state.Definition) { once(d); d.Policy.QueueTimeout = queue })
+			time.Sleep(time.Minute + queue - time.Second)
+			r := p.runs()[0]
+			if r.Phase.Final() {
+				t.Fatalf("after %v the run is %v because %q with %d attempts, want that it waits", time.Since(r.Created), r.Phase, r.Reason, len(r.Attempts))
+			}
+			time.Sleep(12 * time.Second)
+			r = p.runs()[0]
+			if r.Phase != state.TimedOut || !strings.Contains(r.Reason, "queue_timeout") {
+				t.Errorf("after its queue_timeout of %v the run is %v because %q", queue, r.Phase, r.Reason)
+			}
+			if n := len(r.Attempts); n < 2 || n > 100 {
+				t.Errorf("in %v it was refused %d times, want some tens", queue, n)
+			}
+			p.close()
+		})
+	}
+}
