@@ -31,26 +31,26 @@ func TestSkew(t *testing.T) {
 		doubtful[id] = p
 	}
 	for name, test := range map[string]struct {
-		known   map[string]peer.Primary
-		size    int
-		behind  time.Duration
-		nearest string
+		known  map[string]peer.Primary
+		size   int
+		behind time.Duration
+		right  string
 	}{
-		"all agree":               {clocks(time.Millisecond, -time.Millisecond), 3, 0, "p2"},
+		"all agree":               {clocks(time.Millisecond, -time.Millisecond), 3, 0, "p2 p3"},
 		"another one is wrong":    {clocks(time.Hour, time.Millisecond), 3, time.Millisecond, "p3"},
-		"this one is behind":      {clocks(time.Hour, time.Hour+time.Second), 3, time.Hour, "p2"},
-		"this one is ahead":       {clocks(-3*time.Second, -5*time.Second), 3, -3 * time.Second, "p2"},
-		"each is somewhere else":  {clocks(-time.Hour, time.Hour), 3, 0, "p2"},
+		"this one is behind":      {clocks(time.Hour, time.Hour+time.Second), 3, time.Hour, "p2 p3"},
+		"this one is ahead":       {clocks(-3*time.Second, -5*time.Second), 3, -3 * time.Second, "p2 p3"},
+		"each is somewhere else":  {clocks(-time.Hour, time.Hour), 3, 0, ""},
 		"one of two is wrong":     {clocks(time.Hour), 2, 0, ""},
 		"one of three is down":    {clocks(time.Hour), 3, 0, ""},
 		"alone":                   {clocks(), 1, 0, ""},
-		"four know better":        {clocks(5*time.Second, 6*time.Second, 7*time.Second, 0), 5, 5 * time.Second, "p2"},
+		"four know better":        {clocks(6*time.Second, 5*time.Second, 7*time.Second, 0), 5, 5 * time.Second, "p3 p2 p4"},
 		"two agree with it":       {clocks(5*time.Second, 6*time.Second, 0), 5, 0, "p4"},
-		"two of five, and it":     {clocks(5*time.Second, 6*time.Second), 5, 5 * time.Second, "p2"},
-		"the answers took longer": {doubtful, 3, time.Second, "p2"},
+		"two of five, and it":     {clocks(5*time.Second, 6*time.Second), 5, 5 * time.Second, "p2 p3"},
+		"the answers took longer": {doubtful, 3, time.Second, "p2 p3"},
 	} {
-		if behind, nearest := skew("p1", test.known, test.size); behind != test.behind || nearest != test.nearest {
-			t.Errorf("%s: %v, and nearest is %q; want %v, %q", name, behind, nearest, test.behind, test.nearest)
+		if behind, right := skew("p1", test.known, test.size); behind != test.behind || strings.Join(right, " ") != test.right {
+			t.Errorf("%s: %v, and right are %q; want %v, %q", name, behind, right, test.behind, test.right)
 		}
 	}
 }
@@ -59,6 +59,7 @@ func TestSkew(t *testing.T) {
 type odd struct {
 	mu     sync.Mutex // guards the following
 	known  map[string]peer.Primary
+	votes  []string
 	fails  error // of handing the leadership over
 	handed []string
 	log    bytes.Buffer
@@ -84,6 +85,8 @@ func (o *odd) primaries() map[string]peer.Primary {
 	return o.known
 }
 
+func (o *odd) voters() []string { return o.votes }
+
 func (o *odd) transfer(_ context.Context, id string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -98,12 +101,13 @@ func (o *odd) Write(line []byte) (int, error) {
 }
 
 // A leader with a wrong clock hands the leadership over, unless it is put right
-// before, and says so when it can't.
+// before, and says so when it can't. It tries all that can lead, the one whose clock is
+// nearest first.
 func TestClockWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := &odd{known: clocks(0, 0)}
+		o := &odd{known: clocks(0, 0, 0), votes: []string{"p1", "p3", "p4"}}
 		c := &clockWatch{
-			self: "p1", primaries: o.primaries, size: func() int { return 3 }, transfer: o.transfer,
+			self: "p1", primaries: o.primaries, size: func() int { return 4 }, voters: o.voters, transfer: o.transfer,
 			log: slog.New(slog.NewTextHandler(o, nil)),
 		}
 		ctx, stop := context.WithCancel(t.Context())
@@ -117,25 +121,25 @@ func TestClockWatch(t *testing.T) {
 			synctest.Wait()
 		}
 		pass(time.Hour)
-		o.is(clocks(3*time.Second, 3*time.Second), nil)
+		o.is(clocks(3*time.Second, 3*time.Second, 3*time.Second), nil)
 		pass((clockLooks - 1) * clockEvery)
-		o.is(clocks(time.Second, time.Second), nil)
+		o.is(clocks(time.Second, time.Second, time.Second), nil)
 		pass(time.Hour)
 		if handed, said := o.did(); len(handed) != 0 || said != "" {
 			t.Errorf("it handed over to %v with a clock that is right by now, and said:\n%s", handed, said)
 		}
-		o.is(clocks(-time.Hour, -time.Hour), errors.New("nobody is there"))
+		o.is(clocks(-time.Hour, -time.Hour-time.Millisecond, -time.Hour), errors.New("nobody is there"))
 		pass(clockLooks * clockEvery)
-		if handed, said := o.did(); !slices.Equal(handed, []string{"p2"}) || !strings.Contains(said, "see to NTP") || !strings.Contains(said, "nobody is there") {
+		if handed, said := o.did(); !slices.Equal(handed, []string{"p4", "p3"}) || !strings.Contains(said, "see to NTP") || !strings.Contains(said, "nobody is there") {
 			t.Errorf("it handed over to %v, and said:\n%s", handed, said)
 		}
 		pass(clockRest)
-		if handed, _ := o.did(); len(handed) != 1 {
-			t.Errorf("it tried %d times within a minute", len(handed))
+		if handed, _ := o.did(); len(handed) != 2 {
+			t.Errorf("it tried %d primaries within a minute, want 2", len(handed))
 		}
 		pass(clockRest)
-		if handed, _ := o.did(); len(handed) != 2 {
-			t.Errorf("it tried %d times within two minutes, want 2", len(handed))
+		if handed, _ := o.did(); len(handed) != 4 {
+			t.Errorf("it tried %d primaries within two minutes, want 4", len(handed))
 		}
 		stop()
 		<-done

@@ -216,7 +216,7 @@ func (s *Server) lead(ctx context.Context) error {
 func (s *Server) clockWatch() *clockWatch {
 	return &clockWatch{
 		self: s.config.NodeID, primaries: s.hub.Primaries, size: func() int { return len(s.store.Status().Servers) },
-		transfer: s.store.TransferTo, log: s.log,
+		voters: s.primaries.Members, transfer: s.store.TransferTo, log: s.log,
 	}
 }
 
