@@ -51,10 +51,10 @@ func kill(r *state.Run) *agentv1.GatewayMessage {
 const strayGrace = 10 * time.Second
 
 // killStray asks a worker to end an attempt that is not its run's any more.
-func killStray(a *agentv1.AttemptStatus) *agentv1.GatewayMessage {
+func killStray(a attempt) *agentv1.GatewayMessage {
 	return &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Kill{Kill: &agentv1.Kill{
-		Key: a.GetKey(), Fence: a.GetFence(), Grace: durationpb.New(strayGrace),
-		Reason: "another attempt has taken its place, or its run is forgotten",
+		Key: &agentv1.AttemptKey{RunId: a.run.String(), Attempt: uint32(a.number)}, Fence: a.fence, Grace: durationpb.New(strayGrace),
+		Reason: "another attempt has taken its place, or its run is over or forgotten",
 	}}}
 }
 

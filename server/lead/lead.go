@@ -183,6 +183,7 @@ type term struct {
 	sessions map[state.WorkerID]*session
 	silent   map[state.WorkerID]time.Time // since when a worker has no session
 	active   map[state.RunID]sighting     // runs seen that had not ended
+	strays   map[state.RunID]stray        // that may go on until their runs change
 	leases
 
 	last  *mark // of the step before, in this term or before it had to begin anew
@@ -208,7 +209,7 @@ func newTerm(c Config, last *mark) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]sighting{}, leases: newLeases(), last: last, starts: map[uint64]int{}, told: map[uint64]bool{},
+		active: map[state.RunID]sighting{}, strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: map[uint64]int{}, told: map[uint64]bool{},
 	}
 }
 

@@ -163,3 +163,54 @@ func TestRefusedForLong(t *testing.T) {
 		})
 	}
 }
+
+// A worker is back with an attempt that was given up as lost. While its successor waits,
+// the process may go on; when that has a worker, it is ended.
+func TestReturningAttemptAndItsSuccessor(t *testing.T) {
+	for name, test := range map[string]struct {
+		takes time.Duration // of the first attempt
+		then  func(p *primary, r *state.Run)
+		late  state.Outcome
+		kills int
+	}{
+		"ends before its successor begins": {6 * time.Minute, nil, state.OutcomeSucceeded, 0},
+		"runs when its successor begins":   {time.Hour, nil, state.OutcomeCancelled, 1},
+		"its run is cancelled meanwhile": {time.Hour, func(p *primary, r *state.Run) {
+			p.propose(state.Cancel{Run: r.ID})
+		}, state.OutcomeCancelled, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPrimary(t, test.takes)
+				p.hand.connect()
+				p.define(func(d *state.Definition) {
+					once(d)
+					d.Policy.OnLost = state.OnLostRetry
+					d.Policy.Retry = state.Retry{MaxAttempts: 2, InitialDelay: 10 * time.Minute, MaxDelay: 10 * time.Minute, Multiplier: 1}
+				})
+				time.Sleep(65 * time.Second)
+				p.hand.disconnect()
+				time.Sleep(4 * time.Minute)
+				p.hand.connect()
+				time.Sleep(time.Minute)
+				r := p.runs()[0]
+				if r.Phase != state.Pending || kills(p) != 0 {
+					t.Fatalf("with its successor to come, the run is %v and its first attempt was killed %d times", r.Phase, kills(p))
+				}
+				if test.then != nil {
+					test.then(p, r)
+				}
+				time.Sleep(12 * time.Minute)
+				r = p.runs()[0]
+				if r.Attempts[0].Late != test.late || kills(p) != test.kills {
+					t.Errorf("the first attempt ended as %v after %d kills, want %v after %d", r.Attempts[0].Late, kills(p), test.late, test.kills)
+				}
+				if test.then == nil && len(r.Attempts) != 2 {
+					t.Errorf("the run has %d attempts, want 2", len(r.Attempts))
+				}
+				p.hand.startedOnce()
+				p.close()
+			})
+		})
+	}
+}

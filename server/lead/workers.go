@@ -88,6 +88,7 @@ func (t *term) note(s *state.State, k state.JobKey) {
 // followRun does what follows from a change of a run.
 func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 	t.queue.NoteRun()
+	t.lookAtStray(s, id)
 	r := s.Run(id)
 	if r != nil {
 		t.forgetEnded(r)
@@ -331,6 +332,7 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	here := t.mark(s, now)
 	ended := plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown)
 	t.told[m.GetFence()] = true
+	t.strayEnded(id, m.GetFence())
 	finish := command{ended, func(state.Result) { t.send(w, resultAck(m, unwanted)) }}
 	if i, ok := t.starts[m.GetFence()]; ok && !ended.Attempt.Started.IsZero() {
 		t.commands[i] = finish // it says when the attempt started, too
@@ -378,6 +380,7 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 	w := state.WorkerID(sess.Worker)
 	sess.synced = true
 	t.queue.SetLive(w, sess.trouble == "")
+	t.forgetStrays(w)
 	for _, r := range s.RunsOn(w) {
 		key := attempt{r.ID, r.Live().Number, r.Live().Fence}
 		has := sess.has[key]
@@ -396,17 +399,8 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 		t.look(s, r, now)
 	}
 	for key, has := range sess.has {
-		if has.GetPhase() != agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED && unwanted(s, key) {
-			t.send(w, killStray(has))
+		if has.GetPhase() != agentv1.AttemptPhase_ATTEMPT_PHASE_ENDED {
+			t.endStray(s, w, key)
 		}
 	}
-}
-
-// unwanted reports whether an attempt that its worker still makes, and that is
-// no longer the run's, has to be ended, since another one takes its place or its
-// run is over. Only when the run was given up as lost because of it, it may come
-// to its end: what it says is kept as a late result.
-func unwanted(s *state.State, a attempt) bool {
-	r := s.Run(a.run)
-	return r == nil || r.Phase != state.Lost || len(r.Attempts) != a.number || r.Fenced(a.fence) == nil
 }

@@ -166,7 +166,8 @@ func (w *world) attemptsAmiss(say func(string, ...any)) {
 }
 
 // unwanted tells why an attempt, which should not run, may not either. The last one of
-// a run that was given up as lost may come to its end: that is kept as a late result.
+// a run that was given up as lost may come to its end, as long as no other has taken its
+// place: that is kept as a late result.
 func (w *world) unwanted(id string) string {
 	w.Helper()
 	run, _, _ := strings.Cut(id, "/")
@@ -177,8 +178,14 @@ func (w *world) unwanted(id string) string {
 	case err != nil:
 		w.Fatalf("looking for the run of %s: %v", id, err)
 	}
-	all := r.GetRun().GetAttempts()
-	if r.GetRun().GetPhase() == schedv1.Phase_PHASE_LOST && len(all) > 0 && attemptID(r.GetRun(), all[len(all)-1]) == id {
+	var last *schedv1.Attempt // that may have had a process
+	for _, a := range r.GetRun().GetAttempts() {
+		if o := a.GetOutcome(); o != schedv1.Outcome_OUTCOME_REFUSED && o != notStarted {
+			last = a
+		}
+	}
+	waits := r.GetRun().GetPhase() == schedv1.Phase_PHASE_LOST || r.GetRun().GetPhase() == schedv1.Phase_PHASE_PENDING
+	if waits && last != nil && attemptID(r.GetRun(), last) == id {
 		return ""
 	}
 	return "and its run goes on elsewhere or is over"

@@ -1,0 +1,70 @@
+package lead
+
+import (
+	"maps"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// A stray is an attempt that its worker still makes although it is no longer the run's:
+// it was given up as lost, or the state knows nothing of it. It is ended once another one
+// takes its place, or its run is over otherwise. Until then it may come to its end, and
+// what its worker tells is kept as a late result: a process that works is not killed in
+// favour of one that may not begin for long.
+
+// endStray has a stray ended, unless it may go on. Then it is remembered, to be looked at
+// again when its run changes.
+func (t *term) endStray(s *state.State, w state.WorkerID, a attempt) {
+	switch {
+	case !mayGoOn(s, a):
+		t.send(w, killStray(a))
+	case s.Run(a.run).Phase == state.Pending:
+		t.strays[a.run] = stray{a, w}
+	}
+}
+
+// stray is one that may go on until its run changes. Of a run it is always the latest
+// attempt: those before it have had a successor.
+type stray struct {
+	attempt
+	worker state.WorkerID
+}
+
+// lookAtStray looks at a run's stray again, if it has one.
+func (t *term) lookAtStray(s *state.State, id state.RunID) {
+	if x, there := t.strays[id]; there && !mayGoOn(s, x.attempt) {
+		delete(t.strays, id)
+		t.send(x.worker, killStray(x.attempt))
+	}
+}
+
+// forgetStrays drops what is known of a worker's strays: it tells anew which it has.
+func (t *term) forgetStrays(w state.WorkerID) {
+	maps.DeleteFunc(t.strays, func(_ state.RunID, x stray) bool { return x.worker == w })
+}
+
+// strayEnded takes note that an attempt has ended.
+func (t *term) strayEnded(id state.RunID, fence uint64) {
+	if t.strays[id].fence == fence {
+		delete(t.strays, id)
+	}
+}
+
+// mayGoOn tells whether a stray may go on: it was its run's latest attempt but for some
+// that were refused or not started, and the run is lost because of it, or waits for the next.
+func mayGoOn(s *state.State, a attempt) bool {
+	r := s.Run(a.run)
+	if r == nil || r.Phase != state.Lost && r.Phase != state.Pending || !r.CancelTime.IsZero() {
+		return false
+	}
+	last := len(r.Attempts)
+	for last > 0 && neverBegan(&r.Attempts[last-1]) {
+		last--
+	}
+	return last > 0 && last == a.number && r.Attempts[last-1].Fence == a.fence
+}
+
+// neverBegan tells whether it is known of an attempt that it had no process.
+func neverBegan(a *state.Attempt) bool {
+	return a.Outcome == state.OutcomeRefused || a.Outcome == state.OutcomeNotStarted
+}
