@@ -162,7 +162,9 @@ func (s *Server) sweepLogs(ctx context.Context, before map[runlog.Key]bool) (gon
 }
 
 // forgotten returns those of some logs whose attempt is neither in the state nor in the
-// history, where runs go from there.
+// history, where runs go from there. What may belong to a run whose record was lost is
+// not: the output may be all that is left of it, and a copy of the history may be put in
+// place.
 func (s *Server) forgotten(ctx context.Context, keys []runlog.Key) (gone []runlog.Key, err error) {
 	var elsewhere []runlog.Key
 	var past []state.RunID
@@ -184,7 +186,8 @@ func (s *Server) forgotten(ctx context.Context, keys []runlog.Key) (gone []runlo
 		return nil, err
 	}
 	for i, k := range elsewhere {
-		if attemptOf(known[past[i]], k) == nil {
+		r := known[past[i]]
+		if attemptOf(r, k) == nil && (r != nil || !s.history.MayLack(k.Fence)) {
 			gone = append(gone, k)
 		}
 	}

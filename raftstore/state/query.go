@@ -47,6 +47,10 @@ func (s *State) Run(id RunID) *Run { return s.runs[id] }
 // NumRuns returns how many runs there are.
 func (s *State) NumRuns() int { return len(s.runs) }
 
+// Serial returns the greatest number that was given to a run, or to an attempt as its
+// fence: they are one sequence.
+func (s *State) Serial() uint64 { return s.serial }
+
 // RunsByBirth yields all runs, the oldest first.
 func (s *State) RunsByBirth() iter.Seq[*Run] {
 	return func(yield func(*Run) bool) {

@@ -168,6 +168,7 @@ type noPast struct{}
 func (noPast) Run(context.Context, state.RunID) (*state.Run, error)      { return nil, nil }
 func (noPast) List(context.Context, history.Query) ([]*state.Run, error) { return nil, nil }
 func (noPast) Missing() string                                           { return "" }
+func (noPast) Lost(time.Time) string                                     { return "" }
 
 // crew is who is connected, and who was cut off.
 type crew struct {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -20,8 +21,11 @@ type History interface {
 	Run(ctx context.Context, id state.RunID) (*state.Run, error)
 	// List returns runs, the newest first.
 	List(ctx context.Context, q history.Query) ([]*state.Run, error)
-	// Missing says what a list may lack; "" when nothing.
+	// Missing says what a list may lack that other primaries have; "" when nothing.
 	Missing() string
+	// Lost says what a list of runs created after a time may lack for good; "" when
+	// nothing.
+	Lost(after time.Time) string
 }
 
 // findRun returns a run that is in the state or in the history. It looks there in the
@@ -60,7 +64,7 @@ func (s *Server) pastRun(ctx context.Context, id state.RunID) (*state.Run, error
 // requests came twice, those of the last while.
 func (s *Server) asked(ctx context.Context, id state.RunID) (*state.Run, error) {
 	r, err := s.pastRun(ctx, id)
-	if errors.Is(err, history.ErrUnavailable) {
+	if errors.Is(err, history.ErrUnavailable) || errors.Is(err, history.ErrLost) {
 		return nil, nil
 	}
 	return r, err
@@ -156,7 +160,7 @@ func (s *Server) newRunList(f filter[*state.Run], text string, after, before tim
 	l.past.After, l.past.Before, l.past.Below, l.past.Limit = after, before, below, most
 	l.dry = l.past.Phases != nil && len(l.past.Phases) == 0
 	if !l.dry {
-		l.why = s.History.Missing()
+		l.why = cmp.Or(s.History.Missing(), s.History.Lost(after))
 	}
 	return l
 }

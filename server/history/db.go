@@ -59,6 +59,10 @@ CREATE TABLE gaps (first INTEGER NOT NULL, last INTEGER NOT NULL, lost INTEGER N
 PRAGMA user_version = 1;
 `
 
+// added is what versions that know the schema need not know of: whether gaps are lost
+// for good, and since when. Begun is the greatest serial number that there was then.
+const added = `CREATE TABLE IF NOT EXISTS lost (one INTEGER PRIMARY KEY CHECK (one = 1), begun INTEGER NOT NULL)`
+
 // database is the open file: one connection that writes, and some that read beside
 // it, which the write-ahead log allows.
 type database struct {
@@ -112,9 +116,10 @@ func (d *database) prepare(ctx context.Context) error {
 		}
 		switch version {
 		case schemaVersion:
-			return nil
+			_, err := tx.ExecContext(ctx, added)
+			return err
 		case 0:
-			_, err := tx.ExecContext(ctx, schema)
+			_, err := tx.ExecContext(ctx, schema+added)
 			return err
 		}
 		return fmt.Errorf("it has format %d, and this version knows only %d: upgrade this primary, or move the file away, which another primary then replaces", version, schemaVersion)

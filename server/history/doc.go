@@ -16,8 +16,12 @@
 //     and leaves the queue when its transaction is on disk (synchronous=FULL: what a
 //     commit returned for survives a loss of power);
 //   - a crash loses the queue, and the log is then applied again, from the latest
-//     snapshot on; a snapshot waits until all that it covers is in the file. Rows
-//     are known by the run, so what comes twice changes nothing;
+//     snapshot on; a snapshot waits until all that it covers is in the file, for half a
+//     minute. One that is taken all the same, since the disk is full, say, has what
+//     ended and is still in the state, and a primary that starts from it writes that
+//     again; what had left the state meanwhile, by a leader whose disk works, it asks
+//     of others, as its file tells up to where it is. Rows are known by the run, so
+//     what comes twice changes nothing;
 //   - the leader has only that forgotten which is in its own file ([Store.Held]). So
 //     what is in nobody's state is in somebody's file, and a leader whose disk is
 //     full keeps runs in memory instead, up to a bound that plan names.
@@ -33,7 +37,8 @@
 // file, and filled from the other primaries' files over the cluster port. The end of
 // a run is in its record by the leaders' clock, which never goes back in the state, so
 // a gap means the same to all. When all of the group have given what they have, and
-// some time is still in doubt, it is said to be lost, once, and no longer asked for.
+// some time is still in doubt, it is lost, and no longer asked for. That stays told
+// ([Store.Lost], [ErrLost]) until what ended then would be too old to be kept.
 //
 // # On disk
 //

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -280,6 +281,12 @@ func (s *Store) replace(ctx context.Context, old Gap, with []Gap, runs []*state.
 	if !ok {
 		return errMoved
 	}
+	s.mu.Lock()
+	begun := s.begun
+	s.mu.Unlock()
+	if slices.ContainsFunc(with, func(g Gap) bool { return g.Lost }) {
+		s.view(func(st *state.State) { begun = max(begun, st.Serial()) })
+	}
 	err := s.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		w := newWriter(ctx, tx)
 		defer w.close()
@@ -287,6 +294,7 @@ func (s *Store) replace(ctx context.Context, old Gap, with []Gap, runs []*state.
 			w.fill(r)
 		}
 		w.setGaps(gaps)
+		w.exec("INSERT OR REPLACE INTO lost VALUES (1, ?)", int64(begun))
 		return w.err
 	})
 	if err != nil {
@@ -294,6 +302,6 @@ func (s *Store) replace(ctx context.Context, old Gap, with []Gap, runs []*state.
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gaps = gaps
+	s.gaps, s.begun = gaps, begun
 	return nil
 }

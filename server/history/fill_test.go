@@ -217,9 +217,7 @@ func TestWhatNobodyHasIsLost(t *testing.T) {
 		if runs, missing, lost := has(t, s); runs != 10 || missing != "" || lost != 1 {
 			t.Errorf("%d runs, missing %q, lost %d; want 10, nothing to be had, one gap", runs, missing, lost)
 		}
-		if r, err := s.Run(t.Context(), aRun(5).ID); r != nil || err != nil {
-			t.Errorf("a run that is lost: %v, %v", r, err)
-		}
+		s.staysLost(t, "at first")
 		stop()
 		wg.Wait()
 		if err := s.Close(); err != nil {
@@ -230,10 +228,46 @@ func TestWhatNobodyHasIsLost(t *testing.T) {
 		if got := s.Gaps(); !slices.EqualFunc(got, want, Gap.equal) {
 			t.Errorf("after a restart: %v, want %v", got, want)
 		}
+		s.Ended(at(150), numbers(100, 151))
+		flush(t, s)
+		s.staysLost(t, "after a restart")
+
+		// Once it would be too old to be kept, nobody needs to hear of it.
+		if _, err := s.Sweep(t.Context(), at(99).Now.Add(generous.Age)); err != nil {
+			t.Fatal(err)
+		}
+		if s.Lost(time.Time{}) == "" {
+			t.Error("it is forgotten before what was lost would have been")
+		}
+		if _, err := s.Sweep(t.Context(), at(100).Now.Add(generous.Age)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.Run(t.Context(), aRun(5).ID)
+		if lost := s.Lost(time.Time{}); r != nil || err != nil || lost != "" || s.MayLack(100) {
+			t.Errorf("when it has grown old: %v, %v, lost %q", r, err, lost)
+		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	})
+}
+
+// staysLost sees that who asks hears of what no primary has: the runs that ended before
+// the hundredth did, when the greatest serial number was 101.
+func (s *Store) staysLost(t *testing.T, when string) {
+	t.Helper()
+	if r, err := s.Run(t.Context(), aRun(5).ID); r != nil || !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "until 2030-01-01T12:01:44Z") {
+		t.Errorf("%s: a run that is lost: %v, %v", when, r, err)
+	}
+	if r, err := s.Run(t.Context(), aRun(95).ID); r == nil || err != nil {
+		t.Errorf("%s: a run that is there: %v, %v", when, r, err)
+	}
+	if s.Lost(time.Time{}) == "" || s.Lost(at(98).Now) == "" || s.Lost(at(99).Now) != "" {
+		t.Errorf("%s: of all it lacks %q, of those created later %q", when, s.Lost(time.Time{}), s.Lost(at(99).Now))
+	}
+	if !s.MayLack(101) || s.MayLack(102) {
+		t.Errorf("%s: output that may be of a lost run is not told from younger: begun %d", when, s.begun)
+	}
 }
 
 // spoil writes nonsense over the middle of the file.

@@ -2,6 +2,8 @@ package history
 
 import (
 	"cmp"
+	"context"
+	"database/sql"
 	"slices"
 	"time"
 )
@@ -16,6 +18,18 @@ type Gap struct {
 
 func (g Gap) equal(o Gap) bool {
 	return g.First.Equal(o.First) && g.Last.Equal(o.Last) && g.Lost == o.Lost
+}
+
+// String says in words when the runs ended.
+func (g Gap) String() string {
+	first, last := g.First.Format(time.RFC3339), g.Last.Format(time.RFC3339)
+	switch {
+	case g.First.IsZero():
+		return "until " + last
+	case first == last:
+		return "at " + last
+	}
+	return "from " + first + " to " + last
 }
 
 // overlap returns what of the gap lies within [first, last].
@@ -72,4 +86,33 @@ func swapped(gaps []Gap, old Gap, with []Gap) ([]Gap, bool) {
 		return gaps, false
 	}
 	return joined(slices.Replace(slices.Clone(gaps), i, i+1, with...)), true
+}
+
+// retire forgets of gaps that nobody can fill once what ended in them would be too old
+// to be kept, at now.
+func (s *Store) retire(ctx context.Context, now time.Time) error {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.turn }()
+	all := s.Gaps()
+	gaps := slices.DeleteFunc(slices.Clone(all), func(g Gap) bool { return g.Lost && g.Last.Before(now.Add(-s.Keep.Age)) })
+	if len(gaps) == len(all) {
+		return nil
+	}
+	err := s.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		w := newWriter(ctx, tx)
+		defer w.close()
+		w.setGaps(gaps)
+		return w.err
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gaps = gaps
+	return nil
 }

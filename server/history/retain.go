@@ -20,7 +20,7 @@ type Retention struct {
 var DefaultRetention = Retention{RunsPerJob: 20_000, Runs: 1_000_000, Age: 90 * 24 * time.Hour}
 
 // Sweep removes what is older or more than is to be kept, at now by the leaders'
-// clocks, and tells how much that was. The error is [ErrUnavailable], or ctx's.
+// clocks, and tells how much that was. Gaps that nobody can fill grow old likewise. The error is [ErrUnavailable], or ctx's.
 func (s *Store) Sweep(ctx context.Context, now time.Time) (removed int, err error) {
 	for _, find := range []func(context.Context, *sql.DB, time.Time) ([]int64, error){s.tooOld, s.tooManyOfJob, s.tooMany} {
 		var serials []int64
@@ -39,7 +39,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) (removed int, err erro
 			removed, serials = removed+n, serials[n:]
 		}
 	}
-	return removed, nil
+	return removed, s.retire(ctx, now)
 }
 
 // remove takes runs out, by their serial numbers.

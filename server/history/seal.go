@@ -76,7 +76,7 @@ type alteredError struct {
 }
 
 func (e *alteredError) Error() string {
-	return fmt.Sprintf("the record of the run that ended at %s was changed on disk (%v); it is being asked of other primaries", e.finished[0].Format(time.RFC3339Nano), e.why)
+	return fmt.Sprintf("the record of the run that ended at %s was changed on disk (%v); it is being replaced from memory or from other primaries", e.finished[0].Format(time.RFC3339Nano), e.why)
 }
 
 func (e *alteredError) Unwrap() error { return e.why }

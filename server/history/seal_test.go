@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/schedd/schedd/raftstore"
+	"github.com/schedd/schedd/raftstore/state"
 )
 
 // Whatever one bit of a record becomes, it is not read as another run.
@@ -103,6 +105,46 @@ func TestAlteredRunIsHadAgain(t *testing.T) {
 	})
 }
 
+// A run that the disk has changed, and that is still in the state, is written again, and
+// nobody else is asked for it; alone, what is nowhere else stays told.
+func TestAlteredRunIsWrittenAgain(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const n, hot, cold = 500, 495, 123
+		st := &shared{state: (&state.Snapshot{Index: at(n - 1).Index, Now: at(n - 1).Now, ClusterID: "c", Serial: n, Runs: numbers(n-10, n)}).Restore()}
+		c := newCircle(t)
+		s := begin(dir, generous, st)
+		s.Ended(at(n-1), numbers(0, n))
+		time.Sleep(10 * time.Second)
+		c.join("alone", s)
+		alter(t, s, hot)
+		if _, err := s.Run(t.Context(), aRun(hot).ID); !errors.Is(err, errAltered) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		st.mu.Lock()
+		st.state = stateAt(n).state // it forgets them
+		st.mu.Unlock()
+		got, err := s.Run(t.Context(), aRun(hot).ID)
+		if d := gocmp.Diff(aRun(hot), got); d != "" || err != nil {
+			t.Errorf("written again: %v\n%s", err, d)
+		}
+		if runs, missing, _ := has(t, s); runs != n || missing != "" || s.Lost(time.Time{}) != "" {
+			t.Errorf("%d runs of %d, missing %q, lost %q", runs, n, missing, s.Lost(time.Time{}))
+		}
+
+		alter(t, s, cold)
+		_, _ = s.Run(t.Context(), aRun(cold).ID)
+		time.Sleep(24 * time.Hour)
+		if r, err := s.Run(t.Context(), aRun(cold).ID); !errors.Is(err, ErrLost) {
+			t.Errorf("a day later: %v, %v", r, err)
+		}
+		if runs, missing, lost := has(t, s); runs != n-1 || missing != "" || lost != 1 || !strings.Contains(s.Lost(time.Time{}), " at 2030-01-01T12:02:08Z") {
+			t.Errorf("%d runs of %d, missing %q, lost %d: %q", runs, n, missing, lost, s.Lost(time.Time{}))
+		}
+	})
+}
+
 // Nobody is given a run that the disk has changed, and whoever lacks it for that
 // reason knows it, also when it is cut off before all was told.
 func TestAlteredRunIsNotHandedOn(t *testing.T) {
@@ -134,6 +176,9 @@ func isNotHandedOn(t *testing.T, cut bool) {
 		for name, s := range map[string]*Store{"giver": giver, "asker": asker} {
 			if runs, missing, lost := has(t, s); runs != n-len(altered) || missing != "" || lost != len(altered) {
 				t.Errorf("%s has %d runs of %d, missing %q, lost %d; want that it knows of %d", name, runs, n, missing, lost, len(altered))
+			}
+			if _, err := s.Run(t.Context(), aRun(77).ID); !errors.Is(err, ErrLost) || !strings.Contains(s.Lost(time.Time{}), "in 1 more") {
+				t.Errorf("%s says of one of them: %v; of lists: %q", name, err, s.Lost(time.Time{}))
 			}
 		}
 	})

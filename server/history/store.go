@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,10 @@ import (
 // ErrUnavailable is returned while the file can't be used, wrapped with the reason.
 // The same call may work later, or on another primary.
 var ErrUnavailable = errors.New("the history of this primary can't be read")
+
+// ErrLost is returned for a run that is nowhere, while some of those that ended are known
+// to be lost: that it never was can't be said. No primary knows more, now or later.
+var ErrLost = errors.New("it may be one of the runs whose records are lost")
 
 // Config is what a [Store] is made of. All of it is required.
 type Config struct {
@@ -59,6 +64,7 @@ type Store struct {
 	told     raftstore.Point       // up to where all was handed over
 	kept     raftstore.Point       // up to where all is on disk
 	gaps     []Gap                 // as in the file
+	begun    uint64                // likewise: the greatest serial number when the latest gap was lost
 	fault    error                 // why the latest write failed; nil: it did not
 	flushers map[*flusher]struct{}
 }
@@ -133,7 +139,7 @@ func (s *Store) Gaps() []Gap {
 }
 
 // Missing says in a sentence what a list of runs that ended may lack; "" when it lacks
-// nothing that any primary has.
+// nothing that any primary has. What none has is told by [Store.Lost].
 func (s *Store) Missing() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,13 +153,40 @@ func (s *Store) Missing() string {
 		if g.Lost {
 			continue
 		}
-		if g.First.IsZero() {
-			return fmt.Sprintf("this primary is still being given the runs that ended until %s: ask another primary, or again later", g.Last.Format(time.RFC3339))
-		}
-		return fmt.Sprintf("this primary is still being given the runs that ended from %s to %s: ask another primary, or again later",
-			g.First.Format(time.RFC3339), g.Last.Format(time.RFC3339))
+		return fmt.Sprintf("this primary is still being given the runs that ended %s: ask another primary, or again later", g)
 	}
 	return ""
+}
+
+// maxSpans is how many spans of time a sentence names.
+const maxSpans = 3
+
+// Lost says in a sentence which of the runs that were created after a time, zero for
+// all, no primary may have any more; "" when none is known to be lost.
+func (s *Store) Lost(after time.Time) string {
+	var spans []string
+	for _, g := range s.Gaps() {
+		if g.Lost && g.Last.After(after) { // what ended in it began before its end
+			spans = append(spans, g.String())
+		}
+	}
+	if len(spans) == 0 {
+		return ""
+	}
+	if n := len(spans) - maxSpans; n > 0 {
+		spans = append(spans[:maxSpans], fmt.Sprintf("in %d more spans of time", n))
+	}
+	return fmt.Sprintf("no primary may have all runs that ended %s, since their records are lost: put a copy of the history in place, or confirm the loss, as the manual says under \"What is lost\"",
+		strings.Join(spans, ", and "))
+}
+
+// MayLack tells whether the attempt of that fence may be one of a run whose record is
+// lost: fences and serial numbers are one sequence, so one that is greater than all were
+// then began later.
+func (s *Store) MayLack(fence uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fence <= s.begun && slices.ContainsFunc(s.gaps, func(g Gap) bool { return g.Lost })
 }
 
 // Stats is what there is to watch.

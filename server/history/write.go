@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/schedd/schedd/raftstore"
@@ -205,7 +207,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kept, gaps, err := db.load(ctx)
+	kept, gaps, begun, err := db.load(ctx)
 	if err != nil {
 		if broken := damaged(err); broken {
 			return errors.Join(db.close(), s.renew(ctx, "damaged", err))
@@ -214,7 +216,7 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.db, s.kept, s.gaps = db, kept, gaps
+	s.db, s.kept, s.gaps, s.begun = db, kept, gaps, begun
 	signal(s.holes)
 	return nil
 }
@@ -238,6 +240,7 @@ func (s *Store) renew(ctx context.Context, why string, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.db, s.kept, s.gaps, s.spoilt, s.copy = db, raftstore.Point{}, nil, false, true
+	s.begun = 0
 	clear(s.altered)
 	signal(s.wake)
 	return nil
@@ -277,11 +280,18 @@ func (s *Store) suspect(err error) {
 	signal(s.hurry)
 }
 
-// excise takes out runs that were changed on disk, by their serial numbers, and leaves
-// gaps where they ended, for others to fill. The caller has the turn.
+// excise takes out runs that were changed on disk, by their serial numbers. Those that
+// the state still has are written again, since it may forget them soon; the others leave
+// gaps where they ended, for other primaries to fill. The caller has the turn.
 func (s *Store) excise(ctx context.Context, altered map[int64][]time.Time) error {
+	again := s.inState(altered)
 	var holes []Gap
-	for _, finished := range altered {
+	for serial, finished := range altered {
+		if len(finished) == 1 && slices.ContainsFunc(again, func(r *state.Run) bool {
+			return int64(r.Serial) == serial && r.Finished.Equal(finished[0])
+		}) {
+			continue
+		}
 		for _, at := range finished {
 			holes = append(holes, Gap{First: at, Last: at})
 		}
@@ -294,13 +304,17 @@ func (s *Store) excise(ctx context.Context, altered map[int64][]time.Time) error
 			w.exec("DELETE FROM runs WHERE serial = ?", serial)
 			w.exec("DELETE FROM workers WHERE serial = ?", serial)
 		}
+		for _, r := range again {
+			w.fill(r)
+		}
 		w.setGaps(gaps)
 		return w.err
 	})
 	if err != nil {
 		return err
 	}
-	s.Log.Error("runs in the history were changed on disk, and are taken out and asked of other primaries; see whether the disk fails", "runs", len(altered), "dir", s.Dir)
+	s.Log.Error("runs in the history were changed on disk; those that are in memory are written again, the others are taken out and asked of other primaries; see whether the disk fails",
+		"runs", len(altered), "in_memory", len(again), "dir", s.Dir)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for serial := range altered {
@@ -311,12 +325,36 @@ func (s *Store) excise(ctx context.Context, altered map[int64][]time.Time) error
 	return nil
 }
 
-// load reads how far the history is, and what it may lack.
-func (d *database) load(ctx context.Context) (kept raftstore.Point, gaps []Gap, err error) {
+// inState returns what the state has of runs that were found to be changed: those of
+// their serial numbers, and those that ended when they did, as the number may be wrong.
+func (s *Store) inState(altered map[int64][]time.Time) (runs []*state.Run) {
+	times := map[int64]bool{}
+	for _, finished := range altered {
+		for _, at := range finished {
+			times[nanos(at)] = true
+		}
+	}
+	s.view(func(st *state.State) {
+		for r := range st.RunsByBirth() {
+			if _, is := altered[int64(r.Serial)]; r.Phase.Final() && (is || times[nanos(r.Finished)]) {
+				runs = append(runs, r)
+			}
+		}
+	})
+	return runs
+}
+
+// load reads how far the history is, and what it may lack. Begun is the greatest serial
+// number of what may be lost.
+func (d *database) load(ctx context.Context) (kept raftstore.Point, gaps []Gap, begun uint64, err error) {
 	var index, now int64
 	row := d.read.QueryRowContext(ctx, "SELECT log_index, now, cluster FROM upto")
 	if err := row.Scan(&index, &now, &kept.Cluster); err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return kept, nil, fmt.Errorf("reading how far the history is: %w", err)
+		return kept, nil, 0, fmt.Errorf("reading how far the history is: %w", err)
+	}
+	last := int64(math.MaxInt64) // of what an older version has lost it did not say
+	if err := d.read.QueryRowContext(ctx, "SELECT begun FROM lost").Scan(&last); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return kept, nil, 0, fmt.Errorf("reading what the history has lost: %w", err)
 	}
 	kept.Index, kept.Now = uint64(index), instant(now)
 	err = each(ctx, d.read, func(rows *sql.Rows) error {
@@ -330,9 +368,12 @@ func (d *database) load(ctx context.Context) (kept raftstore.Point, gaps []Gap, 
 		return nil
 	}, "SELECT first, last, lost FROM gaps")
 	if err != nil {
-		return kept, nil, fmt.Errorf("reading what the history lacks: %w", err)
+		return kept, nil, 0, fmt.Errorf("reading what the history lacks: %w", err)
 	}
-	return kept, joined(gaps), nil
+	if !slices.ContainsFunc(gaps, func(g Gap) bool { return g.Lost }) {
+		last = 0
+	}
+	return kept, joined(gaps), uint64(last), nil
 }
 
 // each calls f with each row of an answer.

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/server"
@@ -126,6 +127,51 @@ func TestOutputGoesWithItsRun(t *testing.T) {
 			if !logs[id] {
 				w.Errorf("the output of run %s is gone", id)
 			}
+		}
+	})
+}
+
+// A lone primary loses its history, and nobody has another one. That stays told, and the
+// output of the runs that are lost stays on disk, until they would be too old to be kept.
+// What is younger comes and goes as ever.
+func TestLoneHistoryIsLost(t *testing.T) {
+	story(t, func(w *world) {
+		w.settings = func(c *server.Config) {
+			shortMemory(c)
+			c.History.Runs, c.History.RunsPerJob, c.History.Age = 1000, 50, 48*time.Hour
+		}
+		shop(w)
+		w.define(job("j", every(10*time.Minute)))
+		w.wait(4 * time.Hour)
+		first := w.runsOf("j")[0]
+		logs := func() int {
+			return len(must[[]string](w)(filepath.Glob(filepath.Join(w.dir, "primary", "runlogs", "*", "*.log"))))
+		}
+		before := logs()
+		w.stopPrimary()
+		if err := os.WriteFile(filepath.Join(w.dir, "primary", "history", "history.db"), []byte(strings.Repeat("this is no database ", 1000)), 0o600); err != nil {
+			w.Fatal(err)
+		}
+		w.startPrimary()
+		w.wait(24 * time.Hour) // twice as many runs end as are kept
+		lists := func(after time.Time) string {
+			req := &schedv1.ListRunsRequest{CreatedAfter: timestamppb.New(after)}
+			return must[*schedv1.ListRunsResponse](w)(w.primary.runs.ListRuns(w.Context(), req)).GetIncompleteReason()
+		}
+		_, err := w.primary.runs.GetRun(w.Context(), &schedv1.GetRunRequest{Id: first.GetId()})
+		if why := lists(time.Unix(1, 0)); status.Code(err) != codes.DataLoss || !strings.Contains(why, "no primary may have all runs that ended until") {
+			w.Errorf("a day later, of a run that is lost: %v; of lists: %q", err, why)
+		}
+		if why := lists(time.Now().Add(-time.Hour)); why != "" {
+			w.Errorf("of the last hour: %q", why)
+		}
+		if n := logs(); before < 20 || n < before+50 || n > before+70 {
+			w.Errorf("%d logs are on disk; want the %d of then, and those of the 50 runs that are kept", n, before)
+		}
+		w.wait(27 * time.Hour)
+		_, err = w.primary.runs.GetRun(w.Context(), &schedv1.GetRunRequest{Id: first.GetId()})
+		if why := lists(time.Unix(1, 0)); status.Code(err) != codes.NotFound || why != "" || logs() > 70 {
+			w.Errorf("when it would be too old: %v; of lists: %q; %d logs", err, why, logs())
 		}
 	})
 }

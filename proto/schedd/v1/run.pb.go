@@ -753,7 +753,7 @@ type ListRunsResponse struct {
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// IncompleteReason says why runs that ended may be missing; empty when none are. The
 	// primary that answers is being given its history, or can't read it: another one
-	// may have all of them.
+	// may have all of them. Or no primary has all that ended in some time, which it names.
 	IncompleteReason string `protobuf:"bytes,3,opt,name=incomplete_reason,json=incompleteReason,proto3" json:"incomplete_reason,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

@@ -34,7 +34,8 @@ const (
 // RunService shows runs and their output, and ends or repeats them.
 type RunServiceClient interface {
 	// GetRun returns one run. NOT_FOUND when there is none, or no longer; UNAVAILABLE when
-	// the primary can't tell, since it is still being given its history.
+	// the primary can't tell, since it is still being given its history; DATA_LOSS when it
+	// may be one of those whose records no primary has any more.
 	GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*GetRunResponse, error)
 	// ListRuns returns runs, the newest first.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
@@ -146,7 +147,8 @@ type RunService_ReadLogClient = grpc.ServerStreamingClient[ReadLogResponse]
 // RunService shows runs and their output, and ends or repeats them.
 type RunServiceServer interface {
 	// GetRun returns one run. NOT_FOUND when there is none, or no longer; UNAVAILABLE when
-	// the primary can't tell, since it is still being given its history.
+	// the primary can't tell, since it is still being given its history; DATA_LOSS when it
+	// may be one of those whose records no primary has any more.
 	GetRun(context.Context, *GetRunRequest) (*GetRunResponse, error)
 	// ListRuns returns runs, the newest first.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
