@@ -259,7 +259,8 @@ func TestHungDisk(t *testing.T) {
 			t.Error("what was not written is agreed")
 		}
 		if err := l.DiskErr(); !errors.Is(err, errHung) {
-			t.Errorf("it says of its disk: %v", err)
+			close(answers)
+			t.Fatalf("it says of its disk: %v", err)
 		}
 		delete(c.stores, l.id)
 		for i := range 5 {
