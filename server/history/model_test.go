@@ -196,7 +196,13 @@ func TestListIsWhatMatches(t *testing.T) {
 			case 0, 1, 2:
 				return nil
 			default:
-				return rapid.SliceOfNDistinct(rapid.SampledFrom(from), 0, min(n-2, len(from)), rapid.ID).Draw(t, label)
+				list := rapid.SliceOfNDistinct(rapid.SampledFrom(from), 0, min(n-2, len(from)), rapid.ID).Draw(t, label)
+				if n == 5 { // and many others, among them some twice
+					for i := range 60 {
+						list = append(list, fmt.Sprintf("unknown-%d", i%50))
+					}
+				}
+				return list
 			}
 		}
 		q := Query{

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,24 +85,86 @@ func (s *Store) List(ctx context.Context, q Query) ([]*state.Run, error) {
 // find returns what is wanted of what is in the file. Where the file says more of a
 // number than is so, since another run has taken its place, it looks further.
 func (q *Query) find(ctx context.Context, db *sql.DB) (found []*state.Run, err error) {
-	lower, upper, err := bounds(ctx, db, *q)
+	conn, err := db.Conn(ctx) // one, so that what is prepared is prepared once
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	lower, upper, err := bounds(ctx, conn, *q)
 	for more := true; more && err == nil; {
-		query, args := q.sql(lower, upper)
-		n := 0
-		err = each(ctx, db, func(rows *sql.Rows) error {
+		var numbers []int64
+		if numbers, err = q.newest(ctx, conn, lower, upper); err != nil || len(numbers) == 0 {
+			break
+		}
+		err = each(ctx, conn, func(rows *sql.Rows) error {
 			r, err := scan(rows)
-			if err != nil {
-				return err
-			}
-			n, upper = n+1, int64(r.Serial)
-			if q.matches(r) {
+			if err == nil && q.matches(r) {
 				found = append(found, r)
 			}
-			return nil
-		}, query, args...)
-		more = n == q.Limit && len(found) < q.Limit
+			return err
+		}, "SELECT "+rowColumns+" FROM runs WHERE serial IN ("+numbered(numbers)+") ORDER BY serial DESC")
+		upper = numbers[len(numbers)-1]
+		more = len(numbers) == q.Limit && len(found) < q.Limit
 	}
 	return found, err
+}
+
+// newest returns the greatest serial numbers, at most so many as are wanted, that the
+// file has between two, both excluded. It merges the newest of each list: the more are
+// found, the less the next one is asked for.
+func (q *Query) newest(ctx context.Context, conn *sql.Conn, lower, upper int64) (numbers []int64, err error) {
+	query, keys, rest := q.lists()
+	stmt, err := conn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stmt.Close()) }()
+	for _, key := range keys {
+		n := len(numbers)
+		numbers, err = appendSerials(ctx, stmt, numbers, slices.Concat(key, rest, []any{lower, upper, q.Limit}))
+		if err != nil {
+			return nil, err
+		}
+		if len(numbers) == n {
+			continue
+		}
+		slices.SortFunc(numbers, func(a, b int64) int { return cmp.Compare(b, a) })
+		numbers = slices.Compact(numbers) // a run may have had two of the workers
+		if len(numbers) >= q.Limit {
+			numbers = numbers[:q.Limit]
+			lower = numbers[q.Limit-1]
+		}
+	}
+	return numbers, nil
+}
+
+// appendSerials appends the serial numbers that a statement finds.
+func appendSerials(ctx context.Context, stmt *sql.Stmt, numbers []int64, args []any) (_ []int64, err error) {
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var n int64
+		if err := rows.Scan(&n); err != nil {
+			return nil, err
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, rows.Err()
+}
+
+// numbered writes numbers as a list in SQL, which has no bound as that of arguments has.
+func numbered(numbers []int64) string {
+	var b []byte
+	for i, n := range numbers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, n, 10)
+	}
+	return string(b)
 }
 
 func newestFirst(a, b *state.Run) int { return cmp.Compare(b.Serial, a.Serial) }
@@ -133,7 +197,7 @@ func scan(rows *sql.Rows) (*state.Run, error) {
 
 // bounds returns between which serial numbers, both excluded, lie the runs that were
 // created in the time that is wanted: runs are created in their order.
-func bounds(ctx context.Context, db *sql.DB, q Query) (lower, upper int64, err error) {
+func bounds(ctx context.Context, db *sql.Conn, q Query) (lower, upper int64, err error) {
 	lower, upper = -1, int64(q.Below)
 	if q.Below == 0 {
 		upper = 1<<63 - 1
@@ -158,49 +222,51 @@ func bounds(ctx context.Context, db *sql.DB, q Query) (lower, upper int64, err e
 	return lower, upper, err
 }
 
-// maxLists bounds the sorted lists that one query merges.
-const maxLists = 100
-
-// sql returns the query for what lies between two serial numbers. It goes by the
-// index that leaves the fewest runs, once for each value and phase that is wanted, and
-// merges the newest of each; what else is asked for is looked at in the rows.
-func (q *Query) sql(lower, upper int64) (query string, args []any) {
+// lists returns the query for one sorted list of serial numbers, and the arguments of
+// each list that is wanted: a key, what all have alike, and then between which numbers it
+// is asked for, and how many. It goes by the index that leaves the fewest runs, with a
+// list for each value and phase; what else is asked for is looked at in the rows.
+func (q *Query) lists() (query string, keys [][]any, rest []any) {
 	phases := q.Phases
 	if phases == nil {
 		phases = allFinal
 	}
-	fits := func(list []string) bool { return list != nil && len(list)*len(phases) <= maxLists }
-	var lists []string
-	list := func(from string, rest []clause, limit int) {
-		text, a := join(append(rest, clause{"serial > ? AND serial < ?", []any{lower, upper}}))
-		lists = append(lists, fmt.Sprintf("SELECT * FROM (SELECT serial FROM %s WHERE %s ORDER BY serial DESC LIMIT %d)", from, text, limit))
-		args = append(args, a...)
-	}
-	by := func(from, column string, values []string, rest []clause, limit int) {
+	by := func(from, column string, values []string, others []clause) {
 		for _, v := range values {
 			for _, p := range phases {
-				list(from, append([]clause{{column + " = ? AND phase = ?", []any{v, int(p)}}}, rest...), limit)
+				keys = append(keys, []any{v, int(p)})
 			}
 		}
+		query, rest = listOf(from, column+" = ? AND phase = ?", others)
 	}
-	namespace, job, trigger := in("namespace", q.Namespaces), in("job", q.Jobs), in("trigger", q.Triggers)
+	namespace, trigger := in("namespace", q.Namespaces), in("trigger", q.Triggers)
 	switch {
-	case fits(q.Jobs):
-		by("runs INDEXED BY by_job", "job", q.Jobs, slices.Concat(namespace, trigger, q.had()), q.Limit)
-	case fits(q.Workers):
-		by("workers", "worker", q.Workers, q.within(slices.Concat(namespace, job, trigger)), q.Limit)
-	case q.Phases != nil && !fits(q.Namespaces):
+	case q.Jobs != nil:
+		by("runs INDEXED BY by_job", "job", q.Jobs, slices.Concat(namespace, trigger, q.had()))
+	case q.Workers != nil:
+		by("workers", "worker", q.Workers, q.within(slices.Concat(namespace, trigger)))
+	case q.Namespaces != nil:
+		by("runs INDEXED BY by_namespace", "namespace", q.Namespaces, trigger)
+	case q.Phases != nil:
 		for _, p := range phases {
-			list("runs INDEXED BY by_phase", slices.Concat([]clause{{"phase = ?", []any{int(p)}}}, namespace, job, trigger, q.had()), q.Limit)
+			keys = append(keys, []any{int(p)})
 		}
-	case fits(q.Namespaces):
-		by("runs INDEXED BY by_namespace", "namespace", q.Namespaces, slices.Concat(job, trigger, q.had()), q.Limit)
+		query, rest = listOf("runs INDEXED BY by_phase", "phase = ?", trigger)
 	default:
-		list("runs NOT INDEXED", slices.Concat(namespace, job, trigger, q.had()), q.Limit)
+		keys = [][]any{nil}
+		query, rest = listOf("runs NOT INDEXED", "", trigger)
 	}
-	newest := strings.Join(lists, " UNION ")
-	query = fmt.Sprintf("SELECT "+rowColumns+" FROM runs WHERE serial IN (SELECT serial FROM (%s) ORDER BY serial DESC LIMIT %d) ORDER BY serial DESC", newest, q.Limit)
-	return query, args
+	return query, keys, rest
+}
+
+// listOf returns the query for a sorted list of what a key finds, and for which all else
+// holds.
+func listOf(from, key string, others []clause) (query string, rest []any) {
+	if key != "" {
+		others = append([]clause{{text: key}}, others...)
+	}
+	text, rest := join(append(others, clause{text: "serial > ? AND serial < ?"}))
+	return "SELECT serial FROM " + from + " WHERE " + text + " ORDER BY serial DESC LIMIT ?", rest
 }
 
 // had asks of a run that one of the workers had it.

@@ -376,8 +376,13 @@ func (d *database) load(ctx context.Context) (kept raftstore.Point, gaps []Gap, 
 	return kept, joined(gaps), uint64(last), nil
 }
 
+// querier is a pool of connections, or one of them.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // each calls f with each row of an answer.
-func each(ctx context.Context, db *sql.DB, f func(*sql.Rows) error, query string, args ...any) (err error) {
+func each(ctx context.Context, db querier, f func(*sql.Rows) error, query string, args ...any) (err error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err
