@@ -56,7 +56,7 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@echo "== stories"
 	@go test -v -timeout 40m $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
-	@$(MAKE) --no-print-directory sim
+	@$(MAKE) --no-print-directory sim HOURS=2
 	@echo "== mutants"
 	@.ci/mutants
 	@echo "== end to end"
