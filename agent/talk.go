@@ -220,12 +220,10 @@ func (k *talker) succeed(ctx context.Context, c *conversation, why session.Repla
 	return k.rest(ctx, c, wire.Backoff(k.failures, rand.Float64()))
 }
 
-// outlived forgets of what was before a session as much as it was good.
+// outlived forgets what was before a session that was a good one.
 func (k *talker) outlived(c *conversation) {
-	lived := time.Since(c.begun)
-	k.failures = wire.Forgive(k.failures, lived)
-	if lived >= wire.BackoffReset {
-		k.stops = 0
+	if time.Since(c.begun) >= wire.BackoffReset {
+		k.failures, k.stops = 0, 0
 	}
 }
 

@@ -44,12 +44,10 @@ const (
 	// open a session, see [Backoff].
 	BackoffBase = 500 * time.Millisecond
 	BackoffMax  = 30 * time.Second
-	// BackoffReset is how long a session has to live before all failures that
-	// came before it are forgotten, and BackoffForgive for how much of its life one of
-	// them is, see [Forgive]. A session that is accepted and cut at once is a failure as
-	// well; one whose gateway is about to stop is none.
-	BackoffReset   = time.Minute
-	BackoffForgive = 5 * time.Second
+	// BackoffReset is how long a session has to live before the failures that
+	// came before it are forgotten. A session that is accepted and cut at once
+	// is a failure as well; one whose gateway is about to stop is none.
+	BackoffReset = time.Minute
 )
 
 // Backoff returns how long to wait before the next try to open a session, after
@@ -63,17 +61,6 @@ func Backoff(failures int, r float64) time.Duration {
 		ceiling *= 2
 	}
 	return time.Duration(r * float64(min(ceiling, BackoffMax)))
-}
-
-// Forgive returns how many failures in a row still count after a session that lived for so
-// long. A worker whose primaries are killed one after the other is soon back, as its
-// sessions were good while they lasted; one that is cut as soon as it is there waits longer
-// each time.
-func Forgive(failures int, lived time.Duration) int {
-	if lived >= BackoffReset {
-		return 0
-	}
-	return max(0, failures-int(lived/BackoffForgive))
 }
 
 // Spread returns d made longer or shorter by up to the given part of it, evenly

@@ -34,29 +34,6 @@ func TestBackoff(t *testing.T) {
 
 // However long the outage and whatever the dice, nobody waits for longer than
 // the limit, and never for a negative time, which would be a busy loop.
-// A worker whose primary is killed each 12 seconds, and that needs two tries each time, is
-// back within two seconds, however often that was; one whose sessions are cut after a
-// second waits longer and longer.
-func TestForgive(t *testing.T) {
-	failures := 0
-	for range 20 {
-		failures = wire.Forgive(failures, 12*time.Second) + 2
-		if most := wire.Backoff(failures, 1); most > 2*time.Second {
-			t.Fatalf("after %d failures that count it waits up to %v", failures, most)
-		}
-	}
-	failures = 0
-	for range 20 {
-		failures = wire.Forgive(failures, time.Second) + 1
-	}
-	if failures != 20 {
-		t.Errorf("%d of 20 sessions that were cut at once count", failures)
-	}
-	if n := wire.Forgive(1_000_000, wire.BackoffReset); n != 0 {
-		t.Errorf("%d failures count after a good session", n)
-	}
-}
-
 func TestBackoffStaysInBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		failures, r := rapid.Int().Draw(t, "failures"), rapid.Float64Range(0, 1).Draw(t, "r")

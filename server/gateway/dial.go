@@ -151,7 +151,9 @@ func (d *dialler) attend(ctx context.Context, n *session) {
 	case <-life.C:
 		d.failures = 0
 	case <-n.ended:
-		d.failures = wire.Forgive(d.failures, time.Since(n.born))
+		if time.Since(n.born) >= wire.BackoffReset {
+			d.failures = 0
+		}
 		d.rest(ctx, n.ending)
 	}
 }

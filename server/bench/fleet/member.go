@@ -59,8 +59,10 @@ func (m *member) keep(ctx context.Context) {
 			return
 		}
 		m.fleet.failedWith(fmt.Errorf("%s: %w", m.name, err))
-		failures = wire.Forgive(failures, time.Since(began))
-		if !errors.Is(err, context.DeadlineExceeded) { // one that took too long has cost time enough
+		switch {
+		case time.Since(began) >= wire.BackoffReset:
+			failures = 1
+		case !errors.Is(err, context.DeadlineExceeded): // one that took too long has cost time enough
 			failures++
 		}
 		rest(ctx, wire.Backoff(failures, mathrand.Float64()))
