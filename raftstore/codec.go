@@ -218,8 +218,12 @@ type shared struct {
 }
 
 // maxShared bounds how many of a kind are looked through. When there are more, those
-// that come next are shared anew.
-const maxShared = 4096
+// that come next are shared anew. What takes more than maxSharedLen bytes is hardly like
+// another, and would stay in memory when no job has it any more.
+const (
+	maxShared    = 4096
+	maxSharedLen = 256
+)
 
 func newShared() shared {
 	return shared{policies: map[string]*state.Policy{}, triggers: map[string]*state.Trigger{}}
@@ -235,7 +239,7 @@ func share[P proto.Message, S any](d *decoder, known map[string]*S, p P, read fu
 		return s
 	}
 	s := read(p)
-	if d.err != nil || err != nil {
+	if d.err != nil || err != nil || len(key) > maxSharedLen {
 		return s
 	}
 	if len(known) >= maxShared {

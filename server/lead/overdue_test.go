@@ -214,3 +214,26 @@ func TestReturningAttemptAndItsSuccessor(t *testing.T) {
 		})
 	}
 }
+
+// A job with kill_after wants no two processes at any time: one that is still there after
+// it was given up does not wait for its successor, which may be long in coming.
+func TestReturningAttemptWithKillAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) {
+			once(d)
+			d.Policy.KillAfter, d.Policy.LostAfter, d.Policy.OnLost = 2*time.Minute, 3*time.Minute, state.OnLostRetry
+			d.Policy.Retry = state.Retry{MaxAttempts: 2, InitialDelay: 10 * time.Minute, MaxDelay: 10 * time.Minute, Multiplier: 1}
+		})
+		time.Sleep(65 * time.Second)
+		p.hand.disconnect()
+		time.Sleep(5 * time.Minute)
+		p.hand.connect()
+		time.Sleep(time.Minute)
+		if r := p.runs()[0]; r.Phase != state.Pending || kills(p) != 1 {
+			t.Errorf("with its successor to come, the run is %v and its first attempt was killed %d times", r.Phase, kills(p))
+		}
+		p.close()
+	})
+}

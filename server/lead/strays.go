@@ -52,9 +52,10 @@ func (t *term) strayEnded(id state.RunID, fence uint64) {
 
 // mayGoOn tells whether a stray may go on: it was its run's latest attempt but for some
 // that were refused or not started, and the run is lost because of it, or waits for the next.
+// Whoever asked for kill_after wants no two of them, and by then it should have ended itself.
 func mayGoOn(s *state.State, a attempt) bool {
 	r := s.Run(a.run)
-	if r == nil || r.Phase != state.Lost && r.Phase != state.Pending || !r.CancelTime.IsZero() {
+	if r == nil || r.Phase != state.Lost && r.Phase != state.Pending || !r.CancelTime.IsZero() || killsItself(r) {
 		return false
 	}
 	last := len(r.Attempts)
@@ -63,6 +64,8 @@ func mayGoOn(s *state.State, a attempt) bool {
 	}
 	return last > 0 && last == a.number && r.Attempts[last-1].Fence == a.fence
 }
+
+func killsItself(r *state.Run) bool { return r.Definition != nil && r.Definition.Policy.KillAfter > 0 }
 
 // neverBegan tells whether it is known of an attempt that it had no process.
 func neverBegan(a *state.Attempt) bool {
