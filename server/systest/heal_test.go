@@ -173,7 +173,7 @@ func (w *world) unwanted(id string) string {
 	run, _, _ := strings.Cut(id, "/")
 	r, err := w.primary.runs.GetRun(w.Context(), &schedv1.GetRunRequest{Id: run})
 	switch {
-	case status.Code(err) == codes.NotFound, status.Code(err) == codes.InvalidArgument:
+	case slices.Contains([]codes.Code{codes.NotFound, codes.DataLoss, codes.InvalidArgument}, status.Code(err)):
 		return "and nobody knows of it"
 	case err != nil:
 		w.Fatalf("looking for the run of %s: %v", id, err)
