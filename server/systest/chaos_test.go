@@ -253,9 +253,7 @@ func (w *world) endless() {
 	// if it has none then somebody has to log in there.
 	for _, k := range w.workers {
 		for _, id := range k.host.Running() {
-			if _, err := k.host.EndStrays(id, nil); err != nil {
-				w.Error(err)
-			}
+			k.host.End(id)
 		}
 	}
 	w.wait(time.Minute)

@@ -276,6 +276,17 @@ func (f *Fake) EndStrays(id string, env []string) (int, error) {
 	return 1, nil
 }
 
+// End kills what runs under an ID, as a person does who logs in there.
+func (f *Fake) End(id string) {
+	f.mu.Lock()
+	p := f.running[id]
+	f.mu.Unlock()
+	if p != nil {
+		p.Kill(0)
+		<-p.done
+	}
+}
+
 // Swept returns by which marks EndStrays has looked for an ID; nil when it has not.
 func (f *Fake) Swept(id string) []string {
 	f.mu.Lock()
