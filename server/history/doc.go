@@ -20,8 +20,8 @@
 //     minute. One that is taken all the same, since the disk is full, say, has what
 //     ended and is still in the state, and a primary that starts from it writes that
 //     again; what had left the state meanwhile, by a leader whose disk works, it asks
-//     of others, as its file tells up to where it is. Rows are known by the run, so
-//     what comes twice changes nothing;
+//     of others, as its file tells up to where it is, also while no run ends. Rows are
+//     known by the run, so what comes twice changes nothing;
 //   - the leader has only that forgotten which is in its own file ([Store.Held]). So
 //     what is in nobody's state is in somebody's file, and a leader whose disk is
 //     full keeps runs in memory instead, up to a bound that plan names.

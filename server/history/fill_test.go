@@ -270,6 +270,63 @@ func (s *Store) staysLost(t *testing.T, when string) {
 	}
 }
 
+// Where no run ends for hours, the file still tells how far the log is, however the
+// primary ends. So one that starts from a snapshot of its own log, as after "schedd
+// recover", lacks nothing, and alone it loses nothing.
+func TestIdleHistoryKeepsUpWithItsLog(t *testing.T) {
+	for name, end := range map[string]func(*Store) error{"stopped": (*Store).Close, "killed": (*Store).abandon} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				const n, last = 10, 10_000
+				st := &shared{state: (&state.Snapshot{Index: at(last).Index, Now: at(last).Now, ClusterID: "c", Serial: n}).Restore()}
+				s := begin(dir, generous, st)
+				s.Ended(at(n-1), numbers(0, n))
+				for i := n; i <= last; i++ {
+					time.Sleep(time.Second)
+					s.Ended(at(i), nil)
+				}
+				if err := end(s); err != nil {
+					t.Fatal(err)
+				}
+				s = begin(dir, generous, st)
+				if held := s.Held(); name == "stopped" && !held.Equal(at(last).Now) {
+					t.Errorf("it was stopped in order, and tells what ended until %v of %v", held, at(last).Now)
+				}
+				s.losesNothing(t, raftstore.Restoration{At: at(last), Unseen: true}, n)
+			})
+		})
+	}
+}
+
+// A snapshot that is ahead of the history by less than runs stay in the state has all
+// that the history lacks.
+func TestSnapshotThatIsALittleAhead(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const n, ahead = 50, 50
+		s := begin(dir, generous, stateAt(n+ahead))
+		s.Ended(at(n-1), numbers(0, n))
+		flush(t, s)
+		s.losesNothing(t, raftstore.Restoration{At: at(n + ahead - 1), Runs: numbers(n, n+ahead), Unseen: true}, n+ahead)
+	})
+}
+
+// losesNothing gives a primary that is alone a snapshot, and sees that it has so many
+// runs then, and says of none that it may be lost.
+func (s *Store) losesNothing(t *testing.T, r raftstore.Restoration, runs int) {
+	t.Helper()
+	s.Restored(r)
+	newCircle(t).join("alone", s)
+	time.Sleep(2 * time.Minute)
+	if got, missing, lost := has(t, s); got != runs || missing != "" || lost != 0 {
+		t.Errorf("%d runs of %d, missing %q, lost %d: %q", got, runs, missing, lost, s.Lost(time.Time{}))
+	}
+	if r, err := s.Run(t.Context(), state.RequestRunID(77, "never")); r != nil || err != nil || s.MayLack(1) {
+		t.Errorf("a run that never was: %v, %v", r, err)
+	}
+}
+
 // spoil writes nonsense over the middle of the file.
 func spoil(t *testing.T, dir string) {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
@@ -17,6 +18,10 @@ const (
 
 	// batch is how many runs go into one transaction.
 	batch = 10_000
+
+	// markEvery is how long the log may go on, by the leaders' clock, while no run
+	// ends, before it is written how far it is.
+	markEvery = 30 * time.Second
 )
 
 // item is a run to be written, or a mark: all that ended up to there came before.
@@ -109,8 +114,9 @@ func (s *Store) hand(m item, runs []*state.Run) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.told = m.at
-	if len(runs) == 0 && len(s.queue.items) == 0 && len(s.flushers) == 0 && m.plain() {
-		return // how far the log is goes with the next run, or with Flush
+	early := s.db == nil || m.at.Now.Sub(s.kept.Now) < markEvery
+	if len(runs) == 0 && len(s.queue.items) == 0 && len(s.flushers) == 0 && m.plain() && early {
+		return // how far the log is goes with the next run, with a later mark, with Flush, or with Close
 	}
 	s.queue.undo(m.undone)
 	s.queue.add(m, runs)
@@ -120,6 +126,15 @@ func (s *Store) hand(m item, runs []*state.Run) {
 	signal(s.wake)
 	if len(s.queue.items) >= batch || len(s.flushers) > 0 {
 		signal(s.hurry)
+	}
+}
+
+// mark has it written how far the log is.
+func (s *Store) mark() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue.items) == 0 && s.told.Index > s.kept.Index {
+		s.queue.add(item{at: s.told}, nil)
 	}
 }
 

@@ -21,6 +21,10 @@ const (
 
 	// retry is how long a file that can't be written is left alone.
 	retry = 5 * time.Second
+
+	// linger is how long a run stays in the state after its end, at least (package
+	// plan says so): a snapshot that is less ahead of the history has all that it lacks.
+	linger = time.Minute
 )
 
 // run writes what is handed over, until Close, and what is left then.
@@ -32,6 +36,9 @@ func (s *Store) run() {
 			open = s.pause(gather, s.hurry)
 		case <-s.closing:
 			open = false
+		}
+		if !open {
+			s.mark() // else a snapshot of this log is ahead of the file at the next start
 		}
 		for more := true; more; {
 			var err error
@@ -128,7 +135,7 @@ func advance(from raftstore.Point, items []item) (to raftstore.Point, holes []Ga
 		if i.run != nil {
 			continue
 		}
-		if i.unseen && i.at.Index > to.Index {
+		if i.unseen && i.at.Index > to.Index && i.at.Now.Sub(to.Now) >= linger {
 			holes = append(holes, Gap{First: to.Now, Last: i.at.Now})
 		}
 		if to = i.at; to.Cluster == "" {
