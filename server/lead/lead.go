@@ -52,7 +52,8 @@ type History interface {
 	// Held returns up to when it has all that ended: the state may forget that. It
 	// must not block.
 	Held() time.Time
-	// Run returns the run of that id, nil when it has none.
+	// Run returns the run of that id, nil when it has none. The error is
+	// [history.ErrLost] when it may be one whose record nobody has any more.
 	Run(ctx context.Context, id state.RunID) (*state.Run, error)
 }
 

@@ -2,12 +2,14 @@ package lead
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/history"
 )
 
 // A worker that comes back long after its run's end, with the acknowledgement lost, is
@@ -67,6 +69,29 @@ func TestNothingIsForgottenBeforeItIsHeld(t *testing.T) {
 		if n := len(p.runs()); n > 110 {
 			t.Errorf("%d runs are left, want about a hundred", n)
 		}
+		p.close()
+	})
+}
+
+// While records are known to be lost, a result of a run that is nowhere is acknowledged
+// all the same: nobody will ever know more. Its log is asked for, as it may be all that is
+// left of a run.
+func TestResultOfRunThatMayBeLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		time.Sleep(5 * time.Second)
+		key := &agentv1.AttemptKey{RunId: state.RequestRunID(1, "lost").String(), Attempt: 1}
+		p.past.set(func(p *past) { p.err = fmt.Errorf("it is not known, and %w", history.ErrLost) })
+		p.hand.set(func() {
+			p.hand.pending[name(key)] = &agentv1.Result{Key: key, Fence: 7, Outcome: agentv1.Outcome_OUTCOME_SUCCEEDED}
+		})
+		p.hand.connect()
+		time.Sleep(time.Second)
+		p.hand.set(func() {
+			if k := name(key); p.hand.acks[k] != 1 || p.hand.unasked[k] {
+				t.Errorf("%d acks, its log unwanted: %v; want one, and wanted", p.hand.acks[k], p.hand.unasked[k])
+			}
+		})
 		p.close()
 	})
 }

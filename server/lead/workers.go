@@ -2,12 +2,14 @@ package lead
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/history"
 	"github.com/schedd/schedd/server/peer"
 	"github.com/schedd/schedd/server/plan"
 )
@@ -349,12 +351,15 @@ type oldResult struct {
 }
 
 // ackOld acknowledges results of attempts that have left the state: they were on record
-// before. When the history has the run, its log is still wanted; otherwise nobody asks
-// for it any more. What can't be looked up is told again by its worker.
+// before. When the history has the run, its log is still wanted, and when the record may
+// be lost: it may be all that is left. Otherwise nobody asks for it any more. What can't
+// be looked up is told again by its worker.
 func (t *term) ackOld(ctx context.Context) {
 	for _, o := range t.old {
 		r, err := t.History.Run(ctx, o.run)
 		switch {
+		case errors.Is(err, history.ErrLost):
+			t.send(o.worker, resultAck(o.result, false))
 		case err != nil:
 			t.Log.Warn("a result is left unanswered until the history can be read", "run", o.run, "worker", o.worker, "err", err)
 		case r == nil:
