@@ -10,6 +10,9 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
+// eachPage is how many runs [Store.Each] shows at a time: all of them are in memory then.
+const eachPage = 1000
+
 // byID asks for the row of a run.
 const byID = "SELECT " + rowColumns + " FROM runs WHERE id = ?"
 
@@ -88,7 +91,7 @@ func (s *Store) Runs(ctx context.Context, ids []state.RunID) (map[state.RunID]*s
 // Each calls f with all runs, the newest first, some at a time, until it returns false.
 // The error is [ErrUnavailable], or ctx's.
 func (s *Store) Each(ctx context.Context, f func([]*state.Run) bool) error {
-	q := Query{Limit: batch}
+	q := Query{Limit: eachPage}
 	for {
 		runs, err := s.List(ctx, q)
 		if err != nil {

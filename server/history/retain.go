@@ -19,6 +19,9 @@ type Retention struct {
 // DefaultRetention is what is kept when nothing else is said.
 var DefaultRetention = Retention{RunsPerJob: 20_000, Runs: 1_000_000, Age: 90 * 24 * time.Hour}
 
+// removeBatch is how many runs are removed in one transaction, for which what ends waits.
+const removeBatch = 1000
+
 // Sweep removes what is older or more than is to be kept, at now by the leaders'
 // clocks, and tells how much that was. Gaps that nobody can fill grow old likewise. The error is [ErrUnavailable], or ctx's.
 func (s *Store) Sweep(ctx context.Context, now time.Time) (removed int, err error) {
@@ -32,7 +35,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time) (removed int, err erro
 			return removed, fmt.Errorf("looking for runs that need not be kept: %w", err)
 		}
 		for len(serials) > 0 {
-			n := min(len(serials), batch)
+			n := min(len(serials), removeBatch)
 			if err := s.remove(ctx, serials[:n]); err != nil {
 				return removed, err
 			}
