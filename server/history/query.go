@@ -239,12 +239,12 @@ func (q *Query) lists() (query string, keys [][]any, rest []any) {
 		}
 		query, rest = listOf(from, column+" = ? AND phase = ?", others)
 	}
-	namespace, trigger := in("namespace", q.Namespaces), in("trigger", q.Triggers)
+	namespace, job, trigger := in("namespace", q.Namespaces), in("job", q.Jobs), in("trigger", q.Triggers)
 	switch {
+	case q.Workers != nil && (q.Jobs == nil || len(q.Workers) < len(q.Jobs)): // one job has fewer runs than one worker
+		by("workers", "worker", q.Workers, q.within(slices.Concat(namespace, job, trigger)))
 	case q.Jobs != nil:
 		by("runs INDEXED BY by_job", "job", q.Jobs, slices.Concat(namespace, trigger, q.had()))
-	case q.Workers != nil:
-		by("workers", "worker", q.Workers, q.within(slices.Concat(namespace, trigger)))
 	case q.Namespaces != nil:
 		by("runs INDEXED BY by_namespace", "namespace", q.Namespaces, trigger)
 	case q.Phases != nil:

@@ -47,6 +47,10 @@ func BenchmarkManyValues(b *testing.B) {
 		{"worker/15-unknown", Query{Workers: names("nothing-%d", 15)}},
 		{"worker/100-unknown", Query{Workers: names("nothing-%d", 100)}},
 		{"worker/20-unknown-and-6-phases", Query{Workers: names("nothing-%d", 20), Phases: butSucceeded}},
+		{"job/1-and-worker", Query{Jobs: []string{"report-of-department-321"}, Workers: names("worker-%d.example", 1)}},
+		{"job/1-and-worker-unknown", Query{Jobs: names("report-of-department-%d", 1), Workers: names("nothing-%d", 1)}},
+		{"job/25-and-worker-unknown", Query{Jobs: names("report-of-department-%d", 25), Workers: names("nothing-%d", 1)}},
+		{"job/25-and-worker", Query{Jobs: names("report-of-department-%d", 25), Workers: names("worker-%d.example", 1)}},
 		{"phase/6", Query{Phases: butSucceeded}},
 	} {
 		q.Limit = 101
