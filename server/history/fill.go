@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -284,7 +283,7 @@ func (s *Store) replace(ctx context.Context, old Gap, with []Gap, runs []*state.
 	s.mu.Lock()
 	begun := s.begun
 	s.mu.Unlock()
-	if slices.ContainsFunc(with, func(g Gap) bool { return g.Lost }) {
+	if anyLost(with) {
 		s.view(func(st *state.State) { begun = max(begun, st.Serial()) })
 	}
 	err := s.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
@@ -294,7 +293,10 @@ func (s *Store) replace(ctx context.Context, old Gap, with []Gap, runs []*state.
 			w.fill(r)
 		}
 		w.setGaps(gaps)
-		w.exec("INSERT OR REPLACE INTO lost VALUES (1, ?)", int64(begun))
+		if anyLost(gaps) {
+			// Else there is no row, and what an older version then loses may be any run's.
+			w.exec("INSERT OR REPLACE INTO lost VALUES (1, ?)", int64(begun))
+		}
 		return w.err
 	})
 	if err != nil {

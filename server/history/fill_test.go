@@ -270,6 +270,35 @@ func (s *Store) staysLost(t *testing.T, when string) {
 	}
 }
 
+// An older version loses what this one did not, and does not say since when: then any
+// output may be of a lost run. That nothing was lost before must not hide it.
+func TestLossOfAnOlderVersion(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const n = 100
+		s := begin(dir, generous, stateAt(n))
+		s.Restored(raftstore.Restoration{At: at(n - 1), Unseen: true})
+		flush(t, s)
+		if err := s.replace(t.Context(), s.Gaps()[0], nil, numbers(0, n)); err != nil { // as another primary has all
+			t.Fatal(err)
+		}
+		if s.MayLack(1) {
+			t.Error("it may lack what another primary gave it")
+		}
+		_, err := s.db.write.ExecContext(t.Context(), "INSERT INTO gaps VALUES (?, ?, 1)", nanos(at(5).Now), nanos(at(9).Now))
+		if err := errors.Join(err, s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		s = begin(dir, generous, stateAt(n))
+		if !s.MayLack(7) || !s.MayLack(1<<40) {
+			t.Errorf("the older version lost runs, and output is taken for that of none: begun %d", s.begun)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // Where no run ends for hours, the file still tells how far the log is, however the
 // primary ends. So one that starts from a snapshot of its own log, as after "schedd
 // recover", lacks nothing, and alone it loses nothing.

@@ -32,6 +32,9 @@ func (g Gap) String() string {
 	return "from " + first + " to " + last
 }
 
+// anyLost tells whether one of the gaps can't be filled.
+func anyLost(gaps []Gap) bool { return slices.ContainsFunc(gaps, func(g Gap) bool { return g.Lost }) }
+
 // overlap returns what of the gap lies within [first, last].
 func (g Gap) overlap(first, last time.Time) (Gap, bool) {
 	if g.First.Before(first) {

@@ -186,7 +186,7 @@ func (s *Store) Lost(after time.Time) string {
 func (s *Store) MayLack(fence uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return fence <= s.begun && slices.ContainsFunc(s.gaps, func(g Gap) bool { return g.Lost })
+	return fence <= s.begun && anyLost(s.gaps)
 }
 
 // Stats is what there is to watch.

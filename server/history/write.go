@@ -377,7 +377,7 @@ func (d *database) load(ctx context.Context) (kept raftstore.Point, gaps []Gap, 
 	if err != nil {
 		return kept, nil, 0, fmt.Errorf("reading what the history lacks: %w", err)
 	}
-	if !slices.ContainsFunc(gaps, func(g Gap) bool { return g.Lost }) {
+	if !anyLost(gaps) {
 		last = 0
 	}
 	return kept, joined(gaps), uint64(last), nil
