@@ -103,6 +103,45 @@ func TestChangedByteTakesOneRecord(t *testing.T) {
 	}
 }
 
+// A note shares the next fsync with the records behind it. When one of its bytes changes
+// afterwards, those are acknowledged, and what they accepted may run: they stay.
+func TestDamagedNoteTakesNothingAlong(t *testing.T) {
+	d := newMemDisk()
+	j, _ := openMem(t, d)
+	appendAll(t, j, rec(Accepted, "w", 5))
+	appendAll(t, j, rec(Exited, "w", 5))
+	from := j.size
+	if err := j.Note(rec(Acked, "w", 5)); err != nil {
+		t.Fatal(err)
+	}
+	to := j.size
+	appendAll(t, j, rec(Accepted, "x", 6))
+	data := d.names[name].data
+	want := remember([]Record{rec(Accepted, "w", 5), rec(Exited, "w", 5), rec(Accepted, "x", 6)})
+
+	for i := from; i < to; i++ {
+		bad := bytes.Clone(data)
+		bad[i] ^= 0x10
+		d := newMemDisk()
+		d.put(name, bad)
+		j, es := openMem(t, d)
+		if diff := cmp.Diff(want, viewOf(es, j)); diff != "" {
+			t.Fatalf("byte %d (-want +got):\n%s", i, diff)
+		}
+		if err := j.Append(rec(Accepted, "x", 6)); !errors.Is(err, ErrExists) {
+			t.Fatalf("byte %d: accept x again: %v", i, err)
+		}
+		// It may as well be a torn write, which must not keep attempts away.
+		if err := j.Append(rec(Accepted, "older", 4)); err != nil {
+			t.Fatalf("byte %d: accept an attempt of an older fence: %v", i, err)
+		}
+		again, es := openMem(t, d)
+		if diff := cmp.Diff(viewOf(j.table.list(), j), viewOf(es, again)); diff != "" {
+			t.Fatalf("byte %d: after another restart (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	recs, data, _ := story(f)
 	var all []*Record
@@ -147,7 +186,9 @@ func FuzzOpen(f *testing.F) {
 }
 
 func TestDamageIsReportedAndKept(t *testing.T) {
-	_, data, ends := story(t)
+	recs, data, ends := story(t)
+	torn := append(encodeHeader(), encodeBatch([]*Record{&recs[0], &recs[1]}, headerLen, headerLen, 0)...)
+	torn[headerLen+frameLen] ^= 1
 	for _, c := range []struct {
 		name string
 		data []byte
@@ -157,6 +198,7 @@ func TestDamageIsReportedAndKept(t *testing.T) {
 		{"a torn tail", data[:ends[6]+5], "torn write", data[ends[6] : ends[6]+5]},
 		{"zeros at the end", append(data[:ends[3]:ends[3]], make([]byte, 500)...), "torn write", make([]byte, 500)},
 		{"a hole in the middle", append(append(data[:ends[1]:ends[1]], make([]byte, ends[2]-ends[1])...), data[ends[2]:]...), "damaged", nil},
+		{"a hole in the last batch", torn, "damaged", nil},
 		{"no header", append(make([]byte, headerLen), data[headerLen:]...), "damaged", nil},
 		{"half a header", data[:7], "no whole record", data[:7]},
 		{"something else", []byte("#!/bin/sh\necho what is this doing here\n"), "no whole record", nil},

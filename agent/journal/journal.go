@@ -14,17 +14,20 @@
 //
 // # Damage
 //
-// Only what is not synced can be torn by a crash, and every record tells up to where
-// the file was when it was written. So [Open] can
-// tell two cases apart. Damage behind that is a torn write that nobody
-// relies on: the file is cut where it begins. Damage before that is a loss
-// of acknowledged records (a bad disk, somebody's editor). Then reading goes on
-// behind it: the checksum of a record covers its place in the file, so what is
-// found there is a record that was written there and not bytes that look like
-// one. Stopping instead would forget attempts that are certainly known. What
-// was lost can't be known, but the records behind tell the highest fence
+// Only what is not synced can be torn by a crash. What is behind the last whole record
+// is taken for that, and cut off: no record tells otherwise. Before a whole record
+// reading goes on behind the damage: the checksum of a record covers its place in the
+// file, so what is found there is a record that was written there and not bytes that
+// look like one. Stopping instead would forget attempts that are certainly known.
+//
+// Every record tells up to where the file was synced when it was written. So [Open] can
+// tell that damage before that is a loss of acknowledged records (a bad disk, somebody's
+// editor). What was lost can't be known, but the records behind tell the highest fence
 // accepted before them, and every unknown attempt up to that fence is refused
-// from then on ([ErrUncertain]).
+// from then on ([ErrUncertain]). Damage behind that may be a torn write that nobody relies
+// on, or a later loss: nothing is refused for it, but the records behind it count, since
+// they may have been acknowledged. To take an attempt for accepted that never was is
+// the safe side: it is not accepted again.
 package journal
 
 import (
@@ -136,8 +139,8 @@ type Entry struct {
 	Key   Key
 	Fence uint64
 
-	// Nil is a step not taken. Accepted is nil only when damage took it; such
-	// an attempt was accepted and must not be started.
+	// Nil is a step not taken. Accepted is nil only when damage or a torn write took
+	// it; such an attempt was accepted and must not be started.
 	Accepted, Started, Exited *Record
 }
 
@@ -178,7 +181,7 @@ type request struct {
 }
 
 // Append writes recs and returns when they are on the disk. It takes all or
-// none of them; only a crash in between may leave the first few. Records that
+// none of them; only a crash in between may leave some. Records that
 // are refused say why ([ErrExists], [ErrOrder], [ErrFence], [ErrUncertain],
 // [ErrInvalid], [ErrClosed]).
 //

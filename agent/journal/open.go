@@ -18,7 +18,7 @@ const keepDamaged = 16
 // their fences.
 //
 // Damage is never fatal. It is logged with what was lost and repaired; the bytes
-// cut off, or the whole file when the damage is not at its end, are kept in
+// cut off, or the whole file when a record stands behind the damage, are kept in
 // path+".damaged-<n>", of which there are at most 16. Fatal are an error of
 // the disk and a file of a newer version ([ErrVersion]), which is not touched.
 func Open(path string, log *slog.Logger) (*Journal, []Entry, error) {
@@ -58,33 +58,30 @@ func (j *Journal) load() error {
 	if !whole && len(recs) == 0 {
 		return j.begin(data)
 	}
-	lost, cut := judge(recs, gaps, int64(len(data)))
 	for i := range recs {
-		if recs[i].end <= cut {
-			j.table.apply(&recs[i].rec)
-			j.table.high = max(j.table.high, recs[i].high)
-		}
+		j.table.apply(&recs[i].rec)
+		j.table.high = max(j.table.high, recs[i].high)
 	}
-	j.size, j.synced = cut, cut
-	if whole && len(lost) == 0 {
+	end, lost := judge(recs, gaps)
+	j.size, j.synced = end, end
+	if whole && (len(gaps) == 0 || gaps[0].from >= end) {
 		return j.cutTail(data)
 	}
-	return j.mend(data, lost)
+	return j.mend(data, gaps, lost)
 }
 
-// judge tells damage from a torn last batch: it returns the spans of synced
-// bytes that were lost, and where the file has to be cut.
-func judge(recs []found, gaps []span, size int64) (lost []span, cut int64) {
-	base := int64(0) // all before it was synced
-	if len(recs) > 0 {
-		base = recs[len(recs)-1].base
+// judge returns where the last whole record ends, and how many of the gaps, the first
+// ones, are certainly in bytes that were synced. Of the others nobody can say whether a
+// crash tore them or the disk changed them later.
+func judge(recs []found, gaps []span) (end int64, lost int) {
+	if len(recs) == 0 {
+		return headerLen, 0
 	}
-	for i, g := range gaps {
-		if g.from >= base {
-			return gaps[:i], g.from
-		}
+	last := recs[len(recs)-1]
+	for lost < len(gaps) && gaps[lost].from < last.base {
+		lost++
 	}
-	return gaps, size
+	return last.end, lost
 }
 
 // begin starts the file anew, setting aside what was in it.
@@ -129,18 +126,21 @@ func (j *Journal) cutTail(data []byte) error {
 	return j.syncDir()
 }
 
-// mend rewrites a file that lost synced records, or its header.
-func (j *Journal) mend(data []byte, lost []span) error {
+// mend rewrites a file that has gaps before whole records, or lost its header. Of the
+// gaps the first lost held synced records: what they accepted is refused. The others may
+// be torn, which is no reason to refuse anything; but a record behind them may have been
+// synced after all, so it counts.
+func (j *Journal) mend(data []byte, gaps []span, lost int) error {
 	bytes := int64(0)
-	for _, g := range lost {
+	for _, g := range gaps {
 		bytes += g.to - g.from
 	}
-	if len(lost) > 0 {
+	if lost > 0 {
 		j.table.floor = j.table.high
 	}
 	kept := j.keep(data)
 	j.log.Error("journal is damaged; what was whole is kept, unknown attempts up to the fence are refused",
-		"path", j.path, "bytes", bytes, "places", len(lost), "torn", int64(len(data))-j.size, "fence", j.table.floor, "kept", kept)
+		"path", j.path, "bytes", bytes, "places", len(gaps), "synced_places", lost, "fence", j.table.floor, "kept", kept)
 	f, size, err := rewrite(j.disk, j.temp(), j.table.records(), j.table.high)
 	if err != nil {
 		return err
