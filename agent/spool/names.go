@@ -31,7 +31,8 @@ func checkLimit(limit int64) error {
 	return nil
 }
 
-// The files of an attempt are <run>.<attempt>.<limit>.log and <run>.<attempt>.meta.
+// The files of an attempt are <run>.<attempt>.<limit>.log and <run>.<attempt>.meta. A
+// former version had <run>.<attempt>.log, and the limit in the sidecar that each log had.
 const (
 	logSuffix  = ".log"
 	metaSuffix = ".meta"
@@ -39,6 +40,8 @@ const (
 )
 
 func (k Key) base() string { return k.Run + "." + strconv.FormatUint(uint64(k.Attempt), 10) }
+
+func (k Key) formerLogName() string { return k.base() + logSuffix }
 
 func (k Key) metaName() string { return k.base() + metaSuffix }
 
@@ -50,7 +53,8 @@ func (s *Spool) newLog(k Key, limit int64) *Log {
 	return &Log{spool: s, key: k, path: filepath.Join(s.dir, k.logName(limit)), meta: meta{limit: limit}, turn: make(chan struct{}, 1)}
 }
 
-// parseName takes a file's name apart; kind is empty for one that none of these makes.
+// parseName takes a file's name apart; kind is empty for one that none of these makes,
+// and the limit is 0 if the name has none.
 func parseName(name string) (k Key, limit int64, kind string) {
 	parts := strings.Split(name, ".")
 	if len(parts) < 3 {
@@ -61,6 +65,8 @@ func parseName(name string) (k Key, limit int64, kind string) {
 	k = Key{parts[0], uint32(attempt)}
 	switch {
 	case k.check() != nil:
+	case name == k.formerLogName():
+		return k, 0, logSuffix
 	case name == k.metaName():
 		return k, 0, metaSuffix
 	case name == k.metaName()+tempSuffix:

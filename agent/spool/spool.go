@@ -86,8 +86,9 @@ type Spool struct {
 }
 
 // Open opens the spool in dir, which is made if it isn't there, and finds the
-// logs that are in it, sealed or not. A log with a sidecar that is
-// damaged is set aside under a name ending in ".damaged", and logged.
+// logs that are in it, sealed or not, also those of a former version. A log with a
+// sidecar that is damaged, or missing where only it has the limit, is set aside under a
+// name ending in ".damaged", and logged.
 func Open(dir string, log *slog.Logger) (*Spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory %q: %w", dir, err)
@@ -117,7 +118,9 @@ func (s *Spool) find(n fs.DirEntry) error {
 	case !n.Type().IsRegular():
 		return nil
 	case kind == logSuffix:
-		return s.findLog(s.newLog(k, limit))
+		l := s.newLog(k, limit)
+		l.path = path // it stays where it is: its runner may be about to open it by that name
+		return s.findLog(l)
 	case kind == metaSuffix && s.logs[k] != nil: // names are in order: it comes after its log
 		return nil
 	case kind == metaSuffix, kind == tempSuffix:
@@ -131,11 +134,15 @@ func (s *Spool) find(n fs.DirEntry) error {
 // findLog takes in a log with what its sidecar says, if it has one.
 func (s *Spool) findLog(l *Log) error {
 	m, err := loadMeta(l.metaPath())
+	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case errors.Is(err, errDamaged):
 		s.log.Error("spool log set aside: its sidecar is damaged", "path", l.path, "run", l.key.Run, "attempt", l.key.Attempt)
 		return errors.Join(os.Rename(l.metaPath(), l.metaPath()+".damaged"), os.Rename(l.path, l.path+".damaged"))
-	case errors.Is(err, fs.ErrNotExist):
+	case missing && l.meta.limit == 0: // a former version's, whose sidecar had the limit
+		s.log.Error("spool log set aside: its sidecar is missing", "path", l.path, "run", l.key.Run, "attempt", l.key.Attempt)
+		return os.Rename(l.path, l.path+".damaged")
+	case missing:
 	case err != nil:
 		return err
 	default:

@@ -476,6 +476,68 @@ func TestOpenFindsWhatACrashLeft(t *testing.T) {
 	}
 }
 
+// An agent is replaced while a job of the former version's runs: that had the limit in
+// the sidecar, which every log had, and not in the name.
+func TestLogOfTheFormerVersion(t *testing.T) {
+	dir := t.TempDir()
+	file, sidecar := filepath.Join(dir, key.base()+".log"), filepath.Join(dir, key.metaName())
+	slot := encodeMeta(meta{limit: MinLimit})
+	if err := errors.Join(os.WriteFile(sidecar, append(slot, slot...), 0o600), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		l, ok := openSpool(t, dir).Get(key)
+		if !ok || l.Path() != file { // its runner may be about to open it by that name
+			t.Fatalf("round %d: the log is not there, or not where it was", round)
+		}
+		run(t, l).write(noise(round, MinLimit/2))
+		poll(t, l)
+	}
+	s, l := again(t, openSpool(t, dir))
+	if _, dropped := seal(t, l); dropped != MinLimit/2 {
+		t.Errorf("%d bytes left out, want what is over the limit of the sidecar", dropped)
+	}
+	s, l = again(t, s)
+	same(t, "log", logical(t, l), slices.Concat(noise(0, MinLimit/2), []byte(leftOut(MinLimit/2, MinLimit)), noise(2, MinLimit/2)))
+	if err := l.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if names, _ := os.ReadDir(s.dir); len(names) != 0 {
+		t.Errorf("left behind: %v", names)
+	}
+}
+
+// Without its sidecar nobody knows the limit of such a log, so it is set aside.
+func TestLogOfTheFormerVersionWithoutItsSidecar(t *testing.T) {
+	const log, meta = "r.1.log", "r.1.meta"
+	for _, c := range []struct {
+		name    string
+		sidecar []byte
+		left    []string
+	}{
+		{"it is damaged", make([]byte, 2*slotLen), []string{log + ".damaged", meta + ".damaged"}},
+		{"it is missing", nil, []string{log + ".damaged"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			err := os.WriteFile(filepath.Join(dir, log), []byte("hello"), 0o600)
+			if err == nil && c.sidecar != nil {
+				err = os.WriteFile(filepath.Join(dir, meta), c.sidecar, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, found := openSpool(t, dir).Get(Key{"r", 1}); found {
+				t.Error("it was taken in")
+			}
+			names, err := fs.Glob(os.DirFS(dir), "*")
+			if err != nil || !slices.Equal(names, c.left) {
+				t.Errorf("left %v, want %v: %v", names, c.left, err)
+			}
+		})
+	}
+}
+
 // An attempt that prints nothing, or little and not for long, has its file and no other;
 // how long it was the next life is told.
 func TestNoSidecarForWhatNeedsNone(t *testing.T) {
