@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,16 +104,16 @@ func (n *node) try(ctx context.Context, m method) (proto.Message, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := n.conn.NewStream(ctx, &m.stream, m.name)
-	if err == nil {
-		err = s.SendMsg(m.in.New().Interface())
+	if err != nil {
+		return answer, err
 	}
-	if err == nil {
-		err = s.CloseSend()
+	if err := s.SendMsg(m.in.New().Interface()); err != nil && !errors.Is(err, io.EOF) { // it was answered already
+		return answer, err
 	}
-	if err == nil {
-		err = s.RecvMsg(answer)
+	if err := s.CloseSend(); err != nil {
+		return answer, err
 	}
-	return answer, err
+	return answer, s.RecvMsg(answer)
 }
 
 // What a primary tells when it does not lead, on its cluster port: nothing is done,
