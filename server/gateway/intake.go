@@ -100,36 +100,37 @@ func merge(ahead []chunk, c chunk) bool {
 	return true
 }
 
-// take removes and returns all chunks of the attempt whose turn it is. When they
-// are dealt with, their bytes are given to answered.
-func (q *intake) take() (k runlog.Key, chunks []chunk, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if k, ok = pop(&q.order); !ok {
-		return k, nil, false
-	}
-	chunks = q.waiting[k]
-	delete(q.waiting, k)
-	q.chunks -= len(chunks)
-	return k, chunks, true
-}
-
 // delivery is output of one attempt.
 type delivery struct {
 	key    runlog.Key
 	chunks []chunk
 }
 
-// takeAll is take for up to most attempts.
+// takeAll removes and returns all chunks of up to most attempts, those whose turn it
+// is. When they are dealt with, their bytes are given to answered. It holds the lock
+// throughout: an attempt that is put to again in between would be there twice.
 func (q *intake) takeAll(most int) (all []delivery) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for len(all) < most {
-		k, chunks, ok := q.take()
+		d, ok := q.takeLocked()
 		if !ok {
 			break
 		}
-		all = append(all, delivery{k, chunks})
+		all = append(all, d)
 	}
 	return all
+}
+
+// takeLocked takes the chunks of one attempt.
+func (q *intake) takeLocked() (d delivery, ok bool) {
+	if d.key, ok = pop(&q.order); !ok {
+		return d, false
+	}
+	d.chunks = q.waiting[d.key]
+	delete(q.waiting, d.key)
+	q.chunks -= len(d.chunks)
+	return d, true
 }
 
 // answered gives credit for n bytes back, to a worker that is granted so much in all.

@@ -36,7 +36,8 @@ const maxTogether = 64
 
 // writeLogs writes output to disk until the session ends. What is left then the
 // worker sends again. All that gathers for an attempt while the disk is busy
-// shares the next fsync, and attempts do not wait for each other's.
+// shares the next fsync. Attempts of one turn are written side by side, and the next turn
+// begins when the slowest of them is through.
 func (n *session) writeLogs() {
 	w := logWriter{session: n, grant: newCredit()}
 	for !n.over() {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -115,7 +117,7 @@ func bytesOf(c chunk) (all []at) {
 	return all
 }
 
-func (m *intakeModel) Put(t *rapid.T) {
+func (m *intakeModel) draw(t *rapid.T) (runlog.Key, chunk) {
 	k := drawKey(t)
 	data := bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, rapid.SampledFrom([]int{0, 1, 5, wire.LogChunk}).Draw(t, "size"))
 	c := chunk{offset: m.ends[k], data: data, damaged: rapid.IntRange(0, 9).Draw(t, "damaged") == 0}
@@ -123,29 +125,69 @@ func (m *intakeModel) Put(t *rapid.T) {
 		c.offset = rapid.Int64Range(0, 100).Draw(t, "offset")
 	}
 	c.crc = crc32.Checksum(data, castagnoli)
-	err := m.q.put(k, c)
-	if tooMuch := m.unanswered+len(data) > 2*int(m.credit); tooMuch != errors.Is(err, errCredit) {
-		t.Fatalf("put %d bytes with %d unanswered: %v", len(data), m.unanswered, err)
+	return k, c
+}
+
+// wasPut takes note of what put said.
+func (m *intakeModel) wasPut(t *rapid.T, k runlog.Key, c chunk, err error) {
+	size := len(c.data)
+	if tooMuch := m.unanswered+size > 2*int(m.credit); tooMuch != errors.Is(err, errCredit) {
+		t.Fatalf("put %d bytes with %d unanswered: %v", size, m.unanswered, err)
 	}
 	if err != nil {
 		return
 	}
-	m.asked[k], m.ends[k] = true, c.offset+int64(len(data))
-	m.unanswered += len(data)
+	m.asked[k], m.ends[k] = true, c.offset+int64(size)
+	m.unanswered += size
 	if !c.damaged {
 		m.put[k] = append(m.put[k], bytesOf(c)...)
 	}
 }
 
+func (m *intakeModel) Put(t *rapid.T) {
+	k, c := m.draw(t)
+	m.wasPut(t, k, c, m.q.put(k, c))
+}
+
+// Take takes a turn while somebody puts, which may still be a part of it or not.
 func (m *intakeModel) Take(t *rapid.T) {
-	k, chunks, ok := m.q.take()
-	if ok != (len(m.asked) > 0) || ok && !m.asked[k] {
-		t.Fatalf("took %v, %v, want one of %v", k, ok, m.asked)
-	}
-	var got []at
+	most, waiting := rapid.IntRange(1, 3).Draw(t, "most"), len(m.asked)
+	k, c := m.draw(t)
+	var beside sync.WaitGroup
+	var err error
+	beside.Go(func() { err = m.q.put(k, c) })
+	all := m.q.takeAll(most)
+	beside.Wait()
+	m.wasPut(t, k, c, err)
 	size := 0
-	for _, c := range chunks {
-		size += len(c.data)
+	for _, d := range all {
+		if !m.asked[d.key] {
+			t.Fatalf("took %v twice, or unasked", d.key)
+		}
+		delete(m.asked, d.key)
+		size += m.taken(t, d)
+	}
+	if len(all) < min(most, waiting) || len(all) > most {
+		t.Fatalf("took output of %d attempts, at most %d, with %d waiting", len(all), most, waiting)
+	}
+	if len(m.q.waiting[k]) > 0 { // it came too late
+		m.asked[k] = true
+	}
+	for k, rest := range m.put {
+		if len(rest) > 0 && !m.asked[k] {
+			t.Fatalf("%d bytes of %v are neither taken nor waiting", len(rest), k)
+		}
+	}
+	credit := rapid.Int64Range(wire.LogCredit, maxCredit).Draw(t, "credit")
+	m.q.answered(size, credit)
+	m.unanswered -= size
+	m.credit = max(m.credit, credit)
+}
+
+// taken compares what was taken with what was put, and returns its size.
+func (m *intakeModel) taken(t *rapid.T, d delivery) int {
+	var got []at
+	for _, c := range d.chunks {
 		if c.crc != crc32.Checksum(c.data, castagnoli) {
 			t.Fatalf("%d bytes at %d have the wrong checksum", len(c.data), c.offset)
 		}
@@ -153,15 +195,12 @@ func (m *intakeModel) Take(t *rapid.T) {
 			got = append(got, bytesOf(c)...)
 		}
 	}
-	if !slices.Equal(got, m.put[k]) {
-		t.Fatalf("took other bytes of %v than were put", k)
+	want := m.put[d.key]
+	if len(got) > len(want) || !slices.Equal(got, want[:len(got)]) {
+		t.Fatalf("took other bytes of %v than were put", d.key)
 	}
-	delete(m.put, k)
-	delete(m.asked, k)
-	credit := rapid.Int64Range(wire.LogCredit, maxCredit).Draw(t, "credit")
-	m.q.answered(size, credit)
-	m.unanswered -= size
-	m.credit = max(m.credit, credit)
+	m.put[d.key] = want[len(got):]
+	return sizeOf(d.chunks)
 }
 
 // Check is run after each step.
@@ -180,4 +219,34 @@ func TestIntake(t *testing.T) {
 			q: newIntake(), credit: wire.LogCredit, put: map[runlog.Key][]at{}, asked: map[runlog.Key]bool{}, ends: map[runlog.Key]int64{},
 		}))
 	})
+}
+
+// An attempt whose output comes while a turn is taken waits for the next one, since what
+// is of one turn is written side by side.
+func TestTurnHasAnAttemptOnce(t *testing.T) {
+	const size = 1_000_000
+	q := newIntake()
+	var flood sync.WaitGroup
+	flood.Go(func() {
+		for at := range int64(size) {
+			for q.put(runlog.Key{Run: "r", Attempt: 1}, chunk{offset: at, data: []byte{'x'}}) != nil {
+				runtime.Gosched() // until it has credit
+			}
+		}
+	})
+	twice := 0
+	for got := 0; got < size; runtime.Gosched() {
+		all := q.takeAll(maxTogether)
+		if len(all) > 1 {
+			twice++
+		}
+		for _, d := range all {
+			got += sizeOf(d.chunks)
+			q.answered(sizeOf(d.chunks), wire.LogCredit)
+		}
+	}
+	flood.Wait()
+	if twice > 0 {
+		t.Errorf("%d turns have the attempt more than once", twice)
+	}
 }
