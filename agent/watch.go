@@ -135,7 +135,7 @@ func (w *watcher) lookAtDisk() {
 	w.full = true
 	a := w.attempt
 	w.table.log.Warn("disk is full: output of jobs is being lost", "run", a.key.Run, "attempt", a.key.Attempt, "job", a.job)
-	w.inTrouble(errFull)
+	w.unfit(errFull)
 }
 
 // logGrew takes note of a log's length, and reports whether it is news.
