@@ -43,7 +43,7 @@ var may = map[string][]string{
 	"server/plan":     {"raftstore/state", "server/schedule"},
 	"server/peer":     {"proto/schedd/agent/v1", "proto/schedd/peer/v1"},
 	"server/group":    {"raftstore", "server/peer", "proto/schedd/peer/v1"},
-	"server/lead":     {"raftstore", "raftstore/state", "server/history", "server/plan", "server/peer", "proto/schedd/agent/v1"},
+	"server/lead":     {"raftstore", "raftstore/state", "server/plan", "server/peer", "proto/schedd/agent/v1"},
 	"server/runlog":   {},
 	"server/history":  {"raftstore", "raftstore/state", "proto/schedd/peer/v1"},
 	"server/replica":  {"server/runlog", "proto/schedd/agent/v1", "proto/schedd/peer/v1"},

@@ -29,6 +29,11 @@ var (
 	// ErrActive is returned when a run has not ended, or a worker is in use.
 	ErrActive = errors.New("still active")
 
+	// ErrLost is returned by who keeps what has left the state, for a run that is nowhere,
+	// while records of some that ended are known to be lost: that it never was can't be
+	// said. No primary knows more, now or later.
+	ErrLost = errors.New("it may be one of the runs whose records are lost")
+
 	// ErrFull is returned when a table has as many entries as it may have.
 	ErrFull = errors.New("table full")
 )

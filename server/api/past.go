@@ -64,7 +64,7 @@ func (s *Server) pastRun(ctx context.Context, id state.RunID) (*state.Run, error
 // requests came twice, those of the last while.
 func (s *Server) asked(ctx context.Context, id state.RunID) (*state.Run, error) {
 	r, err := s.pastRun(ctx, id)
-	if errors.Is(err, history.ErrUnavailable) || errors.Is(err, history.ErrLost) {
+	if errors.Is(err, history.ErrUnavailable) || errors.Is(err, state.ErrLost) {
 		return nil, nil
 	}
 	return r, err

@@ -68,7 +68,7 @@ var statuses = []struct {
 
 	{errNoCopy, codes.Unavailable, reasonLog},
 	{history.ErrUnavailable, codes.Unavailable, reasonHistory},
-	{history.ErrLost, codes.DataLoss, ""},
+	{state.ErrLost, codes.DataLoss, ""},
 	{errBehind, codes.Unavailable, reasonBehind},
 	{errClosing, codes.Unavailable, reasonStopping},
 }

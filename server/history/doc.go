@@ -38,7 +38,7 @@
 // a run is in its record by the leaders' clock, which never goes back in the state, so
 // a gap means the same to all. When all of the group have given what they have, and
 // some time is still in doubt, it is lost, and no longer asked for. That stays told
-// ([Store.Lost], [ErrLost]) until what ended then would be too old to be kept.
+// ([Store.Lost], [state.ErrLost]) until what ended then would be too old to be kept.
 //
 // # On disk
 //

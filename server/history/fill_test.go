@@ -256,7 +256,7 @@ func TestWhatNobodyHasIsLost(t *testing.T) {
 // the hundredth did, when the greatest serial number was 101.
 func (s *Store) staysLost(t *testing.T, when string) {
 	t.Helper()
-	if r, err := s.Run(t.Context(), aRun(5).ID); r != nil || !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "until 2030-01-01T12:01:44Z") {
+	if r, err := s.Run(t.Context(), aRun(5).ID); r != nil || !errors.Is(err, state.ErrLost) || !strings.Contains(err.Error(), "until 2030-01-01T12:01:44Z") {
 		t.Errorf("%s: a run that is lost: %v, %v", when, r, err)
 	}
 	if r, err := s.Run(t.Context(), aRun(95).ID); r == nil || err != nil {

@@ -18,7 +18,7 @@ const byID = "SELECT " + rowColumns + " FROM runs WHERE id = ?"
 
 // Run returns the run of that id, nil when there is none. The error is
 // [ErrUnavailable], also when it may be one of those that the history still lacks,
-// [ErrLost] when it may be one that nobody has any more, or ctx's.
+// [state.ErrLost] when it may be one that nobody has any more, or ctx's.
 func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err error) {
 	s.mu.Lock()
 	r = s.queue.runs[id]
@@ -43,7 +43,7 @@ func (s *Store) Run(ctx context.Context, id state.RunID) (r *state.Run, err erro
 		return err
 	})
 	if why := s.Lost(time.Time{}); err == nil && r == nil && why != "" {
-		err = fmt.Errorf("it is not known, and %w: %s", ErrLost, why)
+		err = fmt.Errorf("it is not known, and %w: %s", state.ErrLost, why)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking for run %v: %w", id, err)

@@ -136,7 +136,7 @@ func TestAlteredRunIsWrittenAgain(t *testing.T) {
 		alter(t, s, cold)
 		_, _ = s.Run(t.Context(), aRun(cold).ID)
 		time.Sleep(24 * time.Hour)
-		if r, err := s.Run(t.Context(), aRun(cold).ID); !errors.Is(err, ErrLost) {
+		if r, err := s.Run(t.Context(), aRun(cold).ID); !errors.Is(err, state.ErrLost) {
 			t.Errorf("a day later: %v, %v", r, err)
 		}
 		if runs, missing, lost := has(t, s); runs != n-1 || missing != "" || lost != 1 || !strings.Contains(s.Lost(time.Time{}), " at 2030-01-01T12:02:08Z") {
@@ -177,7 +177,7 @@ func isNotHandedOn(t *testing.T, cut bool) {
 			if runs, missing, lost := has(t, s); runs != n-len(altered) || missing != "" || lost != len(altered) {
 				t.Errorf("%s has %d runs of %d, missing %q, lost %d; want that it knows of %d", name, runs, n, missing, lost, len(altered))
 			}
-			if _, err := s.Run(t.Context(), aRun(77).ID); !errors.Is(err, ErrLost) || !strings.Contains(s.Lost(time.Time{}), "in 1 more") {
+			if _, err := s.Run(t.Context(), aRun(77).ID); !errors.Is(err, state.ErrLost) || !strings.Contains(s.Lost(time.Time{}), "in 1 more") {
 				t.Errorf("%s says of one of them: %v; of lists: %q", name, err, s.Lost(time.Time{}))
 			}
 		}

@@ -20,10 +20,6 @@ import (
 // The same call may work later, or on another primary.
 var ErrUnavailable = errors.New("the history of this primary can't be read")
 
-// ErrLost is returned for a run that is nowhere, while some of those that ended are known
-// to be lost: that it never was can't be said. No primary knows more, now or later.
-var ErrLost = errors.New("it may be one of the runs whose records are lost")
-
 // Config is what a [Store] is made of. All of it is required.
 type Config struct {
 	// Dir is where the file is. It is made when it is missing.

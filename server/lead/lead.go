@@ -53,7 +53,7 @@ type History interface {
 	// must not block.
 	Held() time.Time
 	// Run returns the run of that id, nil when it has none. The error is
-	// [history.ErrLost] when it may be one whose record nobody has any more.
+	// [state.ErrLost] when it may be one whose record nobody has any more.
 	Run(ctx context.Context, id state.RunID) (*state.Run, error)
 }
 

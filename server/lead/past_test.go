@@ -9,7 +9,6 @@ import (
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
-	"github.com/schedd/schedd/server/history"
 )
 
 // A worker that comes back long after its run's end, with the acknowledgement lost, is
@@ -81,7 +80,7 @@ func TestResultOfRunThatMayBeLost(t *testing.T) {
 		p := newPrimary(t, time.Second)
 		time.Sleep(5 * time.Second)
 		key := &agentv1.AttemptKey{RunId: state.RequestRunID(1, "lost").String(), Attempt: 1}
-		p.past.set(func(p *past) { p.err = fmt.Errorf("it is not known, and %w", history.ErrLost) })
+		p.past.set(func(p *past) { p.err = fmt.Errorf("it is not known, and %w", state.ErrLost) })
 		p.hand.set(func() {
 			p.hand.pending[name(key)] = &agentv1.Result{Key: key, Fence: 7, Outcome: agentv1.Outcome_OUTCOME_SUCCEEDED}
 		})

@@ -9,7 +9,6 @@ import (
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
-	"github.com/schedd/schedd/server/history"
 	"github.com/schedd/schedd/server/peer"
 	"github.com/schedd/schedd/server/plan"
 )
@@ -358,7 +357,7 @@ func (t *term) ackOld(ctx context.Context) {
 	for _, o := range t.old {
 		r, err := t.History.Run(ctx, o.run)
 		switch {
-		case errors.Is(err, history.ErrLost):
+		case errors.Is(err, state.ErrLost):
 			t.send(o.worker, resultAck(o.result, false))
 		case err != nil:
 			t.Log.Warn("a result is left unanswered until the history can be read", "run", o.run, "worker", o.worker, "err", err)

@@ -55,9 +55,9 @@ func FirstRefused(r *state.Run) int {
 }
 
 // QueuedSince returns from when, by the state's clock, a pending run counts its
-// queue_timeout: when it could begin first, or again after an attempt that was made. Refusals don't move that. Only
-// that which followed on an attempt does, once: the state has no better trace of when that
-// wait began than when it was first given away.
+// queue_timeout: when it could begin first, or again after an attempt that was made.
+// Refusals don't move that. Only the first one after an attempt does, once: the state has
+// no better trace of when that wait began than when the run was given away then.
 func QueuedSince(r *state.Run) time.Time {
 	switch first := FirstRefused(r); {
 	case !Refused(r):
