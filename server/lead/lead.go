@@ -265,6 +265,9 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 	}
 	t.Store.View(func(s *state.State) {
 		t.tellAhead(s)
+		for _, i := range said {
+			t.expect(s, i)
+		}
 		for _, c := range changed {
 			t.follow(s, c, now)
 		}

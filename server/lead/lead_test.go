@@ -113,6 +113,9 @@ func (h *hand) Send(worker string, epoch uint64, m *agentv1.GatewayMessage) bool
 		h.leases = append(h.leases, b.Lease)
 	case *agentv1.GatewayMessage_Kill:
 		h.kills++
+		if k := name(b.Kill.GetKey()); h.known[k] == nil && h.starts[k] == 0 { // it will not be started any more
+			h.known[k] = &agentv1.AttemptStatus{Key: b.Kill.GetKey(), Fence: b.Kill.GetFence(), Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_ACCEPTED}
+		}
 		h.end(b.Kill.GetKey(), b.Kill.GetFence(), agentv1.Outcome_OUTCOME_KILLED)
 	case *agentv1.GatewayMessage_ResultAck:
 		k := name(b.ResultAck.GetKey())
@@ -177,6 +180,7 @@ type primary struct {
 	past  past
 	mixed atomic.Bool  // the group has a primary that knows nothing of enforcement
 	slow  atomic.Int64 // how long it takes to agree on anything, in nanoseconds
+	halts atomic.Int64 // for how long it stands still after that
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
 }
@@ -184,8 +188,8 @@ type primary struct {
 // mixed is the store of a group that is being upgraded, or is slow.
 type mixed struct {
 	*raftstore.Store
-	old  *atomic.Bool
-	slow *atomic.Int64
+	old         *atomic.Bool
+	slow, halts *atomic.Int64
 }
 
 func (m mixed) Propose(ctx context.Context, cmds ...state.Command) ([]state.Result, error) {
@@ -195,7 +199,9 @@ func (m mixed) Propose(ctx context.Context, cmds ...state.Command) ([]state.Resu
 		}
 	}
 	time.Sleep(time.Duration(m.slow.Load()))
-	return m.Store.Propose(ctx, cmds...)
+	results, err := m.Store.Propose(ctx, cmds...)
+	time.Sleep(time.Duration(m.halts.Load()))
+	return results, err
 }
 
 type blind struct{}
@@ -256,7 +262,7 @@ func (p *primary) start() {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	p.stop = cancel
-	c := Config{Store: mixed{p.store, &p.mixed, &p.slow}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
+	c := Config{Store: mixed{p.store, &p.mixed, &p.slow, &p.halts}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
 	p.wg.Go(func() {
 		_ = p.store.Lead(ctx, func(ctx context.Context) error {
 			Run(ctx, c)

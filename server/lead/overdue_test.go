@@ -58,6 +58,71 @@ func TestStartedInTimeIsNotKilled(t *testing.T) {
 	})
 }
 
+// The same of a worker that is back meanwhile: it tells what it has, starts it in time, and
+// says so, and its leader reads all of that at once, after the time.
+func TestStartedInTimeByOneThatIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) { once(d); d.Policy.StartWithin = 20 * time.Second })
+		p.hand.set(func() { p.hand.deaf = true })
+		time.Sleep(65 * time.Second)
+		r := p.runs()[0]
+		if r.Phase != state.Assigned {
+			t.Fatalf("the run is %v, want assigned", r.Phase)
+		}
+		p.busy(r.Live().Assigned.Add(20*time.Second + 5*time.Second))
+		k := &agentv1.AttemptKey{RunId: r.ID.String(), Attempt: 1}
+		has := func(phase agentv1.AttemptPhase) {
+			p.hand.known[name(k)] = &agentv1.AttemptStatus{Key: k, Fence: r.Live().Fence, Phase: phase}
+		}
+		p.hand.set(func() { has(agentv1.AttemptPhase_ATTEMPT_PHASE_ACCEPTED) })
+		p.hand.disconnect()
+		p.hand.connect()
+		p.hand.set(func() {
+			p.hand.deaf = false
+			has(agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING)
+			p.hand.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{Key: k, Fence: r.Live().Fence, Time: timestamppb.Now()}}})
+		})
+		time.Sleep(30 * time.Second)
+		p.slow.Store(0)
+		time.Sleep(10 * time.Second)
+		if r := p.runs()[0]; r.Phase != state.Running || kills(p) > 0 {
+			t.Errorf("%d kills; the run is %v because %q, want it to run", kills(p), r.Phase, r.Reason)
+		}
+		p.close()
+	})
+}
+
+// A leader is held up between having it agreed who makes an attempt and telling him, for
+// longer than that may take to start and word of it to arrive. It is not told any more: the
+// attempt ends unsent, and the run is tried again.
+func TestHeldUpForLongerThanAStartMayTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		p.hand.connect()
+		p.define(func(d *state.Definition) {
+			once(d)
+			d.Policy.StartWithin, d.Policy.Retry.MaxAttempts = 20*time.Second, 2
+		})
+		time.Sleep(55 * time.Second)
+		p.halts.Store(int64(26 * time.Second))
+		time.Sleep(20 * time.Second)
+		p.halts.Store(0)
+		time.Sleep(time.Minute)
+		r := p.runs()[0]
+		if len(r.Attempts) != 2 || r.Phase != state.Running || r.Attempts[0].Outcome != state.OutcomeTimedOut || !r.Attempts[0].Started.IsZero() {
+			t.Errorf("the run is %v because %q, with %+v; want its second attempt to run", r.Phase, r.Reason, r.Attempts)
+		}
+		p.hand.set(func() {
+			if n := p.hand.starts[name(&agentv1.AttemptKey{RunId: r.ID.String(), Attempt: 1})]; n != 0 {
+				t.Errorf("the first attempt was started %d times", n)
+			}
+		})
+		p.close()
+	})
+}
+
 // A worker starts its attempt too late, and is not heard before. The leader has it killed.
 // Nobody has cancelled the run, so it is not cancelled: it is tried again.
 func TestStartedTooLateIsTriedAgain(t *testing.T) {

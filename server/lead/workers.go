@@ -172,6 +172,31 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	t.runs.Set(r.ID, now.Add(l.Next.Sub(m.shown)))
 }
 
+// expect takes note of an attempt that its worker has something new to tell of, before
+// anything else that was said in this step is judged: a worker that is back says first what
+// it has, and may have begun with it since.
+func (t *term) expect(s *state.State, i item) {
+	var key *agentv1.AttemptKey
+	var fence uint64
+	switch b := i.report.GetBody().(type) {
+	case *agentv1.AgentMessage_Started:
+		key, fence = b.Started.GetKey(), b.Started.GetFence()
+	case *agentv1.AgentMessage_Result:
+		key, fence = b.Result.GetKey(), b.Result.GetFence()
+	default:
+		return
+	}
+	id, err := state.ParseRunID(key.GetRunId())
+	if err != nil {
+		return
+	}
+	if r := s.Run(id); r != nil {
+		if live := r.Live(); live != nil && live.Fence == fence && live.Worker == i.worker {
+			t.told[fence] = true
+		}
+	}
+}
+
 // hear does what follows from what a gateway told.
 func (t *term) hear(s *state.State, i item, now time.Time) {
 	switch {
@@ -332,7 +357,6 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	unwanted := r.Fenced(m.GetFence()) == nil // of a state that was replaced by an older one
 	here := t.mark(s, now)
 	ended := plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown)
-	t.told[m.GetFence()] = true
 	t.strayEnded(id, m.GetFence())
 	finish := command{ended, func(state.Result) { t.send(w, resultAck(m, unwanted)) }}
 	if i, ok := t.starts[m.GetFence()]; ok && !ended.Attempt.Started.IsZero() {
