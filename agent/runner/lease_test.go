@@ -139,3 +139,20 @@ func TestUptime(t *testing.T) {
 		return ok && now > first
 	})
 }
+
+// A timeout is of the time in which a job could work. A suspend, which the clock of leases
+// counts, is none of it.
+func TestTimeoutCountsNoSuspend(t *testing.T) {
+	p, c := leasing(t)
+	s := p.sh("echo up; exec sleep 1000")
+	s.Timeout, s.LeaseEnd = time.Hour, 100*time.Hour
+	proc := p.start(s)
+	p.lines(s, 1)
+	c.set(50 * time.Hour)
+	p.looked(c)
+	if e := proc.Exit(); e != (runner.Exit{}) {
+		t.Errorf("with a timeout of an hour it has ended after a suspend: %+v", e)
+	}
+	proc.Kill(0)
+	p.wait(proc)
+}

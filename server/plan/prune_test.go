@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ func finished(ages ...time.Duration) (*state.State, []*state.Run) {
 	n := &state.Snapshot{Index: 100, Now: noon, Serial: 100}
 	for i, age := range ages {
 		r := &state.Run{
-			ID: state.RequestRunID(1, string(rune('a'+i))), UID: 1, Phase: state.Succeeded, Serial: uint64(i + 1), Created: noon.Add(-age), Finished: noon.Add(-age),
+			ID: state.RequestRunID(1, fmt.Sprint(i)), UID: 1, Phase: state.Succeeded, Serial: uint64(i + 1), Created: noon.Add(-age), Finished: noon.Add(-age),
 			Attempts: []state.Attempt{{Number: 1, Outcome: state.OutcomeSucceeded}},
 		}
 		n.Runs = append(n.Runs, r)
@@ -65,6 +66,23 @@ func TestPrune(t *testing.T) {
 		if !slices.Equal(gone, runs[:test.want]) {
 			t.Errorf("%s: %d are gone, want the oldest %d", test.name, len(gone), test.want)
 		}
+	}
+}
+
+// What a primary keeps when nobody says otherwise: for 30 days a run of which its worker may
+// still tell how it ended, and 200,000 in all while the history takes none.
+func TestPruneByDefault(t *testing.T) {
+	const day = 24 * time.Hour
+	s, runs := finished(31*day, 29*day)
+	for _, r := range runs {
+		r.Phase, r.Attempts[0].Outcome = state.Lost, state.OutcomeLost
+	}
+	if gone := pruned(s, DefaultRetention, noon, noon); !slices.Equal(gone, runs[:1]) {
+		t.Errorf("%d are gone that were lost 31 and 29 days ago, want the older one", len(gone))
+	}
+	s, runs = finished(slices.Repeat([]time.Duration{time.Hour}, 200_001)...)
+	if gone := pruned(s, DefaultRetention, noon.Add(-2*time.Hour), noon); !slices.Equal(gone, runs[:1]) {
+		t.Errorf("%d are gone of 200,001 that the history does not take, want the oldest", len(gone))
 	}
 }
 

@@ -95,3 +95,41 @@ func TestRunnersDiskFills(t *testing.T) {
 		})
 	}
 }
+
+// An fsync of the runner's journal fails, which is the end of the journal. The runner says so
+// for as long as it lives; what runs goes on, and how it ends is told from memory. The next
+// runner keeps records again.
+func TestRunnersDiskFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.DiscardHandler)
+		fake := fakerunner.New(func(runner.Spec) fakerunner.Behaviour {
+			return fakerunner.Behaviour{Duration: time.Minute, ExitCode: 3}
+		})
+		d := new(disk)
+		k := newKeeper(log, fake, &book{log: log, journal: d})
+		if _, err := k.start(0, runner.Spec{ID: "a/1"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		d.fail(syscall.EIO)
+		k.book.sync()
+		for range 3 {
+			time.Sleep(time.Hour)
+			if why := k.book.trouble(); !strings.Contains(why, "input/output error") {
+				t.Errorf("it says %q", why)
+			}
+		}
+		k.mu.Lock()
+		if a := k.attempts["a/1"]; a.exit == nil || a.exit.Code != 3 || a.written {
+			t.Errorf("of the attempt it knows %+v", a)
+		}
+		k.mu.Unlock()
+		close(k.over)
+		k.wg.Wait()
+
+		next := newKeeper(log, fake, &book{log: log, journal: new(disk)})
+		if why := next.book.trouble(); why != "" {
+			t.Errorf("the next runner says %q", why)
+		}
+	})
+}
