@@ -133,7 +133,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 		PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Refuse: s.refuse, DialWorker: seams.DialWorker, Log: s.log,
 	})
 	s.api = api.New(api.Config{
-		Store: s.store, History: s.history, Logs: s.replica, Presence: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
+		Store: s.store, History: s.history, Logs: s.replica, Presence: s.inbox, Decider: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
 		NodeID: c.NodeID, Version: settings.Version(), Clock: s.clock, Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
 	})
 	s.metrics.watch(s.store, s.gateway, s.uplink, s.hub)

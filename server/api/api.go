@@ -25,7 +25,9 @@ import (
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/lead"
 	"github.com/schedd/schedd/server/peer"
+	"github.com/schedd/schedd/server/plan"
 	"github.com/schedd/schedd/server/runlog"
 )
 
@@ -61,6 +63,12 @@ type Presence interface {
 	Session(worker string) (s peer.Session, seen time.Time, ok bool)
 	// Trouble returns why it takes no runs at present although it is connected, or "".
 	Trouble(worker string) string
+}
+
+// Decider decides on runs that are asked for by hand, on the leader; [lead.Inbox] has it
+// do so. Elsewhere it returns [raftstore.ErrNotLeader].
+type Decider interface {
+	Ask(ctx context.Context, a plan.Ask) (lead.Answer, error)
 }
 
 // Gateway ends sessions, on all primaries; [peer.Hub] does, on the leader.
@@ -112,6 +120,7 @@ type Config struct {
 	History  History
 	Logs     Logs
 	Presence Presence
+	Decider  Decider
 	Gateway  Gateway
 
 	Cluster   Cluster

@@ -26,7 +26,9 @@ import (
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/history"
+	"github.com/schedd/schedd/server/lead"
 	"github.com/schedd/schedd/server/peer"
+	"github.com/schedd/schedd/server/plan"
 	"github.com/schedd/schedd/server/runlog"
 )
 
@@ -170,6 +172,29 @@ func (noPast) List(context.Context, history.Query) ([]*state.Run, error) { retur
 func (noPast) Missing() string                                           { return "" }
 func (noPast) Lost(time.Time) string                                     { return "" }
 
+// decider is a leader that decides on nothing else than what is asked for by hand.
+type decider struct{ Store }
+
+func (d decider) Ask(ctx context.Context, a plan.Ask) (lead.Answer, error) {
+	for {
+		var c state.Request
+		var answer lead.Answer
+		d.View(func(s *state.State) {
+			c, answer.Run, answer.Err = plan.Request(plan.NewOutlook(s), a, time.Now().UTC().Round(0))
+		})
+		if answer.Run != nil || answer.Err != nil {
+			return answer, nil
+		}
+		results, err := d.Propose(ctx, c)
+		if err != nil {
+			return lead.Answer{}, err
+		}
+		if !errors.Is(results[0].Err, state.ErrStale) {
+			return lead.Answer{Run: results[0].Run, Agreed: true, Err: results[0].Err}, nil
+		}
+	}
+}
+
 // crew is who is connected, and who was cut off.
 type crew struct {
 	mu       sync.Mutex
@@ -304,7 +329,7 @@ func newPrimary(t *testing.T, dir string) *primary {
 	p.store.archive = p.past
 	p.past.Start(p.store.View)
 	p.server = New(Config{
-		Store: p.store, History: p.past, Logs: copies{p.logs, p}, Presence: p.crew, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
+		Store: p.store, History: p.past, Logs: copies{p.logs, p}, Presence: p.crew, Decider: decider{p.store}, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
 		NodeID: "p1", Version: "v1", Sessions: func() int { return 5 }, Condition: noCondition, Log: log,
 	})
 	return p

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -233,24 +232,18 @@ func (s jobService) RunJob(ctx context.Context, req *schedv1.RunJobRequest) (*sc
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	var again *state.Run
+	ask := plan.Ask{Job: k, Name: id}
 	if req.GetRequestId() != "" { // nobody has asked before by a name that was just made up
 		var err error
-		if again, err = s.askedOf(ctx, k, id); err != nil {
+		if ask.Past, err = s.askedOf(ctx, k, id); err != nil {
 			return nil, err
 		}
 	}
-	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
-		j := st.Job(k)
-		if j == nil {
-			return change{}, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
-		}
-		return byHand(st, k, state.RequestRunID(j.UID, id), nil, again, now)
-	})
+	r, err := s.byHand(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.RunJobResponse{Run: s.showOne(r.Run)}, nil
+	return &schedv1.RunJobResponse{Run: s.showOne(r)}, nil
 }
 
 // requestID checks the id of a request, and makes one up when there is none.
@@ -261,15 +254,19 @@ func requestID(c scope, id string) string {
 	return c.in("request_id").text(id, maxRequestID)
 }
 
-// byHand asks for a run by hand, or returns the one that is there, or that has left the
-// state: past, unless it is nil or another one.
-func byHand(st *state.State, k state.JobKey, id state.RunID, origin, past *state.Run, now time.Time) (change, error) {
-	if past != nil && past.ID == id && st.Run(id) == nil {
-		return change{done: &state.Result{Run: past}}, nil
+// byHand has the leader decide on a run by hand. An answer that the primaries did not have
+// to agree on is asked for again once it is confirmed that this one leads, as in
+// [Server.agree].
+func (s *Server) byHand(ctx context.Context, ask plan.Ask) (*state.Run, error) {
+	answer, err := s.Decider.Ask(ctx, ask)
+	if err == nil && !answer.Agreed {
+		if err := s.confirm(ctx); err != nil {
+			return nil, err
+		}
+		answer, err = s.Decider.Ask(ctx, ask)
 	}
-	r, err := plan.Request(st, k, id, origin, now)
-	if errors.Is(err, plan.ErrExists) {
-		return change{done: &state.Result{Run: st.Run(id)}}, nil
+	if err != nil {
+		return nil, err
 	}
-	return change{commands: []state.Command{r}}, err
+	return answer.Run, answer.Err
 }

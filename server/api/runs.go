@@ -10,6 +10,7 @@ import (
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
 )
 
 func (s runService) GetRun(ctx context.Context, req *schedv1.GetRunRequest) (*schedv1.GetRunResponse, error) {
@@ -73,31 +74,47 @@ func (s runService) RetryRun(ctx context.Context, req *schedv1.RetryRunRequest) 
 	if err != nil {
 		return nil, err
 	}
-	var again *state.Run
+	ask := plan.Ask{Name: unique}
 	if past != nil {
-		if again, err = s.asked(ctx, state.RequestRunID(past.UID, unique)); err != nil {
+		if ask.Past, err = s.asked(ctx, state.RequestRunID(past.UID, unique)); err != nil {
 			return nil, err
 		}
 	}
-	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
-		origin := st.Run(id)
-		if origin == nil {
-			origin = past
-		}
-		if origin == nil {
-			return change{}, noRun(id)
-		}
-		if !origin.Phase.Final() {
-			return change{}, status.Errorf(codes.FailedPrecondition, "run %v has not ended, it is %v: cancel it first, or wait", id, origin.Phase)
-		}
-		j := st.Job(origin.Job)
-		if j == nil || j.UID != origin.UID {
-			return change{}, fmt.Errorf("job %v, which run %v was of: %w, it was deleted", origin.Job, id, state.ErrNotFound)
-		}
-		return byHand(st, j.Key, state.RequestRunID(j.UID, unique), origin, again, now)
-	})
+	if ask.Origin, err = s.origin(ctx, id, past); err != nil {
+		return nil, err
+	}
+	ask.Job, ask.UID = ask.Origin.Job, ask.Origin.UID
+	r, err := s.byHand(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	return &schedv1.RetryRunResponse{Run: s.showOne(r.Run)}, nil
+	return &schedv1.RetryRunResponse{Run: s.showOne(r)}, nil
+}
+
+// origin returns a run that is to be repeated. That it can't be is said only when it is
+// confirmed that this primary leads, as in [Server.agree].
+func (s *Server) origin(ctx context.Context, id state.RunID, past *state.Run) (*state.Run, error) {
+	r, err := s.ended(id, past)
+	if err != nil {
+		if err := s.confirm(ctx); err != nil {
+			return nil, err
+		}
+		r, err = s.ended(id, past)
+	}
+	return r, err
+}
+
+// ended returns a run that has ended. It is past if it has left the state.
+func (s *Server) ended(id state.RunID, past *state.Run) (r *state.Run, err error) {
+	s.Store.View(func(st *state.State) { r = st.Run(id) })
+	if r == nil {
+		r = past
+	}
+	switch {
+	case r == nil:
+		return nil, noRun(id)
+	case !r.Phase.Final():
+		return nil, status.Errorf(codes.FailedPrecondition, "run %v has not ended, it is %v: cancel it first, or wait", id, r.Phase)
+	}
+	return r, nil
 }

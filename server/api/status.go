@@ -47,7 +47,6 @@ var statuses = []struct {
 	{state.ErrFinal, codes.FailedPrecondition, ""}, // don't, it has ended
 	{state.ErrActive, codes.FailedPrecondition, ""},
 	{state.ErrFull, codes.ResourceExhausted, ""},
-	{plan.ErrExists, codes.AlreadyExists, ""},
 
 	{raftstore.ErrNotLeader, codes.Unavailable, reasonNotLeader}, // before ErrUnknown: it knows better
 	{raftstore.ErrStopped, codes.Unavailable, reasonNotLeader},

@@ -102,7 +102,7 @@ func newNode(w *trio, id string) *node {
 	n := &node{trio: w, memory: newMemory(), id: id, logged: &buffer{}, news: map[chan struct{}]struct{}{}, toLeader: map[string]*grpc.ClientConn{}}
 	log := slog.New(slog.NewTextHandler(n.logged, nil))
 	n.server = New(Config{
-		History: noPast{}, Store: n, Presence: &crew{}, Gateway: &crew{}, Cluster: n, Group: n, Primaries: n,
+		History: noPast{}, Store: n, Presence: &crew{}, Decider: decider{n}, Gateway: &crew{}, Cluster: n, Group: n, Primaries: n,
 		NodeID: id, Version: "v-" + id, Sessions: func() int { return 5 }, Condition: n.condition, Log: log,
 	})
 	return n

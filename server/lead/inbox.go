@@ -12,7 +12,8 @@ import (
 
 // Inbox takes what gateways tell the leader. It outlives the terms: between
 // them it keeps who is connected and drops what is said, since workers say it
-// again when the next leader asks for their inventory. It is a [peer.Leader].
+// again when the next leader asks for their inventory. It is a [peer.Leader]. It also
+// takes what people ask of the leader, see [Inbox.Ask].
 type Inbox struct {
 	nudge chan struct{} // something came; holds at most one
 
@@ -20,6 +21,7 @@ type Inbox struct {
 	sessions map[state.WorkerID]presence
 	leading  bool
 	items    []item
+	asks     []*asked
 }
 
 type presence struct {
@@ -136,11 +138,12 @@ func (b *Inbox) begin() []peer.Session {
 	return all
 }
 
-// end drops what is said from here on.
+// end drops what is said from here on, and turns away who asks.
 func (b *Inbox) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.leading, b.items = false, nil
+	turnAway(b.asks)
+	b.leading, b.items, b.asks = false, nil, nil
 }
 
 // take returns what was told since it was last called, in order.
@@ -158,6 +161,11 @@ func (b *Inbox) put(i item) {
 		return
 	}
 	b.items = append(b.items, i)
+	b.wake()
+}
+
+// wake tells the leader that something came.
+func (b *Inbox) wake() {
 	select {
 	case b.nudge <- struct{}{}:
 	default: // the leader has been told already

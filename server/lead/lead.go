@@ -135,6 +135,7 @@ func lead(ctx context.Context, c Config, last *mark) error {
 	t := newTerm(c, last)
 	defer t.feed.Close()
 	defer c.Inbox.end()
+	defer func() { turnAway(t.wanted) }()
 	now := time.Now()
 	t.wall = c.wall()
 	if err := t.recordJump(ctx, now); err != nil {
@@ -155,6 +156,7 @@ func lead(ctx context.Context, c Config, last *mark) error {
 		// What was told was told before this step began by the clock: a worker that
 		// is given up some time after now has been silent for all of that.
 		said := c.Inbox.take()
+		t.wanted = append(t.wanted, c.Inbox.takeAsks()...)
 		began := time.Now()
 		t.wall = c.wall()
 		next, err := t.step(ctx, said, began)
@@ -186,12 +188,14 @@ type term struct {
 	active   map[state.RunID]sighting     // runs seen that had not ended
 	strays   map[state.RunID]stray        // that may go on until their runs change
 	leases
+	wanted []*asked // runs by hand that nothing is decided on yet
 
 	last  *mark // of the step before, in this term or before it had to begin anew
 	ahead bool  // it was told that the state's clock is
 
 	// Of the present step.
-	wall     time.Time // what the wall clock shows
+	wall     time.Time     // what the wall clock shows
+	outlook  *plan.Outlook // on what its commands will have changed
 	commands []command
 	starts   map[uint64]int  // by fence: where among the commands the start of an attempt is
 	told     map[uint64]bool // by fence: of which attempts something new was told
@@ -202,7 +206,8 @@ type term struct {
 // command is a command to propose, and what to do with the answer.
 type command struct {
 	state.Command
-	done func(state.Result) // may be nil
+	done   func(state.Result) // may be nil
+	failed func(error)        // told why it is not known what became of it, or that nothing did; may be nil
 }
 
 func newTerm(c Config, last *mark) *term {
@@ -220,6 +225,7 @@ func (t *term) begin(now time.Time) {
 	t.prune, t.trim, t.remind = now.Add(pruneEvery), now.Add(pruneEvery), now.Add(remindEvery)
 	var jobs []state.JobKey
 	t.Store.View(func(s *state.State) {
+		t.outlook = plan.NewOutlook(s)
 		if s.ClusterID() == "" {
 			t.propose(state.InitCluster{ClusterID: rand.Text()}, nil)
 		}
@@ -264,6 +270,7 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 		return now, err
 	}
 	t.Store.View(func(s *state.State) {
+		t.outlook = plan.NewOutlook(s)
 		t.tellAhead(s)
 		for _, i := range said {
 			t.expect(s, i)
@@ -277,11 +284,12 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 		t.due(s, now)
 	})
 	t.ackOld(ctx)
+	t.deliver() // what follows from what is agreed need not wait for what is yet to be
 	agreed, err := t.agree(ctx)
 	if err != nil {
 		return now, err
 	}
-	t.deliver() // all of this is agreed, and leases may take a while
+	t.deliver() // leases may take a while
 	t.grant(ctx, agreed, now)
 	t.deliver()
 	return t.next(now), nil
@@ -308,12 +316,10 @@ var errRestored = errors.New("the state was restored from a snapshot")
 
 // due plans what the clock asks for.
 func (t *term) due(s *state.State, now time.Time) {
-	shown := t.mark(s, now).shown
-	for _, c := range t.agenda.Due(s, t.wall, maxDue) {
+	here := t.mark(s, now)
+	for _, c := range t.agenda.Due(t.outlook, t.wall, maxDue) {
 		t.propose(c, t.decided(c))
-		if d, ok := c.(state.Decide); ok {
-			t.queue.Expect(s, d, shown)
-		}
+		t.queue.Expect(s, c, here.shown)
 	}
 	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
 		if r := s.Run(id); r != nil && !r.Phase.Final() {
@@ -341,6 +347,7 @@ func (t *term) due(s *state.State, now time.Time) {
 		t.remind = now.Add(remindEvery)
 		t.remindEnforcement(s)
 	}
+	t.request(s, here)
 	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
 	}
@@ -379,7 +386,7 @@ func (t *term) assigned(c state.Assign, now time.Time) func(state.Result) {
 
 // propose adds a command to the step's.
 func (t *term) propose(c state.Command, done func(state.Result)) {
-	t.commands = append(t.commands, command{c, done})
+	t.commands = append(t.commands, command{Command: c, done: done})
 }
 
 // agree proposes the step's commands, in their order. When some can't be put in
@@ -394,6 +401,10 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	clear(t.told)
 	n := maxProposal
 	for len(cmds) > 0 {
+		if ctx.Err() != nil {
+			fail(cmds, raftstore.ErrNotLeader)
+			return false, ctx.Err()
+		}
 		n = min(n, len(cmds))
 		results, err := t.Store.Propose(ctx, bare(cmds[:n])...)
 		switch {
@@ -405,18 +416,31 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 			}
 			cmds, n, agreed = cmds[n:], min(2*n, maxProposal), true
 		case ctx.Err() != nil, errors.Is(err, raftstore.ErrNotLeader), errors.Is(err, raftstore.ErrUnknown), errors.Is(err, raftstore.ErrStopped):
+			fail(cmds[:n], err)
+			fail(cmds[n:], raftstore.ErrNotLeader)
 			return false, err
 		case n > 1:
 			n /= 2
 		case errors.Is(err, raftstore.ErrOldPrimary):
 			t.Log.Warn("this is left undone until all primaries can apply it", "command", fmt.Sprintf("%T", cmds[0].Command), "err", err)
+			fail(cmds[:1], err)
 			cmds, n = cmds[1:], maxProposal
 		default:
 			t.Log.Error("this can't be put on record, and is left out; please report it", "command", fmt.Sprintf("%T", cmds[0].Command), "err", err)
+			fail(cmds[:1], err)
 			cmds, n = cmds[1:], maxProposal
 		}
 	}
 	return agreed, nil
+}
+
+// fail tells those who wait for the answers to commands that there are none.
+func fail(cmds []command, err error) {
+	for i := range cmds {
+		if f := cmds[i].failed; f != nil {
+			f(err)
+		}
+	}
 }
 
 // bare returns the commands without what to do with the answers.
@@ -430,7 +454,7 @@ func bare(cmds []command) []state.Command {
 
 // next returns when to step again.
 func (t *term) next(now time.Time) time.Time {
-	if len(t.again) > 0 {
+	if len(t.again) > 0 || len(t.wanted) > 0 {
 		return now
 	}
 	next := now.Add(maxSleep)

@@ -154,6 +154,7 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	}
 	l := plan.Check(r, silent, absent, m.shown)
 	if l.Command != nil {
+		t.outlook.Note(l.Command)
 		t.propose(l.Command, nil)
 	}
 	if l.Queue {
@@ -358,7 +359,8 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	here := t.mark(s, now)
 	ended := plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown)
 	t.strayEnded(id, m.GetFence())
-	finish := command{ended, func(state.Result) { t.send(w, resultAck(m, unwanted)) }}
+	t.outlook.Note(ended)
+	finish := command{Command: ended, done: func(state.Result) { t.send(w, resultAck(m, unwanted)) }}
 	if i, ok := t.starts[m.GetFence()]; ok && !ended.Attempt.Started.IsZero() {
 		t.commands[i] = finish // it says when the attempt started, too
 		return

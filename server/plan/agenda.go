@@ -133,9 +133,9 @@ func (a *Agenda) set(j *state.Job, al *alarm, decided, now time.Time) {
 // Due returns the commands that decide what has come due, at most about limit
 // of them, and takes it for decided: whoever proposes them calls [Agenda.Note]
 // for those that are refused.
-func (a *Agenda) Due(s *state.State, now time.Time, limit int) []state.Command {
+func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
+	s := o.state
 	var cmds []state.Command
-	beside := map[state.JobKey]*beside{}
 	decided := map[*alarm]time.Time{} // set again at the end, so that each rings once
 	for len(cmds) < limit {
 		al := a.alarms.pop(now)
@@ -150,14 +150,11 @@ func (a *Agenda) Due(s *state.State, now time.Time, limit int) []state.Command {
 			cmds = append(cmds, a.endPause(s, j, now)...)
 			continue
 		}
-		if beside[al.job] == nil {
-			beside[al.job] = besideOf(s, j)
-		}
 		decided[al] = now
 		if al.c == nil {
 			al.c = compiled(j, al.trigger)
 		}
-		if d, ok := decide(s, beside[al.job], al.c, al.trigger.ID, now); ok {
+		if d, ok := decide(s, o.of(j), al.c, al.trigger.ID, now); ok {
 			cmds = append(cmds, d)
 			decided[al] = d.Until
 		}

@@ -25,7 +25,7 @@ func TestAgendaMissesNothing(t *testing.T) {
 			k := key()
 			change(rt, w, k, now)
 			a.Note(w.State, k, now)
-			for cmds := a.Due(w.State, now, 100); len(cmds) > 0; cmds = a.Due(w.State, now, 100) {
+			for cmds := a.Due(NewOutlook(w.State), now, 100); len(cmds) > 0; cmds = a.Due(NewOutlook(w.State), now, 100) {
 				w.do(now, cmds...)
 				for _, c := range w.TakeChanges() {
 					if c.Job != (state.JobKey{}) {
@@ -131,7 +131,7 @@ func BenchmarkAgendaFire(b *testing.B) {
 			b.ResetTimer()
 			for range b.N {
 				now = now.Add(time.Second)
-				w.do(now, a.Due(w.State, now, 100)...)
+				w.do(now, a.Due(NewOutlook(w.State), now, 100)...)
 				w.TakeChanges()
 			}
 		})

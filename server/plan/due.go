@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -215,50 +214,4 @@ func (l *ledger) bear() {
 			d.Run = &state.Birth{Phase: state.Missed, Nominal: d.Last, Reason: d.Reason, Missed: d.Count - 1}
 		}
 	}
-}
-
-// OverlapError is why a run by hand is refused: the job's overlap policy
-// forbids it beside the active runs.
-type OverlapError struct {
-	Job    state.JobKey
-	Reason string
-	Active []state.RunID
-}
-
-// Error says so in a sentence.
-func (e *OverlapError) Error() string {
-	return fmt.Sprintf("job %v can't run now: %s (active: %v); cancel them, wait, or set policy.overlap to OVERLAP_QUEUE or OVERLAP_ALLOW", e.Job, e.Reason, e.Active)
-}
-
-// ErrExists is returned by [Request] when the run is there already.
-var ErrExists = errors.New("the run exists")
-
-// Request returns the command for a run by hand, named id. With origin it
-// repeats that run. The errors are [state.ErrNotFound], [ErrExists] and
-// *[OverlapError].
-func Request(s *state.State, k state.JobKey, id state.RunID, origin *state.Run, now time.Time) (state.Request, error) {
-	j := s.Job(k)
-	if j == nil {
-		return state.Request{}, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
-	}
-	if s.Run(id) != nil {
-		return state.Request{}, fmt.Errorf("run %v: %w", id, ErrExists)
-	}
-	b := besideOf(s, j)
-	if reason := b.admit(); reason != "" {
-		e := &OverlapError{Job: k, Reason: reason}
-		for _, r := range s.ActiveRuns(j.UID) {
-			e.Active = append(e.Active, r.ID)
-		}
-		return state.Request{}, e
-	}
-	r := state.Request{
-		Key: k, UID: j.UID, Version: j.Version, Activity: b.activity, ID: id,
-		Birth: state.Birth{Phase: state.Pending, Nominal: now},
-	}
-	r.Birth.Replaces = b.add(id)
-	if origin != nil {
-		r.RetryOf, r.Trigger, r.Birth.Nominal = origin.ID, origin.Trigger, origin.Nominal
-	}
-	return r, nil
 }

@@ -298,22 +298,3 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 		})
 	}
 }
-
-// By hand, the overlap policy holds as for any other run.
-func TestRequest(t *testing.T) {
-	w := newWorld(t)
-	j := w.define(nil)
-	id := state.RequestRunID(j.UID, "a")
-	r, err := Request(w.State, jobKey, id, nil, noon)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.do(noon, r)
-	if _, err := Request(w.State, jobKey, id, nil, noon); err == nil || !strings.Contains(err.Error(), "exists") {
-		t.Errorf("the same request again: %v", err)
-	}
-	_, err = Request(w.State, jobKey, state.RequestRunID(j.UID, "b"), nil, noon)
-	if err == nil || !strings.Contains(err.Error(), id.String()) {
-		t.Errorf("beside an active run: %v, want an error that names it", err)
-	}
-}

@@ -10,31 +10,36 @@ import (
 // go first.
 const expectedSerial = 1 << 63
 
-// Expect takes note of the runs that a decision will make, and that may begin by now.
-// The next [Queue.Place] gives them to workers as if they were there, after all that
-// are: so what is decided and what is assigned are agreed together. Those that it gives
-// to nobody are forgotten then, and come back as changes of the state.
+// Expect takes note of the runs that a command will make, a decision or a request, and
+// that may begin by now. The next [Queue.Place] gives them to workers as if they were
+// there, after all that are: so what is decided and what is assigned are agreed together.
+// Those that it gives to nobody are forgotten then, and come back as changes of the state.
 //
-// Should the decision be refused, so is the assignment, as there is no such run.
-func (q *Queue) Expect(s *state.State, d state.Decide, now time.Time) {
-	j := s.Job(d.Key)
-	if j == nil {
+// Should the command be refused, so is the assignment, as there is no such run.
+func (q *Queue) Expect(s *state.State, c state.Command, now time.Time) {
+	switch c := c.(type) {
+	case state.Decide:
+		for i := range c.Decisions {
+			if b := c.Decisions[i].Run; b != nil {
+				q.expect(s, c.Key, state.OccurrenceRunID(c.UID, c.Trigger, b.Nominal), b, now)
+			}
+		}
+	case state.Request:
+		q.expect(s, c.Key, c.ID, &c.Birth, now)
+	}
+}
+
+func (q *Queue) expect(s *state.State, k state.JobKey, id state.RunID, b *state.Birth, now time.Time) {
+	j := s.Job(k)
+	if j == nil || b.Phase != state.Pending || b.NotBefore.After(now) || s.Run(id) != nil || q.expected[id] != nil {
 		return
 	}
-	for i := range d.Decisions {
-		b := d.Decisions[i].Run
-		if b == nil || b.Phase != state.Pending || b.NotBefore.After(now) {
-			continue
-		}
-		r := &state.Run{
-			ID: state.OccurrenceRunID(d.UID, d.Trigger, b.Nominal), Job: d.Key, UID: d.UID, Created: now, Phase: state.Pending,
-			Definition: j.Definition, Serial: expectedSerial + uint64(len(q.expected)),
-		}
-		if s.Run(r.ID) == nil {
-			q.expected[r.ID] = r
-			q.Add(r)
-		}
+	r := &state.Run{
+		ID: id, Job: k, UID: j.UID, Created: now, Phase: state.Pending,
+		Definition: j.Definition, Serial: expectedSerial + uint64(len(q.expected)),
 	}
+	q.expected[r.ID] = r
+	q.Add(r)
 }
 
 // forgetExpected takes out the expected runs that nobody was given.

@@ -2,18 +2,70 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// beside is what a job's active runs will be, as the commands of one step are
-// put together: what the state says, and what the commands before will add.
+// Outlook is what the jobs' active runs will be, as the commands of one step are put
+// together: what the state says, and what the commands before will change. What is
+// decided by it can be agreed in one entry, however many runs of a job begin and end in
+// that.
+type Outlook struct {
+	state *state.State
+	jobs  map[uint64]*beside // by uid
+	left  map[state.RunID]struct{}
+}
+
+// NewOutlook returns that of a step in which nothing is decided yet. It is good for as
+// long as the state may be looked at.
+func NewOutlook(s *state.State) *Outlook {
+	return &Outlook{state: s, jobs: map[uint64]*beside{}, left: map[state.RunID]struct{}{}}
+}
+
+// of returns what a job's active runs will be.
+func (o *Outlook) of(j *state.Job) *beside {
+	b := o.jobs[j.UID]
+	if b == nil {
+		b = besideOf(o.state, j)
+		o.jobs[j.UID] = b
+	}
+	return b
+}
+
+// Note takes note of a command that will be applied before those that are decided next:
+// it may end a run, or have it wait again.
+func (o *Outlook) Note(c state.Command) {
+	switch c := c.(type) {
+	case state.Finish:
+		if r := o.state.Run(c.Run); r != nil && r.Live() != nil && r.Live().Fence == c.Fence {
+			o.leave(r, c.Phase.Final())
+		}
+	case state.GiveUp:
+		if r := o.state.Run(c.Run); r != nil && r.Phase == state.Pending {
+			o.leave(r, true)
+		}
+	}
+}
+
+// leave takes note that a run leaves its worker or its line: it ends, or waits again.
+func (o *Outlook) leave(r *state.Run, ends bool) {
+	j := o.state.Job(r.Job)
+	if _, known := o.left[r.ID]; known || j == nil || j.UID != r.UID {
+		return
+	}
+	o.left[r.ID] = struct{}{}
+	o.of(j).leave(r, ends)
+}
+
+// beside is an outlook on the active runs of one job.
 type beside struct {
 	job      *state.Job
-	activity uint64        // what Decide and Request will find
-	active   int           // runs that have not ended
-	pending  int           // those of them that no worker has
-	replace  []replaceable // those that a new run may take the place of, oldest first
+	activity uint64                   // what Decide and Request will find
+	active   int                      // runs that have not ended
+	pending  int                      // those of them that no worker has
+	replace  []replaceable            // those that a new run may take the place of, oldest first
+	asked    map[state.RunID]struct{} // runs that will have been made by hand; nil: none
 }
 
 // replaceable is a run that has not ended, and has not been asked to.
@@ -73,6 +125,26 @@ func (b *beside) add(id state.RunID) (replaces []state.RunID) {
 	b.pending++
 	b.activity++
 	return replaces
+}
+
+// leave takes note that a run that the state has will have ended, or wait again.
+func (b *beside) leave(r *state.Run, ends bool) {
+	i := slices.IndexFunc(b.replace, func(x replaceable) bool { return x.id == r.ID })
+	switch {
+	case !ends:
+		b.pending++
+		if i >= 0 {
+			b.replace[i].pending = true
+		}
+		return
+	case i >= 0:
+		b.replace = slices.Delete(b.replace, i, i+1)
+	}
+	if r.Phase == state.Pending {
+		b.pending--
+	}
+	b.active--
+	b.activity++
 }
 
 func count(n int, one, many string) string {

@@ -6,6 +6,7 @@
 // The questions it answers, each in a file:
 //
 //	due.go      which occurrences came due, and what becomes of each
+//	request.go  what becomes of a run that is asked for by hand
 //	overlap.go  whether a run may come beside the active ones
 //	agenda.go   when to look at which trigger again
 //	queue.go    which run goes to which worker

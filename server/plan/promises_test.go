@@ -68,7 +68,7 @@ func TestRefusedDecideReplacesNothing(t *testing.T) {
 
 	now := at("12:01:00")
 	a, _ := agendaOf(w, at("12:00:30"))
-	planned := a.Due(w.State, now, 100) // the leader looks; and before it is heard:
+	planned := a.Due(NewOutlook(w.State), now, 100) // the leader looks; and before it is heard:
 	pausedAt := now.Add(-time.Millisecond)
 	settle, _ := Settle(w.State, j.Key, pausedAt)
 	w.do(now, append(settle, state.PauseJob{Key: j.Key, Effective: pausedAt})...)
@@ -90,7 +90,7 @@ func TestEndOfPauseIsNotEndOfNextPause(t *testing.T) {
 	until := at("12:10:00")
 	w.do(at("11:59:30"), state.PauseJob{Key: j.Key, Until: until, Effective: at("11:59:00")})
 	a, _ := agendaOf(w, at("11:59:30"))
-	planned := a.Due(w.State, until, 100) // the leader looks at 12:10; and before it is heard:
+	planned := a.Due(NewOutlook(w.State), until, 100) // the leader looks at 12:10; and before it is heard:
 	now := until.Add(time.Millisecond)
 	settle, _ := Settle(w.State, j.Key, now)
 	w.do(now, append(settle, state.PauseJob{Key: j.Key, Until: at("18:00:00"), Effective: now})...)
@@ -110,7 +110,7 @@ func TestPauseWithEndIsLookedAtHourly(t *testing.T) {
 	if got := a.Next(); got.After(noon.Add(pausedLook)) {
 		t.Errorf("next look at %v, want within %v", got, pausedLook)
 	}
-	cmds := a.Due(w.State, a.Next(), 1)
+	cmds := a.Due(NewOutlook(w.State), a.Next(), 1)
 	size := 0
 	for _, d := range cmds[0].(state.Decide).Decisions {
 		size += len(d.Reason)
@@ -320,7 +320,7 @@ func TestReplaceSurvivesACrashBetweenProposals(t *testing.T) {
 	cmds, _ := Settle(w.State, j.Key, at("13:00:00"))
 	w.do(at("13:00:00"), cmds[0]) // Decide was the 256th command; Cancel, the 257th, was never proposed
 	a, more := agendaOf(w, at("13:00:01"))
-	more = append(more, a.Due(w.State, at("13:00:01"), 100)...)
+	more = append(more, a.Due(NewOutlook(w.State), at("13:00:01"), 100)...)
 	if r := w.Run(old.ID); r.CancelTime.IsZero() && len(more) == 0 {
 		t.Errorf("after the crash nothing ends run %v, and its successor waits for it", r.Nominal.Format("15:04"))
 	}
