@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -81,6 +82,9 @@ type Seams struct {
 	// BootID tells one boot of the host from another, for tests. Default: the
 	// kernel's.
 	BootID string
+	// Fsync has a file of the journal and the spool, or their directory, stay when the
+	// power fails, for tests that know what has. Default: the operating system's.
+	Fsync func(*os.File) error
 }
 
 // Run is a worker, until ctx is done; then it stops as the package says and
@@ -102,12 +106,12 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 		return err
 	}
 	defer leave()
-	j, entries, err := journal.Open(h.path(journalFile), s.Log)
+	j, entries, err := journal.OpenOn(s.Fsync, h.path(journalFile), s.Log)
 	if err != nil {
 		return fmt.Errorf("open the worker's memory: %w", err)
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	logs, err := spool.Open(h.path(spoolDir), s.Log)
+	logs, err := spool.OpenOn(s.Fsync, h.path(spoolDir), s.Log)
 	if err != nil {
 		return fmt.Errorf("open the worker's logs: %w", err)
 	}
@@ -137,6 +141,9 @@ func (s *Seams) fill() {
 	}
 	if s.BootID == "" {
 		s.BootID = runner.BootID()
+	}
+	if s.Fsync == nil {
+		s.Fsync = (*os.File).Sync
 	}
 	if s.Listen == nil {
 		s.Listen = func(ctx context.Context, addr string) (net.Listener, error) {

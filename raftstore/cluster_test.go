@@ -298,6 +298,41 @@ func TestKilledPrimaryComesBack(t *testing.T) {
 	})
 }
 
+// A primary is killed, or its power fails, while an entry is being synced, and nobody is
+// told of it. SIGKILL takes nothing that was written; a loss of power does.
+func TestEndAmidAnFsync(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(*Memory)
+		want int
+	}{"killed": {(*Memory).Pull, 2}, "without power": {(*Memory).Lose, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewMemory()
+				s := alone(t, m)
+				propose(t, s, putWorker(1))
+				m.BeforeSync(func() { time.Sleep(time.Second) })
+				told := make(chan error, 1)
+				go func() {
+					_, err := s.Propose(t.Context(), putWorker(2))
+					told <- err
+				}()
+				time.Sleep(time.Second / 2)
+				test.end(m)
+				if err := <-told; !errors.Is(err, ErrUnknown) {
+					t.Errorf("err = %v, want ErrUnknown", err)
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+				m.BeforeSync(nil)
+				if n := numWorkers(alone(t, m)); n != test.want {
+					t.Errorf("%d workers, want %d", n, test.want)
+				}
+			})
+		})
+	}
+}
+
 // A primary that was away for longer than the log reaches back gets a snapshot,
 // and tells its subscribers that everything may have changed.
 func TestFollowerGetsSnapshot(t *testing.T) {

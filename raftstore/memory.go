@@ -25,6 +25,8 @@ type Memory struct {
 	session     int              // of the store that may write
 	inUse       bool
 	beforeWrite func()
+	beforeSync  func()
+	wet         *wet  // what was written and is not synced; nil: nothing
 	failing     error // why nothing can be written; nil: it can
 	unsynced    error // why nothing can be synced; nil: it can
 }
@@ -32,13 +34,32 @@ type Memory struct {
 // NewMemory returns an empty disk.
 func NewMemory() *Memory { return &Memory{store: raft.NewInmemStore()} }
 
-// Pull cuts the power: from now on, nothing of what the store that is open on m
-// writes is kept.
+// wet are entries that were written and are not synced yet.
+type wet struct{ first, last uint64 }
+
+// Pull cuts off the store that is open on m, as SIGKILL does: from now on, nothing of what
+// it writes is kept. What it had written is there.
 func (m *Memory) Pull() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.pull()
+}
+
+func (m *Memory) pull() {
 	m.session++
 	m.inUse = false
+	m.wet = nil
+}
+
+// Lose is Pull for a host that loses its power: what was written and not synced yet is
+// gone, too.
+func (m *Memory) Lose() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wet != nil {
+		_ = m.store.DeleteRange(m.wet.first, m.wet.last) // in memory it never fails
+	}
+	m.pull()
 }
 
 // BeforeWrite has f called before entries are written to the log. A slow disk is
@@ -47,6 +68,15 @@ func (m *Memory) BeforeWrite(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.beforeWrite = f
+}
+
+// BeforeSync has f called when entries were written to the log, and before they are
+// synced: nobody is told of them yet, and a loss of power takes them. A slow disk is an f
+// that sleeps; nil ends it.
+func (m *Memory) BeforeSync(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.beforeSync = f
 }
 
 // Fail has each write be refused with err, as on a full disk; nil ends it.
@@ -142,16 +172,29 @@ func (s *memorySession) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft
 // StoreLogs implements [raft.LogStore].
 func (s *memorySession) StoreLogs(logs []*raft.Log) error {
 	s.m.mu.Lock()
-	before := s.m.beforeWrite
+	before, sync := s.m.beforeWrite, s.m.beforeSync
 	s.m.mu.Unlock()
 	if before != nil {
 		before()
 	}
-	return s.write(func() error {
+	err := s.write(func() error {
 		if s.m.failing != nil {
 			return s.m.failing
 		}
+		if len(logs) > 0 {
+			s.m.wet = &wet{logs[0].Index, logs[len(logs)-1].Index}
+		}
 		return s.InmemStore.StoreLogs(logs)
+	})
+	if err != nil {
+		return err
+	}
+	if sync != nil {
+		sync()
+	}
+	return s.write(func() error {
+		s.m.wet = nil
+		return nil
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,6 +62,9 @@ type Seams struct {
 	// Heartbeat is how long the leader may be silent before another is elected,
 	// for tests. Default: the store's.
 	Heartbeat time.Duration
+	// Fsync has a file of the run logs, or their directory, stay when the power fails, for
+	// tests that know what has. Default: the operating system's.
+	Fsync func(*os.File) error
 }
 
 // Server is one primary.
@@ -162,7 +166,11 @@ func (s *Server) openStores(seams Seams) (err error) {
 	}
 	s.history.Start(s.store.View) // the store has locked the directory
 	s.empty = !s.store.Formed() && !c.Cluster.alone()
-	if s.logs, err = runlog.Open(filepath.Join(c.DataDir, "runlogs"), s.log); err != nil {
+	fsync := seams.Fsync
+	if fsync == nil {
+		fsync = (*os.File).Sync
+	}
+	if s.logs, err = runlog.OpenOn(fsync, filepath.Join(c.DataDir, "runlogs"), s.log); err != nil {
 		return fmt.Errorf("open the run logs: %w%s", err, whatToDo(err))
 	}
 	return nil

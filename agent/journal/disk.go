@@ -24,26 +24,34 @@ type disk interface {
 	syncDir(dir string) error
 }
 
-// realDisk is the operating system's.
-type realDisk struct{}
+// realDisk is the operating system's, on which fsync has a file stay.
+type realDisk struct{ fsync func(*os.File) error }
 
-func (realDisk) open(name string, flag int) (file, error) {
+// realFile is a file of it.
+type realFile struct {
+	*os.File
+	fsync func(*os.File) error
+}
+
+func (f realFile) Sync() error { return f.fsync(f.File) }
+
+func (d realDisk) open(name string, flag int) (file, error) {
 	f, err := os.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, err // not f: it would be a file that isn't nil
 	}
-	return f, nil
+	return realFile{f, d.fsync}, nil
 }
 
 func (realDisk) rename(from, to string) error { return os.Rename(from, to) }
 func (realDisk) remove(name string) error     { return os.Remove(name) }
 
-func (realDisk) syncDir(dir string) error {
-	d, err := os.Open(dir)
+func (d realDisk) syncDir(dir string) error {
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(d.fsync(f), f.Close())
 }
 
 // create makes a new file with what is in it, synced.

@@ -25,7 +25,7 @@ func (s *Spool) syncDir() error {
 		s.mu.Lock()
 		s.flight = nil // who comes from now on may be too late for this one
 		s.mu.Unlock()
-		f.err = syncDir(s.dir)
+		f.err = s.fsyncDir()
 		<-s.syncing
 		close(f.done)
 	}
@@ -33,10 +33,10 @@ func (s *Spool) syncDir() error {
 	return f.err
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+func (s *Spool) fsyncDir() error {
+	d, err := os.Open(s.dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(s.fsync(d), d.Close())
 }

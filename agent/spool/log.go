@@ -183,7 +183,7 @@ func (l *Log) seal() error {
 		defer func() { _ = f.Close() }()
 	}
 	if size > 0 { // an empty one is worth nothing after a crash of the host
-		if err := errors.Join(f.Sync(), l.spool.syncDir()); err != nil {
+		if err := errors.Join(l.spool.fsync(f), l.spool.syncDir()); err != nil {
 			return err
 		}
 	}

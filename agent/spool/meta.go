@@ -48,7 +48,7 @@ func (l *Log) save(m meta, durable bool) error {
 	}
 	_, err = f.WriteAt(encodeMeta(m), int64(m.seq%2)*slotLen)
 	if err == nil && durable {
-		err = f.Sync()
+		err = l.spool.fsync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("save sidecar: %w", err)
@@ -69,7 +69,7 @@ func (l *Log) createMeta(m meta) error {
 	slot := encodeMeta(m)
 	_, err = f.Write(append(slot, slot...))
 	if err == nil {
-		err = f.Sync()
+		err = l.spool.fsync(f)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(temp, l.metaPath())

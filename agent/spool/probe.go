@@ -17,7 +17,7 @@ func (s *Spool) Probe() error {
 	err := s.clearProbe() // of what one left that was killed, or could not remove it
 	for _, name := range probeNames {
 		if err == nil {
-			err = fill(filepath.Join(s.dir, name))
+			err = s.fill(filepath.Join(s.dir, name))
 		}
 	}
 	if err = errors.Join(err, s.clearProbe()); err == nil {
@@ -39,14 +39,14 @@ func (s *Spool) clearProbe() (err error) {
 }
 
 // fill makes a file of half of what has to be free, and syncs it.
-func fill(path string) error {
+func (s *Spool) fill(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(make([]byte, fullBelow/2))
 	if err == nil {
-		err = f.Sync()
+		err = s.fsync(f)
 	}
 	return errors.Join(err, f.Close())
 }

@@ -76,6 +76,7 @@ type Spool struct {
 	dir   string
 	log   *slog.Logger
 	punch func(f *os.File, from, to int64) error
+	fsync func(*os.File) error
 
 	syncing chan struct{} // held, by having sent to it, by who syncs the directory
 
@@ -90,6 +91,12 @@ type Spool struct {
 // sidecar that is damaged, or missing where only it has the limit, is set aside under a
 // name ending in ".damaged", and logged.
 func Open(dir string, log *slog.Logger) (*Spool, error) {
+	return OpenOn((*os.File).Sync, dir, log)
+}
+
+// OpenOn is Open on a disk of which tests know how long an fsync takes, and what is there
+// when the power fails.
+func OpenOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory %q: %w", dir, err)
 	}
@@ -97,7 +104,7 @@ func Open(dir string, log *slog.Logger) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{dir: dir, log: log, punch: punch, syncing: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
+	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, syncing: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool directory %q: %w", dir, err)

@@ -30,7 +30,7 @@ func open(t try, dir string) *Store {
 
 func openWith(t try, dir string, fsync func(*os.File) error) *Store {
 	t.Helper()
-	s, err := openOn(fsync, dir, silent)
+	s, err := OpenOn(fsync, dir, silent)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}

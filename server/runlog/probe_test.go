@@ -11,7 +11,7 @@ import (
 func TestProbe(t *testing.T) {
 	dir := t.TempDir()
 	broken := false
-	s, err := openOn(func(f *os.File) error {
+	s, err := OpenOn(func(f *os.File) error {
 		if broken {
 			return syscall.EIO
 		}

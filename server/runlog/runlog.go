@@ -132,11 +132,12 @@ type shard struct {
 // Open opens the logs below dir, which is made if it is not there. Logs are looked
 // at only when they are used, so this does not take longer with more of them.
 func Open(dir string, log *slog.Logger) (*Store, error) {
-	return openOn((*os.File).Sync, dir, log)
+	return OpenOn((*os.File).Sync, dir, log)
 }
 
-// openOn is Open on a disk of which tests know how it fails.
-func openOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Store, error) {
+// OpenOn is Open on a disk of which tests know how long an fsync takes, how it fails, and
+// what is there when the power does.
+func OpenOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Store, error) {
 	s := &Store{
 		log:     log,
 		fsync:   fsync,

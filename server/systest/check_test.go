@@ -301,6 +301,8 @@ func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt) {
 		}
 	case a.GetOutcome() == schedv1.Outcome_OUTCOME_SUCCEEDED && !w.gone[starts[0].worker] && !bytes.Equal(whole, printed):
 		w.Errorf("%s printed %d bytes, the log of attempt %d has %d (same beginning: %v)", who, len(printed), a.GetNumber(), len(whole), bytes.HasPrefix(printed, whole))
+	case w.unplugged[attemptID(r, a)]:
+		w.checkUnplugged(who, a, printed, whole)
 	case !bytes.HasPrefix(printed, whole):
 		w.Errorf("%s: the log of attempt %d is not what was printed", who, a.GetNumber())
 	}

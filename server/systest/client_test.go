@@ -127,13 +127,20 @@ func (w *world) cancel(id string) {
 // runs returns the runs that match a filter, the oldest first.
 func (w *world) runs(filter string) []*schedv1.Run {
 	w.Helper()
-	var all []*schedv1.Run
+	return must[[]*schedv1.Run](w)(w.listRuns(filter))
+}
+
+// listRuns is runs for one who may get no answer.
+func (w *world) listRuns(filter string) (all []*schedv1.Run, err error) {
 	for req := (&schedv1.ListRunsRequest{PageSize: 1000, Filter: filter}); ; {
-		r := must[*schedv1.ListRunsResponse](w)(w.primary.runs.ListRuns(w.Context(), req))
+		r, err := w.primary.runs.ListRuns(w.Context(), req)
+		if err != nil {
+			return nil, err
+		}
 		all = append(all, r.GetRuns()...)
 		if req.PageToken = r.GetNextPageToken(); req.PageToken == "" {
 			slices.Reverse(all)
-			return all
+			return all, nil
 		}
 	}
 }

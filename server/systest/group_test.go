@@ -3,6 +3,7 @@ package systest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -27,10 +28,13 @@ type member struct {
 	id    string
 	host  string // where it is; its id, at first
 	disk  *raftstore.Memory
+	files *fileDisk // of its run logs
 	clock wallClock
 	dir   string // of its run logs
 	link  *link  // to the others
 	lives int
+
+	logsBroken bool // the disk of its run logs fails
 
 	server *server.Server // nil: it is down
 	stop   context.CancelFunc
@@ -48,7 +52,7 @@ func (w *world) startGroup(n int) {
 		ids = append(ids, fmt.Sprint("p", i+1))
 	}
 	for _, id := range ids {
-		m := &member{w: w, id: id, host: id, disk: raftstore.NewMemory(), dir: filepath.Join(w.dir, id), link: w.net.newLink(id)}
+		m := &member{w: w, id: id, host: id, disk: raftstore.NewMemory(), files: newFileDisk(), dir: filepath.Join(w.dir, id), link: w.net.newLink(id)}
 		w.group = append(w.group, m)
 	}
 	for _, m := range w.group {
@@ -114,9 +118,10 @@ func (m *member) start() {
 	c.Cluster.BootstrapExpect, c.Cluster.Join = len(m.w.group), m.w.peers()
 	m.w.configure(&c)
 	m.disk.Fail(nil) // without room it would not start
+	m.breakLogs(false)
 	m.lives++
 	s, err := server.Open(c, server.Seams{
-		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now, Heartbeat: m.w.heartbeat,
+		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now, Heartbeat: m.w.heartbeat, Fsync: m.files.fsync,
 		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, apiPort}), nil },
 		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, clusterPort}), nil },
 		DialCluster:   m.link.dial,
@@ -141,7 +146,25 @@ func (m *member) kill() {
 	m.w.net.vanish(m.host)
 	m.disk.Pull()
 	m.resume()
+	m.files.free()
 	m.end()
+}
+
+// unplug ends the primary as a loss of power does, at this very instant: what the disk of
+// its log and that of its run logs had not taken for good is gone, or torn. Of its history
+// nothing is: that is synced by SQLite, which tells nobody.
+func (m *member) unplug(dice *rand.Rand) {
+	m.w.Helper()
+	m.w.net.vanish(m.host)
+	m.disk.Lose()
+	synced := m.files.synced()
+	m.resume()
+	m.files.free()
+	m.breakLogs(false)
+	m.end()
+	if _, err := lose(dice, synced, filepath.Join(m.dir, "runlogs"), func(name string) bool { return strings.HasSuffix(name, ".log") }); err != nil {
+		m.w.Fatalf("taking from the disk of %s what was not synced: %v", m.id, err)
+	}
 }
 
 // suspend has the host of the primary stand still, or almost: timers go on in it, but
@@ -154,6 +177,7 @@ func (m *member) suspend() {
 // resume has the host of the primary go on.
 func (m *member) resume() {
 	m.disk.BeforeWrite(nil)
+	m.disk.BeforeSync(nil)
 	m.w.net.resume(m.host)
 }
 
@@ -172,7 +196,7 @@ func (m *member) move(host string) {
 // its disk. Who calls it ends it.
 func (m *member) namesake(host string) *member {
 	m.w.Helper()
-	o := &member{w: m.w, id: m.id, host: host, disk: raftstore.NewMemory(), dir: m.dir + "-of-" + host, link: m.w.net.newLink(host)}
+	o := &member{w: m.w, id: m.id, host: host, disk: raftstore.NewMemory(), files: newFileDisk(), dir: m.dir + "-of-" + host, link: m.w.net.newLink(host)}
 	o.start()
 	return o
 }
@@ -254,6 +278,9 @@ func (w *world) mend() {
 		m.link.mend()
 		m.resume()
 		m.clock.right()
+		m.disk.Fail(nil)
+		m.files.free()
+		m.breakLogs(false)
 		if m.server == nil {
 			m.start()
 		}
@@ -262,6 +289,8 @@ func (w *world) mend() {
 		k.link.mend()
 		w.net.resume(k.name)
 		k.clock.right()
+		k.files.free()
+		k.host.SetUnable(nil)
 		if k.life == nil {
 			k.start()
 		}

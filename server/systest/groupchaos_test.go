@@ -6,8 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -42,7 +40,10 @@ const (
 // groupChaos is a group in which anything may happen next.
 type groupChaos struct {
 	chaos
-	did    map[string]int     // how often each thing happened
+	did    map[string]int // how often each thing happened
+	with   map[string]int // and how often so that it was worse
+	ails   map[*member]ailment
+	unsure map[string]bool    // jobs that were changed, or not: nobody knows
 	cloned map[string]*worker // copies that run, by the worker
 	final  map[string]string  // how runs ended
 	people *witnesses
@@ -59,7 +60,7 @@ func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct, jobs i
 		w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
 	}
 	w.awaitOnline()
-	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, final: map[string]string{}}
+	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, with: map[string]int{}, ails: map[*member]ailment{}, unsure: map[string]bool{}, final: map[string]string{}}
 	for c.n < jobs {
 		c.n++
 		c.define(c.anyJob(fmt.Sprint("c-", c.n)))
@@ -107,15 +108,19 @@ func (c *groupChaos) night(d time.Duration) {
 	c.people.rest(false)
 }
 
-// burst lets something happen each minute, on average, for so long. What hurts is
-// mended bit by bit, so that much is broken at the same time.
+// burst lets something happen each minute, on average, for so long, and now and then two
+// things at once. What hurts is mended bit by bit, so that much is broken at the same time.
 func (c *groupChaos) burst(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(upTo(c.dice, time.Minute))
-		c.next()
-		time.Sleep(upTo(c.dice, time.Minute))
+		for range one(c.dice, 1, 1, 2) {
+			c.next()
+		}
+		c.weather(upTo(c.dice, time.Minute))
 		c.repair()
-		c.finality()
+		if c.decides() {
+			c.finality()
+		}
 	}
 }
 
@@ -124,7 +129,9 @@ func (c *groupChaos) heal() {
 	c.Helper()
 	c.unclone()
 	c.mend()
+	clear(c.ails)
 	c.checkHealed()
+	clear(c.unsure)
 }
 
 // judge mends everything, and holds the promises against what happened.
@@ -137,15 +144,22 @@ func (c *groupChaos) judge() {
 	c.finality()
 	c.checkEverywhere()
 	c.checkGoroutines(c.young)
-	c.Logf("%v; runs: %v; attempts that needed leases: %v", c.did, count(c.runs("")), c.leaseEnds())
+	late, lost := c.net.holdUps()
+	c.Logf("measured: faults: %v; of them so that %v; %d pieces came late, %d were lost with their connection", c.did, c.with, late, lost)
+	c.Logf("runs: %v; attempts that needed leases: %v", count(c.runs("")), c.leaseEnds())
 }
 
-// next lets something happen. Of the primaries it is a minority that suffers at a
-// time: more is another story, in which nobody decides.
+// next lets something happen.
 func (c *groupChaos) next() {
 	things := c.toWorkers()
-	if len(c.alive()) == len(c.group) {
-		maps.Copy(things, c.toPrimaries())
+	if c.decides() {
+		maps.Copy(things, c.toJobs())
+	}
+	if len(c.ails) == 0 {
+		maps.Copy(things, c.toGroup())
+	}
+	if m := c.nextToAil(); m != nil {
+		maps.Copy(things, c.toPrimary(m))
 	}
 	what := one(c.dice, slices.Sorted(maps.Keys(things))...)
 	c.did[what]++
@@ -161,129 +175,6 @@ func (c *groupChaos) faults() (n int) {
 	return n
 }
 
-// toPrimaries is what can happen to a group that is whole.
-func (c *groupChaos) toPrimaries() map[string]func() {
-	d := c.dice
-	i := d.IntN(len(c.group))
-	m, o := c.group[i], c.group[(i+1)%len(c.group)]
-	return map[string]func(){
-		"a primary is killed":            m.kill,
-		"a primary is stopped":           m.leave,
-		"the leader is killed":           func() { c.awaitLeader().kill() },
-		"a primary is cut off":           func() { m.isolate(true) },
-		"two primaries are parted":       func() { c.net.part(m.id, o.id, true) },
-		"a primary's connections freeze": m.link.freeze,
-		"a primary is heard by nobody": func() {
-			for _, o := range c.group {
-				c.net.mute(way{m.id, o.id})
-			}
-		},
-		"a primary hears nobody": func() {
-			for _, o := range c.group {
-				c.net.mute(way{o.id, m.id})
-			}
-		},
-		"two primaries don't hear each other": func() {
-			c.net.mute(way{m.id, o.id})
-			c.net.mute(way{o.id, m.id})
-		},
-		"the leadership is handed over": func() {
-			_, _ = c.primary.clusters.TransferLeadership(c.Context(), &schedv1.TransferLeadershipRequest{Id: m.id}) // it may be behind
-		},
-		"a primary is replaced by an empty one": func() { c.replace(m) },
-		"a primary's disk is slow":              func() { c.hinder(m) },
-		"a primary is suspended":                m.suspend,
-		"a primary's clock is set":              func() { m.clock.step(c.anyStep()) },
-		"a primary's disk is full":              func() { m.disk.Fail(syscall.ENOSPC) },
-		"a primary is killed amid writes":       func() { c.tornLogs(m) },
-		"the power fails":                       c.blackout,
-		"all primaries are upgraded":            c.upgrade,
-	}
-}
-
-// hinder has each write of a primary's disk take most of a second, until repair.
-func (c *groupChaos) hinder(m *member) {
-	dice := rand.New(rand.NewPCG(c.dice.Uint64(), 0)) // who uses it next is not up to the seed
-	var mu sync.Mutex
-	m.disk.BeforeWrite(func() {
-		mu.Lock()
-		d := upTo(dice, 700*time.Millisecond)
-		mu.Unlock()
-		time.Sleep(d)
-	})
-}
-
-// blackout kills all primaries at once, and starts them after a while.
-func (c *groupChaos) blackout() {
-	for _, m := range c.group {
-		m.kill()
-	}
-	time.Sleep(upTo(c.dice, 5*time.Minute))
-	for _, m := range c.group {
-		m.start()
-		time.Sleep(upTo(c.dice, 5*time.Second))
-	}
-	c.awaitLeader()
-}
-
-// upgrade restarts one primary after the other.
-func (c *groupChaos) upgrade() {
-	for _, m := range c.group {
-		m.leave()
-		time.Sleep(upTo(c.dice, 5*time.Second))
-		m.start()
-		time.Sleep(10*time.Second + upTo(c.dice, 20*time.Second))
-	}
-}
-
-// toWorkers is what can happen to workers, jobs and people.
-func (c *groupChaos) toWorkers() map[string]func() {
-	d := c.dice
-	m, k := one(d, c.group...), one(d, c.workers...)
-	return map[string]func(){
-		"a worker crashes": func() {
-			if k.life != nil {
-				k.crash()
-			}
-		},
-		"a worker crashes amid writes": func() { c.tornJournal(k) },
-		"a worker stops": func() {
-			if k.life != nil {
-				k.end()
-			}
-		},
-		"a worker is cut off":           k.link.cut,
-		"a worker's connection freezes": k.link.freeze,
-		"a worker hears nothing":        func() { c.net.mute(way{m.id, k.name}) },
-		"a worker is heard by nobody":   func() { c.net.mute(way{k.name, m.id}) },
-		"connections break": func() {
-			c.own.reset()
-			k.link.reset()
-		},
-		// Its timers go on, as no bubble can halt some alone: what is late for it is so by the
-		// clock that counts a suspend.
-		"a worker is suspended": func() {
-			c.net.halt(k.name)
-			k.host.Suspend(upTo(d, 2*time.Minute))
-		},
-		"a worker's clock is set": func() {
-			c.offClock[k.name] = true
-			k.clock.step(c.anyStep())
-		},
-		"a worker's runner dies": k.host.Die, // with an agent or without
-		"a worker is cloned":     func() { c.copyOf(k) },
-		"a job is changed":       c.change,
-		"a run is cancelled": func() {
-			if active := c.runs("active=true"); len(active) > 0 {
-				_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(d, active...).GetId()}) // it may have ended
-			}
-		},
-		"somebody runs a job": func() {
-			_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: c.someJob()}) // overlap may forbid it
-		},
-	}
-}
-
 // anyStep is by how much a clock is set: by a moment, by more than primaries bear of
 // each other, or by an hour.
 func (c *groupChaos) anyStep() time.Duration {
@@ -291,12 +182,28 @@ func (c *groupChaos) anyStep() time.Duration {
 }
 
 // change puts another definition in the place of one. When a leader's clock was set
-// forward, that may be too late for an instant that it names.
+// forward, that may be too late for an instant that it names. While primaries ail it may
+// come to nothing, and nobody knows: then the job is left alone until all is mended.
 func (c *groupChaos) change() {
 	c.Helper()
-	c.redefine(c.anyJob(c.someJob()), func(err error) bool {
+	name := c.someJob()
+	if c.unsure[name] {
+		return
+	}
+	j, asked := c.anyJob(name), time.Now()
+	c.redefine(j, func(err error) bool {
+		if len(c.ails) > 0 && noAnswer(err) {
+			c.put[name] = append(c.put[name], put{asked, j.GetTriggers()})
+			c.unsure[name] = true
+			return true
+		}
 		return status.Code(err) == codes.InvalidArgument && c.did["a primary's clock is set"] > 0
 	})
+}
+
+// noAnswer tells whether an error leaves open what became of the call.
+func noAnswer(err error) bool {
+	return slices.Contains([]codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Aborted, codes.Unknown}, status.Code(err))
 }
 
 // someJob names one of the jobs that have triggers.
@@ -305,7 +212,11 @@ func (c *groupChaos) someJob() string { return fmt.Sprint("c-", 1+c.dice.IntN(c.
 // finality: how a run ended, and each of its attempts, does not change any more.
 func (c *groupChaos) finality() {
 	c.Helper()
-	for _, r := range c.runs("") {
+	runs, err := c.listRuns("")
+	if err != nil && len(c.ails) == 0 {
+		c.Fatalf("the API refused: %v", err)
+	}
+	for _, r := range runs {
 		if !final(r.GetPhase()) {
 			continue
 		}
@@ -350,24 +261,19 @@ func (c *groupChaos) unclone() {
 	c.cloned = nil
 }
 
-// repair mends what hurts primaries, and some of the rest.
+// repair mends what primaries have had for long enough, and some of the rest.
 func (c *groupChaos) repair() {
-	c.net.unmute()
-	for i, m := range c.group {
-		m.isolate(false)
-		c.net.part(m.id, c.group[(i+1)%len(c.group)].id, false)
-		m.link.mend()
-		m.resume()
-		m.clock.right()
-		m.disk.BeforeWrite(nil)
-		m.disk.Fail(nil)
-		if m.server == nil && c.dice.IntN(2) == 0 {
-			m.start()
+	for _, m := range c.group {
+		if a, ails := c.ails[m]; ails && !time.Now().Before(a.until) {
+			c.cure(m)
 		}
 	}
 	for _, k := range c.workers {
 		if c.dice.IntN(2) == 0 {
 			c.net.resume(k.name)
+			c.net.free(func(w way) bool { return w.from == k.name || w.to == k.name })
+			k.files.free()
+			k.host.SetUnable(nil)
 		}
 	}
 	if c.dice.IntN(4) == 0 {

@@ -17,6 +17,10 @@ import (
 // agreed is another one.
 func (m *member) breakLogs(on bool) {
 	m.w.Helper()
+	if on == m.logsBroken {
+		return
+	}
+	m.logsBroken = on
 	dir := filepath.Join(m.dir, "runlogs")
 	step := func(err error) {
 		if err != nil {

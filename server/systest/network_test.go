@@ -20,6 +20,8 @@ type network struct {
 	mutes map[way]chan struct{}    // what is lost on its way; closed when it arrives again
 	halts map[string]chan struct{} // hosts that stand still; closed when they go on
 	delay func()                   // bytes take so long to arrive; nil: no time
+	late  int                      // pieces that were held up and came
+	lost  int                      // and those that did not
 }
 
 // port is where a primary listens: for people and workers, or for the others.
@@ -113,13 +115,37 @@ func (n *network) mute(w way) {
 }
 
 // unmute frees all ways.
-func (n *network) unmute() {
+func (n *network) unmute() { n.free(func(way) bool { return true }) }
+
+// free frees some ways.
+func (n *network) free(these func(way) bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, free := range n.mutes {
-		close(free)
+	for w, free := range n.mutes {
+		if these(w) {
+			close(free)
+			delete(n.mutes, w)
+		}
 	}
-	clear(n.mutes)
+}
+
+// held counts a piece that came late, or one that was on its way when its connection
+// broke.
+func (n *network) held(arrived bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if arrived {
+		n.late++
+	} else {
+		n.lost++
+	}
+}
+
+// holdUps returns how many pieces came late, and how many never after all that.
+func (n *network) holdUps() (late, lost int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.late, n.lost
 }
 
 // muted returns a channel that is closed when that way is free, nil if it is.
@@ -195,6 +221,15 @@ func closed() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // link is the way from one host to the others.
@@ -329,25 +364,24 @@ func (c *cable) setGate(gate chan struct{}) {
 	c.gate = gate
 }
 
-// pass waits while nothing passes in that direction.
-func (c *cable) pass(w way) error {
+// pass waits while nothing passes in that direction, and tells whether it had to.
+func (c *cable) pass(w way) (waited bool, err error) {
 	c.mu.Lock()
 	gate := (<-chan struct{})(c.gate)
 	c.mu.Unlock()
 	for _, free := range []<-chan struct{}{gate, c.link.net.muted(w)} {
 		if free != nil {
+			waited = waited || !isClosed(free)
 			select {
 			case <-free:
 			case <-c.over:
 			}
 		}
 	}
-	select {
-	case <-c.over:
-		return net.ErrClosed
-	default:
-		return nil
+	if isClosed(c.over) {
+		return waited, net.ErrClosed
 	}
+	return waited, nil
 }
 
 // Read holds up what had not arrived yet when the connection froze, and loses it
@@ -357,7 +391,11 @@ func (c *cable) Read(p []byte) (int, error) {
 	if d := c.link.net.delays(); d != nil {
 		d()
 	}
-	if gone := c.pass(way{c.to, c.link.host}); gone != nil {
+	waited, gone := c.pass(way{c.to, c.link.host})
+	if waited && n > 0 {
+		c.link.net.held(gone == nil)
+	}
+	if gone != nil {
 		return 0, gone
 	}
 	return n, err
@@ -365,7 +403,11 @@ func (c *cable) Read(p []byte) (int, error) {
 
 // Write waits while the connection is frozen, as one does whose buffers are full.
 func (c *cable) Write(p []byte) (int, error) {
-	if err := c.pass(way{c.link.host, c.to}); err != nil {
+	waited, err := c.pass(way{c.link.host, c.to})
+	if waited {
+		c.link.net.held(err == nil)
+	}
+	if err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)

@@ -35,7 +35,7 @@ func TestSimulation(t *testing.T) {
 	seeds(t, 1, func(w *world, dice *rand.Rand) {
 		time.Sleep(time.Until(one(dice, moments...)) + upTo(dice, time.Hour))
 		w.heartbeat = simHeartbeat
-		primaries, workers, direct := one(dice, 3, 3, 3, 5), one(dice, 2, 3, 5, 10, 30), dice.IntN(3)
+		primaries, workers, direct := one(dice, 3, 3, 3, 5), one(dice, 2, 3, 3, 5, 5, 10, 10, 50), dice.IntN(3)
 		c := newGroupChaos(w, dice, primaries, workers, direct, 8)
 		c.live(life, life/10)
 		c.judge()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,6 +24,8 @@ type worker struct {
 	dir   string // of its data; another one after each crash
 	link  *link
 	host  *fakerunner.Fake
+	files *fileDisk // that of the agent
+	boot  int       // how often the host was booted again
 	clock wallClock // by which it tells of its processes
 	epoch uint64    // the greatest of its sessions that was seen by checkHealed
 
@@ -54,7 +57,7 @@ func (w *world) startDirectWorker(name string, labels map[string]string, slots i
 }
 
 func (w *world) newWorker(name string, labels map[string]string, slots int) *worker {
-	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink(name)}
+	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink(name), files: newFileDisk()}
 	k.host = w.newHost(name)
 	k.config = agent.DefaultConfig()
 	k.config.Name, k.config.Labels, k.config.Slots = name, labels, slots
@@ -81,7 +84,7 @@ func (k *worker) start() {
 	c := k.config
 	c.DataDir = k.dir
 	seams := agent.Seams{
-		Log: k.w.log.With("on", fmt.Sprintf("%s.%d", k.name, k.lives)), Runner: k.life, Dialer: k.link.dial, BootID: "boot-1",
+		Log: k.w.log.With("on", fmt.Sprintf("%s.%d", k.name, k.lives)), Runner: k.life, Dialer: k.link.dial, BootID: fmt.Sprint("boot-", 1+k.boot), Fsync: k.files.fsync,
 		Listen: func(context.Context, string) (net.Listener, error) {
 			return k.w.net.listen(port{k.name, directPort}), nil
 		},
@@ -89,9 +92,10 @@ func (k *worker) start() {
 	k.wg.Go(func() { k.err = agent.Run(ctx, c, seams) })
 }
 
-// end stops the agent gracefully.
+// end stops the agent gracefully. A disk that hangs answers then.
 func (k *worker) end() {
 	k.w.Helper()
+	k.files.free()
 	k.stop()
 	k.wg.Wait()
 	if k.err != nil {
@@ -112,11 +116,48 @@ func (k *worker) crash() {
 	k.w.net.vanish(k.name)
 	synctest.Wait()
 	k.image()
+	k.files.free()
 	close(k.life.buried)
 	k.stop()
 	k.wg.Wait()
 	k.life = nil
 	k.link.mend()
+}
+
+// powerOff ends all on the host as a loss of power does. What its disk had not taken for
+// good is gone, or torn.
+func (k *worker) powerOff(dice *rand.Rand) {
+	k.w.Helper()
+	if k.life != nil {
+		k.crash()
+	}
+	for id := range k.host.Known() {
+		k.w.unplugged[id] = true
+	}
+	k.host.PowerOff()
+	synced := k.files.synced()
+	if _, err := lose(dice, synced, k.dir, func(name string) bool { return name == "journal" || strings.HasSuffix(name, ".log") }); err != nil {
+		k.w.Fatalf("taking from the disk of %s what was not synced: %v", k.name, err)
+	}
+	k.boot++
+}
+
+// shutDown stops the runner, and all that it runs and the agent with it, and has another
+// one in its place, as an upgrade of the runner does.
+func (k *worker) shutDown() {
+	k.w.Helper()
+	k.files.free()
+	k.host.Stop()
+	k.wg.Wait()
+	if k.err != nil {
+		k.w.Errorf("the agent of %s ended with %v, when its runner was stopped", k.name, k.err)
+	}
+	k.stop()
+	close(k.life.ended)
+	k.life.views.Wait()
+	k.life = nil
+	k.host.Close()
+	k.host = k.w.newHost(k.name)
 }
 
 // image moves on to a copy of the data directory. Logs are linked, not copied:
@@ -135,16 +176,33 @@ func (k *worker) image() {
 		case strings.HasSuffix(name, ".log"):
 			return os.Link(name, to)
 		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(to, data, 0o600)
+		return k.copyFile(name, to)
 	})
 	if err != nil {
 		k.w.Fatalf("copying the disk of %s: %v", k.name, err)
 	}
 	k.dir = next
+}
+
+// copyFile copies a file of the agent, with what is known of what was synced.
+func (k *worker) copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		return err
+	}
+	was, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	is, err := os.Stat(to)
+	if err != nil {
+		return err
+	}
+	k.files.copied(was, is)
+	return nil
 }
 
 // clone adds a host with a copy of the disk, key and all. The agent must be down.
@@ -169,6 +227,7 @@ func (k *worker) close() {
 	if k.life != nil {
 		close(k.life.dead)
 		close(k.life.buried)
+		k.files.free()
 		k.link.cut()
 		k.w.net.vanish(k.name)
 		k.stop()

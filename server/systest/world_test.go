@@ -53,16 +53,17 @@ type world struct {
 	net  *network
 	book *book
 
-	disk     *raftstore.Memory // of the primary: outlives it
-	clock    wallClock         // of its host
-	primary  *primary          // nil: it is down; of a group: whoever answers
-	group    []*member         // none: there is but one primary
-	own      *link             // of who uses the API
-	workers  []*worker
-	hosts    []*fakerunner.Fake // that there ever were
-	gone     map[string]bool    // hosts that were taken away, with all that was on them
-	twinned  map[string]bool    // workers that had a copy
-	offClock map[string]bool    // workers whose clock was set: what they tell of times is of no use
+	disk      *raftstore.Memory // of the primary: outlives it
+	clock     wallClock         // of its host
+	primary   *primary          // nil: it is down; of a group: whoever answers
+	group     []*member         // none: there is but one primary
+	own       *link             // of who uses the API
+	workers   []*worker
+	hosts     []*fakerunner.Fake // that there ever were
+	gone      map[string]bool    // hosts that were taken away, with all that was on them
+	twinned   map[string]bool    // workers that had a copy
+	unplugged map[string]bool    // attempts whose host lost its power while they ran
+	offClock  map[string]bool    // workers whose clock was set: what they tell of times is of no use
 
 	put         map[string][]put // definitions by job, the oldest first
 	needsLeases map[string]bool  // jobs whose attempts do
@@ -115,7 +116,7 @@ func newWorld(t *testing.T, dir string) *world {
 	w := &world{
 		T: t, dir: dir, tail: &tail{}, net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
-		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, offClock: map[string]bool{}, needsLeases: map[string]bool{},
+		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, unplugged: map[string]bool{}, offClock: map[string]bool{}, needsLeases: map[string]bool{},
 	}
 	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
 	w.own = w.net.newLink("client")

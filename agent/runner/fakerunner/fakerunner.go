@@ -59,7 +59,8 @@ type Fake struct {
 	swept   map[string][]string // the marks that EndStrays was called with, by ID
 
 	stopping chan struct{}
-	slept    time.Duration // guarded by mu, like all below
+	booted   time.Time     // guarded by mu, like all below
+	slept    time.Duration // since then
 	unable   error         // why nothing can be started
 	trouble  string
 	troubled chan struct{} // closed, and replaced, when trouble changes
@@ -74,7 +75,7 @@ var _ runner.Lasting = (*Fake)(nil)
 func New(script func(runner.Spec) Behaviour) *Fake {
 	return &Fake{
 		script: script, nextPID: 1000, running: map[string]*process{}, ended: map[string]*process{}, swept: map[string][]string{},
-		stopping: make(chan struct{}), troubled: make(chan struct{}), changed: make(chan struct{}), keeps: runner.Enforcement{
+		stopping: make(chan struct{}), booted: boot, troubled: make(chan struct{}), changed: make(chan struct{}), keeps: runner.Enforcement{
 			Memory: runner.MeansCgroupV2, CPU: runner.MeansCgroupV2, PIDs: runner.MeansCgroupV2,
 			Usage: runner.MeansCgroupV2, Tree: runner.MeansCgroupV2,
 		},
@@ -231,6 +232,17 @@ func (f *Fake) Die() {
 	}
 }
 
+// PowerOff is the end of the host by a loss of power, and its next boot: nothing runs, and
+// its runner knows of nothing that ran.
+func (f *Fake) PowerOff() {
+	f.Die()
+	f.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.ended)
+	f.booted, f.slept = time.Now(), 0
+}
+
 // Starts returns how often Start was called for an ID, also when it failed.
 func (f *Fake) Starts(id string) int {
 	n := 0
@@ -294,7 +306,7 @@ func (f *Fake) Swept(id string) []string {
 	return f.swept[id]
 }
 
-// boot is when hosts were booted: long before whatever a test tells of.
+// boot is when hosts were booted first: long before whatever a test tells of.
 var boot = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Uptime is the time since the host was booted, and awake or suspended.
@@ -303,7 +315,7 @@ func (f *Fake) Uptime() (time.Duration, bool) { return f.uptime(), true }
 func (f *Fake) uptime() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return time.Since(boot) + f.slept
+	return time.Since(f.booted) + f.slept
 }
 
 // Ail has the runner be in trouble, or in none.

@@ -191,3 +191,29 @@ func TestLease(t *testing.T) {
 		}
 	})
 }
+
+// A host that lost its power has nothing that runs, and no runner that knows what did.
+func TestPowerOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakerunner.New(func(runner.Spec) fakerunner.Behaviour {
+			return fakerunner.Behaviour{Duration: time.Hour, IgnoreTerm: true}
+		})
+		for _, id := range []string{"a/1", "b/1"} {
+			if _, err := f.Start(runner.Spec{ID: id, Output: file(t)}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(50 * time.Minute)
+		}
+		if len(f.Running()) != 1 || len(f.Ended()) != 1 {
+			t.Fatalf("%q run, %q have ended", f.Running(), f.Ended())
+		}
+		f.PowerOff()
+		if known := f.Known(); len(known) > 0 {
+			t.Errorf("it knows %v", known)
+		}
+		time.Sleep(time.Minute)
+		if up, ok := f.Uptime(); up != time.Minute || !ok {
+			t.Errorf("it is up for %v (%v)", up, ok)
+		}
+	})
+}

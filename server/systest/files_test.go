@@ -1,0 +1,158 @@
+package systest
+
+import (
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// fileDisk is the disk of a host, as far as files are on it: it knows what a loss of power
+// would leave of each.
+type fileDisk struct {
+	mu     sync.Mutex
+	safe   map[uint64]int64 // how much of a file was synced, by its inode
+	before func()           // called before each fsync; nil: none takes time
+	answer func()           // ends a hang; nil: there is none
+}
+
+func newFileDisk() *fileDisk { return &fileDisk{safe: map[uint64]int64{}} }
+
+func inode(i fs.FileInfo) uint64 {
+	st, _ := i.Sys().(*syscall.Stat_t)
+	return st.Ino
+}
+
+// fsync has all stay that is in a file when it is called.
+func (d *fileDisk) fsync(f *os.File) error {
+	i, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	before := d.before
+	d.mu.Unlock()
+	if before != nil {
+		before()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.safe[inode(i)] = i.Size()
+	return nil
+}
+
+// slow has f be called before each fsync. A slow disk is an f that sleeps; nil ends it.
+func (d *fileDisk) slow(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.before = f
+}
+
+// hang has no fsync come back before free.
+func (d *fileDisk) hang() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.answer == nil {
+		gone := make(chan struct{})
+		d.before, d.answer = func() { <-gone }, sync.OnceFunc(func() { close(gone) })
+	}
+}
+
+// free has the disk be as quick as it was at first.
+func (d *fileDisk) free() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.answer != nil {
+		d.answer()
+	}
+	d.before, d.answer = nil, nil
+}
+
+// synced returns how much of each file stays if the power fails now.
+func (d *fileDisk) synced() map[uint64]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.safe)
+}
+
+// copied takes note that one file has been put in the place of another, as it was.
+func (d *fileDisk) copied(from, to fs.FileInfo) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.safe[inode(to)] = min(d.safe[inode(from)], to.Size())
+}
+
+// lose takes from the files below dir that match takes what a loss of power does: of what
+// was not synced a part is there, or nothing, or all of it; and zeros may be in its place,
+// where the size came to the disk before the data. It returns how many bytes are gone.
+func lose(dice *rand.Rand, synced map[uint64]int64, dir string, match func(name string) bool) (lost int64, err error) {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || !match(e.Name()) {
+			return err
+		}
+		i, err := e.Info()
+		if err != nil {
+			return err
+		}
+		safe := min(synced[inode(i)], i.Size())
+		keep := safe + dice.Int64N(i.Size()-safe+1)
+		if lost += i.Size() - keep; keep == i.Size() {
+			return nil
+		}
+		if err := os.Truncate(path, keep); err != nil || dice.IntN(3) > 0 {
+			return err
+		}
+		return os.Truncate(path, keep+dice.Int64N(i.Size()-keep+1))
+	})
+	return lost, err
+}
+
+// What an fsync had not taken yet is lost with the power, and nothing else.
+func TestPowerTakesWhatIsNotSynced(t *testing.T) {
+	dir, d, dice := t.TempDir(), newFileDisk(), rand.New(rand.NewPCG(1, 0))
+	f, err := os.Create(filepath.Join(dir, "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(s string) {
+		if _, err := f.WriteString(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]bool{}
+	for range 200 {
+		if err := f.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = f.Seek(0, 0) // of a file it never fails
+		write("synced")
+		if err := d.fsync(f); err != nil {
+			t.Fatal(err)
+		}
+		write("+3")
+		if _, err := lose(dice, d.synced(), dir, func(name string) bool { return name == "journal" }); err != nil {
+			t.Fatal(err)
+		}
+		left, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[string(left)] = true
+	}
+	for _, want := range []string{"synced", "synced+", "synced+3", "synced\x00", "synced\x00\x00", "synced+\x00"} {
+		if !seen[want] {
+			t.Errorf("it never leaves %q", want)
+		}
+		delete(seen, want)
+	}
+	if len(seen) > 0 {
+		t.Errorf("it leaves %v, too", seen)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

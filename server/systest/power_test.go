@@ -1,0 +1,158 @@
+package systest
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+)
+
+// The power of a worker's host fails before it is on its disk that an attempt was accepted.
+// So that was not started, and is once the host is back.
+func TestPowerFailsBeforeAnAttemptIsOnRecord(t *testing.T) {
+	seeds(t, 4, func(w *world, dice *rand.Rand) {
+		k := shop(w)
+		w.does("j", talker(20*time.Second, time.Second))
+		w.define(job("j"))
+		k.files.slow(func() { time.Sleep(2 * time.Second) })
+		r := w.run("j")
+		w.wait(time.Second)
+		k.powerOff(dice)
+		if n := len(w.book.of(r.GetId() + "/1")); n != 0 {
+			w.Errorf("it was started %d times, and is not on record yet", n)
+		}
+		k.start()
+		w.ended(w.awaitPhase(r.GetId(), 10*time.Minute, phaseSucceeded), phaseSucceeded, succeeded)
+		w.check()
+	})
+}
+
+// The host of a worker reboots while something runs on it, with an agent or without. That
+// has ended, and nobody saw how: on_lost decides what becomes of the run.
+func TestHostReboots(t *testing.T) {
+	for name, down := range map[string]func(*worker){"with an agent": func(*worker) {}, "without": (*worker).end} {
+		for onLost, then := range map[schedv1.OnLost][]schedv1.Outcome{
+			schedv1.OnLost_ON_LOST_FAIL: {interrupted}, onLostRetry: {interrupted, succeeded},
+		} {
+			t.Run(name+" "+onLost.String(), func(t *testing.T) {
+				seeds(t, 3, func(w *world, dice *rand.Rand) {
+					k := shop(w)
+					w.does("j", talker(2*time.Minute, time.Second))
+					w.define(job("j", policy(&schedv1.Policy{OnLost: onLost})))
+					r := w.run("j")
+					w.wait(time.Minute)
+					down(k)
+					w.wait(10 * time.Second)
+					k.powerOff(dice)
+					w.wait(20 * time.Second)
+					k.start()
+					w.wait(5 * time.Minute)
+					r = w.get(r.GetId())
+					w.ended(r, phaseAfter(then), then...)
+					if why := r.GetAttempts()[0].GetReason(); !strings.Contains(why, "the host rebooted") {
+						w.Errorf("it was interrupted because %q", why)
+					}
+					w.check()
+				})
+			})
+		}
+	}
+}
+
+// phaseAfter is the phase of a run whose attempts ended so.
+func phaseAfter(outcomes []schedv1.Outcome) schedv1.Phase {
+	if outcomes[len(outcomes)-1] == succeeded {
+		return phaseSucceeded
+	}
+	return phaseLost
+}
+
+// The power of all primaries fails amid writes to disks that are slow, again and again. What
+// somebody was told of is there, and so is all output that a worker was told to be safe.
+func TestPowerOfAllPrimariesFails(t *testing.T) {
+	n := 6
+	if testing.Short() {
+		n = 2
+	}
+	seeds(t, n, func(w *world, dice *rand.Rand) {
+		newBadDiskWorld(w)
+		c := &groupChaos{chaos: chaos{world: w, dice: dice}}
+		people := w.watchWrites(dice, 4)
+		for range 10 {
+			for _, m := range w.group {
+				c.hinder(m)
+			}
+			w.wait(20*time.Second + upTo(dice, time.Minute))
+			for _, m := range w.group {
+				m.unplug(dice)
+			}
+			w.wait(upTo(dice, 20*time.Second))
+			for _, m := range w.group {
+				m.start()
+			}
+			w.awaitLeader()
+		}
+		people.check()
+		w.settle(time.Hour)
+		w.checkEverywhere()
+	})
+}
+
+// Most primaries are gone for longer than a worker that is away may be, and come back. Who
+// leads then has waited for nobody yet: the worker has all its time from there on.
+func TestLostAfterWithoutALeader(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		k := w.startWorker("shop-1", nil, 4)
+		w.awaitOnline()
+		w.does("j", talker(30*time.Minute, 10*time.Second))
+		w.define(job("j", policy(&schedv1.Policy{OnLost: onLostRetry, LostAfter: seconds(60)})))
+		r := w.run("j")
+		w.wait(time.Minute)
+		for _, m := range w.group[:2] {
+			m.kill()
+		}
+		k.link.cut()
+		other := w.startWorker("shop-2", nil, 4)
+		w.wait(5 * time.Minute)
+		for _, m := range w.group[:2] {
+			m.start()
+		}
+		w.awaitLeader()
+		led := time.Now()
+		w.wait(40 * time.Second)
+		w.ended(w.get(r.GetId()), phaseRunning, 0)
+		w.awaitPhase(r.GetId(), time.Hour, phaseSucceeded)
+		r = w.get(r.GetId())
+		w.ended(r, phaseSucceeded, lost, succeeded)
+		if waited := r.GetAttempts()[1].GetAssignedTime().AsTime().Sub(led); waited < 50*time.Second || waited > 3*time.Minute {
+			w.Errorf("its worker was waited for %v after there was a leader again, want a minute", waited)
+		}
+		if name := r.GetAttempts()[1].GetWorkerName(); name != other.name {
+			w.Errorf("it was made again on %s", name)
+		}
+		k.link.mend()
+		w.check()
+	})
+}
+
+// What a worker tells is heard, and it is not told so; then its connection breaks, and it
+// tells all that again, many times over. All is there once.
+func TestAnswersAreLost(t *testing.T) {
+	seeds(t, 4, func(w *world, dice *rand.Rand) {
+		newBadDiskWorld(w)
+		c := &groupChaos{chaos: chaos{world: w, dice: dice}}
+		for range 30 {
+			w.awaitOnline()
+			c.loseAnswers(c.toHost(one(dice, w.workers...).name))
+		}
+		if _, lost := w.net.holdUps(); lost < 10 {
+			w.Errorf("only %d answers were lost", lost)
+		}
+		w.settle(time.Hour)
+		w.checkEverywhere()
+		w.all(w.runsOf("j"), phaseSucceeded)
+	})
+}
