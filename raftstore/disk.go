@@ -40,6 +40,7 @@ type disk struct {
 	guard     *guard         // logs and stable, once the disk is open
 	closers   []func() error // in the order of opening
 	health    health         // of the log
+	size      *logSize       // likewise
 }
 
 func (d *disk) close() error {
@@ -58,6 +59,8 @@ func openDisk(c Config) (d *disk, err error) {
 		err = d.open(c)
 	}
 	if err == nil {
+		d.size = newLogSize()
+		d.logs = sizedLogs{d.logs, d.size}
 		d.guard = newGuard(d.logs, d.stable, &d.health)
 		d.closers = append(d.closers, d.guard.close)
 		err = d.guard.during(func() error { return d.verify(c.Log) })
@@ -98,7 +101,7 @@ func (d *disk) verify(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return verifyLog(logs, covered, log)
+	return verifyLog(logs, covered, d.size.found, log)
 }
 
 // raftValues are what Raft keeps beside the log, by its own names for them.

@@ -92,6 +92,7 @@ func (s *Store) start(c Config) error {
 	if c.HeartbeatTimeout == 0 {
 		s.standAtOnce()
 	}
+	s.running.Go(func() { s.boundLog(cmp.Or(c.MaxLog, maxLog)) })
 	return nil
 }
 

@@ -45,6 +45,10 @@ func (s *Store) Status() Status {
 	return st
 }
 
+// LogBytes returns how many bytes of entries the log of this primary has. The file may be
+// larger: what was in it before makes room for what comes.
+func (s *Store) LogBytes() int64 { return s.disk.size.held() }
+
 // Stats counts what this primary has proposed since it was opened.
 type Stats struct {
 	Proposals uint64 // calls of Propose that were taken

@@ -11,8 +11,8 @@ import (
 // verifyLog reads all entries. Those that a snapshot of this primary covers, up to
 // covered, are kept only for others that are a little behind: when one of them is
 // damaged, it is cut off with all before it. One behind the snapshot may have been
-// acknowledged, and can't be done without.
-func verifyLog(logs raft.LogStore, covered uint64, log *slog.Logger) error {
+// acknowledged, and can't be done without. found is told of each, the last one first.
+func verifyLog(logs raft.LogStore, covered uint64, found func(*raft.Log), log *slog.Logger) error {
 	first, err := logs.FirstIndex()
 	if err != nil {
 		return err
@@ -25,7 +25,9 @@ func verifyLog(logs raft.LogStore, covered uint64, log *slog.Logger) error {
 		var l raft.Log
 		err := logs.GetLog(i, &l)
 		switch {
-		case err == nil, i <= covered && errors.Is(err, raft.ErrLogNotFound):
+		case err == nil:
+			found(&l)
+		case i <= covered && errors.Is(err, raft.ErrLogNotFound):
 		case i > covered:
 			return fmt.Errorf("%w: entry %d, of %d to %d: %w; %s", errDamagedLog, i, first, last, err, whatToDo)
 		default:
