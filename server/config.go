@@ -33,6 +33,9 @@ type Config struct {
 	// authentication. Default false.
 	Insecure bool
 
+	// Active bounds the runs that have not ended: the leader's counts. Default
+	// [plan.DefaultBounds].
+	Active plan.Bounds
 	// Hot bounds the runs that ended and are still in memory, on all primaries: the
 	// leader's counts. Default [plan.DefaultRetention].
 	Hot plan.Retention
@@ -90,6 +93,7 @@ func DefaultConfig() Config {
 		DataDir: "/var/lib/schedd",
 		APIAddr: "127.0.0.1:7421",
 		WebAddr: "127.0.0.1:7480",
+		Active:  plan.DefaultBounds,
 		Hot:     plan.DefaultRetention,
 		History: history.DefaultRetention,
 		Cluster: Cluster{Addr: "127.0.0.1:7420", BootstrapExpect: 1},
@@ -118,9 +122,29 @@ func (c *Config) Validate() error {
 			wrong("%s: %s can be reached by others, and the API has no TLS yet: use an address such as 127.0.0.1, or accept the risk with --insecure", a.flag, a.addr)
 		}
 	}
+	errs = append(errs, checkActive(c.Active)...)
 	errs = append(errs, checkRetention(c.Hot, c.History)...)
 	errs = append(errs, c.Cluster.check(c.Insecure)...)
 	return errors.Join(errs...)
+}
+
+// maxActive is how many runs that have not ended memory is meant for.
+const maxActive = 1_000_000
+
+// checkActive returns all that is wrong with the bounds of runs that have not ended.
+func checkActive(b plan.Bounds) (errs []error) {
+	for _, n := range []struct {
+		flag string
+		is   int
+	}{{"--active-runs", b.Runs}, {"--active-runs-per-job", b.RunsPerJob}} {
+		if n.is < 1 || n.is > maxActive {
+			errs = append(errs, fmt.Errorf("%s: %d is not between 1 and %d", n.flag, n.is, maxActive))
+		}
+	}
+	if len(errs) == 0 && b.RunsPerJob > b.Runs {
+		errs = append(errs, fmt.Errorf("--active-runs-per-job: %d is more than the %d that all jobs may have together, --active-runs", b.RunsPerJob, b.Runs))
+	}
+	return errs
 }
 
 // maxGroup is how many primaries a group may be formed of. More would only make

@@ -36,6 +36,9 @@ func TestValidate(t *testing.T) {
 		{"none of a job", func(c *Config) { c.Hot.RunsPerJob = -1 }, "--hot-runs-per-job: -1 runs can't be kept"},
 		{"no time", func(c *Config) { c.History.Age = time.Second }, "--history-age: 1s is too short"},
 		{"more in memory than it is meant for", func(c *Config) { c.Hot.Runs = 300_000 }, "--hot-runs: 300000 is more than memory is meant for"},
+		{"no active runs", func(c *Config) { c.Active.Runs = 0 }, "--active-runs: 0 is not between 1 and 1000000"},
+		{"more active runs than memory is meant for", func(c *Config) { c.Active.RunsPerJob = 2_000_000 }, "--active-runs-per-job: 2000000 is not between"},
+		{"more of a job than of all", func(c *Config) { c.Active.Runs = 100 }, "--active-runs-per-job: 10000 is more than the 100"},
 		{"less on disk than in memory", func(c *Config) { c.History.Age = time.Hour }, "the history can't keep less than memory does"},
 
 		// A group.

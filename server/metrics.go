@@ -144,6 +144,8 @@ func (m *metrics) watch(s *raftstore.Store, g *gateway.Server, u *peer.Uplink, h
 	}
 	m.gauge("jobs", "Jobs defined.", of((*state.State).NumJobs))
 	m.gauge("runs", "Runs in memory: those that have not ended, and those that ended lately.", of((*state.State).NumRuns))
+	m.gauge("runs_active", "Runs that have not ended.", of((*state.State).NumAllActive))
+	m.gauge("raft_log_bytes", "Bytes of the entries in the Raft log.", func() float64 { return float64(s.LogBytes()) })
 	m.gauge("applied_index", "Last log entry applied.", func() float64 { return float64(s.Status().AppliedIndex) })
 	m.gauge("leader", "1 while this primary leads.", func() float64 {
 		if st := s.Status(); st.LeaderID == st.ID {

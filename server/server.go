@@ -138,7 +138,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	})
 	s.api = api.New(api.Config{
 		Store: s.store, History: s.history, Logs: s.replica, Presence: s.inbox, Decider: s.inbox, Gateway: s.hub, Cluster: s.store, Group: s.primaries, Primaries: s.hub,
-		NodeID: c.NodeID, Version: settings.Version(), Clock: s.clock, Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
+		NodeID: c.NodeID, Version: settings.Version(), Clock: s.clock, Bounds: c.Active, Sessions: s.uplink.Len, Condition: s.condition, Log: s.log,
 	})
 	s.metrics.watch(s.store, s.gateway, s.uplink, s.hub)
 	s.metrics.watchClock(s.store.View, s.clock)
@@ -307,7 +307,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) leader() lead.Config {
 	return lead.Config{
 		Store: s.store, Gateway: s.hub, Inbox: s.inbox, Observer: s.metrics, Log: s.log,
-		Clock: s.clock, SureClock: s.doubt.now, History: s.history, Retention: s.config.Hot, OfflineAfter: wire.OfflineAfter,
+		Clock: s.clock, SureClock: s.doubt.now, History: s.history, Bounds: s.config.Active, Retention: s.config.Hot, OfflineAfter: wire.OfflineAfter,
 	}
 }
 

@@ -77,9 +77,11 @@ func (s *State) activate(r *Run, is bool) {
 	a.seq++
 	if is {
 		a.runs[r.ID] = struct{}{}
+		s.going++
 		return
 	}
 	delete(a.runs, r.ID)
+	s.going--
 	if len(a.runs) == 0 && (s.jobs[r.Job] == nil || s.jobs[r.Job].UID != r.UID) {
 		delete(s.active, r.UID) // the last run of a job that is gone
 	}

@@ -151,7 +151,7 @@ func (c *checker) derived() {
 	var live []state.RunID
 	on, active := map[state.WorkerID][]state.RunID{}, map[uint64][]state.RunID{}
 	uids := map[uint64]bool{}
-	n := 0
+	n, going := 0, 0
 	for r := range c.s.RunsByBirth() {
 		n++
 		uids[r.UID] = true
@@ -161,7 +161,11 @@ func (c *checker) derived() {
 		}
 		if !r.Phase.Final() {
 			active[r.UID] = append(active[r.UID], r.ID)
+			going++
 		}
+	}
+	if going != c.s.NumAllActive() {
+		c.Fatalf("%d runs have not ended, and it says %d", going, c.s.NumAllActive())
 	}
 	if n != c.s.NumRuns() {
 		c.Fatalf("%d runs by birth, %d by id", n, c.s.NumRuns())

@@ -103,6 +103,9 @@ func (s *State) NumActive(uid uint64) int {
 	return 0
 }
 
+// NumAllActive returns how many runs of all jobs have not ended.
+func (s *State) NumAllActive() int { return s.going }
+
 // NumLive returns how many runs of the job a worker has.
 func (s *State) NumLive(uid uint64) int {
 	if a := s.active[uid]; a != nil {

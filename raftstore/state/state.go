@@ -38,6 +38,7 @@ type State struct {
 	// Derived from the above, but for Activity's sequence.
 	uids   map[uint64]struct{}             // of the jobs
 	active map[uint64]*activity            // of each job that has or had runs
+	going  int                             // how many runs have not ended, of all jobs
 	load   map[WorkerID]map[RunID]struct{} // live attempts of each worker
 	born   []birth                         // by serial; pruned ones stay until they are many
 	pruned int                             // how many of born are pruned

@@ -131,6 +131,8 @@ type Config struct {
 	Version string
 	// Clock reads the wall clock; nil: time.Now.
 	Clock func() time.Time
+	// Bounds limit the runs that have not ended; zero: [plan.DefaultBounds].
+	Bounds plan.Bounds
 	// Sessions returns how many workers' sessions this primary holds.
 	Sessions func() int
 	// Condition returns how this primary is.
@@ -152,6 +154,9 @@ type Server struct {
 func New(c Config) *Server {
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	if c.Bounds == (plan.Bounds{}) {
+		c.Bounds = plan.DefaultBounds
 	}
 	return &Server{Config: c, closing: make(chan struct{}), verifying: make(chan struct{}, 1)}
 }

@@ -77,7 +77,7 @@ func TestTriggerWithinWhatIsDecided(t *testing.T) {
 		k := state.JobKey{Namespace: "default", Name: "j"}
 		ahead := time.Now().Add(time.Hour).UTC()
 		var decide []state.Command
-		p.store.View(func(s *state.State) { decide, _ = plan.Settle(s, k, ahead) })
+		p.store.View(func(s *state.State) { decide, _ = plan.Settle(s, k, plan.DefaultBounds, ahead) })
 		p.do(decide...)
 		once := func(id string) *schedv1.PutJobRequest {
 			at := &schedv1.At{Time: timestamppb.New(time.Now().Add(10 * time.Minute))}

@@ -25,6 +25,7 @@ import (
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/peer"
+	"github.com/schedd/schedd/server/plan"
 )
 
 // real is primaries whose group is a real one.
@@ -86,7 +87,7 @@ func (w *real) start(id string) *member {
 	}
 	m := &member{Store: s, w: w, id: id, conns: map[string]*grpc.ClientConn{}}
 	m.server = New(Config{
-		History: noPast{}, Store: s, Presence: &crew{}, Decider: decider{s}, Gateway: &crew{}, Cluster: s, Group: m, Primaries: m,
+		History: noPast{}, Store: s, Presence: &crew{}, Decider: decider{s, plan.DefaultBounds}, Gateway: &crew{}, Cluster: s, Group: m, Primaries: m,
 		NodeID: id, Version: "v", Sessions: func() int { return 0 }, Condition: noCondition, Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, stop := context.WithCancel(w.Context())

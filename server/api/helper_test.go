@@ -173,14 +173,17 @@ func (noPast) Missing() string                                           { retur
 func (noPast) Lost(time.Time) string                                     { return "" }
 
 // decider is a leader that decides on nothing else than what is asked for by hand.
-type decider struct{ Store }
+type decider struct {
+	Store
+	bounds plan.Bounds
+}
 
 func (d decider) Ask(ctx context.Context, a plan.Ask) (lead.Answer, error) {
 	for {
 		var c state.Request
 		var answer lead.Answer
 		d.View(func(s *state.State) {
-			c, answer.Run, answer.Err = plan.Request(plan.NewOutlook(s), a, time.Now().UTC().Round(0))
+			c, answer.Run, answer.Err = plan.Request(plan.NewOutlook(s, d.bounds), a, time.Now().UTC().Round(0))
 		})
 		if answer.Run != nil || answer.Err != nil {
 			return answer, nil
@@ -329,7 +332,7 @@ func newPrimary(t *testing.T, dir string) *primary {
 	p.store.archive = p.past
 	p.past.Start(p.store.View)
 	p.server = New(Config{
-		Store: p.store, History: p.past, Logs: copies{p.logs, p}, Presence: p.crew, Decider: decider{p.store}, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
+		Store: p.store, History: p.past, Logs: copies{p.logs, p}, Presence: p.crew, Decider: decider{p.store, plan.DefaultBounds}, Gateway: p.crew, Cluster: cluster{}, Group: p.store, Primaries: p.store,
 		NodeID: "p1", Version: "v1", Sessions: func() int { return 5 }, Condition: noCondition, Log: log,
 	})
 	return p

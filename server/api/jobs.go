@@ -20,7 +20,7 @@ func (s jobService) PutJob(ctx context.Context, req *schedv1.PutJobRequest) (*sc
 		return nil, err
 	}
 	r, _, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
-		return preparePut(st, d, req, now)
+		return s.preparePut(st, d, req, now)
 	})
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (s jobService) PutJob(ctx context.Context, req *schedv1.PutJobRequest) (*sc
 	return &schedv1.PutJobResponse{Job: s.showJob(r.Job, s.wallClock())}, nil
 }
 
-func preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.Time) (change, error) {
+func (s *Server) preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.Time) (change, error) {
 	old := st.Job(d.key)
 	if err := expected(old, d.key, req.ExpectedVersion); err != nil {
 		return change{}, err
@@ -46,7 +46,7 @@ func preparePut(st *state.State, d draft, req *schedv1.PutJobRequest, now time.T
 	if old == nil || reflect.DeepEqual(old.Definition, d.definition) {
 		return change{commands: []state.Command{put}}, nil
 	}
-	return settled(st, d.key, now, put)
+	return s.settled(st, d.key, now, put)
 }
 
 // newUID draws the uid of a job. It is random and not counted, so that run ids,
@@ -60,8 +60,8 @@ func newUID() uint64 {
 
 // settled puts commands behind those that decide all that came due before them.
 // The last one answers.
-func settled(st *state.State, k state.JobKey, now time.Time, commands ...state.Command) (change, error) {
-	first, err := plan.Settle(st, k, now)
+func (s *Server) settled(st *state.State, k state.JobKey, now time.Time, commands ...state.Command) (change, error) {
+	first, err := plan.Settle(st, k, s.Bounds, now)
 	if err != nil {
 		return change{}, err
 	}
@@ -179,7 +179,7 @@ func (s jobService) DeleteJob(ctx context.Context, req *schedv1.DeleteJobRequest
 		if err := expected(j, k, req.ExpectedVersion); err != nil {
 			return change{}, err
 		}
-		return settled(st, k, now, state.DeleteJob{Key: k, Expected: req.ExpectedVersion, Effective: now})
+		return s.settled(st, k, now, state.DeleteJob{Key: k, Expected: req.ExpectedVersion, Effective: now})
 	})
 	if err != nil {
 		return nil, err
@@ -201,9 +201,9 @@ func (s jobService) PauseJob(ctx context.Context, req *schedv1.PauseJobRequest) 
 		pause.Effective = now
 		if j := st.Job(k); j != nil && j.Pause != nil && !paused(j, now) {
 			// Another pause begins: it is not the old one, which ended by itself.
-			return settled(st, k, now, state.ResumeJob{Key: k, Effective: now}, pause)
+			return s.settled(st, k, now, state.ResumeJob{Key: k, Effective: now}, pause)
 		}
-		return settled(st, k, now, pause)
+		return s.settled(st, k, now, pause)
 	})
 	if err != nil {
 		return nil, err
@@ -217,7 +217,7 @@ func (s jobService) ResumeJob(ctx context.Context, req *schedv1.ResumeJobRequest
 		return nil, err
 	}
 	r, now, err := s.agree(ctx, func(st *state.State, now time.Time) (change, error) {
-		return settled(st, k, now, state.ResumeJob{Key: k, Effective: now})
+		return s.settled(st, k, now, state.ResumeJob{Key: k, Effective: now})
 	})
 	if err != nil {
 		return nil, err

@@ -143,7 +143,7 @@ func TestChangeBehindTheClock(t *testing.T) {
 		k := state.JobKey{Namespace: "default", Name: "j"}
 		fast := time.Now().Add(10 * time.Minute).UTC()
 		var decide []state.Command
-		p.store.View(func(s *state.State) { decide, _ = plan.Settle(s, k, fast) })
+		p.store.View(func(s *state.State) { decide, _ = plan.Settle(s, k, plan.DefaultBounds, fast) })
 		p.store.ahead = 10 * time.Minute
 		p.do(decide...)
 		p.store.ahead = 0
@@ -240,6 +240,47 @@ func TestRunJob(t *testing.T) {
 		_, err = p.runs1("skip", "")
 		says(t, err, codes.FailedPrecondition)
 	})
+}
+
+// More runs than there may be are refused; a retry is one more. One that is there is found.
+func TestTooManyRuns(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		p.server.Decider = decider{p.server.Store, plan.Bounds{RunsPerJob: 2, Runs: 3}}
+		allow := func(j *schedv1.Job) { j.Policy = &schedv1.Policy{Overlap: schedv1.Overlap_OVERLAP_ALLOW} }
+		p.put(aJob("j", allow))
+		p.put(aJob("k", allow))
+		ended, err := p.runs1("j", "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.do(state.GiveUp{Run: p.id(ended), Phase: state.Failed})
+		for _, id := range []string{"2", "3"} {
+			if _, err := p.runs1("j", id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = p.runs1("j", "4")
+		full(t, err, "2 runs of the job")
+		_, err = p.runs.RetryRun(t.Context(), &schedv1.RetryRunRequest{Id: ended.GetId()})
+		full(t, err, "2 runs of the job")
+		if again, err := p.runs1("j", "3"); err != nil || again.GetPhase() != schedv1.Phase_PHASE_PENDING {
+			t.Errorf("the last one that was taken, asked for again: %v, %v", again, err)
+		}
+		p.run("k")
+		_, err = p.runs1("k", "")
+		full(t, err, "3 runs of all jobs")
+	})
+}
+
+// full sees that a run was refused for want of room, and that it was said what to do.
+func full(t *testing.T, err error, why string) {
+	t.Helper()
+	says(t, err, codes.ResourceExhausted)
+	for _, want := range []string{why, "ListRuns", "--active-runs-per-job"} {
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%v, want it to say %q", err, want)
+		}
+	}
 }
 
 func TestPreview(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/peer"
+	"github.com/schedd/schedd/server/plan"
 )
 
 // trio is three primaries a, b and c: real servers of the API that talk over real
@@ -102,7 +103,7 @@ func newNode(w *trio, id string) *node {
 	n := &node{trio: w, memory: newMemory(), id: id, logged: &buffer{}, news: map[chan struct{}]struct{}{}, toLeader: map[string]*grpc.ClientConn{}}
 	log := slog.New(slog.NewTextHandler(n.logged, nil))
 	n.server = New(Config{
-		History: noPast{}, Store: n, Presence: &crew{}, Decider: decider{n}, Gateway: &crew{}, Cluster: n, Group: n, Primaries: n,
+		History: noPast{}, Store: n, Presence: &crew{}, Decider: decider{n, plan.DefaultBounds}, Gateway: &crew{}, Cluster: n, Group: n, Primaries: n,
 		NodeID: id, Version: "v-" + id, Sessions: func() int { return 5 }, Condition: n.condition, Log: log,
 	})
 	return n

@@ -73,6 +73,8 @@ type Config struct {
 	SureClock func() time.Time
 	// History has the runs that the state no longer does.
 	History History
+	// Bounds limit the runs that have not ended.
+	Bounds plan.Bounds
 	// Retention bounds what the state keeps of the past.
 	Retention plan.Retention
 	// OfflineAfter is how long a worker may be without a session before it is
@@ -225,7 +227,7 @@ func (t *term) begin(now time.Time) {
 	t.prune, t.trim, t.remind = now.Add(pruneEvery), now.Add(pruneEvery), now.Add(remindEvery)
 	var jobs []state.JobKey
 	t.Store.View(func(s *state.State) {
-		t.outlook = plan.NewOutlook(s)
+		t.outlook = plan.NewOutlook(s, t.Bounds)
 		if s.ClusterID() == "" {
 			t.propose(state.InitCluster{ClusterID: rand.Text()}, nil)
 		}
@@ -270,7 +272,7 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 		return now, err
 	}
 	t.Store.View(func(s *state.State) {
-		t.outlook = plan.NewOutlook(s)
+		t.outlook = plan.NewOutlook(s, t.Bounds)
 		t.tellAhead(s)
 		for _, i := range said {
 			t.expect(s, i)

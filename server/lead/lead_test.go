@@ -262,7 +262,7 @@ func (p *primary) start() {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	p.stop = cancel
-	c := Config{Store: mixed{p.store, &p.mixed, &p.slow, &p.halts}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
+	c := Config{Store: mixed{p.store, &p.mixed, &p.slow, &p.halts}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Bounds: plan.DefaultBounds, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
 	p.wg.Go(func() {
 		_ = p.store.Lead(ctx, func(ctx context.Context) error {
 			Run(ctx, c)

@@ -13,6 +13,7 @@ import (
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
 )
 
 // After an outage of two hours there is much to catch up with, and it is.
@@ -213,7 +214,7 @@ func TestEndsAreCountedOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		p.stop = cancel
 		p.wg.Go(func() {
-			Run(ctx, Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: c, Log: slog.New(slog.DiscardHandler), Retention: retention, Clock: time.Now, SureClock: time.Now, History: &past{}, OfflineAfter: 30 * time.Second})
+			Run(ctx, Config{Store: p.store, Gateway: p.hand, Inbox: p.inbox, Observer: c, Log: slog.New(slog.DiscardHandler), Bounds: plan.DefaultBounds, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &past{}, OfflineAfter: 30 * time.Second})
 		})
 		time.Sleep(10 * time.Second)
 		p.hand.connect()

@@ -147,7 +147,7 @@ func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
 			continue // it changed meanwhile: Note is about to be called
 		}
 		if p := j.Pause; p != nil && !p.Until.IsZero() && !p.Until.After(now) {
-			cmds = append(cmds, a.endPause(s, j, now)...)
+			cmds = append(cmds, a.endPause(o, j, now)...)
 			continue
 		}
 		decided[al] = now
@@ -167,11 +167,11 @@ func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
 
 // endPause decides what the pause covered and lets the job go on. Its alarms
 // come back with the change.
-func (a *Agenda) endPause(s *state.State, j *state.Job, now time.Time) []state.Command {
+func (a *Agenda) endPause(o *Outlook, j *state.Job, now time.Time) []state.Command {
 	for al := range a.jobs[j.Key].all() {
 		a.alarms.set(al, time.Time{})
 	}
-	cmds, err := Settle(s, j.Key, now)
+	cmds, err := settle(o, j.Key, now)
 	if err != nil {
 		return nil // it was deleted
 	}

@@ -25,7 +25,7 @@ func TestAgendaMissesNothing(t *testing.T) {
 			k := key()
 			change(rt, w, k, now)
 			a.Note(w.State, k, now)
-			for cmds := a.Due(NewOutlook(w.State), now, 100); len(cmds) > 0; cmds = a.Due(NewOutlook(w.State), now, 100) {
+			for cmds := a.Due(NewOutlook(w.State, DefaultBounds), now, 100); len(cmds) > 0; cmds = a.Due(NewOutlook(w.State, DefaultBounds), now, 100) {
 				w.do(now, cmds...)
 				for _, c := range w.TakeChanges() {
 					if c.Job != (state.JobKey{}) {
@@ -53,7 +53,7 @@ func TestAgendaMissesNothing(t *testing.T) {
 
 // change defines, pauses, resumes or deletes a job, as a user would.
 func change(rt *rapid.T, w *world, k state.JobKey, now time.Time) {
-	settle, err := Settle(w.State, k, now)
+	settle, err := Settle(w.State, k, DefaultBounds, now)
 	if err != nil {
 		settle = nil
 	}
@@ -99,7 +99,7 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("then %d commands and a look at %v, want none", len(cmds), a.Next())
 	}
 	now := noon.Add(time.Minute)
-	settle, _ := Settle(w.State, j.Key, now)
+	settle, _ := Settle(w.State, j.Key, DefaultBounds, now)
 	w.do(now, append(settle, state.PutJob{Key: j.Key, Definition: &state.Definition{
 		Policy:   &state.Policy{},
 		Triggers: []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
@@ -131,7 +131,7 @@ func BenchmarkAgendaFire(b *testing.B) {
 			b.ResetTimer()
 			for range b.N {
 				now = now.Add(time.Second)
-				w.do(now, a.Due(NewOutlook(w.State), now, 100)...)
+				w.do(now, a.Due(NewOutlook(w.State, DefaultBounds), now, 100)...)
 				w.TakeChanges()
 			}
 		})

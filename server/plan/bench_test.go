@@ -31,7 +31,7 @@ func BenchmarkGrowth(b *testing.B) {
 			for b.Loop() {
 				now = now.Add(time.Second)
 				index++
-				s.Apply(index, state.Entry{Now: now, Commands: a.Due(plan.NewOutlook(s), now, jobs)})
+				s.Apply(index, state.Entry{Now: now, Commands: a.Due(plan.NewOutlook(s, plan.DefaultBounds), now, jobs)})
 				s.TakeChanges()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/due, "ns/fire")

@@ -21,12 +21,17 @@ const (
 // Settle returns the commands that decide all occurrences of a job that came
 // due up to now, by what holds now. They go before a command that changes what
 // decides, in the same proposal. The error is [state.ErrNotFound].
-func Settle(s *state.State, k state.JobKey, now time.Time) ([]state.Command, error) {
+func Settle(s *state.State, k state.JobKey, bounds Bounds, now time.Time) ([]state.Command, error) {
+	return settle(NewOutlook(s, bounds), k, now)
+}
+
+func settle(o *Outlook, k state.JobKey, now time.Time) ([]state.Command, error) {
+	s := o.state
 	j := s.Job(k)
 	if j == nil {
 		return nil, fmt.Errorf("job %v: %w", k, state.ErrNotFound)
 	}
-	b := besideOf(s, j)
+	b := o.of(j)
 	var cmds []state.Command
 	for _, t := range j.Definition.Triggers {
 		if d, ok := decide(s, b, compiled(j, t), t.ID, now); ok {
@@ -146,19 +151,19 @@ func (p *pass) miss(t time.Time, reason string) {
 }
 
 // run makes a run of an occurrence, or skips it when the overlap policy forbids
-// it.
-func (p *pass) run(t time.Time) {
-	if reason := p.b.admit(); reason != "" {
+// it, or there are too many.
+func (p *pass) run(t time.Time) { p.runUnless(p.b.admit(), t) }
+
+// runLate makes a run of an occurrence beside all that are active, as long as there is
+// room. Under CatchUpAll that is asked for; the queue lets one after the other go.
+func (p *pass) runLate(t time.Time) { p.runUnless(p.b.full(), t) }
+
+func (p *pass) runUnless(reason string, t time.Time) {
+	if reason != "" {
 		p.ledger.add(state.DecidedSkipped, t, reason)
 		p.ledger.last().Run = &state.Birth{Phase: state.Skipped, Nominal: t, Reason: reason}
 		return
 	}
-	p.runLate(t)
-}
-
-// runLate makes a run of an occurrence whatever is active. Under CatchUpAll
-// that is asked for; the queue lets one after the other go.
-func (p *pass) runLate(t time.Time) {
 	p.ledger.add(state.DecidedRun, t, "")
 	p.ledger.last().Run = &state.Birth{
 		Phase: state.Pending, Nominal: t, NotBefore: jittered(p.c, t), Missed: p.gone,

@@ -73,7 +73,7 @@ func (w *world) defineAs(k state.JobKey, now time.Time, edit func(*state.Definit
 // "miss", the instant of the last, and how many it stands for.
 func (w *world) settle(now time.Time) string {
 	w.t.Helper()
-	cmds, err := Settle(w.State, jobKey, now)
+	cmds, err := Settle(w.State, jobKey, DefaultBounds, now)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 // expecting plans a tick as the leader does: what is due, and who gets it.
 func (w *world) expecting(a *Agenda, q *Queue, clock string) (cmds []state.Command) {
-	cmds = a.Due(NewOutlook(w.State), at(clock), 100)
+	cmds = a.Due(NewOutlook(w.State, DefaultBounds), at(clock), 100)
 	for _, c := range cmds {
 		q.Expect(w.State, c, at(clock))
 	}

@@ -13,21 +13,22 @@ import (
 // that.
 type Outlook struct {
 	state *state.State
+	room  *room
 	jobs  map[uint64]*beside // by uid
 	left  map[state.RunID]struct{}
 }
 
-// NewOutlook returns that of a step in which nothing is decided yet. It is good for as
-// long as the state may be looked at.
-func NewOutlook(s *state.State) *Outlook {
-	return &Outlook{state: s, jobs: map[uint64]*beside{}, left: map[state.RunID]struct{}{}}
+// NewOutlook returns that of a step in which nothing is decided yet, by these bounds. It is
+// good for as long as the state may be looked at.
+func NewOutlook(s *state.State, b Bounds) *Outlook {
+	return &Outlook{state: s, room: roomIn(s, b), jobs: map[uint64]*beside{}, left: map[state.RunID]struct{}{}}
 }
 
 // of returns what a job's active runs will be.
 func (o *Outlook) of(j *state.Job) *beside {
 	b := o.jobs[j.UID]
 	if b == nil {
-		b = besideOf(o.state, j)
+		b = besideOf(o.state, j, o.room)
 		o.jobs[j.UID] = b
 	}
 	return b
@@ -61,6 +62,7 @@ func (o *Outlook) leave(r *state.Run, ends bool) {
 // beside is an outlook on the active runs of one job.
 type beside struct {
 	job      *state.Job
+	room     *room                    // for runs of all jobs
 	activity uint64                   // what Decide and Request will find
 	active   int                      // runs that have not ended
 	pending  int                      // those of them that no worker has
@@ -74,8 +76,8 @@ type replaceable struct {
 	pending bool // cancelling it ends it
 }
 
-func besideOf(s *state.State, j *state.Job) *beside {
-	b := &beside{job: j, activity: s.Activity(j.UID), active: s.NumActive(j.UID)}
+func besideOf(s *state.State, j *state.Job, r *room) *beside {
+	b := &beside{job: j, room: r, activity: s.Activity(j.UID), active: s.NumActive(j.UID)}
 	if o := j.Definition.Policy.Overlap; o == state.OverlapQueue || o == state.OverlapReplace {
 		for _, r := range s.ActiveRuns(j.UID) {
 			if r.Phase == state.Pending {
@@ -101,7 +103,16 @@ func (b *beside) admit() (reason string) {
 	case p.Overlap == state.OverlapQueue && b.pending >= MaxQueued:
 		return fmt.Sprintf("overlap: %d runs wait already, which is the most", MaxQueued)
 	}
-	return ""
+	return b.full()
+}
+
+// full says why there can't be another run, whatever the overlap policy is: "" when there
+// can. One that takes the place of one that waits needs no room of its own.
+func (b *beside) full() (reason string) {
+	if n := len(b.replace); b.job.Definition.Policy.Overlap == state.OverlapReplace && n >= b.job.Definition.Policy.MaxConcurrent && b.replace[0].pending {
+		return ""
+	}
+	return b.room.full(b.active)
 }
 
 // add takes note that a run will be made, and returns the runs that it takes the
@@ -114,6 +125,7 @@ func (b *beside) add(id state.RunID) (replaces []state.RunID) {
 			b.replace = b.replace[1:]
 			if old.pending {
 				b.active--
+				b.room.active--
 				b.pending--
 				b.activity++
 			}
@@ -122,6 +134,7 @@ func (b *beside) add(id state.RunID) (replaces []state.RunID) {
 		b.replace = append(b.replace, replaceable{id, true})
 	}
 	b.active++
+	b.room.active++
 	b.pending++
 	b.activity++
 	return replaces
@@ -144,6 +157,7 @@ func (b *beside) leave(r *state.Run, ends bool) {
 		b.pending--
 	}
 	b.active--
+	b.room.active--
 	b.activity++
 }
 

@@ -8,6 +8,7 @@
 //	due.go      which occurrences came due, and what becomes of each
 //	request.go  what becomes of a run that is asked for by hand
 //	overlap.go  whether a run may come beside the active ones
+//	bounds.go   whether there is room for another one
 //	agenda.go   when to look at which trigger again
 //	queue.go    which run goes to which worker
 //	attempt.go  what becomes of a run when its attempt ended, or is overdue

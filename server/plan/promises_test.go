@@ -31,7 +31,7 @@ func TestQuarantinedJobsSoundTriggerLosesNothing(t *testing.T) {
 	w.do(at("11:59:00"), cmds...)
 	// Half an hour later somebody mends it; what sets up a change settles first.
 	now := at("12:30:30")
-	settle, _ := Settle(w.State, j.Key, now)
+	settle, _ := Settle(w.State, j.Key, DefaultBounds, now)
 	d := *j.Definition
 	d.Triggers = d.Triggers[:1]
 	w.do(now, append(settle, state.PutJob{Key: j.Key, Definition: &d, Effective: now})...)
@@ -51,7 +51,7 @@ func TestQuarantineEndsWithNothingLost(t *testing.T) {
 	j := w.define(nil)
 	w.do(noon, state.Quarantine{Key: j.Key, UID: j.UID, Version: 1, Reason: "this binary lacks its zone"})
 	now := at("12:30:30")
-	settle, _ := Settle(w.State, j.Key, now)
+	settle, _ := Settle(w.State, j.Key, DefaultBounds, now)
 	w.do(now, append(settle, state.ResumeJob{Key: j.Key, Effective: now})...)
 	_, cmds := agendaOf(w, now) // a binary that has it
 	w.do(now, cmds...)
@@ -68,9 +68,9 @@ func TestRefusedDecideReplacesNothing(t *testing.T) {
 
 	now := at("12:01:00")
 	a, _ := agendaOf(w, at("12:00:30"))
-	planned := a.Due(NewOutlook(w.State), now, 100) // the leader looks; and before it is heard:
+	planned := a.Due(NewOutlook(w.State, DefaultBounds), now, 100) // the leader looks; and before it is heard:
 	pausedAt := now.Add(-time.Millisecond)
-	settle, _ := Settle(w.State, j.Key, pausedAt)
+	settle, _ := Settle(w.State, j.Key, DefaultBounds, pausedAt)
 	w.do(now, append(settle, state.PauseJob{Key: j.Key, Effective: pausedAt})...)
 
 	w.index++
@@ -90,9 +90,9 @@ func TestEndOfPauseIsNotEndOfNextPause(t *testing.T) {
 	until := at("12:10:00")
 	w.do(at("11:59:30"), state.PauseJob{Key: j.Key, Until: until, Effective: at("11:59:00")})
 	a, _ := agendaOf(w, at("11:59:30"))
-	planned := a.Due(NewOutlook(w.State), until, 100) // the leader looks at 12:10; and before it is heard:
+	planned := a.Due(NewOutlook(w.State, DefaultBounds), until, 100) // the leader looks at 12:10; and before it is heard:
 	now := until.Add(time.Millisecond)
-	settle, _ := Settle(w.State, j.Key, now)
+	settle, _ := Settle(w.State, j.Key, DefaultBounds, now)
 	w.do(now, append(settle, state.PauseJob{Key: j.Key, Until: at("18:00:00"), Effective: now})...)
 	w.index++
 	w.Apply(w.index, state.Entry{Now: now, Commands: planned})
@@ -105,12 +105,12 @@ func TestEndOfPauseIsNotEndOfNextPause(t *testing.T) {
 func TestPauseWithEndIsLookedAtHourly(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(func(d *state.Definition) { d.Triggers[0].Every.Interval = time.Second })
-	w.do(noon, append(must(Settle(w.State, j.Key, noon)), state.PauseJob{Key: j.Key, Until: noon.AddDate(0, 2, 0), Effective: noon, Note: strings.Repeat("x", 1000)})...)
+	w.do(noon, append(must(Settle(w.State, j.Key, DefaultBounds, noon)), state.PauseJob{Key: j.Key, Until: noon.AddDate(0, 2, 0), Effective: noon, Note: strings.Repeat("x", 1000)})...)
 	a, _ := agendaOf(w, noon)
 	if got := a.Next(); got.After(noon.Add(pausedLook)) {
 		t.Errorf("next look at %v, want within %v", got, pausedLook)
 	}
-	cmds := a.Due(NewOutlook(w.State), a.Next(), 1)
+	cmds := a.Due(NewOutlook(w.State, DefaultBounds), a.Next(), 1)
 	size := 0
 	for _, d := range cmds[0].(state.Decide).Decisions {
 		size += len(d.Reason)
@@ -175,7 +175,7 @@ func TestLedgerOfAlternatingDecisionsIsBounded(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(func(d *state.Definition) { d.Triggers[0].Every.Interval = 30 * time.Second })
 	for now := noon; now.Before(noon.Add(72 * time.Hour)); now = now.Add(30 * time.Second) {
-		w.do(now, must(Settle(w.State, j.Key, now))...)
+		w.do(now, must(Settle(w.State, j.Key, DefaultBounds, now))...)
 		if now.Sub(noon)%time.Minute != 0 {
 			w.end(now)
 		}
@@ -317,10 +317,10 @@ func TestReplaceSurvivesACrashBetweenProposals(t *testing.T) {
 	old := w.ActiveRuns(j.UID)[0]
 	q.Add(old)
 	w.place(q)
-	cmds, _ := Settle(w.State, j.Key, at("13:00:00"))
+	cmds, _ := Settle(w.State, j.Key, DefaultBounds, at("13:00:00"))
 	w.do(at("13:00:00"), cmds[0]) // Decide was the 256th command; Cancel, the 257th, was never proposed
 	a, more := agendaOf(w, at("13:00:01"))
-	more = append(more, a.Due(NewOutlook(w.State), at("13:00:01"), 100)...)
+	more = append(more, a.Due(NewOutlook(w.State, DefaultBounds), at("13:00:01"), 100)...)
 	if r := w.Run(old.ID); r.CancelTime.IsZero() && len(more) == 0 {
 		t.Errorf("after the crash nothing ends run %v, and its successor waits for it", r.Nominal.Format("15:04"))
 	}

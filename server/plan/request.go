@@ -36,7 +36,7 @@ func (e *OverlapError) Error() string {
 }
 
 // Request returns the command for a run by hand, or the run if there is one already. The
-// errors are [state.ErrNotFound] and *[OverlapError].
+// errors are [state.ErrNotFound], *[OverlapError] and *[FullError].
 func Request(o *Outlook, a Ask, now time.Time) (c state.Request, there *state.Run, err error) {
 	s := o.state
 	j := s.Job(a.Job)
@@ -61,6 +61,9 @@ func Request(o *Outlook, a Ask, now time.Time) (c state.Request, there *state.Ru
 	c.Activity = b.activity
 	if _, again := b.asked[id]; again {
 		return c, nil, nil // the state answers it with the run of the command before
+	}
+	if reason := b.full(); reason != "" {
+		return state.Request{}, nil, &FullError{Job: j.Key, Reason: reason}
 	}
 	if reason := b.admit(); reason != "" {
 		return state.Request{}, nil, forbidden(s, j, reason)

@@ -25,9 +25,9 @@ func (w *world) requests(o *Outlook, k state.JobKey, names ...string) (cmds []st
 func TestRequestBesideAnActiveRun(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(nil)
-	cmds, _ := w.requests(NewOutlook(w.State), j.Key, "a")
+	cmds, _ := w.requests(NewOutlook(w.State, DefaultBounds), j.Key, "a")
 	r := w.do(noon, cmds...).Run
-	_, errs := w.requests(NewOutlook(w.State), j.Key, "b")
+	_, errs := w.requests(NewOutlook(w.State, DefaultBounds), j.Key, "b")
 	if errs[0] == nil || !strings.Contains(errs[0].Error(), r.ID.String()) {
 		t.Errorf("%v, want an error that names it", errs[0])
 	}
@@ -49,7 +49,7 @@ func TestRequestsOfOneStep(t *testing.T) {
 		t.Run(fmt.Sprint(tt.overlap), func(t *testing.T) {
 			w := newWorld(t)
 			j := w.define(func(d *state.Definition) { d.Triggers, d.Policy.Overlap, d.Policy.MaxConcurrent = nil, tt.overlap, 2 })
-			cmds, errs := w.requests(NewOutlook(w.State), j.Key, "a", "b", "a", "c", "d")
+			cmds, errs := w.requests(NewOutlook(w.State, DefaultBounds), j.Key, "a", "b", "a", "c", "d")
 			w.do(noon, cmds...)
 			if n := w.NumActive(j.UID); n != tt.active {
 				t.Errorf("%d runs are active, want %d", n, tt.active)
@@ -86,7 +86,7 @@ func TestDecidedBesideWhatEnds(t *testing.T) {
 			w.place(q)
 			w.place(q)
 
-			look := NewOutlook(w.State)
+			look := NewOutlook(w.State, DefaultBounds)
 			var cmds []state.Command
 			for i, phase := range []state.Phase{state.Succeeded, state.Pending} {
 				r := w.Run(runs[i].ID)
@@ -122,7 +122,7 @@ func TestDecidedBesideWhatEnds(t *testing.T) {
 func TestRequestOfWhatThereIs(t *testing.T) {
 	w := newWorld(t)
 	j := w.define(func(d *state.Definition) { d.Triggers = nil })
-	look := NewOutlook(w.State)
+	look := NewOutlook(w.State, DefaultBounds)
 	past := &state.Run{ID: state.RequestRunID(j.UID, "past"), Job: j.Key, UID: j.UID, Trigger: "m", Nominal: noon, Phase: state.Failed}
 
 	c, there, err := Request(look, Ask{Job: j.Key, Name: "past", Past: past}, noon)
@@ -134,7 +134,7 @@ func TestRequestOfWhatThereIs(t *testing.T) {
 		t.Errorf("%+v, %v, %v; want one that repeats it", c, there, err)
 	}
 	w.do(noon, c)
-	if _, there, err = Request(NewOutlook(w.State), Ask{Job: j.Key, Name: "again"}, noon); err != nil || there == nil || there.ID != c.ID {
+	if _, there, err = Request(NewOutlook(w.State, DefaultBounds), Ask{Job: j.Key, Name: "again"}, noon); err != nil || there == nil || there.ID != c.ID {
 		t.Errorf("%v, %v; want the run that is there", there, err)
 	}
 	for _, a := range []Ask{{Job: j.Key, UID: j.UID + 1, Origin: past}, {Job: state.JobKey{Name: "none"}}} {

@@ -249,7 +249,9 @@ type Overlap int32
 const (
 	// OVERLAP_UNSPECIFIED means OVERLAP_SKIP.
 	Overlap_OVERLAP_UNSPECIFIED Overlap = 0
-	// OVERLAP_ALLOW lets it run beside them.
+	// OVERLAP_ALLOW lets it run beside them, as long as the primaries have room for
+	// more: by default 10000 runs of a job wait or run, and 100000 in all. What comes
+	// after is SKIPPED.
 	Overlap_OVERLAP_ALLOW Overlap = 1
 	// OVERLAP_SKIP records it as SKIPPED.
 	Overlap_OVERLAP_SKIP Overlap = 2

@@ -93,7 +93,8 @@ type JobServiceClient interface {
 	// ResumeJob lets a paused job's triggers fire again, from now on.
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ResumeJobResponse, error)
 	// RunJob runs a job now, by hand. The overlap policy holds for it as for any
-	// other run: FAILED_PRECONDITION when it forbids the run.
+	// other run: FAILED_PRECONDITION when it forbids the run. RESOURCE_EXHAUSTED when
+	// as many runs of the job, or in all, have not ended as there may be.
 	RunJob(ctx context.Context, in *RunJobRequest, opts ...grpc.CallOption) (*RunJobResponse, error)
 	// PreviewSchedule explains the next instants of a stored job, or of triggers
 	// that are not stored yet. It changes nothing.
@@ -226,7 +227,8 @@ type JobServiceServer interface {
 	// ResumeJob lets a paused job's triggers fire again, from now on.
 	ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error)
 	// RunJob runs a job now, by hand. The overlap policy holds for it as for any
-	// other run: FAILED_PRECONDITION when it forbids the run.
+	// other run: FAILED_PRECONDITION when it forbids the run. RESOURCE_EXHAUSTED when
+	// as many runs of the job, or in all, have not ended as there may be.
 	RunJob(context.Context, *RunJobRequest) (*RunJobResponse, error)
 	// PreviewSchedule explains the next instants of a stored job, or of triggers
 	// that are not stored yet. It changes nothing.

@@ -46,6 +46,8 @@ func serveFlags() (*options, *flag.FlagSet) {
 	fs.StringVar(&o.Cluster.Advertise, "cluster-advertise", "", "`address` that other primaries dial (default: the cluster address)")
 	fs.StringVar(&o.WebAddr, "web-addr", o.WebAddr, "`address` of /metrics, /healthz and /readyz")
 	fs.StringVar(&o.publicURL, "public-url", "", "base `url` of links in notifications; not used yet")
+	fs.IntVar(&o.Active.Runs, "active-runs", o.Active.Runs, "`number` of runs of all jobs that may wait or run; the leader's counts")
+	fs.IntVar(&o.Active.RunsPerJob, "active-runs-per-job", o.Active.RunsPerJob, "`number` of runs of each job that may wait or run")
 	fs.IntVar(&o.Hot.Runs, "hot-runs", o.Hot.Runs, "`number` of finished runs in memory, of all jobs; the leader's counts")
 	fs.IntVar(&o.Hot.RunsPerJob, "hot-runs-per-job", o.Hot.RunsPerJob, "`number` of finished runs in memory of each job, and of as many that never ran")
 	fs.DurationVar(&o.Hot.RunAge, "hot-age", o.Hot.RunAge, "`time` for which a finished run is in memory")
