@@ -19,6 +19,7 @@ func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) stat
 		result = asAsked(r, result)
 	}
 	f := state.Finish{Run: r.ID, Fence: fence, Attempt: result}
+	f.Attempt.Reason = shortened(result.Reason, reasonRoom(r))
 	f.Phase, f.Reason = verdict(r, result)
 	if !current || f.Phase == state.Succeeded || f.Phase == state.Cancelled {
 		return f
@@ -34,6 +35,32 @@ func Ended(r *state.Run, fence uint64, result state.Attempt, now time.Time) stat
 	f.Reason = fmt.Sprintf("attempt %d: %s", len(r.Attempts), f.Reason)
 	f.Phase = state.Pending
 	return f
+}
+
+const (
+	// maxReasons bounds the reasons of all attempts of a run together, in bytes, and
+	// leastReason how much each may have all the same. The run's own reason is that of the
+	// latest attempt, whole. So a run of a hundred attempts and more than a hundred refusals
+	// takes less than fifty kilobytes, whatever workers say.
+	maxReasons  = 16 << 10
+	leastReason = 100
+)
+
+// reasonRoom is how many bytes are left for the reason of another attempt.
+func reasonRoom(r *state.Run) int {
+	room := maxReasons
+	for i := range r.Attempts {
+		room -= len(r.Attempts[i].Reason)
+	}
+	return max(room, leastReason)
+}
+
+// shortened returns a text, or its beginning.
+func shortened(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len("…")], "") + "…"
 }
 
 // asAsked returns a result as what it is, if it says that somebody asked for the end, and

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -238,5 +239,47 @@ func TestCheckCancelled(t *testing.T) {
 	r = w.do(noon, state.Cancel{Run: r.ID}).Run
 	if l := Check(r, time.Time{}, time.Time{}, noon); !l.Kill || l.Next.IsZero() {
 		t.Errorf("%+v, want a kill that is repeated", l)
+	}
+}
+
+// Whatever workers say of a run's attempts, however many there are: all of it together is
+// bounded, it can be read, and the run itself tells the latest reason whole.
+func TestReasonsOfARunAreBounded(t *testing.T) {
+	w, q, r := running(t, func(d *state.Definition) {
+		d.Policy.Retry.MaxAttempts, d.Policy.Retry.InitialDelay = 100, 0
+	})
+	long := strings.Repeat("ä", 512)
+	now := noon
+	for n := 1; ; n++ {
+		now = now.Add(10 * time.Minute)
+		outcome := state.OutcomeFailed
+		if n%2 == 0 {
+			outcome = state.OutcomeRefused
+		}
+		r = w.do(now, Ended(r, r.Live().Fence, state.Attempt{Outcome: outcome, Reason: long}, now)).Run
+		if !strings.HasSuffix(r.Reason, long) {
+			t.Fatalf("after attempt %d the run tells %d bytes of its reason", n, len(r.Reason))
+		}
+		if n == 1 && r.Attempts[0].Reason != long {
+			t.Errorf("the first attempt's reason is shortened to %d bytes", len(r.Attempts[0].Reason))
+		}
+		if r.Phase.Final() {
+			break
+		}
+		q.Add(r)
+		q.NoteRun()
+		if w.place(q); w.Run(r.ID).Live() == nil {
+			t.Fatalf("attempt %d is not made", n+1)
+		}
+		r = w.Run(r.ID)
+	}
+	bytes := 0
+	for _, a := range r.Attempts {
+		if bytes += len(a.Reason); a.Reason == "" || !utf8.ValidString(a.Reason) {
+			t.Errorf("attempt %d has the reason %q", a.Number, a.Reason)
+		}
+	}
+	if n := len(r.Attempts); n != 199 || bytes > maxReasons+n*leastReason {
+		t.Errorf("the reasons of %d attempts have %d bytes", n, bytes)
 	}
 }
