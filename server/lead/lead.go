@@ -104,6 +104,10 @@ const (
 	pruneEvery = time.Minute
 	trimEvery  = time.Hour
 
+	// crowdLeast is how many more runs have to have ended, at least, for some to be forgotten
+	// sooner than that.
+	crowdLeast = 1000
+
 	// remindEvery is how often it is tried again to have on record what workers can
 	// hold attempts to.
 	remindEvery = time.Minute
@@ -181,6 +185,7 @@ type term struct {
 	runs    *plan.Timers[state.RunID]    // when to look at a run again
 	workers *plan.Timers[state.WorkerID] // when to give a silent worker up, or let one that rests go on
 	prune   time.Time                    // when to forget runs next
+	crowd   int                          // or with how many that have ended
 	trim    time.Time                    // when to forget some of the ledger next
 	remind  time.Time                    // when to look whose enforcement is not on record
 	knows   bool                         // all primaries can apply what says it
@@ -239,6 +244,7 @@ func (t *term) begin(now time.Time) {
 			t.attach(s, sess)
 			t.send(state.WorkerID(sess.Worker), inventoryRequest)
 		}
+		t.crowd = crowdAfter(numEnded(s))
 		jobs = make([]state.JobKey, 0, s.NumJobs())
 		for j := range s.Jobs() {
 			jobs = append(jobs, j.Key)
@@ -335,11 +341,9 @@ func (t *term) due(s *state.State, now time.Time) {
 			t.send(w, inventoryRequest) // it has rested
 		}
 	}
-	if !now.Before(t.prune) {
+	if !now.Before(t.prune) || numEnded(s) >= t.crowd {
 		t.prune = now.Add(pruneEvery)
-		for _, c := range plan.Prune(s, t.Retention, t.History.Held(), t.SureClock()) {
-			t.propose(c, nil)
-		}
+		t.forget(s)
 	}
 	if !now.Before(t.trim) {
 		t.trim = now.Add(trimEvery)
@@ -354,6 +358,25 @@ func (t *term) due(s *state.State, now time.Time) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
 	}
 }
+
+// forget has the state forget the runs that it need not keep. To find them costs by how
+// many there are, and so it is done again when there are an eighth more, or after a while:
+// as fast as they end, they never are many more than have to be kept.
+func (t *term) forget(s *state.State) {
+	left := numEnded(s)
+	for _, c := range plan.Prune(s, t.Retention, t.History.Held(), t.SureClock()) {
+		left -= len(c.Runs)
+		t.propose(c, nil)
+	}
+	t.crowd = crowdAfter(left)
+}
+
+// numEnded returns how many runs of the state have ended.
+func numEnded(s *state.State) int { return s.NumRuns() - s.NumAllActive() }
+
+// crowdAfter returns with how many runs that have ended some are to be forgotten, when so
+// many are left.
+func crowdAfter(left int) int { return left + max(left/8, crowdLeast) }
 
 // decided returns what to do with the answer to a command that decides
 // occurrences.

@@ -178,6 +178,7 @@ type primary struct {
 	inbox *Inbox
 	hand  *hand
 	past  past
+	keep  plan.Retention
 	mixed atomic.Bool  // the group has a primary that knows nothing of enforcement
 	slow  atomic.Int64 // how long it takes to agree on anything, in nanoseconds
 	halts atomic.Int64 // for how long it stands still after that
@@ -245,7 +246,7 @@ func (blind) Ended(state.Phase)                    {}
 func (blind) Stepped(time.Duration)                {}
 
 func newPrimary(t *testing.T, takes time.Duration) *primary {
-	p := &primary{t: t, disk: raftstore.NewMemory(), inbox: NewInbox()}
+	p := &primary{t: t, disk: raftstore.NewMemory(), inbox: NewInbox(), keep: retention}
 	p.hand = newHand(t, p.inbox, takes)
 	p.start()
 	return p
@@ -262,7 +263,7 @@ func (p *primary) start() {
 	}
 	ctx, cancel := context.WithCancel(p.t.Context())
 	p.stop = cancel
-	c := Config{Store: mixed{p.store, &p.mixed, &p.slow, &p.halts}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Bounds: plan.DefaultBounds, Retention: retention, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
+	c := Config{Store: mixed{p.store, &p.mixed, &p.slow, &p.halts}, Gateway: p.hand, Inbox: p.inbox, Observer: blind{}, Log: log, Bounds: plan.DefaultBounds, Retention: p.keep, Clock: time.Now, SureClock: time.Now, History: &p.past, OfflineAfter: 30 * time.Second}
 	p.wg.Go(func() {
 		_ = p.store.Lead(ctx, func(ctx context.Context) error {
 			Run(ctx, c)
@@ -307,6 +308,11 @@ func (p *primary) propose(cmds ...state.Command) {
 
 func (p *primary) define(edit func(*state.Definition)) {
 	p.t.Helper()
+	p.defineAs(jobKey, edit)
+}
+
+func (p *primary) defineAs(k state.JobKey, edit func(*state.Definition)) {
+	p.t.Helper()
 	d := &state.Definition{
 		Triggers: []*state.Trigger{{ID: "m", Every: &state.Every{Interval: time.Minute}}},
 		Task:     state.Task{Argv: []string{"true"}},
@@ -318,7 +324,7 @@ func (p *primary) define(edit func(*state.Definition)) {
 	if edit != nil {
 		edit(d)
 	}
-	p.propose(state.PutJob{Key: jobKey, Definition: d, Effective: time.Now()})
+	p.propose(state.PutJob{Key: k, Definition: d, Effective: time.Now()})
 }
 
 // runs returns all runs, oldest first.

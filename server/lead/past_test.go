@@ -94,3 +94,29 @@ func TestResultOfRunThatMayBeLost(t *testing.T) {
 		p.close()
 	})
 }
+
+// However fast runs end, or are skipped, the leader has the state forget them as fast, and
+// does not wait for the minute: they are never many more than are to be kept.
+func TestOverloadDoesNotFillTheState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		const jobs, most = 40, 1500
+		p.keep.MostRuns, p.keep.Runs = most, 500
+		p.kill()
+		p.start()
+		for i := range jobs { // no worker: each is skipped each second, as its first run waits
+			p.defineAs(state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}, func(d *state.Definition) {
+				d.Triggers[0].Every.Interval = time.Second
+			})
+		}
+		largest := 0
+		for range 300 {
+			time.Sleep(time.Second)
+			p.store.View(func(s *state.State) { largest = max(largest, s.NumRuns()) })
+		}
+		if bound := most + crowdLeast + 3*jobs; largest > bound || largest < most {
+			t.Errorf("the state had up to %d runs, want %d to %d", largest, most, bound)
+		}
+		p.close()
+	})
+}

@@ -44,7 +44,7 @@ const (
 
 // Prune returns the commands that forget the runs which are older or more than is to be
 // kept. held is up to when the history has all that ended; what ended later stays.
-func Prune(s *state.State, keep Retention, held, now time.Time) []state.Command {
+func Prune(s *state.State, keep Retention, held, now time.Time) []state.Prune {
 	var gone []state.RunID
 	type kind struct {
 		uid uint64
@@ -68,7 +68,7 @@ func Prune(s *state.State, keep Retention, held, now time.Time) []state.Command 
 			kept--
 		}
 	}
-	var cmds []state.Command
+	var cmds []state.Prune
 	for len(gone) > 0 {
 		n := min(len(gone), maxPrune)
 		cmds = append(cmds, state.Prune{Runs: gone[:n]})

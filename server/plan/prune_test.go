@@ -15,7 +15,9 @@ import (
 // pruned applies what Prune asks for, and returns which runs are gone.
 func pruned(s *state.State, keep Retention, held, now time.Time) (gone []*state.Run) {
 	was := slices.Collect(s.RunsByBirth())
-	s.Apply(s.Index()+1, state.Entry{Now: now, Commands: Prune(s, keep, held, now)})
+	for _, c := range Prune(s, keep, held, now) {
+		s.Apply(s.Index()+1, state.Entry{Now: now, Commands: []state.Command{c}})
+	}
 	for _, r := range was {
 		if s.Run(r.ID) == nil {
 			gone = append(gone, r)
