@@ -18,7 +18,7 @@ type session struct {
 	peer.Session
 	synced  bool                               // its inventory is known
 	pages   uint32                             // of the inventory that have come
-	has     map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives
+	has     map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives: phases and starts
 	trouble string                             // why it takes no attempts, as the inventory said
 }
 
@@ -296,6 +296,10 @@ func (t *term) begins(r *state.Run, fence uint64, at *timestamppb.Timestamp) {
 	t.propose(state.Start{Run: r.ID, Fence: fence, Time: instant(at)}, nil)
 }
 
+// maxInventory is how many attempts a worker may say that it has: ten times as many as it
+// may have slots. What it says is in the leader's memory until it has said all.
+const maxInventory = 100_000
+
 // takePage takes a page of an inventory, and reports whether that is all of it
 // now. One whose first pages were said before this term, or before there was a
 // link, is of no use: what is missing in it would be taken for lost. The worker
@@ -307,11 +311,16 @@ func (t *term) takePage(sess *session, i *agentv1.Inventory) (whole bool) {
 	if i.GetPage() != sess.pages {
 		return false
 	}
+	if len(sess.has)+len(i.GetAttempts()) > maxInventory {
+		t.Log.Warn("a worker says that it has more attempts than any can have, and is not believed", "worker", sess.Worker, "name", sess.Hello.GetName(), "most", maxInventory)
+		sess.has, sess.pages = nil, 0
+		return false
+	}
 	sess.pages++
 	t.noteTrouble(sess, clipped(i.GetTrouble()))
 	for _, a := range i.GetAttempts() {
 		if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
-			sess.has[attempt{id, int(a.GetKey().GetAttempt()), a.GetFence()}] = a
+			sess.has[attempt{id, int(a.GetKey().GetAttempt()), a.GetFence()}] = &agentv1.AttemptStatus{Phase: a.GetPhase(), StartedTime: a.GetStartedTime()}
 		}
 	}
 	return !i.GetMore()
