@@ -220,8 +220,8 @@ func (s *Store) ask(ctx context.Context, peers Peers, id string, g Gap) (left []
 			missing := append(spansOf(m.GetEnd().GetMissing(), left[0]), left[1:]...)
 			return missing, s.replace(ctx, left[0], missing, nil)
 		}
-		runs, err := runsOf(m)
-		if err != nil || len(runs) == 0 {
+		runs, err := runsOf(m, left[0])
+		if err != nil {
 			return left, err
 		}
 		// They come by their end, so what comes later ended no earlier.
@@ -248,8 +248,9 @@ func spansOf(spans []*peerv1.TimeSpan, g Gap) []Gap {
 	return within(missing, g.First, g.Last)
 }
 
-// runsOf reads the runs of a message.
-func runsOf(m *peerv1.EndedResponse) (runs []*state.Run, err error) {
+// runsOf reads the runs of a message about a gap. One that is about nothing would have what
+// nobody was asked for taken for lost.
+func runsOf(m *peerv1.EndedResponse, g Gap) (runs []*state.Run, err error) {
 	for _, record := range m.GetRuns() {
 		r, err := unseal(record)
 		if err != nil {
@@ -258,7 +259,14 @@ func runsOf(m *peerv1.EndedResponse) (runs []*state.Run, err error) {
 		if !r.Phase.Final() {
 			return nil, fmt.Errorf("run %v is %v, and was said to have ended", r.ID, r.Phase)
 		}
+		if r.Finished.Before(g.First) || r.Finished.After(g.Last) {
+			return nil, fmt.Errorf("run %v ended at %v, and was told among those that ended %v", r.ID, r.Finished, g)
+		}
+		g.First = r.Finished
 		runs = append(runs, r)
+	}
+	if len(runs) == 0 {
+		return nil, errors.New("it sent neither runs nor the end")
 	}
 	return runs, nil
 }
