@@ -37,7 +37,7 @@ dev: build ## a whole schedd on this machine, with a few jobs to look at
 
 # The race detector takes ten times as long, so it is given the short form of the
 # tests that have one; those are told whole without it.
-check: tools build ## all that CI runs: format, lint, generated code, tests with -race, stories, simulation, mutants, end to end
+check: tools build ## all that CI runs: format, lint, generated code, tests with -race, fuzzing, stories, simulation, mutants, end to end
 	@echo "== format"
 	bin/golangci-lint fmt --diff
 	bin/buf format --diff --exit-code
@@ -53,6 +53,8 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@echo "== tests"
 	@rm -f $(COUNTS)
 	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 45m $(LONGEST) ./... 2>&1 | $(summary)
+	@echo "== fuzz"
+	@.ci/fuzz 1s $(COUNTS)
 	@echo "== stories"
 	@go test -v -timeout 40m $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
