@@ -106,7 +106,7 @@ func TestPodsAreSetRight(t *testing.T) {
 }
 
 var (
-	command = regexp.MustCompile("(schedd|schedagent) (dev|serve|run|runner|stop|keygen|recover|snapshot (?:save|restore|inspect))\\b((?:[^\n`|\\\\]|\\\\\n)*)")
+	command = regexp.MustCompile("(schedd|schedagent) (dev|serve|run|runner|stop|keygen|recover|confirm-loss|snapshot (?:save|restore|inspect))\\b((?:[^\n`|\\\\]|\\\\\n)*)")
 	option  = regexp.MustCompile(`--[a-z-]+`)
 	metric  = regexp.MustCompile(`schedd_[a-z_]+`)
 )

@@ -111,14 +111,11 @@ func (d *disk) open(c Config) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return fmt.Errorf("making the directory: %w", err)
 	}
-	lock := flock.New(filepath.Join(c.Dir, lockFile), flock.SetPermissions(0o600))
-	switch ok, err := lock.TryLock(); {
-	case err != nil:
-		return fmt.Errorf("locking it: %w", err)
-	case !ok:
-		return errors.New("another process uses it: stop that one first, or give this one a directory of its own")
+	unlock, err := lockDir(c.Dir)
+	if err != nil {
+		return err
 	}
-	d.closers = append(d.closers, lock.Close)
+	d.closers = append(d.closers, unlock)
 	if err := checkAbout(c.Dir, c.NodeID); err != nil {
 		return err
 	}
@@ -142,6 +139,18 @@ func (d *disk) open(c Config) error {
 	}
 	d.snapshots = checkedSnapshots{snapshots, filepath.Join(c.Dir, snapshotsDir), c.Log}
 	return syncDir(c.Dir)
+}
+
+// lockDir sees that no other process uses the directory of a primary, until it is unlocked.
+func lockDir(dir string) (unlock func() error, err error) {
+	lock := flock.New(filepath.Join(dir, lockFile), flock.SetPermissions(0o600))
+	switch ok, err := lock.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("locking it: %w", err)
+	case !ok:
+		return nil, errors.New("another process uses it: stop that one first, or give this one a directory of its own")
+	}
+	return lock.Close, nil
 }
 
 // openBolt opens the log. The list of free pages is not kept on disk: writing it

@@ -55,6 +55,27 @@ func LogEnd(c Config) (term, index uint64, err error) {
 	return term, index, nil
 }
 
+// WhileStopped calls f, which is about what is kept beside the store in dir, while no
+// primary can be started on it. The directory has to be that of a primary, which is stopped.
+func WhileStopped(dir string, f func() error) error {
+	if err := holdsData(dir); err != nil {
+		return err
+	}
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return fmt.Errorf("the data of a primary in %s: %w", dir, err)
+	}
+	return errors.Join(f(), unlock())
+}
+
+// holdsData tells whether dir is the directory of a primary.
+func holdsData(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, raftDBFile)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s holds no data of a primary", dir)
+	}
+	return nil
+}
+
 // openStopped opens the disk of a primary that is stopped and was one before:
 // opening would make a directory that is missing.
 func openStopped(c Config) (*disk, error) {
@@ -62,8 +83,8 @@ func openStopped(c Config) (*disk, error) {
 		return nil, errors.New("it needs a NodeID, a Log, and a Dir or a Memory")
 	}
 	if c.Memory == nil {
-		if _, err := os.Stat(filepath.Join(c.Dir, raftDBFile)); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s holds no data of a primary", c.Dir)
+		if err := holdsData(c.Dir); err != nil {
+			return nil, err
 		}
 	}
 	return openDisk(c)

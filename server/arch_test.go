@@ -85,7 +85,7 @@ var may = map[string][]string{
 	"server/systest/natlab":          {}, // likewise, with real networks
 	"server/systest/natlab/faultnet": {}, // linked into no program
 	"server/cmd/schedd": {
-		"server", "server/bench", "server/bench/report", "server/local", "server/torture", "server/torture/harm", "server/torture/verdict", "agent", "raftstore",
+		"server", "server/bench", "server/bench/report", "server/history", "server/local", "server/torture", "server/torture/harm", "server/torture/verdict", "agent", "raftstore",
 		"proto/schedd/v1", "proto/settings", "proto/wire",
 	},
 

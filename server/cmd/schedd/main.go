@@ -18,14 +18,15 @@ import (
 const overview = `schedd runs jobs on time, on machines that it cannot reach.
 
 Commands:
-  dev       everything in one process on this machine: one primary, one worker
-  serve     be a primary; serve --help lists its settings
-  snapshot  save, restore or inspect the state of a group of primaries
-  recover   go on after most primaries of a group are lost for good
-  torture   harm a cluster on purpose, and tell whether it kept its promises
-  bench     measure how fast it is here, beside what the machine does without it
-  keygen    make a cluster key, on standard output
-  version   say which version this is
+  dev           everything in one process on this machine: one primary, one worker
+  serve         be a primary; serve --help lists its settings
+  snapshot      save, restore or inspect the state of a group of primaries
+  recover       go on after most primaries of a group are lost for good
+  confirm-loss  say no more that records of runs are lost
+  torture       harm a cluster on purpose, and tell whether it kept its promises
+  bench         measure how fast it is here, beside what the machine does without it
+  keygen        make a cluster key, on standard output
+  version       say which version this is
 `
 
 // envPrefix begins the names of our environment variables.
@@ -63,6 +64,8 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		return runSnapshot(ctx, rest, out)
 	case "recover":
 		return runRecover(rest, out, logs)
+	case "confirm-loss":
+		return runConfirm(ctx, rest, out, logs)
 	case "torture":
 		return runTorture(ctx, rest, out)
 	case "bench":
@@ -75,9 +78,9 @@ func run(ctx context.Context, args []string, out, logs io.Writer) error {
 		_, err := io.WriteString(out, overview)
 		return err
 	case "":
-		return settings.Errorf("give a command: dev, serve, snapshot, recover, torture, bench, keygen or version; --help tells more")
+		return settings.Errorf("give a command: dev, serve, snapshot, recover, confirm-loss, torture, bench, keygen or version; --help tells more")
 	}
-	return settings.Errorf("unknown command %q: there are dev, serve, snapshot, recover, torture, bench, keygen and version; --help tells more", command)
+	return settings.Errorf("unknown command %q: there are dev, serve, snapshot, recover, confirm-loss, torture, bench, keygen and version; --help tells more", command)
 }
 
 // allFlags returns the settings of all commands: one environment serves them all.
@@ -85,10 +88,11 @@ func allFlags() []*flag.FlagSet {
 	_, serve := serveFlags()
 	_, dev := devFlags()
 	_, again, _ := recoverFlags()
+	_, _, confirm, _ := confirmFlags()
 	_, save := snapshotFlags("save")
 	_, torture := tortureFlags()
 	_, bench := benchFlags()
-	return []*flag.FlagSet{serve, dev, again, save, torture, bench}
+	return []*flag.FlagSet{serve, dev, again, confirm, save, torture, bench}
 }
 
 // noArguments answers whoever gives arguments to a command that takes none.

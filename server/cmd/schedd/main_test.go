@@ -20,7 +20,7 @@ func TestWrongUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ args, want string }{
-		{"", "give a command: dev, serve, snapshot, recover, torture, bench, keygen or version"},
+		{"", "give a command: dev, serve, snapshot, recover, confirm-loss, torture, bench, keygen or version"},
 		{"start", `unknown command "start"`},
 		{"version now", "version takes no arguments"},
 		{"keygen 64", "keygen takes no arguments"},
@@ -64,7 +64,7 @@ func TestWrongUsage(t *testing.T) {
 func TestHelpAndVersion(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"--help", "serve --help lists its settings"},
-		{"help", "dev       everything in one process"},
+		{"help", "dev           everything in one process"},
 		{"serve --help", "--api-addr"},
 		{"serve --help", "127.0.0.1:7421"},
 		{"serve --help", "SCHEDD_"},
