@@ -32,14 +32,14 @@ type StreamLayer interface {
 
 // newStreams returns Raft's transport over a stream layer.
 func newStreams(l StreamLayer, log *slog.Logger) raft.Transport {
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	return transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                  &streams{StreamLayer: l, open: map[*tracked]struct{}{}},
 		MaxPool:                 streamPool,
 		Timeout:                 streamTimeout,
 		MaxRPCsInFlight:         streamInFlight,
 		MsgpackUseNewTimeFormat: true,
 		Logger:                  newRaftLog(log),
-	})
+	})}
 }
 
 // streams knows all connections of a stream layer, and closes them with it. Raft
