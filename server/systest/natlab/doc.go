@@ -6,11 +6,12 @@
 // programs and runs them. It needs Linux, root, and the commands ip, iptables,
 // haproxy and nginx; where they are missing, its tests are skipped and say why.
 //
-// Each kind of load balancer has a lab of its own, in which one fault after the
-// other is caused: a primary is killed or stopped, the load balancer restarted, a
-// router forgets its flows, a link goes dead. What the tests then compare is what
-// the processes of jobs wrote down, the runs, the ledger and the logs. They never
-// look inside a program, and touch nothing of the machine's own network.
+// Each kind of load balancer has some labs, beside each other, in each of which
+// one fault after the other is caused: a primary is killed or stopped, the load
+// balancer restarted, a router forgets its flows, a link goes dead. What the tests
+// then compare is what the processes of jobs wrote down, the runs, the ledger and
+// the logs. They never look inside a program, and touch nothing of the machine's
+// own network.
 //
 // Nothing here sleeps. How fast something was is measured and told; the limits
 // that fail a test are twice what is promised, or more, since the machine is

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", fmt.Sprint(len(kinds)*len(rounds))); err != nil {
 		fmt.Fprintln(os.Stderr, "natlab:", err)
 		os.Exit(2)
 	}
