@@ -133,7 +133,7 @@ func (t *table) keepExit(a *attempt, r *agentv1.Result) {
 	}
 	rec, err := a.exitedRecord(r)
 	if err == nil {
-		err = t.appendRecord(rec)
+		err = t.appendSoon(rec)
 	}
 	if err != nil {
 		t.log.Error("result can't be put on record; it is reported and lost if the agent stops before the leader has it",

@@ -26,6 +26,7 @@ var runName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 // record is what the table needs of the journal.
 type record interface {
 	Append(...journal.Record) error
+	AppendSoon(...journal.Record) error
 	Note(...journal.Record) error
 	Probe() error
 }
@@ -200,6 +201,13 @@ func (t *table) forget(a *attempt) {
 	}
 	delete(t.attempts, a.key)
 	wake(t.changed)
+}
+
+// report has the leader told of an attempt.
+func (t *table) report(a *attempt) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reportLocked(a.key)
 }
 
 func (t *table) reportLocked(k session.Key) {

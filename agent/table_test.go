@@ -45,6 +45,8 @@ func (d *disk) Append(recs ...journal.Record) error {
 	return nil
 }
 
+func (d *disk) AppendSoon(recs ...journal.Record) error { return d.Append(recs...) }
+
 func (d *disk) Note(recs ...journal.Record) error { return d.Append(recs...) }
 
 func (d *disk) Probe() error { return d.Append() }

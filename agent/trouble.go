@@ -131,6 +131,11 @@ func (t *table) appendRecord(recs ...journal.Record) error {
 	return t.awaitJournal(t.journal.Append, recs)
 }
 
+// appendSoon is appendRecord for what may take a little longer.
+func (t *table) appendSoon(rec journal.Record) error {
+	return t.awaitJournal(t.journal.AppendSoon, []journal.Record{rec})
+}
+
 // noteRecord puts a record in the journal that need not outlive a crash of the host.
 func (t *table) noteRecord(rec journal.Record) error {
 	return t.awaitJournal(t.journal.Note, []journal.Record{rec})

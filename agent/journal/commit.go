@@ -40,7 +40,7 @@ func (j *Journal) write(batch []*request) error {
 		if r.err = mine.add(r.recs, j.table.floor); r.err == nil {
 			maps.Copy(known.slots, mine.slots)
 			recs = append(recs, r.recs...)
-			sync = sync || r.sync
+			sync = sync || r.need != noted
 		}
 	}
 	if err := j.flush(recs, sync); err != nil {

@@ -4,7 +4,8 @@
 //
 // It is one append-only file. Each record carries a checksum and is on the disk
 // (fsync) before [Journal.Append] returns; calls that come at the same time
-// share an fsync. What only has to outlive the process is written and not synced
+// share an fsync, and what is in no hurry waits a little to share one
+// ([Journal.AppendSoon]). What only has to outlive the process is written and not synced
 // ([Journal.Note]). The journal checks the order of an attempt's life, and so is
 // the one place that stops an attempt from being started twice.
 //
@@ -36,6 +37,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/schedd/schedd/agent/gather"
 )
 
 // Limits of what may be appended.
@@ -166,19 +169,30 @@ type Journal struct {
 
 	wg sync.WaitGroup // the compaction
 
-	mu     sync.Mutex // guards what follows
-	queue  []*request
-	closed bool
+	mu      sync.Mutex // guards what follows
+	queue   []*request
+	patient []*request // that wait for company, and are not in queue yet
+	rhythm  gather.Rhythm
+	closed  bool
 }
 
 // request is one Append that waits for its turn.
 type request struct {
 	recs []*Record
 	size int
-	sync bool       // it waits for an fsync, too
+	need need
 	err  error      // why it was refused
 	done chan error // holds one
 }
+
+// need is how sure records have to be when their call returns.
+type need int
+
+const (
+	noted      need = iota // written
+	synced                 // on the disk
+	syncedSoon             // likewise, and it may take a little longer
+)
 
 // Append writes recs and returns when they are on the disk. It takes all or
 // none of them; only a crash in between may leave some. Records that
@@ -194,7 +208,17 @@ func (j *Journal) Append(recs ...Record) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	return j.add(recs, true)
+	return j.add(recs, synced)
+}
+
+// AppendSoon is Append for records that nobody is waiting for: while others come in quick
+// succession it waits for some of them, [gather.Longest] at most, so that they share an
+// fsync. The next Append or Sync takes along all that wait.
+func (j *Journal) AppendSoon(recs ...Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	return j.add(recs, syncedSoon)
 }
 
 // Note is Append for records that need not outlive a crash of the host: it returns
@@ -204,20 +228,31 @@ func (j *Journal) Note(recs ...Record) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	return j.add(recs, false)
+	return j.add(recs, noted)
 }
 
 // Sync returns when all that was noted before is on the disk.
-func (j *Journal) Sync() error { return j.add(nil, true) }
+func (j *Journal) Sync() error { return j.add(nil, synced) }
 
-func (j *Journal) add(recs []Record, sync bool) error {
+func (j *Journal) add(recs []Record, n need) error {
 	r, err := newRequest(recs)
 	if err != nil {
 		return err
 	}
-	r.sync = sync
-	if err := j.enqueue(r); err != nil {
+	r.need = n
+	waits, err := j.enqueue(r, time.Now())
+	if err != nil {
 		return err
+	}
+	if waits {
+		timer := time.NewTimer(gather.Longest)
+		defer timer.Stop()
+		select {
+		case err := <-r.done:
+			return err
+		case <-timer.C:
+			j.hurry()
+		}
 	}
 	for {
 		select {
@@ -236,6 +271,7 @@ func (j *Journal) Close() error {
 	j.mu.Lock()
 	again := j.closed
 	j.closed = true
+	j.hurryLocked()
 	j.mu.Unlock()
 	if again {
 		return nil
@@ -285,14 +321,36 @@ func (r *Record) valid() error {
 	return nil
 }
 
-func (j *Journal) enqueue(r *request) error {
+// enqueue has a request wait for its turn, or, if it reports that, for company first.
+// One that waits for an fsync takes along who waits for company.
+func (j *Journal) enqueue(r *request, now time.Time) (waits bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
-		return ErrClosed
+		return false, ErrClosed
 	}
-	j.queue = append(j.queue, r)
-	return nil
+	if r.need == noted {
+		j.queue = append(j.queue, r)
+		return false, nil
+	}
+	j.patient = append(j.patient, r)
+	if j.rhythm.Busy(now) && r.need == syncedSoon && len(j.patient) < gather.Enough {
+		return true, nil
+	}
+	j.hurryLocked()
+	return false, nil
+}
+
+// hurry has those wait for their turn who have waited long enough for company.
+func (j *Journal) hurry() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.hurryLocked()
+}
+
+func (j *Journal) hurryLocked() {
+	j.queue = append(j.queue, j.patient...)
+	j.patient = nil
 }
 
 // dequeue takes what may go into one batch.

@@ -1,0 +1,80 @@
+package journal
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/schedd/schedd/agent/gather"
+)
+
+// What is in no hurry waits for company while there is much of it, and never for long.
+// Whatever else is synced takes it along; what is only noted leaves it where it is.
+func TestThoseInNoHurryShareAnFsync(t *testing.T) {
+	soon := func(j *Journal, run string) error { return j.AppendSoon(rec(Accepted, run, 1)) }
+	now := func(j *Journal, run string) error { return j.Append(rec(Accepted, run, 1)) }
+	note := func(j *Journal, run string) error { return j.Note(rec(Accepted, run, 1)) }
+	for _, c := range []struct {
+		name   string
+		idle   bool // nothing came shortly before
+		before func(*Journal, string) error
+		soon   int // calls that are in no hurry
+		after  func(*Journal, string) error
+		took   time.Duration // until all of them are on the disk
+		syncs  int
+	}{
+		{name: "after a pause", idle: true, soon: 1, syncs: 1},
+		{name: "one alone", soon: 1, took: gather.Longest, syncs: 1},
+		{name: "some", soon: gather.Enough - 1, took: gather.Longest, syncs: 1},
+		{name: "enough", soon: gather.Enough, syncs: 1},
+		{name: "more than enough", soon: 3 * gather.Enough, syncs: 3},
+		{name: "with one that is in a hurry", soon: 1, after: now, syncs: 1},
+		{name: "with a note", soon: 1, after: note, took: gather.Longest, syncs: 1},
+		{name: "after one that was in a hurry", before: now, soon: 1, took: gather.Longest, syncs: 2},
+		{name: "until it is closed", soon: 1, after: func(j *Journal, _ string) error { return j.Close() }, syncs: 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newMemDisk()
+				j, _ := openMem(t, d)
+				for i := range 2 * gather.Enough {
+					appendAll(t, j, rec(Accepted, fmt.Sprint("former-", i), 1))
+				}
+				if c.idle {
+					time.Sleep(time.Minute)
+				}
+				began, syncs := time.Now(), d.syncs
+				var wg sync.WaitGroup
+				call := func(add func(*Journal, string) error, run string) {
+					wg.Go(func() {
+						if err := add(j, run); err != nil {
+							t.Errorf("accept %q: %v", run, err)
+						}
+					})
+					synctest.Wait()
+				}
+				if c.before != nil {
+					call(c.before, "before")
+				}
+				for i := range c.soon {
+					call(soon, fmt.Sprint("soon-", i))
+				}
+				if c.after != nil {
+					call(c.after, "after")
+				}
+				wg.Wait()
+				if took := time.Since(began); took != c.took || d.syncs-syncs != c.syncs {
+					t.Errorf("it took %v and %d fsyncs, want %v and %d", took, d.syncs-syncs, c.took, c.syncs)
+				}
+				again, _ := openMem(t, d.crash(func(int) int { return 0 }))
+				for i := range c.soon {
+					if run := fmt.Sprint("soon-", i); again.table.entries[Key{run, 1}] == nil {
+						t.Errorf("%q was lost in a crash", run)
+					}
+				}
+			})
+		})
+	}
+}
