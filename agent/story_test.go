@@ -91,6 +91,28 @@ func TestLifeOfAnAttempt(t *testing.T) {
 	})
 }
 
+// That it was started is told of a process that goes on. Of one that ends at once its
+// result tells as much.
+func TestShortAttemptIsToldOnce(t *testing.T) {
+	const tellAfter = 50 * time.Millisecond
+	script := map[string]fakerunner.Behaviour{"short": {Duration: tellAfter - 1}, "longer": {Duration: 2 * tellAfter}}
+	story(t, polite, script, func(w *world) {
+		w.start()
+		v := w.gateway.last()
+		v.launch(launchOf("short"))
+		w.wait(time.Second)
+		w.says(v, "inventory", "result short/1 SUCCEEDED")
+		if r := w.gateway.result("short"); r.GetFinishedTime().AsTime().Sub(r.GetStartedTime().AsTime()) != tellAfter-1 {
+			t.Errorf("result: %v", r)
+		}
+		v.launch(launchOf("longer"))
+		w.wait(tellAfter)
+		w.says(v, "inventory", "result short/1 SUCCEEDED", "started longer/1")
+		w.wait(time.Second)
+		w.says(v, "inventory", "result short/1 SUCCEEDED", "started longer/1", "result longer/1 SUCCEEDED")
+	})
+}
+
 // Every message may come twice, and long after the attempt was forgotten.
 func TestLaunchTwiceStartsOnce(t *testing.T) {
 	story(t, polite, map[string]fakerunner.Behaviour{"r1": {Duration: 10 * time.Second}}, func(w *world) {

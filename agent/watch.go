@@ -10,9 +10,12 @@ import (
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 )
 
-// New output is seen after pollLeast; a log that stays as it is gets looked at
-// less and less often, down to every pollMost.
 const (
+	// tellAfter is how long a process runs before the leader is told that it was started.
+	// Of one that ends before it is told as well, with how it ended.
+	tellAfter = 50 * time.Millisecond
+	// New output is seen after pollLeast; a log that stays as it is gets looked at
+	// less and less often, down to every pollMost.
 	pollLeast = 200 * time.Millisecond
 	pollMost  = time.Second
 )
@@ -23,6 +26,7 @@ type watcher struct {
 	attempt *attempt
 	log     *spool.Log
 	proc    runner.Process
+	told    bool // the leader hears of its start
 	note    bool // its start is to be put on record
 	noted   sync.WaitGroup
 	why     cause         // why it had to be ended
@@ -46,8 +50,8 @@ func (c *cause) set(outcome agentv1.Outcome, reason string) {
 // watch waits for the end of the process, and ends it when it has to. It reports
 // whether it saw the end; otherwise the process goes on without this agent.
 func (w *watcher) watch() bool {
-	poll := time.NewTimer(w.pause)
-	defer poll.Stop()
+	look := time.NewTimer(tellAfter)
+	defer look.Stop()
 	stopping := w.stopping
 	for {
 		select {
@@ -61,12 +65,23 @@ func (w *watcher) watch() bool {
 				return false
 			}
 			w.stopNow()
-		case <-poll.C:
-			w.noteStart()
-			w.poll()
-			poll.Reset(w.pause)
+		case <-look.C:
+			look.Reset(w.look())
 		}
 	}
+}
+
+// look does what is due for a process that goes on, and returns when to look again: the
+// leader is told of it first, and from then on its log is looked at.
+func (w *watcher) look() time.Duration {
+	if !w.told {
+		w.told = true
+		w.report(w.attempt)
+		return w.pause - tellAfter
+	}
+	w.noteStart()
+	w.poll()
+	return w.pause
 }
 
 // noteStart has the start put on record, once. A disk that does not answer holds up
