@@ -54,7 +54,10 @@ const (
 	// noteAfter is how long an attempt runs before its start is put on record, and how
 	// long an agent has to forget one that has ended before its end is synced to disk:
 	// of what is over soon nothing is left that a crash of the host could take.
-	noteAfter = 50 * time.Millisecond
+	noteAfter = 200 * time.Millisecond
+	// forgetWithin is how long an agent gathers what its runner may forget. It is well below
+	// noteAfter, so that of what is over soon nothing is synced there.
+	forgetWithin = 15 * time.Millisecond
 	// farewell is how long an agent gets to hear the last words of a runner.
 	farewell = 5 * time.Second
 	// An agent asks its runner how it is after each checkEvery. One that has not answered

@@ -60,6 +60,7 @@ type Runner struct {
 	keeps     runner.Enforcement // of the last link
 	processes map[string]*process
 	forgotten map[string]bool          // that the runner was not told of yet
+	gathering bool                     // more are waited for
 	renewed   map[string]time.Duration // ends of leases, likewise
 	trouble   string                   // why nothing should be started
 	troubled  chan struct{}            // closed, and replaced, when trouble changes
@@ -322,5 +323,16 @@ func (r *Runner) Forget(id string) {
 	defer r.mu.Unlock()
 	delete(r.processes, id)
 	r.forgotten[id] = true
+	if !r.gathering {
+		r.gathering = true
+		time.AfterFunc(forgetWithin, r.sendSoon)
+	}
+}
+
+// sendSoon ends the gathering of what the runner may forget.
+func (r *Runner) sendSoon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gathering = false
 	wake(r.errands)
 }

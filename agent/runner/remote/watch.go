@@ -2,7 +2,9 @@ package remote
 
 import (
 	"slices"
+	"time"
 
+	"github.com/schedd/schedd/agent/gather"
 	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
 )
 
@@ -11,7 +13,10 @@ type watcher struct {
 	wake     chan struct{} // holds one: something is to be told
 	replaced chan struct{} // closed: a newer call is the agent's
 
-	changed []string // attempts; guarded by keeper.mu
+	// Guarded by keeper.mu.
+	changed []string // attempts
+	rhythm  gather.Rhythm
+	late    *time.Timer // wakes who waits for company; nil while nobody does
 
 	// For the call alone.
 	synced, warned bool
@@ -21,10 +26,16 @@ func newWatcher() *watcher {
 	return &watcher{wake: make(chan struct{}, 1), replaced: make(chan struct{})}
 }
 
-// noteLocked has an attempt told.
+// noteLocked has an attempt told. While many change in quick succession it waits a little
+// for others, since one message or ten wake the agent alike.
 func (w *watcher) noteLocked(id string) {
 	w.changed = append(w.changed, id)
-	wake(w.wake)
+	switch {
+	case !w.rhythm.Busy(time.Now()) || len(w.changed) >= gather.Enough:
+		wake(w.wake)
+	case w.late == nil:
+		w.late = time.AfterFunc(gather.Longest, func() { wake(w.wake) })
+	}
 }
 
 // news returns what is to be told now, in this order.
@@ -38,6 +49,10 @@ func (k *keeper) news(w *watcher) (news []*runnerv1.WatchResponse) {
 		}
 	}
 	w.changed = slices.Delete(w.changed, 0, len(w.changed))
+	if w.late != nil {
+		w.late.Stop()
+		w.late = nil
+	}
 	if k.stopping && !w.warned { // before Synced: who comes only now is to wait for the next runner
 		w.warned = true
 		news = append(news, &runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Stopping{Stopping: &runnerv1.Stopping{}}})
