@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxSpares bounds the files that are kept for the next attempts.
@@ -37,7 +39,7 @@ func (s *Spool) take(path string) bool {
 	spare := s.spares.files[n]
 	s.spares.files = s.spares.files[:n]
 	s.mu.Unlock()
-	return os.Rename(spare, path) == nil
+	return unix.Rename(spare, path) == nil // that of package os looks at both of them before
 }
 
 // spare keeps the file at path for another attempt, if it is as good as new, and
@@ -48,7 +50,7 @@ func (s *Spool) spare(path string) bool {
 	s.spares.made++
 	spare := filepath.Join(s.spares.dir, fmt.Sprint(s.spares.made))
 	s.mu.Unlock()
-	if full || !isUnused(path) || os.Rename(path, spare) != nil {
+	if full || !isUnused(path) || unix.Rename(path, spare) != nil {
 		return false
 	}
 	s.mu.Lock()
