@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/server/bench/measure"
+	"github.com/schedd/schedd/server/bench/report"
 )
 
 // effects is a file in which processes write down that they began: one line each, when,
@@ -21,6 +22,21 @@ import (
 type effects struct {
 	name string
 	boot time.Time // when the clock of processes began
+}
+
+// bareStarts tells beside a rate how often the machine starts the process of these jobs
+// without schedd: it costs more than /bin/true.
+func (l *Lab) bareStarts(ctx context.Context, r *report.Result, bare float64) error {
+	e, err := l.newEffects("bare")
+	if err != nil {
+		return err
+	}
+	same, err := l.SameProcess(ctx, e)
+	if err != nil {
+		return err
+	}
+	r.Beside("the same process, bare", same, "/s", "bare fork and exec", bare)
+	return os.Remove(e.name)
 }
 
 // uptime is the cheapest clock for a process: a shell reads it without starting another

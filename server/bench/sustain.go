@@ -54,6 +54,9 @@ func runSustain(ctx context.Context, l *Lab, r *report.Result) error {
 	if err != nil {
 		return err
 	}
+	if err := l.bareStarts(ctx, r, bare); err != nil {
+		return err
+	}
 	c, err := l.Start(ctx, Setup{Primaries: 1, Workers: 1, Slots: slots})
 	if err != nil {
 		return err

@@ -20,6 +20,11 @@ func ForkExec(ctx context.Context, loops int, span time.Duration) (perSecond flo
 	if err != nil {
 		return 0, fmt.Errorf("measure how often a program can be started: %w", err)
 	}
+	return Rate(ctx, loops, span, func() error { return exec.CommandContext(ctx, program).Run() })
+}
+
+// Rate is the same of any program: run starts it and waits for its end.
+func Rate(ctx context.Context, loops int, span time.Duration, run func() error) (perSecond float64, err error) {
 	begin := time.Now()
 	var started atomic.Int64
 	faults := make([]error, loops)
@@ -27,7 +32,7 @@ func ForkExec(ctx context.Context, loops int, span time.Duration) (perSecond flo
 	for i := range loops {
 		wg.Go(func() {
 			for time.Since(begin) < span && ctx.Err() == nil {
-				if faults[i] = exec.CommandContext(ctx, program).Run(); faults[i] != nil {
+				if faults[i] = run(); faults[i] != nil {
 					return
 				}
 				started.Add(1)

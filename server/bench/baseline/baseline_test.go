@@ -2,6 +2,7 @@ package baseline
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,6 +20,14 @@ func TestForkExec(t *testing.T) {
 	cancel()
 	if rate, err := ForkExec(ctx, 2, time.Hour); err == nil {
 		t.Errorf("%v per second, after its end", rate)
+	}
+}
+
+// What fails ends it, and is told.
+func TestRate(t *testing.T) {
+	broken := errors.New("broken")
+	if rate, err := Rate(t.Context(), 2, time.Hour, func() error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("%v per second, %v", rate, err)
 	}
 }
 
