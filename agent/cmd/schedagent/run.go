@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 
 	"github.com/schedd/schedd/agent"
 	"github.com/schedd/schedd/proto/settings"
@@ -113,7 +114,20 @@ func runWorker(ctx context.Context, args []string, out, logs io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find this program, to start the runner with: %w", err)
 	}
+	if !o.InProcess {
+		leaveProcessors()
+	}
 	return agent.Run(ctx, o.Config, agent.Seams{Log: log, RunnerCommand: []string{self, "runner"}})
+}
+
+// leaveProcessors leaves half of them to the jobs, unless GOMAXPROCS says otherwise. An
+// agent hands on more than it computes: with fewer it wakes fewer threads that find nothing
+// to do, which is a tenth of what a run costs it. Whoever starts processes keeps all: each
+// fork holds one until its program runs.
+func leaveProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
 }
 
 // printVersion is the command version.
