@@ -160,9 +160,9 @@ func (w *work) reach() {
 	if info, err := os.Stat(program); err != nil || !info.Mode().IsRegular() {
 		return
 	}
-	if f, err := os.Open(program); err == nil {
-		_, _ = f.Read(make([]byte, 1))
-		_ = f.Close() // it was only read
+	if fd, err := open(program, syscall.O_RDONLY); err == nil {
+		_, _ = syscall.Read(fd, make([]byte, 1))
+		_ = syscall.Close(fd) // it was only read
 	}
 }
 
