@@ -49,6 +49,7 @@ type attempt struct {
 	log      *spool.Log // nil without one
 	logSize  int64      // that can be shipped; final when there is a result
 	durable  int64      // of these
+	read     bool       // some of it may have been shipped
 	gone     bool       // released is closed
 
 	leaseEnd time.Duration // by the runner's clock; 0 before granted is closed

@@ -217,14 +217,15 @@ func (t *table) LogSize(k session.Key) (size int64, ok bool) {
 	return a.logSize, true
 }
 
-// LogFence returns the fence of an attempt, 0 when it is not known any more.
-func (t *table) LogFence(k session.Key) uint64 {
+// LogFence returns the fence of an attempt, 0 when it is not known any more, and whether
+// its log was never read to be shipped.
+func (t *table) LogFence(k session.Key) (fence uint64, fresh bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if a := t.attempts[k]; a != nil {
-		return a.fence
+		return a.fence, !a.recovered && !a.read
 	}
-	return 0
+	return 0, false
 }
 
 // ReadLog reads a log from the disk.
@@ -232,7 +233,7 @@ func (t *table) ReadLog(k session.Key, p []byte, offset int64) (int, error) {
 	t.mu.Lock()
 	var log *spool.Log
 	if a := t.attempts[k]; a != nil {
-		log = a.log
+		log, a.read = a.log, true
 	}
 	t.mu.Unlock()
 	if log == nil {

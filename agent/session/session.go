@@ -72,8 +72,8 @@ type Logs interface {
 	// nobody wants it, and returns at once.
 	LogSize(Key) (size int64, ok bool)
 	// LogFence returns the fence that the attempt was launched with, 0 when the log
-	// is gone. It returns at once.
-	LogFence(Key) uint64
+	// is gone, and whether nobody can have any of the log yet. It returns at once.
+	LogFence(Key) (fence uint64, fresh bool)
 	// ReadLog reads from the disk, as io.ReaderAt does.
 	ReadLog(k Key, p []byte, offset int64) (int, error)
 	// LogDurable tells how many bytes are safe elsewhere. It returns at once.

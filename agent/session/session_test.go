@@ -314,7 +314,7 @@ func FuzzGatewayMessage(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCanned(challenge(32), welcome(&agentv1.Welcome{Revision: 1}), m, m)
 			k := Key{"a", 1}
-			w := &idle{shelf: shelf{logs: map[Key][]byte{k: make([]byte, 100_000)}, durable: map[Key]int64{}}}
+			w := &idle{shelf: shelf{logs: map[Key][]byte{k: make([]byte, 100_000)}, durable: map[Key]int64{}, read: map[Key]bool{}}}
 			err := talk(t, c, w, time.Second)
 			if (err == nil) == (m.GetReject() != nil) {
 				t.Errorf("%v ended the session with %v", m, err)

@@ -88,7 +88,7 @@ func (s *shipper) run(ctx context.Context, out chan<- *agentv1.AgentMessage) {
 // look notes how long a log is by now.
 func (s *shipper) look(k Key) {
 	size, ok := s.logs.LogSize(k)
-	fence := s.logs.LogFence(k)
+	fence, fresh := s.logs.LogFence(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ok {
@@ -97,7 +97,7 @@ func (s *shipper) look(k Key) {
 	}
 	t := s.tracks[k]
 	if t == nil {
-		t = &track{key: k, fence: fence, ask: true}
+		t = newTrack(k, fence, fresh)
 		s.tracks[k] = t
 	}
 	t.size = size

@@ -11,8 +11,8 @@ import (
 const questionCost = 512
 
 // track is how far one log has come in one session. The session begins by asking
-// what the gateway knows; from there bytes go out in order, several chunks at a
-// time, and answers come in order.
+// what the gateway knows, unless that can be nothing; from there bytes go out in order,
+// several chunks at a time, and answers come in order.
 type track struct {
 	key   Key
 	fence uint64
@@ -32,6 +32,12 @@ type track struct {
 
 	queued bool // waits for its turn
 	gone   bool
+}
+
+// newTrack begins with a question. To ask for a fresh log is to wait for an answer that is
+// known; should it be wrong the gateway drops what it has already.
+func newTrack(k Key, fence uint64, fresh bool) *track {
+	return &track{key: k, fence: fence, ask: !fresh, settled: fresh}
 }
 
 // parcel is what to send: a piece of a log, or, with size 0, a question.
