@@ -29,7 +29,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // shipper sends what the worker's logs hold and the gateway does not: chunk by
-// chunk, one log after the other in turn, and never more at a time than the
+// chunk, a few of one log after a few of another, and never more at a time than the
 // gateway gave credit for. Bytes that wait in the buffers of a slow line would
 // hold up everything that is said after them.
 type shipper struct {
@@ -66,10 +66,8 @@ func (s *shipper) run(ctx context.Context, out chan<- *agentv1.AgentMessage) {
 		for k, ok := s.box.nextLog(); ok; k, ok = s.box.nextLog() {
 			s.look(k)
 		}
-		if m := s.next(time.Now()); m != nil {
-			select {
-			case out <- m:
-			case <-ctx.Done():
+		if some := s.next(time.Now()); len(some) > 0 {
+			if !hand(ctx, out, some) {
 				return
 			}
 			continue
@@ -83,6 +81,19 @@ func (s *shipper) run(ctx context.Context, out chan<- *agentv1.AgentMessage) {
 			s.remind(time.Now())
 		}
 	}
+}
+
+// hand hands messages over one by one, so that what is more urgent goes between them. It
+// tells whether all were taken.
+func hand(ctx context.Context, out chan<- *agentv1.AgentMessage, some []*agentv1.AgentMessage) bool {
+	for _, m := range some {
+		select {
+		case out <- m:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // look notes how long a log is by now.
@@ -125,16 +136,16 @@ func (s *shipper) queueLocked(t *track) {
 	}
 }
 
-// next returns the next message to send, or nil when there is none or no credit
-// for it.
-func (s *shipper) next(now time.Time) *agentv1.AgentMessage {
+// next returns the next messages to send, none when there is nothing or no credit for
+// it. What they carry was read at once.
+func (s *shipper) next(now time.Time) []*agentv1.AgentMessage {
 	for {
 		p, ok := s.pick(now)
 		if !ok {
 			return nil
 		}
 		if p.size == 0 {
-			return logAppend(p, nil)
+			return []*agentv1.AgentMessage{logAppend(p, nil)}
 		}
 		data := make([]byte, p.size)
 		n, err := s.logs.ReadLog(p.key, data, p.offset)
@@ -145,8 +156,17 @@ func (s *shipper) next(now time.Time) *agentv1.AgentMessage {
 		if n < len(data) {
 			s.shorten(p, n)
 		}
-		return logAppend(p, data[:n])
+		return cut(p, data[:n])
 	}
+}
+
+// cut makes messages of a piece of a log.
+func cut(p parcel, data []byte) (some []*agentv1.AgentMessage) {
+	for chunk := range slices.Chunk(data, wire.LogChunk) {
+		some = append(some, logAppend(p, chunk))
+		p.offset += int64(len(chunk))
+	}
+	return some
 }
 
 func logAppend(p parcel, data []byte) *agentv1.AgentMessage {

@@ -115,7 +115,7 @@ func TestLogsArriveWhateverHappens(t *testing.T) {
 			s.look(k)
 		}
 		ship := func() {
-			if m := s.next(now); m != nil {
+			for _, m := range s.next(now) {
 				there.line = append(there.line, m.GetLogAppend())
 			}
 		}
@@ -195,10 +195,12 @@ func sendAll(t *testing.T, read bool) {
 	there := &far{known: map[Key][]byte{}}
 	now, sent, chunks := time.Unix(0, 0), 0, 0
 	for range 1000 {
-		for m := s.next(now); m != nil; m = s.next(now) {
-			sent += len(m.GetLogAppend().GetData())
-			chunks++
-			there.line = append(there.line, m.GetLogAppend())
+		for some := s.next(now); some != nil; some = s.next(now) {
+			for _, m := range some {
+				sent += len(m.GetLogAppend().GetData())
+				chunks++
+				there.line = append(there.line, m.GetLogAppend())
+			}
 		}
 		if there.flight() > wire.LogCredit {
 			t.Fatalf("%d bytes on their way", there.flight())

@@ -10,6 +10,10 @@ import (
 // comes back with ten thousand logs must not ask for all at once.
 const questionCost = 512
 
+// readAhead is the most that is read of a log at once, for some chunks in a row: to open
+// it, and to see that it is still the same, costs more than to read one of them.
+const readAhead = 4 * wire.LogChunk
+
 // track is how far one log has come in one session. The session begins by asking
 // what the gateway knows, unless that can be nothing; from there bytes go out in order,
 // several chunks at a time, and answers come in order.
@@ -79,7 +83,7 @@ func (t *track) parcel(room int64) (parcel, bool) {
 		return parcel{key: t.key, fence: t.fence, offset: t.sent}, t.settled || room >= questionCost
 	}
 	left := t.size - t.sent
-	n := min(left, wire.LogChunk, max(room, 1))
+	n := min(left, readAhead, max(room, 1))
 	return parcel{t.key, t.fence, t.sent, int(n)}, room > 0 && (n == left || n >= wire.LogChunk/4)
 }
 
