@@ -306,6 +306,8 @@ type logs struct {
 	calls  int
 	failed error         // of Append
 	gate   chan struct{} // Sync waits for it; nil: it need not
+	stuck  bool          // Append waits for it, too
+	late   bool          // Sync makes durable what came while it waited
 }
 
 func newLogs() *logs {
@@ -314,6 +316,11 @@ func newLogs() *logs {
 
 func (l *logs) Append(k runlog.Key, offset int64, data []byte, crc uint32) (int64, error) {
 	l.mu.Lock()
+	if gate := l.gate; l.stuck && gate != nil {
+		l.mu.Unlock()
+		<-gate
+		l.mu.Lock()
+	}
 	defer l.mu.Unlock()
 	l.calls++
 	known := int64(len(l.bytes[k]))
@@ -342,6 +349,9 @@ func (l *logs) Sync(ctx context.Context, k runlog.Key) (int64, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.late {
+		known = int64(len(l.bytes[k]))
+	}
 	l.safe[k] = max(l.safe[k], known)
 	return l.safe[k], nil
 }
@@ -351,6 +361,21 @@ func (l *logs) hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gate = make(chan struct{})
+}
+
+// stop makes Append wait as well.
+func (l *logs) stop() {
+	l.hold()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stuck = true
+}
+
+// eager has Sync make durable what comes while it waits.
+func (l *logs) eager() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late = true
 }
 
 func (l *logs) release() {

@@ -95,6 +95,9 @@ func merge(ahead []chunk, c chunk) bool {
 	if last.damaged || c.damaged || c.offset != last.offset+int64(len(last.data)) || len(last.data)+len(c.data) > maxMerged {
 		return false
 	}
+	if size := len(last.data) + len(c.data); size > cap(last.data) {
+		last.data = append(make([]byte, 0, min(2*size, maxMerged)), last.data...)
+	}
 	last.data = append(last.data, c.data...)
 	last.crc = crc32.Update(last.crc, castagnoli, c.data)
 	return true
@@ -107,30 +110,35 @@ type delivery struct {
 }
 
 // takeAll removes and returns all chunks of up to most attempts, those whose turn it
-// is. When they are dealt with, their bytes are given to answered. It holds the lock
-// throughout: an attempt that is put to again in between would be there twice.
-func (q *intake) takeAll(most int) (all []delivery) {
+// is, of those that are ready. When they are dealt with, their bytes are given to
+// answered. It holds the lock throughout: an attempt that is put to again in between
+// would be there twice.
+func (q *intake) takeAll(most int, ready func(runlog.Key) bool) (all []delivery) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	var later []runlog.Key
 	for len(all) < most {
-		d, ok := q.takeLocked()
+		k, ok := pop(&q.order)
 		if !ok {
 			break
 		}
-		all = append(all, d)
+		if !ready(k) {
+			later = append(later, k)
+			continue
+		}
+		all = append(all, delivery{k, q.waiting[k]})
+		q.chunks -= len(q.waiting[k])
+		delete(q.waiting, k)
 	}
+	q.order = append(later, q.order...)
 	return all
 }
 
-// takeLocked takes the chunks of one attempt.
-func (q *intake) takeLocked() (d delivery, ok bool) {
-	if d.key, ok = pop(&q.order); !ok {
-		return d, false
-	}
-	d.chunks = q.waiting[d.key]
-	delete(q.waiting, d.key)
-	q.chunks -= len(d.chunks)
-	return d, true
+// open returns how many bytes were put and not answered.
+func (q *intake) open() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.unanswered
 }
 
 // answered gives credit for n bytes back, to a worker that is granted so much in all.

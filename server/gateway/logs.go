@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -30,18 +31,26 @@ type Logs interface {
 // disk fails for each chunk.
 const logErrorEvery = time.Minute
 
-// maxTogether is how many attempts' output is written at the same time. More wait for
-// the next turn; the disk is asked for fewer things at a time in any case.
-const maxTogether = 64
+const (
+	// maxTogether is how many attempts' output is written, or waits for the disk, at the
+	// same time. More wait for their turn; the disk is asked for fewer things at a time
+	// in any case.
+	maxTogether = 64
+
+	// maxUnsynced is how much output of one worker may wait for the disk, in bytes, and be
+	// acknowledged as known already. As much is sent again if this primary is lost.
+	maxUnsynced = 8 << 20
+)
 
 // writeLogs writes output to disk until the session ends. What is left then the
-// worker sends again. All that gathers for an attempt while the disk is busy
-// shares the next fsync. Attempts of one turn are written side by side, and the next turn
-// begins when the slowest of them is through.
+// worker sends again. Attempts of one turn are written side by side, and the next turn
+// does not wait until that is durable: all that gathers for an attempt meanwhile shares
+// the next fsync.
 func (n *session) writeLogs() {
-	w := logWriter{session: n, grant: newCredit()}
+	w := &logWriter{session: n, grant: newCredit(), pending: make(map[runlog.Key]*pending)}
+	defer w.syncs.Wait()
 	for !n.over() {
-		if all := n.intake.takeAll(maxTogether); len(all) > 0 {
+		if all := w.take(); len(all) > 0 {
 			w.write(all)
 			continue
 		}
@@ -55,10 +64,43 @@ func (n *session) writeLogs() {
 // logWriter writes the output of one session.
 type logWriter struct {
 	*session
+	syncs sync.WaitGroup
 
-	mu    sync.Mutex // guards what follows
-	grant credit
-	told  time.Time // when it was last said that output can't be kept
+	mu       sync.Mutex // guards what follows
+	grant    credit
+	told     time.Time // when it was last said that output can't be kept
+	unsynced int       // bytes that were written and wait for the disk
+	pending  map[runlog.Key]*pending
+}
+
+// pending is an attempt with output that waits for the disk, or an answer. The lock of
+// its writer guards it.
+type pending struct {
+	key     runlog.Key
+	more    bool  // something was written that the sync under way may not cover
+	written int   // bytes of that
+	open    int   // bytes of which the worker was not told
+	owed    bool  // an answer, be it news or not
+	failed  error // why output is not kept
+	known   int64
+	durable int64
+
+	toldKnown, toldDurable int64 // by the last answer
+}
+
+// take returns what is to be written now. Output of an attempt that waits for the disk
+// gathers meanwhile, as long as the worker has credit left.
+func (w *logWriter) take() []delivery {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	pressed := w.pressedLocked()
+	return w.intake.takeAll(maxTogether-len(w.pending), func(k runlog.Key) bool { return pressed || w.pending[k] == nil })
+}
+
+// pressedLocked tells whether the worker has used up half of its credit, and may be told
+// what is known before that is durable.
+func (w *logWriter) pressedLocked() bool {
+	return w.intake.open() >= int(w.grant.granted/2) && w.unsynced < maxUnsynced
 }
 
 // write writes output of different attempts, side by side.
@@ -71,34 +113,90 @@ func (w *logWriter) write(all []delivery) {
 	others.Wait()
 }
 
-// deliver writes output of one attempt and answers for it.
+// deliver writes output of one attempt and has it made durable, which is when it is
+// answered. Only a worker that is short of credit is told at once what is known: how fast
+// it may send depends on the line then, and not on the disk.
 func (w *logWriter) deliver(d delivery) {
-	ack, err := w.session.write(d.key, d.chunks)
-	if w.over() {
-		return // err may only say that the wait for the disk was given up
+	size, owns := sizeOf(d.chunks), w.owns(d.key)
+	known, err := int64(0), error(nil)
+	if owns {
+		known, err = w.session.write(d.key, d.chunks)
 	}
-	if err != nil {
-		w.server.counts.logErrors.Add(1)
-		ack.Error = sentence(err.Error())
-		if w.isNews(time.Now()) {
-			w.log.Warn("output not kept, the worker sends it again later", "run", d.key.Run, "attempt", d.key.Attempt, "fence", d.key.Fence, "err", err)
-		}
-	}
-	w.mu.Lock()
-	ack.Credit = w.grant.answered(sizeOf(d.chunks), time.Now())
-	w.mu.Unlock()
-	w.answer(d.key, d.chunks, ack)
-}
-
-// isNews reports whether it is time to say again that output can't be kept.
-func (w *logWriter) isNews(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now.Sub(w.told) < logErrorEvery {
-		return false
+	if w.over() {
+		return // they may only say that the wait was given up
 	}
-	w.told = now
-	return true
+	if !owns {
+		err = fmt.Errorf("attempt %v was not given to worker %s: its output is not taken", d.key, w.Worker)
+		w.answerLocked(&pending{key: d.key, open: size, failed: err})
+		return
+	}
+	p := w.pending[d.key]
+	if p == nil {
+		p = &pending{key: d.key}
+		w.pending[d.key] = p
+		w.syncs.Go(func() { w.sync(p) })
+	}
+	p.owed = p.owed || known <= p.known // it asks, or has to go back
+	p.known, p.failed = known, cmp.Or(p.failed, err)
+	p.more, p.written, p.open = true, p.written+size, p.open+size
+	w.unsynced += size
+	if p.failed == nil && w.pressedLocked() {
+		w.answerLocked(p)
+	}
+}
+
+// sync makes durable what was written of an attempt, and what is written meanwhile, and
+// answers for it.
+func (w *logWriter) sync(p *pending) {
+	for {
+		w.mu.Lock()
+		if !p.more {
+			delete(w.pending, p.key)
+			w.mu.Unlock()
+			signal(w.intake.wake) // what has gathered may be taken
+			return
+		}
+		size := p.written
+		p.more, p.written = false, 0
+		w.mu.Unlock()
+
+		durable, err := w.server.config.Logs.Sync(w.stream.Context(), p.key)
+		if w.over() {
+			return // err may only say that the wait for the disk was given up
+		}
+		w.mu.Lock()
+		w.unsynced -= size
+		p.durable, p.failed = durable, cmp.Or(p.failed, err)
+		p.known = max(p.known, durable)
+		// An answer without news would say that what came since has left a hole.
+		if p.owed || p.failed != nil || p.known != p.toldKnown || p.durable != p.toldDurable {
+			w.answerLocked(p)
+		}
+		w.mu.Unlock()
+		signal(w.intake.wake) // less waits for the disk
+	}
+}
+
+// answerLocked tells the worker how far an attempt is, and gives credit back.
+func (w *logWriter) answerLocked(p *pending) {
+	now := time.Now()
+	ack := &agentv1.LogAck{
+		Key:   &agentv1.AttemptKey{RunId: p.key.Run, Attempt: p.key.Attempt, Fence: p.key.Fence},
+		Known: p.known, Durable: p.durable, Credit: w.grant.answered(p.open, now),
+	}
+	if p.failed != nil {
+		w.server.counts.logErrors.Add(1)
+		ack.Error = sentence(p.failed.Error())
+		if now.Sub(w.told) >= logErrorEvery {
+			w.told = now
+			w.log.Warn("output not kept, the worker sends it again later", "run", p.key.Run, "attempt", p.key.Attempt, "fence", p.key.Fence, "err", p.failed)
+		}
+	}
+	w.answer(p.key, p.open, ack)
+	p.open, p.owed, p.failed = 0, false, nil
+	p.toldKnown, p.toldDurable = p.known, p.durable
 }
 
 // sizeOf returns the bytes of output in chunks.
@@ -109,41 +207,34 @@ func sizeOf(chunks []chunk) (size int) {
 	return size
 }
 
-// write appends chunks to a log in their order and makes them durable. After an
+// owns tells whether an attempt was given to this worker.
+func (n *session) owns(k runlog.Key) bool {
+	owns := n.server.config.Owns
+	return owns == nil || owns(n.stream.Context(), n.Worker, k)
+}
+
+// write appends chunks to a log in their order, and returns how much is known. After an
 // error those behind would leave a hole, so they are not even tried.
-func (n *session) write(key runlog.Key, chunks []chunk) (*agentv1.LogAck, error) {
-	ack := &agentv1.LogAck{Key: &agentv1.AttemptKey{RunId: key.Run, Attempt: key.Attempt, Fence: key.Fence}}
-	if owns := n.server.config.Owns; owns != nil && !owns(n.stream.Context(), n.Worker, key) {
-		return ack, fmt.Errorf("attempt %v was not given to worker %s: its output is not taken", key, n.Worker)
-	}
-	var failed error
+func (n *session) write(key runlog.Key, chunks []chunk) (known int64, err error) {
 	for _, c := range chunks {
 		if c.damaged {
-			failed = fmt.Errorf("the %d bytes at offset %d came with another checksum: send them again", len(c.data), c.offset)
+			err = fmt.Errorf("the %d bytes at offset %d came with another checksum: send them again", len(c.data), c.offset)
 			c.offset, c.data, c.crc = 0, nil, 0
 		}
-		known, err := n.server.config.Logs.Append(key, c.offset, c.data, c.crc)
-		ack.Known = known
-		if err != nil {
-			failed = err
-		}
-		if failed != nil {
-			break
+		var failed error
+		known, failed = n.server.config.Logs.Append(key, c.offset, c.data, c.crc)
+		if err = cmp.Or(failed, err); err != nil {
+			return known, err
 		}
 		n.server.counts.logBytes.Add(uint64(len(c.data)))
 	}
-	durable, err := n.server.config.Logs.Sync(n.stream.Context(), key)
-	ack.Durable, ack.Known = durable, max(durable, ack.Known)
-	if failed == nil {
-		failed = err
-	}
-	return ack, failed
+	return known, nil
 }
 
-// answer gives the credit of chunks back and acknowledges them, in this order: by
+// answer gives the credit of so many bytes back and acknowledges them, in this order: by
 // our count there is never more on its way than by the worker's.
-func (n *session) answer(key runlog.Key, chunks []chunk, ack *agentv1.LogAck) {
-	n.intake.answered(sizeOf(chunks), ack.GetCredit())
+func (n *session) answer(key runlog.Key, size int, ack *agentv1.LogAck) {
+	n.intake.answered(size, ack.GetCredit())
 	if !n.out.ack(key, ack) {
 		n.end(silent(codes.ResourceExhausted, "acknowledgements for %d attempts wait for the worker, which does not take them", maxAcks))
 	}

@@ -153,16 +153,20 @@ func (m *intakeModel) Put(t *rapid.T) {
 func (m *intakeModel) Take(t *rapid.T) {
 	most, waiting := rapid.IntRange(1, 3).Draw(t, "most"), len(m.asked)
 	k, c := m.draw(t)
+	busy, _ := m.draw(t)
+	if m.asked[busy] {
+		waiting--
+	}
 	var beside sync.WaitGroup
 	var err error
 	beside.Go(func() { err = m.q.put(k, c) })
-	all := m.q.takeAll(most)
+	all := m.q.takeAll(most, func(k runlog.Key) bool { return k != busy })
 	beside.Wait()
 	m.wasPut(t, k, c, err)
 	size := 0
 	for _, d := range all {
-		if !m.asked[d.key] {
-			t.Fatalf("took %v twice, or unasked", d.key)
+		if !m.asked[d.key] || d.key == busy {
+			t.Fatalf("took %v twice, unasked, or before it was ready", d.key)
 		}
 		delete(m.asked, d.key)
 		size += m.taken(t, d)
@@ -236,7 +240,7 @@ func TestTurnHasAnAttemptOnce(t *testing.T) {
 	})
 	twice := 0
 	for got := 0; got < size; runtime.Gosched() {
-		all := q.takeAll(maxTogether)
+		all := q.takeAll(maxTogether, func(runlog.Key) bool { return true })
 		if len(all) > 1 {
 			twice++
 		}
