@@ -15,11 +15,14 @@ import (
 // can't begin again, since nobody keeps what was sent: it is handed on to another
 // leader only before that.
 func (s *Server) forwardStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	m, ours := methods[info.FullMethod]
-	if !ours {
-		return next(srv, stream)
+	if _, ours := methods[info.FullMethod]; !ours {
+		return next(srv, stream) // with little on the stack: sessions of workers last long
 	}
-	ctx := stream.Context()
+	return s.forwardOurs(srv, stream, info.FullMethod, next)
+}
+
+func (s *Server) forwardOurs(srv any, stream grpc.ServerStream, name string, next grpc.StreamHandler) error {
+	m, ctx := methods[name], stream.Context()
 	w, err := wanted(ctx)
 	if err != nil {
 		return err

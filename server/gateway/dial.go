@@ -218,7 +218,7 @@ func (n *session) part(stream agentv1.AgentDirect_AcceptClient, hangUp context.C
 	defer late.Stop()
 	select { // who sent, will send no more
 	case <-n.greeted:
-		<-n.flushed
+		<-n.out.flushed
 	default:
 		<-n.received
 	}

@@ -10,22 +10,24 @@
 //
 // # One session
 //
-// Up to four goroutines, so that nothing waits for what is slower than itself:
+// Two to four goroutines, so that nothing waits for what is slower than itself. Most of
+// ten thousand workers have nothing to say most of the time, so two of them are there
+// only when they are needed:
 //
-//	Connect   watches: pings, silence, and the end. When it returns, gRPC ends
-//	          the stream, which wakes the others. For a worker that was dialled
-//	          it is called direct, and hangs up itself.
-//	receive   shakes hands, then sorts what the worker says. It never blocks:
+//	Connect   waits for the end. When it returns, gRPC ends the stream, which
+//	          wakes the others. For a worker that was dialled it is called direct,
+//	          and hangs up itself. A timer looks after pings and silence.
+//	receive   sorts what the worker says, once it was greeted. It never blocks:
 //	          all it fills is bounded, and what overflows ends the session.
 //	send      sends what waits in the outbox, by priority: a kill overtakes
-//	          launches, and both overtake acknowledgements of output.
-//	writeLogs writes output to disk and acknowledges what is durable, that of
-//	          several attempts side by side. A slow disk delays nothing else. It
-//	          begins with the first output: most of ten thousand workers have none
-//	          most of the time.
+//	          launches, and both overtake acknowledgements of output. It is there
+//	          while something waits.
+//	writeLogs writes output to disk and has it made durable, that of several
+//	          attempts side by side. A slow disk delays nothing else. It begins
+//	          with the first output.
 //
-// [peer.Leader] hears Attach, the reports and Detach of a session in this order,
-// from its receive goroutine alone.
+// [peer.Leader] hears Attach, the reports and Detach of a session in this order, and
+// one after the other.
 package gateway
 
 import (
@@ -99,7 +101,7 @@ type Server struct {
 
 	config Config
 	counts counts
-	tasks  sync.WaitGroup // all goroutines; grows only before closed is set, or by one of them
+	tasks  sync.WaitGroup // all goroutines; grows only before closed is set, or while one of the same session goes on
 
 	mu         sync.Mutex
 	draining   bool

@@ -49,13 +49,16 @@ type session struct {
 	intake   *intake
 	writes   bool          // writeLogs was started; of the goroutine that receives
 	greeted  chan struct{} // closed when the worker was welcomed
-	received chan struct{} // closed when receive has returned
-	flushed  chan struct{} // closed when send has returned
+	received chan struct{} // closed when nothing is received any more
 	ended    chan struct{} // closed by end
 
 	asked  atomic.Bool // the worker was, or will be, asked to move
 	once   sync.Once
 	ending *ending // set before ended is closed
+
+	mu    sync.Mutex  // guards what follows
+	timer *time.Timer // until the next look
+	pings uint64      // that were sent
 }
 
 func (s *Server) newSession(stream stream, address string) *session {
@@ -67,7 +70,6 @@ func (s *Server) newSession(stream stream, address string) *session {
 		intake:   newIntake(),
 		greeted:  make(chan struct{}),
 		received: make(chan struct{}),
-		flushed:  make(chan struct{}),
 		ended:    make(chan struct{}),
 	}
 	n.Gateway, n.ObservedAddress = s.config.PrimaryID, address
@@ -88,13 +90,17 @@ func (s *Server) Connect(stream agentv1.AgentGateway_ConnectServer) error {
 	return n.ending.status()
 }
 
-// run watches the others of the session's goroutines, and returns when it has
-// ended and its stream is to end.
+// run returns when the session has ended and its stream is to end. It does as little as
+// it can: what it does is on top of a deep stack of gRPC's, and there are ten thousand.
 func (n *session) run() {
-	n.server.tasks.Go(n.receive)
-	if n.awaitGreeting() {
-		n.watch()
+	n.setTimer(handshakeWithin)
+	n.server.tasks.Go(n.greet)
+	<-n.ended
+	n.stopTimer()
+	select {
+	case <-n.greeted:
 		n.awaitLastWord()
+	default:
 	}
 }
 
@@ -111,6 +117,7 @@ func observed(ctx context.Context) string {
 func (n *session) end(e *ending) {
 	n.once.Do(func() {
 		n.ending = e
+		n.out.close(e.word) // before run is woken: up to then tasks may grow
 		close(n.ended)
 	})
 }
@@ -137,49 +144,60 @@ func (n *session) put(p priority, m *agentv1.GatewayMessage) bool {
 	return true
 }
 
-// awaitGreeting returns whether the handshake came to a good end.
-func (n *session) awaitGreeting() bool {
-	late := time.NewTimer(handshakeWithin)
-	defer late.Stop()
-	select {
-	case <-n.greeted:
-		return true
-	case <-late.C:
-		n.end(silent(codes.DeadlineExceeded, "the handshake took longer than %v", handshakeWithin))
-	case <-n.ended:
-	}
-	<-n.ended
-	return false
-}
-
 // quietAfter is how long the gateway hears nothing of a worker before it pings it. A
 // worker's own pings come sooner, and are traffic both ways, since each is answered: to
 // ping it as well would double what ten thousand idle sessions cost.
 const quietAfter = 13 * time.Second
 
-// watch pings the worker when it is silent, and returns when the session has ended, if
-// need be because nothing was heard for too long.
-func (n *session) watch() {
-	ping := time.NewTimer(quietAfter)
-	defer ping.Stop()
-	silence := time.NewTimer(wire.DeadAfter)
-	defer silence.Stop()
-	for seq := uint64(1); ; {
-		select {
-		case <-n.ended:
-			return
-		case <-ping.C:
-			if left := quietAfter - n.silent(); left > 0 {
-				ping.Reset(left)
-				continue
-			}
-			n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Ping{Ping: &agentv1.Ping{Seq: seq}}})
-			seq++
-			ping.Reset(pingWait())
-		case <-silence.C:
-			silence.Reset(n.checkSilence())
-		}
+// setTimer has the session be looked at after some time.
+func (n *session) setTimer(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.timer == nil {
+		n.timer = time.AfterFunc(d, n.look)
+		return
 	}
+	n.timer.Reset(d)
+}
+
+func (n *session) stopTimer() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.timer.Stop()
+}
+
+// look pings the worker when it is silent, and ends the session when nothing was heard
+// for too long, or the handshake takes too long.
+func (n *session) look() {
+	if n.over() {
+		return
+	}
+	select {
+	case <-n.greeted:
+	default:
+		n.end(silent(codes.DeadlineExceeded, "the handshake took longer than %v", handshakeWithin))
+		return
+	}
+	quiet := n.silent()
+	if quiet >= wire.DeadAfter {
+		n.server.counts.silent.Add(1)
+		n.end(silent(codes.DeadlineExceeded, "nothing was heard of the worker for %v", wire.DeadAfter))
+		return
+	}
+	wait := quietAfter - quiet
+	if wait <= 0 {
+		n.ping()
+		wait = pingWait()
+	}
+	n.setTimer(min(wait, wire.DeadAfter-quiet))
+}
+
+func (n *session) ping() {
+	n.mu.Lock()
+	n.pings++
+	seq := n.pings
+	n.mu.Unlock()
+	n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Ping{Ping: &agentv1.Ping{Seq: seq}}})
 }
 
 func pingWait() time.Duration { return wire.Spread(wire.PingInterval, wire.PingSpread, rand.Float64()) }
@@ -187,17 +205,6 @@ func pingWait() time.Duration { return wire.Spread(wire.PingInterval, wire.PingS
 // silent returns for how long nothing was heard of the worker.
 func (n *session) silent() time.Duration {
 	return time.Since(n.born) - time.Duration(n.heard.Load())
-}
-
-// checkSilence ends the session if the worker was silent for too long, and
-// returns when to look again.
-func (n *session) checkSilence() time.Duration {
-	left := wire.DeadAfter - n.silent()
-	if left <= 0 {
-		n.server.counts.silent.Add(1)
-		n.end(silent(codes.DeadlineExceeded, "nothing was heard of the worker for %v", wire.DeadAfter))
-	}
-	return max(left, time.Millisecond)
 }
 
 // awaitLastWord gives the worker some time to take what send says last.
@@ -208,53 +215,40 @@ func (n *session) awaitLastWord() {
 	late := time.NewTimer(lastWordWithin)
 	defer late.Stop()
 	select {
-	case <-n.flushed:
+	case <-n.out.flushed:
 	case <-late.C:
 	}
 }
 
-// send sends what waits in the outbox until the session ends, and then the last
-// word.
+// send sends what waits in the outbox.
 func (n *session) send() {
-	defer close(n.flushed)
-	for !n.over() {
-		m := n.out.next()
-		if m == nil {
-			select {
-			case <-n.ended:
-			case <-n.out.wake:
-			}
-			continue
-		}
+	for m := n.out.next(); m != nil; m = n.out.next() {
 		if err := n.stream.Send(m); err != nil {
 			n.end(broken(err))
+			n.out.abandon()
 			return
 		}
 		n.server.counts.sent.Add(1)
 	}
-	if n.ending.word != nil {
-		n.say(n.ending.word)
-	}
 }
 
-// say sends the last message of a stream. Whether it arrives changes nothing: the
-// stream ends either way, and workers come back after any end.
+// say sends the last message of a stream that was not welcomed. Whether it arrives
+// changes nothing: the stream ends either way, and workers come back after any end.
 func (n *session) say(m *agentv1.GatewayMessage) {
 	if err := n.stream.Send(m); err != nil {
 		n.log.Debug("last word not sent", "err", err)
 	}
 }
 
-// receive shakes hands and then takes what the worker says, until the stream ends.
-// It starts the goroutines of a session that is live, and is the only one to
-// talk to the leader about it.
-func (n *session) receive() {
+// greet shakes hands and begins the session. It takes much of a stack, which it gives
+// back: what follows is in a goroutine of its own.
+func (n *session) greet() {
 	s := n.server
-	defer close(n.received)
 	refused := n.handshake()
 	s.greeted()
-	defer s.leave(n)
 	if refused != nil {
+		defer close(n.received)
+		defer s.leave(n)
 		n.end(refused)
 		s.counts.rejected.Add(1)
 		n.log.Info("worker refused", "worker", n.Worker, "reason", n.ending.reason)
@@ -263,11 +257,24 @@ func (n *session) receive() {
 	s.counts.welcomed.Add(1)
 	n.log = n.log.With("worker", n.Worker, "name", n.Hello.GetName(), "epoch", n.Epoch)
 	close(n.greeted)
-	s.tasks.Go(n.send)
+	n.setTimer(quietAfter)
+	n.out.open(func() { s.tasks.Go(n.send) })
 	n.log.Info("worker connected", "instance", n.Hello.GetInstance(), "version", n.Hello.GetVersion(), "direct", n.Direct)
 	s.config.Leader.Attach(n.Session)
+	s.tasks.Go(n.receive)
+}
+
+// receive takes what the worker says, until the stream ends.
+func (n *session) receive() {
+	defer close(n.received)
 	n.listen()
-	s.config.Leader.Detach(n.Worker, n.Epoch)
+	n.parted()
+}
+
+// parted tells that nothing comes any more.
+func (n *session) parted() {
+	defer n.server.leave(n)
+	n.server.config.Leader.Detach(n.Worker, n.Epoch)
 	n.log.Info("worker left", "reason", n.ending.reason, "after", time.Since(n.born).Round(time.Millisecond))
 }
 
