@@ -12,8 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	logv1 "github.com/schedd/schedd/proto/schedd/log/v1"
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -189,6 +187,7 @@ type snapshotReader struct {
 	crc     uint32 // of all records read
 	records uint64
 	buf     []byte
+	sure    bool // this version knows all of the last one
 	n       *state.Snapshot
 	shared  shared
 	whole   bool
@@ -214,7 +213,7 @@ func (r *snapshotReader) next() (*logv1.Record, error) {
 	r.crc = crc32.Update(crc32.Update(r.crc, castagnoli, length), castagnoli, r.buf)
 	r.records++
 	p := &logv1.Record{}
-	if err := proto.Unmarshal(r.buf, p); err != nil {
+	if r.sure, err = unmarshalKnown(r.buf, p); err != nil {
 		return nil, fmt.Errorf("%w: record %d: %w", errDamaged, r.records-1, err)
 	}
 	return p, nil
@@ -254,7 +253,9 @@ func (r *snapshotReader) take(p *logv1.Record, before uint64, crc uint32) error 
 // content adds what a record holds.
 func (r *snapshotReader) content(p *logv1.Record, number uint64) error {
 	d := decoder{shared: r.shared}
-	d.known(p)
+	if !r.sure {
+		d.known(p)
+	}
 	r.add(&d, p)
 	switch {
 	case errors.Is(d.err, errNewer):
