@@ -28,6 +28,26 @@ func TestAtRest(t *testing.T) {
 	}
 }
 
+func TestGrowth(t *testing.T) {
+	const mb = 1 << 20
+	for _, test := range []struct {
+		name       string
+		used, pace uint64 // MB
+		want       int    // percent
+	}{
+		{"just started", 0, 0, 100},
+		{"small", 20, 0, 100},
+		{"ten thousand workers that have nothing to do", 400, 1, 12},
+		{"and that have something to do", 400, 5, 25},
+		{"and much", 400, 50, 100},
+		{"a million jobs, at rest", 1600, 0, 12},
+	} {
+		if got := growth(test.used*mb, test.pace*mb); got != test.want {
+			t.Errorf("%s: %d %%, want %d", test.name, got, test.want)
+		}
+	}
+}
+
 // What the runtime says is what atRest goes by: garbage counts, and is gone when memory
 // was given back.
 func TestReadHeap(t *testing.T) {
@@ -40,6 +60,9 @@ func TestReadHeap(t *testing.T) {
 	made := readHeap()
 	if n := made.allocated - before.allocated; n < size {
 		t.Errorf("%d bytes were allocated, want %d or more", n, size)
+	}
+	if made.used <= made.live {
+		t.Errorf("%d bytes are in use, want more than the %d that are reachable", made.used, made.live)
 	}
 	if made.rest < size*9/10 {
 		t.Errorf("%d bytes could be given back, want about %d", made.rest, size)

@@ -87,5 +87,6 @@ func runServe(ctx context.Context, args []string, out, logs io.Writer) error {
 	until, stop := context.WithCancel(ctx)
 	defer stop()
 	resting.Go(func() { giveBack(until) })
+	resting.Go(func() { keepPace(until) })
 	return s.Run(ctx)
 }
