@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// restEvery is how often a primary looks whether it is at rest. A minute is long enough
-// that the collection which giving memory back takes, some hundred milliseconds of CPU
-// for a million jobs, is nothing beside what a busy one does in that time.
-const restEvery = time.Minute
+// restEvery is how often a primary looks whether it is at rest. Giving memory back takes a
+// collection, some hundred milliseconds of CPU for a million jobs, but is not done again
+// before there is as much to give.
+const restEvery = 15 * time.Second
 
 // giveBack returns memory to the system when the primary is at rest. The runtime keeps
 // what the heap will need until it is collected next, as much as is in use; who has made
-// no use of it for a minute can do without.
+// no use of it for some time can do without.
 func giveBack(ctx context.Context) {
 	tick := time.NewTicker(restEvery)
 	defer tick.Stop()
@@ -92,7 +92,7 @@ type heap struct {
 func atRest(before, now heap) bool {
 	const little = 4 << 20 // what is less costs more to look for than it is worth
 	some := now.live/4 + little
-	return now.allocated-before.allocated < some && now.rest > some
+	return now.allocated-before.allocated < some/4 && now.rest > some
 }
 
 // readHeap asks the runtime.
