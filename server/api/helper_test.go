@@ -185,7 +185,7 @@ func (d decider) Ask(ctx context.Context, a plan.Ask) (lead.Answer, error) {
 		d.View(func(s *state.State) {
 			c, answer.Run, answer.Err = plan.Request(plan.NewOutlook(s, d.bounds), a, time.Now().UTC().Round(0))
 		})
-		if answer.Run != nil || answer.Err != nil {
+		if known := answer.Run != nil || answer.Err != nil; known {
 			return answer, nil
 		}
 		results, err := d.Propose(ctx, c)
