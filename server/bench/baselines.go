@@ -44,9 +44,9 @@ func (b *Baselines) ForkExec(ctx context.Context) (float64, error) {
 	})
 }
 
-// SameProcess is how many processes that write down that they began the machine starts per
+// sameProcess is how many processes that write down that they began the machine starts per
 // second, with [Loops]: those of sustain and burst, without schedd.
-func (b *Baselines) SameProcess(ctx context.Context, e *effects) (float64, error) {
+func (b *Baselines) sameProcess(ctx context.Context, e *effects) (float64, error) {
 	return b.once("processes as those of the jobs started per second by bare fork and exec", func() (float64, error) {
 		env := []string{"SCHEDD_JOB=bare", "SCHEDD_SCHEDULED_AT=" + time.Unix(0, 0).UTC().Format(time.RFC3339)}
 		return baseline.Rate(ctx, Loops(), b.span, func() error { return baseline.Run(ctx, e.argv(), env...) })

@@ -31,7 +31,7 @@ func (l *Lab) bareStarts(ctx context.Context, r *report.Result, bare float64) er
 	if err != nil {
 		return err
 	}
-	same, err := l.SameProcess(ctx, e)
+	same, err := l.sameProcess(ctx, e)
 	if err != nil {
 		return err
 	}
