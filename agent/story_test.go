@@ -393,14 +393,14 @@ func TestFloodDoesNotHoldUpAKill(t *testing.T) {
 		v.launch(launchOf("r2"))
 		w.wait(5 * time.Second)
 		v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_LogAck{LogAck: &agentv1.LogAck{
-			Key: launchOf("none").GetKey(), Credit: 64 << 10,
+			Key: launchOf("none").GetKey(), Credit: 256 << 10, // some turns
 		}}})
 		w.wait(5 * time.Second)
 		sent := map[string]int{}
 		for _, m := range v.words() {
 			sent[m.GetLogAppend().GetKey().GetRunId()] += len(m.GetLogAppend().GetData())
 		}
-		if sum := sent["r1"] + sent["r2"]; sum != 64<<10 {
+		if sum := sent["r1"] + sent["r2"]; sum != 256<<10 {
 			t.Errorf("%d bytes are on their way, want a credit's worth: %v", sum, sent)
 		}
 		if sent["r1"] == 0 || sent["r2"] == 0 {
