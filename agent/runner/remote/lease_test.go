@@ -21,7 +21,7 @@ import (
 )
 
 // uptime is the clock of the fake's host.
-func uptime() (time.Duration, bool) { return new(fakerunner.Fake).Uptime() }
+func uptime() (time.Duration, bool) { return fakerunner.New(nil).Uptime() }
 
 // deadline is so long from now on that clock.
 func deadline(d time.Duration) time.Duration {
