@@ -302,9 +302,15 @@ func TestKilledPrimaryComesBack(t *testing.T) {
 // told of it. SIGKILL takes nothing that was written; a loss of power does.
 func TestEndAmidAnFsync(t *testing.T) {
 	for name, test := range map[string]struct {
-		end  func(*Memory)
+		end  func(*Memory) (lost int)
 		want int
-	}{"killed": {(*Memory).Pull, 2}, "without power": {(*Memory).Lose, 1}} {
+	}{
+		"killed": {func(m *Memory) int {
+			m.Pull()
+			return 0
+		}, 2},
+		"without power": {(*Memory).Lose, 1},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := NewMemory()
@@ -317,7 +323,9 @@ func TestEndAmidAnFsync(t *testing.T) {
 					told <- err
 				}()
 				time.Sleep(time.Second / 2)
-				test.end(m)
+				if lost := test.end(m); lost != 2-test.want {
+					t.Errorf("%d entries were lost, want %d", lost, 2-test.want)
+				}
 				if err := <-told; !errors.Is(err, ErrUnknown) {
 					t.Errorf("err = %v, want ErrUnknown", err)
 				}

@@ -52,14 +52,16 @@ func (m *Memory) pull() {
 }
 
 // Lose is Pull for a host that loses its power: what was written and not synced yet is
-// gone, too.
-func (m *Memory) Lose() {
+// gone, too. It returns how many entries that were.
+func (m *Memory) Lose() (entries int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.wet != nil {
 		_ = m.store.DeleteRange(m.wet.first, m.wet.last) // in memory it never fails
+		entries = int(m.wet.last - m.wet.first + 1)
 	}
 	m.pull()
+	return entries
 }
 
 // BeforeWrite has f called before entries are written to the log. A slow disk is

@@ -24,6 +24,9 @@ const (
 	longAil  = 8 * time.Minute
 )
 
+// slowFsync is the most that an fsync of a slow disk takes.
+const slowFsync = 2 * time.Second
+
 // minority is how many primaries may ail while the others go on.
 func (c *groupChaos) minority() int { return (len(c.group) - 1) / 2 }
 
@@ -102,9 +105,12 @@ func (c *groupChaos) toPrimary(m *member) map[string]func() {
 	has := func(what func()) func() { return func() { c.hurt(m, what, nil) } }
 	parted := func(what func()) func() { return func() { c.hurt(m, what, what) } }
 	return map[string]func(){
-		"a primary is killed":              has(m.kill),
-		"a primary is stopped":             has(m.leave),
-		"a primary loses its power":        has(func() { m.unplug(c.dice) }),
+		"a primary is killed":  has(m.kill),
+		"a primary is stopped": has(m.leave),
+		"a primary loses its power": has(func() {
+			c.busy(m)
+			m.unplug(c.dice)
+		}),
 		"a primary is killed amid writes":  has(func() { c.tornLogs(m) }),
 		"the leader is killed":             func() { c.killLeader(m) },
 		"a primary is cut off":             parted(func() { m.isolate(true) }),
@@ -160,7 +166,16 @@ func (c *groupChaos) hinder(m *member) {
 	slow := c.slowly(700 * time.Millisecond)
 	m.disk.BeforeWrite(slow)
 	m.disk.BeforeSync(slow)
-	m.files.slow(slow)
+	m.files.slow(c.slowly(slowFsync))
+}
+
+// busy has the disks of primaries be slow for some seconds, so that much is being written
+// and little is there for good.
+func (c *groupChaos) busy(these ...*member) {
+	for _, m := range these {
+		c.hinder(m)
+	}
+	time.Sleep(upTo(c.dice, 20*time.Second))
 }
 
 // slowly returns what takes up to so long each time. Anybody may call it.
@@ -179,6 +194,7 @@ func (c *groupChaos) slowly(most time.Duration) func() {
 // are, one after the other. In half of all cases the hosts of the workers are on the same
 // line.
 func (c *groupChaos) blackout() {
+	c.busy(c.group...)
 	for _, m := range c.group {
 		m.unplug(c.dice)
 	}
@@ -222,8 +238,12 @@ func (c *groupChaos) toWorkers() map[string]func() {
 		"a worker is upgraded":          alive(func() { c.upgradeWorker(k) }),
 		"a worker's runner is upgraded": alive(func() { c.upgradeRunner(k) }),
 		"a worker's runner dies":        k.host.Die, // with an agent or without
-		"a worker's host reboots":       func() { k.powerOff(d) },
-		"a worker's disk is slow":       func() { k.files.slow(c.slowly(2 * time.Second)) },
+		"a worker's host reboots": func() {
+			k.files.slow(c.slowly(slowFsync))
+			time.Sleep(upTo(d, 20*time.Second))
+			k.powerOff(d)
+		},
+		"a worker's disk is slow":       func() { k.files.slow(c.slowly(slowFsync)) },
 		"a worker's disk hangs":         k.files.hang,
 		"a worker can start nothing":    func() { k.host.SetUnable(syscall.ENOSPC) },
 		"a worker is cut off":           k.link.cut,

@@ -86,12 +86,13 @@ func (d *fileDisk) copied(from, to fs.FileInfo) {
 	d.safe[inode(to)] = min(d.safe[inode(from)], to.Size())
 }
 
-// lose takes from the files below dir that match takes what a loss of power does: of what
-// was not synced a part is there, or nothing, or all of it; and zeros may be in its place,
-// where the size came to the disk before the data. It returns how many bytes are gone.
-func lose(dice *rand.Rand, synced map[uint64]int64, dir string, match func(name string) bool) (lost int64, err error) {
-	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || !match(e.Name()) {
+// lose takes from the journal and all logs below dir what goes with the power: of what was
+// not synced a part is there, or nothing, or all of it; and zeros may be in its place, where
+// the size came to the disk before the data.
+func (w *world) lose(dice *rand.Rand, synced map[uint64]int64, dir string) {
+	w.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || e.Name() != "journal" && filepath.Ext(path) != ".log" {
 			return err
 		}
 		i, err := e.Info()
@@ -100,7 +101,7 @@ func lose(dice *rand.Rand, synced map[uint64]int64, dir string, match func(name 
 		}
 		safe := min(synced[inode(i)], i.Size())
 		keep := safe + dice.Int64N(i.Size()-safe+1)
-		if lost += i.Size() - keep; keep == i.Size() {
+		if w.lostBytes += i.Size() - keep; keep == i.Size() {
 			return nil
 		}
 		if err := os.Truncate(path, keep); err != nil || dice.IntN(3) > 0 {
@@ -108,12 +109,15 @@ func lose(dice *rand.Rand, synced map[uint64]int64, dir string, match func(name 
 		}
 		return os.Truncate(path, keep+dice.Int64N(i.Size()-keep+1))
 	})
-	return lost, err
+	if err != nil {
+		w.Fatalf("taking from %s what was not synced: %v", dir, err)
+	}
 }
 
 // What an fsync had not taken yet is lost with the power, and nothing else.
 func TestPowerTakesWhatIsNotSynced(t *testing.T) {
 	dir, d, dice := t.TempDir(), newFileDisk(), rand.New(rand.NewPCG(1, 0))
+	w := &world{T: t}
 	f, err := os.Create(filepath.Join(dir, "journal"))
 	if err != nil {
 		t.Fatal(err)
@@ -134,9 +138,7 @@ func TestPowerTakesWhatIsNotSynced(t *testing.T) {
 			t.Fatal(err)
 		}
 		write("+3")
-		if _, err := lose(dice, d.synced(), dir, func(name string) bool { return name == "journal" }); err != nil {
-			t.Fatal(err)
-		}
+		w.lose(dice, d.synced(), dir)
 		left, err := os.ReadFile(f.Name())
 		if err != nil {
 			t.Fatal(err)

@@ -156,15 +156,13 @@ func (m *member) kill() {
 func (m *member) unplug(dice *rand.Rand) {
 	m.w.Helper()
 	m.w.net.vanish(m.host)
-	m.disk.Lose()
+	m.w.lostEntries += m.disk.Lose()
 	synced := m.files.synced()
 	m.resume()
 	m.files.free()
 	m.breakLogs(false)
 	m.end()
-	if _, err := lose(dice, synced, filepath.Join(m.dir, "runlogs"), func(name string) bool { return strings.HasSuffix(name, ".log") }); err != nil {
-		m.w.Fatalf("taking from the disk of %s what was not synced: %v", m.id, err)
-	}
+	m.w.lose(dice, synced, filepath.Join(m.dir, "runlogs"))
 }
 
 // suspend has the host of the primary stand still, or almost: timers go on in it, but

@@ -145,7 +145,8 @@ func (c *groupChaos) judge() {
 	c.checkEverywhere()
 	c.checkGoroutines(c.young)
 	late, lost := c.net.holdUps()
-	c.Logf("measured: faults: %v; of them so that %v; %d pieces came late, %d were lost with their connection", c.did, c.with, late, lost)
+	c.Logf("measured: faults: %v; of them so that %v; %d pieces came late, %d were lost with their connection; %d entries and %d bytes went with the power",
+		c.did, c.with, late, lost, c.lostEntries, c.lostBytes)
 	c.Logf("runs: %v; attempts that needed leases: %v", count(c.runs("")), c.leaseEnds())
 }
 

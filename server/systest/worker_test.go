@@ -135,10 +135,7 @@ func (k *worker) powerOff(dice *rand.Rand) {
 		k.w.unplugged[id] = true
 	}
 	k.host.PowerOff()
-	synced := k.files.synced()
-	if _, err := lose(dice, synced, k.dir, func(name string) bool { return name == "journal" || strings.HasSuffix(name, ".log") }); err != nil {
-		k.w.Fatalf("taking from the disk of %s what was not synced: %v", k.name, err)
-	}
+	k.w.lose(dice, k.files.synced(), k.dir)
 	k.boot++
 }
 

@@ -73,6 +73,9 @@ type world struct {
 	logLimit  int                  // of all jobs that print more than that
 	settings  func(*server.Config) // changes those of primaries that are started; may be nil
 
+	lostBytes   int64 // of files, and entries of Raft's log, that went with the power
+	lostEntries int
+
 	suspects []string // what check complains of is kept here, when not nil, and not said
 
 	mu      sync.Mutex        // guards what follows
