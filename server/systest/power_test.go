@@ -110,7 +110,7 @@ func TestLostAfterWithoutALeader(t *testing.T) {
 		w.startGroup(3)
 		k := w.startWorker("shop-1", nil, 4)
 		w.awaitOnline()
-		w.does("j", talker(30*time.Minute, 10*time.Second))
+		w.does("j", talker(10*time.Minute, time.Minute))
 		w.define(job("j", policy(&schedv1.Policy{OnLost: onLostRetry, LostAfter: seconds(60)})))
 		r := w.run("j")
 		w.wait(time.Minute)
@@ -158,4 +158,23 @@ func TestAnswersAreLost(t *testing.T) {
 		w.checkEverywhere()
 		w.all(w.runsOf("j"), phaseSucceeded)
 	})
+}
+
+// A log that is not what was printed is found, though the power failed.
+func TestUnpluggedBites(t *testing.T) {
+	for log, want := range map[string]string{
+		"":                                      "",
+		"one\ntwo":                              "",
+		"one" + spoolCut + " and so on]\nother": "",
+		"\x00\x00e\nt":                          "",
+		"one\nsix":                              "from byte 4 on",
+		"two" + spoolCut:                        "from byte 0 on",
+		"one\ntwo\nthree!":                      "has 14 bytes of 13",
+	} {
+		w := &world{T: t, suspects: []string{}}
+		w.checkUnplugged("run j", &schedv1.Attempt{Number: 1}, []byte("one\ntwo\nthree"), []byte(log))
+		if said := strings.Join(w.suspects, "\n"); said != "" && want == "" || !strings.Contains(said, want) {
+			t.Errorf("of %q it says %q, want %q", log, said, want)
+		}
+	}
 }
