@@ -1,0 +1,29 @@
+package lead
+
+import (
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/plan"
+)
+
+// crowdLeast is how many more runs have to have ended, at least, for some to be forgotten
+// sooner than [pruneEvery].
+const crowdLeast = 1000
+
+// forget has the state forget the runs that it need not keep. To find them costs by how
+// many there are, and so it is done again when there are an eighth more, or after a while:
+// as fast as they end, they never are many more than have to be kept.
+func (t *term) forget(s *state.State) {
+	left := numEnded(s)
+	for _, c := range plan.Prune(s, t.Retention, t.History.Held(), t.SureClock()) {
+		left -= len(c.Runs)
+		t.propose(c, nil)
+	}
+	t.crowd = crowdAfter(left)
+}
+
+// numEnded returns how many runs of the state have ended.
+func numEnded(s *state.State) int { return s.NumRuns() - s.NumAllActive() }
+
+// crowdAfter returns with how many runs that have ended some are to be forgotten, when so
+// many are left.
+func crowdAfter(left int) int { return left + max(left/8, crowdLeast) }
