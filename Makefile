@@ -54,7 +54,7 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@rm -f $(COUNTS)
 	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 45m $(LONGEST) ./... 2>&1 | $(summary)
 	@echo "== fuzz"
-	@.ci/fuzz 1s $(COUNTS)
+	@.ci/fuzz 500x $(COUNTS)
 	@echo "== stories"
 	@go test -v -timeout 40m $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
