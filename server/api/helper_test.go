@@ -181,12 +181,12 @@ type decider struct {
 func (d decider) Ask(ctx context.Context, a plan.Ask) (lead.Answer, error) {
 	for {
 		var c state.Request
-		var answer lead.Answer
+		var known lead.Answer
 		d.View(func(s *state.State) {
-			c, answer.Run, answer.Err = plan.Request(plan.NewOutlook(s, d.bounds), a, time.Now().UTC().Round(0))
+			c, known.Run, known.Err = plan.Request(plan.NewOutlook(s, d.bounds), a, time.Now().UTC().Round(0))
 		})
-		if known := answer.Run != nil || answer.Err != nil; known {
-			return answer, nil
+		if known != (lead.Answer{}) {
+			return known, nil
 		}
 		results, err := d.Propose(ctx, c)
 		if err != nil {

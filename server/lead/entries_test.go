@@ -28,6 +28,8 @@ func TestShortRunCostsTwoEntries(t *testing.T) {
 		if r.Live() == nil {
 			t.Fatalf("run %+v, want it on a worker", r)
 		}
+		time.Sleep(startHeld)
+		synctest.Wait()
 		assigned := p.store.Stats()
 		if n := assigned.Entries - before.Entries; n != 2 {
 			t.Errorf("%d entries until it runs, want one to give it away and one for its start", n)
@@ -51,6 +53,65 @@ func TestShortRunCostsTwoEntries(t *testing.T) {
 		last := p.runs()[len(p.runs())-1]
 		if a := last.Attempts[0]; last.Phase != state.Succeeded || a.Started.IsZero() || a.Finished.IsZero() {
 			t.Errorf("run %+v, want it to have succeeded, with when it started and ended", last)
+		}
+	})
+}
+
+// A start waits for the end of a short run, and shares its entry if that does not say when
+// it was; those of runs that last share one.
+func TestStartsWait(t *testing.T) {
+	asking(t, startHeld/2, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
+		before := p.store.Stats()
+		if a, err := p.ask("short"); err != nil || a.Err != nil {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		time.Sleep(startHeld / 2)
+		synctest.Wait()
+		after := p.store.Stats()
+		if n, c := after.Entries-before.Entries, after.Commands-before.Commands; n != 2 || c != 4 {
+			t.Errorf("%d entries with %d commands, want one until it is launched, and one for its start and end", n, c)
+		}
+		if r := p.runs()[0]; r.Phase != state.Succeeded || r.Attempts[0].Started.IsZero() {
+			t.Errorf("run %+v, want it to have succeeded, with when it started", r)
+		}
+
+		p.hand.set(func() { p.hand.takes = time.Hour })
+		for _, name := range []string{"a", "b", "c"} {
+			if a, err := p.ask(name); err != nil || a.Err != nil {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			time.Sleep(startHeld / 4)
+			synctest.Wait()
+		}
+		before = p.store.Stats()
+		time.Sleep(startHeld)
+		synctest.Wait()
+		after = p.store.Stats()
+		if n, c := after.Entries-before.Entries, after.Commands-before.Commands; n != 1 || c != 3 {
+			t.Errorf("%d entries with %d commands, want one for all starts", n, c)
+		}
+		for _, r := range p.runs()[1:] {
+			if r.Phase != state.Running {
+				t.Errorf("run %v is %v, want it to run", r.ID, r.Phase)
+			}
+		}
+	})
+}
+
+// A worker that comes back without an attempt of which the start is not on record yet has
+// lost it.
+func TestStartIsHeldWhileItsWorkerForgets(t *testing.T) {
+	asking(t, time.Hour, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
+		if a, err := p.ask("x"); err != nil || a.Err != nil {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		time.Sleep(startHeld / 2)
+		synctest.Wait()
+		p.hand.set(func() { clear(p.hand.known) })
+		p.hand.connect()
+		time.Sleep(time.Minute)
+		if r := p.runs()[0]; r.Phase != state.Lost || r.Attempts[0].Started.IsZero() {
+			t.Errorf("run %+v, want it lost after it has started", r)
 		}
 	})
 }

@@ -191,6 +191,7 @@ type term struct {
 	active   map[state.RunID]sighting     // runs seen that had not ended
 	strays   map[state.RunID]stray        // that may go on until their runs change
 	leases
+	starts starts   // that are not on record yet
 	wanted []*asked // runs by hand that nothing is decided on yet
 
 	last  *mark // of the step before, in this term or before it had to begin anew
@@ -200,7 +201,6 @@ type term struct {
 	wall     time.Time     // what the wall clock shows
 	outlook  *plan.Outlook // on what its commands will have changed
 	commands []command
-	starts   map[uint64]int  // by fence: where among the commands the start of an attempt is
 	told     map[uint64]bool // by fence: of which attempts something new was told
 	letters  []letter
 	old      []oldResult
@@ -218,7 +218,7 @@ func newTerm(c Config, last *mark) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]sighting{}, strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: map[uint64]int{}, told: map[uint64]bool{},
+		active: map[state.RunID]sighting{}, strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: newStarts(), told: map[uint64]bool{},
 	}
 }
 
@@ -349,6 +349,10 @@ func (t *term) due(s *state.State, now time.Time) {
 		t.remind = now.Add(remindEvery)
 		t.remindEnforcement(s)
 	}
+	for _, c := range t.starts.due(now) {
+		t.told[c.Fence] = true
+		t.propose(c, nil)
+	}
 	t.request(s, here)
 	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
@@ -399,7 +403,6 @@ func (t *term) propose(c state.Command, done func(state.Result)) {
 func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	cmds := t.commands
 	t.commands = nil
-	clear(t.starts)
 	clear(t.told)
 	n := maxProposal
 	for len(cmds) > 0 {
@@ -463,7 +466,7 @@ func (t *term) next(now time.Time) time.Time {
 	if due := t.agenda.Next(); !due.IsZero() && due.Sub(t.wall) < maxSleep {
 		next = now.Add(due.Sub(t.wall))
 	}
-	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant()} {
+	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.starts.next()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

@@ -135,7 +135,7 @@ func (t *term) makeRoom(s *state.State, r *state.Run) {
 // when that is agreed. By the clock alone, what has begun in time would be too late to
 // start, and what has failed would be cancelled instead of timed out.
 func (t *term) look(s *state.State, r *state.Run, now time.Time) {
-	if live := r.Live(); live != nil && t.told[live.Fence] {
+	if live := r.Live(); live != nil && (t.told[live.Fence] || t.starts.holds(live.Fence)) {
 		t.runs.Set(r.ID, now.Add(maxSleep)) // in case it can't be agreed
 		return
 	}
@@ -281,7 +281,7 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 	case *agentv1.AgentMessage_Started:
 		id, err := state.ParseRunID(b.Started.GetKey().GetRunId())
 		if r := s.Run(id); err == nil && r != nil && t.owns(state.WorkerID(sess.Worker), r, b.Started.GetFence()) {
-			t.begins(r, b.Started.GetFence(), b.Started.GetTime())
+			t.begins(r, b.Started.GetFence(), b.Started.GetTime(), now)
 		}
 	case *agentv1.AgentMessage_Result:
 		t.result(s, sess, b.Result, now)
@@ -290,10 +290,11 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 	}
 }
 
-// begins puts on record that an attempt has begun.
-func (t *term) begins(r *state.Run, fence uint64, at *timestamppb.Timestamp) {
-	t.starts[fence], t.told[fence] = len(t.commands), true
-	t.propose(state.Start{Run: r.ID, Fence: fence, Time: instant(at)}, nil)
+// begins takes note that an attempt has begun, which is put on record soon.
+func (t *term) begins(r *state.Run, fence uint64, at *timestamppb.Timestamp, now time.Time) {
+	if r.Phase == state.Assigned && !t.told[fence] {
+		t.starts.hold(state.Start{Run: r.ID, Fence: fence, Time: instant(at)}, now)
+	}
 }
 
 // maxInventory is how many attempts a worker may say that it has: ten times as many as it
@@ -369,12 +370,10 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	ended := plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown)
 	t.strayEnded(id, m.GetFence())
 	t.outlook.Note(ended)
-	finish := command{Command: ended, done: func(state.Result) { t.send(w, resultAck(m, unwanted)) }}
-	if i, ok := t.starts[m.GetFence()]; ok && !ended.Attempt.Started.IsZero() {
-		t.commands[i] = finish // it says when the attempt started, too
-		return
+	if c, held := t.starts.take(m.GetFence()); held && ended.Attempt.Started.IsZero() {
+		t.propose(c, nil) // else the end says when it started, too
 	}
-	t.commands = append(t.commands, finish)
+	t.propose(ended, func(state.Result) { t.send(w, resultAck(m, unwanted)) })
 }
 
 // oldResult is the result of an attempt that is not in the state.
@@ -428,12 +427,12 @@ func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 			delete(t.missing, key.fence)
 		}
 		switch {
-		case has == nil && t.begun(r):
+		case has == nil && (t.begun(r) || t.starts.holds(key.fence)):
 			if t.absent(r.Live()).IsZero() {
 				t.missing[key.fence] = now
 			}
 		case has.GetPhase() == agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING && r.Phase == state.Assigned:
-			t.begins(r, key.fence, has.GetStartedTime())
+			t.begins(r, key.fence, has.GetStartedTime(), now)
 		}
 		t.look(s, r, now)
 	}
