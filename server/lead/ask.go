@@ -82,7 +82,7 @@ func (b *Inbox) ask(q *asked) bool {
 	defer b.mu.Unlock()
 	if b.leading {
 		b.asks = append(b.asks, q)
-		b.wake()
+		signal(b.asked)
 	}
 	return b.leading
 }
@@ -93,6 +93,7 @@ func (b *Inbox) takeAsks() []*asked {
 	defer b.mu.Unlock()
 	asks := b.asks
 	b.asks = nil
+	settle(b.asked)
 	return asks
 }
 

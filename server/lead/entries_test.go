@@ -28,7 +28,7 @@ func TestShortRunCostsTwoEntries(t *testing.T) {
 		if r.Live() == nil {
 			t.Fatalf("run %+v, want it on a worker", r)
 		}
-		time.Sleep(startHeld)
+		time.Sleep(company + startHeld)
 		synctest.Wait()
 		assigned := p.store.Stats()
 		if n := assigned.Entries - before.Entries; n != 2 {
@@ -45,6 +45,7 @@ func TestShortRunCostsTwoEntries(t *testing.T) {
 		synctest.Wait()
 		before = p.store.Stats()
 		p.requestRun(key)
+		time.Sleep(company)
 		synctest.Wait()
 		after := p.store.Stats()
 		if n, c := after.Entries-before.Entries, after.Commands-before.Commands; n != 3 || c != 3 {

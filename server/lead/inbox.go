@@ -15,7 +15,8 @@ import (
 // again when the next leader asks for their inventory. It is a [peer.Leader]. It also
 // takes what people ask of the leader, see [Inbox.Ask].
 type Inbox struct {
-	nudge chan struct{} // something came; holds at most one
+	nudge chan struct{} // something was told; holds at most one
+	asked chan struct{} // something was asked; likewise
 
 	mu       sync.Mutex // guards the following
 	sessions map[state.WorkerID]presence
@@ -44,7 +45,7 @@ var _ peer.Leader = (*Inbox)(nil)
 
 // NewInbox returns an empty inbox.
 func NewInbox() *Inbox {
-	return &Inbox{nudge: make(chan struct{}, 1), sessions: map[state.WorkerID]presence{}}
+	return &Inbox{nudge: make(chan struct{}, 1), asked: make(chan struct{}, 1), sessions: map[state.WorkerID]presence{}}
 }
 
 // Attach implements [peer.Leader].
@@ -152,6 +153,7 @@ func (b *Inbox) take() []item {
 	defer b.mu.Unlock()
 	items := b.items
 	b.items = nil
+	settle(b.nudge)
 	return items
 }
 
@@ -161,13 +163,21 @@ func (b *Inbox) put(i item) {
 		return
 	}
 	b.items = append(b.items, i)
-	b.wake()
+	signal(b.nudge)
 }
 
-// wake tells the leader that something came.
-func (b *Inbox) wake() {
+// signal puts a token where at most one is, and settle takes it out, if there is one: who
+// takes all there is need not be told of it again.
+func signal(c chan struct{}) {
 	select {
-	case b.nudge <- struct{}{}:
-	default: // the leader has been told already
+	case c <- struct{}{}:
+	default: // it has been told already
+	}
+}
+
+func settle(c chan struct{}) {
+	select {
+	case <-c:
+	default:
 	}
 }

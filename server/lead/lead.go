@@ -145,20 +145,33 @@ func lead(ctx context.Context, c Config, last *mark) error {
 	}
 	t.begin(now)
 
-	timer := time.NewTimer(0)
+	timer, rest := time.NewTimer(0), time.NewTimer(0)
 	defer timer.Stop()
+	defer rest.Stop()
 	for {
+		nudge := c.Inbox.nudge
+		if wait := t.patience(time.Now()); wait > 0 {
+			nudge = nil
+			rest.Reset(wait)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-c.Inbox.nudge:
+		case <-rest.C:
+			continue
+		case <-nudge:
+		case <-c.Inbox.asked:
 		case <-t.feed.Wake():
 		case <-timer.C:
 		}
+		t.wanted = append(t.wanted, c.Inbox.takeAsks()...)
+		t.open = len(t.wanted) > 0 || t.patience(time.Now()) == 0
 		// What was told was told before this step began by the clock: a worker that
 		// is given up some time after now has been silent for all of that.
-		said := c.Inbox.take()
-		t.wanted = append(t.wanted, c.Inbox.takeAsks()...)
+		var said []item
+		if t.open {
+			said = c.Inbox.take()
+		}
 		began := time.Now()
 		t.wall = c.wall()
 		next, err := t.step(ctx, said, began)
@@ -194,6 +207,7 @@ type term struct {
 	starts starts   // that are not on record yet
 	wanted []*asked // runs by hand that nothing is decided on yet
 
+	pace
 	last  *mark // of the step before, in this term or before it had to begin anew
 	ahead bool  // it was told that the state's clock is
 
@@ -321,9 +335,8 @@ var errRestored = errors.New("the state was restored from a snapshot")
 // due plans what the clock asks for.
 func (t *term) due(s *state.State, now time.Time) {
 	here := t.mark(s, now)
-	for _, c := range t.agenda.Due(t.outlook, t.wall, maxDue) {
-		t.propose(c, t.decided(c))
-		t.queue.Expect(s, c, here.shown)
+	if t.open {
+		t.occur(s, here)
 	}
 	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
 		if r := s.Run(id); r != nil && !r.Phase.Final() {
@@ -349,13 +362,21 @@ func (t *term) due(s *state.State, now time.Time) {
 		t.remind = now.Add(remindEvery)
 		t.remindEnforcement(s)
 	}
-	for _, c := range t.starts.due(now) {
-		t.told[c.Fence] = true
-		t.propose(c, nil)
-	}
 	t.request(s, here)
 	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
+	}
+}
+
+// occur plans what comes due, and what of starts is to be on record.
+func (t *term) occur(s *state.State, m mark) {
+	for _, c := range t.agenda.Due(t.outlook, t.wall, maxDue) {
+		t.propose(c, t.decided(c))
+		t.queue.Expect(s, c, m.shown)
+	}
+	for _, c := range t.starts.due(m.elapsed) {
+		t.told[c.Fence] = true
+		t.propose(c, nil)
 	}
 }
 
@@ -403,6 +424,9 @@ func (t *term) propose(c state.Command, done func(state.Result)) {
 func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	cmds := t.commands
 	t.commands = nil
+	if len(cmds) > 0 {
+		t.proposed = time.Now()
+	}
 	clear(t.told)
 	n := maxProposal
 	for len(cmds) > 0 {
@@ -464,9 +488,9 @@ func (t *term) next(now time.Time) time.Time {
 	}
 	next := now.Add(maxSleep)
 	if due := t.agenda.Next(); !due.IsZero() && due.Sub(t.wall) < maxSleep {
-		next = now.Add(due.Sub(t.wall))
+		next = t.opens(now.Add(due.Sub(t.wall)))
 	}
-	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.starts.next()} {
+	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.opens(t.starts.next())} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

@@ -160,6 +160,9 @@ func (q *Queue) SetLeases(w state.WorkerID, can bool) {
 	}
 }
 
+// Waiting tells whether any run waits, for a worker or for others of its job.
+func (q *Queue) Waiting() bool { return len(q.lines) > 0 || len(q.held) > 0 }
+
 // NoteRun takes note that a run has changed, or could not be given to whom Place has said:
 // there may be room. [Queue.Release] says for whom of its job.
 func (q *Queue) NoteRun() { q.changed = true }
