@@ -368,18 +368,6 @@ func (t *term) due(s *state.State, now time.Time) {
 	}
 }
 
-// occur plans what comes due, and what of starts is to be on record.
-func (t *term) occur(s *state.State, m mark) {
-	for _, c := range t.agenda.Due(t.outlook, t.wall, maxDue) {
-		t.propose(c, t.decided(c))
-		t.queue.Expect(s, c, m.shown)
-	}
-	for _, c := range t.starts.due(m.elapsed) {
-		t.told[c.Fence] = true
-		t.propose(c, nil)
-	}
-}
-
 // decided returns what to do with the answer to a command that decides
 // occurrences.
 func (t *term) decided(c state.Command) func(state.Result) {
@@ -461,24 +449,6 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 		}
 	}
 	return agreed, nil
-}
-
-// fail tells those who wait for the answers to commands that there are none.
-func fail(cmds []command, err error) {
-	for i := range cmds {
-		if f := cmds[i].failed; f != nil {
-			f(err)
-		}
-	}
-}
-
-// bare returns the commands without what to do with the answers.
-func bare(cmds []command) []state.Command {
-	batch := make([]state.Command, len(cmds))
-	for i := range cmds {
-		batch[i] = cmds[i].Command
-	}
-	return batch
 }
 
 // next returns when to step again.

@@ -1,6 +1,10 @@
 package lead
 
-import "time"
+import (
+	"time"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
 
 // company is for how long after an entry what nobody waits for waits for company: what
 // workers report, and what comes due. An entry is synced to disk however little it has, and
@@ -31,4 +35,25 @@ func (t *term) opens(at time.Time) time.Time {
 		return first
 	}
 	return at
+}
+
+// occur plans what comes due, and what of starts is to be on record.
+func (t *term) occur(s *state.State, m mark) {
+	for _, c := range t.agenda.Due(t.outlook, t.wall, maxDue) {
+		t.propose(c, t.decided(c))
+		t.queue.Expect(s, c, m.shown)
+	}
+	for _, c := range t.starts.due(m.elapsed) {
+		t.told[c.Fence] = true
+		t.propose(c, nil)
+	}
+}
+
+// bare returns the commands without what to do with the answers.
+func bare(cmds []command) []state.Command {
+	batch := make([]state.Command, len(cmds))
+	for i := range cmds {
+		batch[i] = cmds[i].Command
+	}
+	return batch
 }

@@ -292,7 +292,7 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 
 // begins takes note that an attempt has begun, which is put on record soon.
 func (t *term) begins(r *state.Run, fence uint64, at *timestamppb.Timestamp, now time.Time) {
-	if r.Phase == state.Assigned && !t.told[fence] {
+	if r.Phase == state.Assigned {
 		t.starts.hold(state.Start{Run: r.ID, Fence: fence, Time: instant(at)}, now)
 	}
 }
