@@ -81,7 +81,7 @@ func ghost(w *world) start {
 
 // redefine has the oracle believe that the job has another schedule.
 func (w *world) redefine(expression string) {
-	w.put["j"][0].triggers[0].GetCron().Expression = expression
+	w.put["j"][0].job.GetTriggers()[0].GetCron().Expression = expression
 }
 
 // Witnesses see through a primary that forgets, repeats or invents.

@@ -54,7 +54,11 @@ func (c *chaos) anyJob(name string) *schedv1.Job {
 		StartWithin:   one(d, nil, seconds(30)),
 		OnLost:        one(d, schedv1.OnLost_ON_LOST_FAIL, schedv1.OnLost_ON_LOST_RETRY, schedv1.OnLost_ON_LOST_WAIT),
 		LostAfter:     one(d, nil, seconds(60)),
-		Retry:         one(d, nil, &schedv1.Retry{MaxAttempts: 3, InitialDelay: seconds(float64(1 + d.IntN(20)))}),
+		TotalTimeout:  one(d, nil, nil, seconds(float64(60+d.IntN(240)))),
+		Retry: one(d, nil, &schedv1.Retry{
+			MaxAttempts: uint32(2 + d.IntN(3)), InitialDelay: seconds(float64(1 + d.IntN(20))),
+			Multiplier: one(d, 0, 1, 1.5), MaxDelay: one(d, nil, seconds(30)), ExitCodes: one(d, nil, nil, []int32{75}),
+		}),
 	}))
 	for range 1 + d.IntN(2) {
 		one(d,
@@ -104,11 +108,8 @@ func (c *chaos) leaseEnds() map[string]int {
 // Whoever calls may know of more that is no fault.
 func (c *chaos) redefine(j *schedv1.Job, mayBe func(error) bool) {
 	c.Helper()
-	asked := time.Now()
-	r, err := c.primary.jobs.PutJob(c.Context(), &schedv1.PutJobRequest{Job: j})
-	switch {
+	switch _, err := c.putJob(j); {
 	case err == nil:
-		c.put[j.GetName()] = append(c.put[j.GetName()], put{asked, r.GetJob().GetTriggers()})
 	case mayBe(err):
 	case !c.needsLeases[j.GetName()] || !strings.Contains(err.Error(), "has not told its level"):
 		c.Fatalf("the API refused: %v", err)
@@ -159,18 +160,18 @@ func (c *chaos) next() {
 	case 11:
 		name := one(d, jobs...).GetName()
 		if one(d, true, false) {
-			must[*schedv1.PauseJobResponse](c.world)(c.primary.jobs.PauseJob(c.Context(), &schedv1.PauseJobRequest{Name: name, Until: one(d, nil, stamp(time.Now().Add(time.Second+upTo(d, 10*time.Minute))))}))
+			c.pause(name, "", one(d, nil, stamp(time.Now().Add(time.Second+upTo(d, 10*time.Minute)))))
 		} else {
-			must[*schedv1.ResumeJobResponse](c.world)(c.primary.jobs.ResumeJob(c.Context(), &schedv1.ResumeJobRequest{Name: name}))
+			c.resume(name)
 		}
 	case 12:
 		if active := c.runs("active=true"); len(active) > 0 {
-			_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(d, active...).GetId()}) // it may have ended
+			_, _ = c.cancelRun(one(d, active...).GetId()) // it may have ended
 		}
 	case 14:
 		k.host.Die() // with an agent or without
 	case 13:
-		_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: one(d, jobs...).GetName()}) // overlap may forbid it
+		_, _ = c.runJob(&schedv1.RunJobRequest{Name: one(d, jobs...).GetName()}) // overlap may forbid it
 	}
 }
 
@@ -240,12 +241,12 @@ func TestChaos(t *testing.T) {
 func (w *world) endless() {
 	w.Helper()
 	for _, j := range w.jobs() {
-		must[*schedv1.PauseJobResponse](w)(w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: j.GetName()}))
+		w.pause(j.GetName(), "", nil)
 	}
 	w.wait(10 * time.Minute)
 	for active := w.runs("active=true"); len(active) > 0; active = w.runs("active=true") {
 		for _, r := range active {
-			_, _ = w.primary.runs.CancelRun(w.Context(), &schedv1.CancelRunRequest{Id: r.GetId()}) // it may have ended
+			_, _ = w.cancelRun(r.GetId()) // it may have ended
 		}
 		w.wait(5 * time.Minute)
 	}

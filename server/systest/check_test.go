@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/schedd/schedd/agent/runner/fakerunner"
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
 
@@ -26,7 +27,7 @@ func (w *world) settle(limit time.Duration) {
 	w.Helper()
 	for _, j := range w.jobs() {
 		if j.GetPause() == nil {
-			must[*schedv1.PauseJobResponse](w)(w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: j.GetName()}))
+			w.pause(j.GetName(), "", nil)
 		}
 	}
 	w.await("an end of all runs", limit, func() bool { return len(w.runs("active=true")) == 0 })
@@ -51,15 +52,21 @@ func (w *world) checkAll() {
 	for _, r := range runs {
 		byJob[r.GetJobUid()] = append(byJob[r.GetJobUid()], r)
 	}
-	for _, j := range w.jobs() {
+	jobs := w.jobs()
+	for _, j := range jobs {
 		w.checkLedger(j, byJob[j.GetUid()])
-		w.checkConcurrency(j, byJob[j.GetUid()])
 	}
-	w.checkOverlaps(runs)
+	ran := w.processes(runs)
+	w.checkJobs(jobs)
+	w.checkAsked(runs)
 	w.checkStarts(runs)
+	w.checkConcurrency(ran)
+	w.checkOverlaps(ran)
 	w.checkFences(runs)
+	w.checkEffects(ran)
 	for _, r := range runs {
-		w.checkRun(w.get(r.GetId())) // lists say less about logs
+		w.checkTries(r, ran)
+		w.checkRun(w.get(r.GetId()), ran) // lists say less about logs
 	}
 }
 
@@ -143,6 +150,9 @@ func (w *world) checkSpan(name, id string, span *schedv1.LedgerSpan, due []time.
 	}
 	for _, at := range due {
 		o := occurrence{id, at}
+		if w.asked.paused(name, at) && w.clocksRight(at, at.Add(time.Minute)) {
+			w.Errorf("%s: %s at %v was decided to run, and the job was paused", name, id, at)
+		}
 		if ran[o] != 1 {
 			w.Errorf("%s: %s at %v was decided to run, and there are %d runs", name, id, at, ran[o])
 		}
@@ -158,7 +168,7 @@ func (w *world) definition(name string, v *schedv1.TriggerVerdict) *schedv1.Trig
 		if p.at.After(v.GetStartTime().AsTime()) {
 			continue
 		}
-		for _, t := range p.triggers {
+		for _, t := range p.job.GetTriggers() {
 			if t.GetId() == v.GetTriggerId() {
 				return t
 			}
@@ -228,36 +238,8 @@ func (w *world) checkFences(runs []*schedv1.Run) {
 	}
 }
 
-// checkConcurrency: no more processes of a job ran at the same time than its
-// policy allows. Those that were lost may have.
-func (w *world) checkConcurrency(j *schedv1.Job, runs []*schedv1.Run) {
-	w.Helper()
-	if j.GetPolicy().GetOverlap() == schedv1.Overlap_OVERLAP_ALLOW || j.GetVersion() > 1 {
-		return
-	}
-	type edge struct {
-		at time.Time
-		by int
-	}
-	var edges []edge
-	for _, r := range runs {
-		for _, a := range r.GetAttempts() {
-			if a.GetStartedTime() != nil && a.GetOutcome() != schedv1.Outcome_OUTCOME_LOST && !w.offClock[a.GetWorkerName()] {
-				edges = append(edges, edge{a.GetStartedTime().AsTime(), 1}, edge{a.GetFinishedTime().AsTime(), -1})
-			}
-		}
-	}
-	slices.SortFunc(edges, func(a, b edge) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.by, b.by)) })
-	running := 0
-	for _, e := range edges {
-		if running += e.by; running > int(j.GetPolicy().GetMaxConcurrent()) {
-			w.Errorf("%s: %d ran at %v, and its policy allows %d", j.GetName(), running, e.at, j.GetPolicy().GetMaxConcurrent())
-		}
-	}
-}
-
 // checkRun: a run says what happened, and its log is what was printed.
-func (w *world) checkRun(r *schedv1.Run) {
+func (w *world) checkRun(r *schedv1.Run, ran map[string]alive) {
 	w.Helper()
 	who := fmt.Sprintf("run %s of %s at %v", r.GetId(), r.GetJob(), r.GetNominalTime().AsTime())
 	if !final(r.GetPhase()) {
@@ -278,18 +260,21 @@ func (w *world) checkRun(r *schedv1.Run) {
 		if int(a.GetNumber()) != i+1 {
 			w.Errorf("%s has attempt %d in place %d", who, a.GetNumber(), i+1)
 		}
-		w.checkLog(who, r, a)
+		w.checkLog(who, r, a, ran[attemptID(r, a)].Life)
 	}
 }
 
 // checkLog reads a log from the beginning and from its middle.
-func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt) {
+func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt, life fakerunner.Life) {
 	w.Helper()
 	starts := w.book.of(attemptID(r, a))
 	if len(starts) == 0 {
 		return
 	}
 	printed := starts[0].printed()
+	if a.GetOutcome() != succeeded { // it may have been ended before it had printed all
+		printed = printed[:min(int64(len(printed)), life.Wrote)]
+	}
 	whole, complete := w.readLog(&schedv1.ReadLogRequest{RunId: r.GetId(), Attempt: a.GetNumber()})
 	switch limit := w.logLimit; {
 	case a.GetLogDroppedBytes() > 0:
@@ -299,12 +284,15 @@ func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt) {
 		if n := int64(len(printed)) - a.GetLogDroppedBytes(); n != int64(limit) {
 			w.Errorf("%s: %d bytes were kept of attempt %d, want %d", who, n, a.GetNumber(), limit)
 		}
-	case a.GetOutcome() == schedv1.Outcome_OUTCOME_SUCCEEDED && !w.gone[starts[0].worker] && !bytes.Equal(whole, printed):
+	case ownEnd(a) && !w.gone[starts[0].worker] && !bytes.Equal(whole, printed):
 		w.Errorf("%s printed %d bytes, the log of attempt %d has %d (same beginning: %v)", who, len(printed), a.GetNumber(), len(whole), bytes.HasPrefix(printed, whole))
 	case w.unplugged[attemptID(r, a)]:
 		w.checkUnplugged(who, a, printed, whole)
 	case !bytes.HasPrefix(printed, whole):
 		w.Errorf("%s: the log of attempt %d is not what was printed", who, a.GetNumber())
+	}
+	if n := w.safe[attemptID(r, a)]; int64(len(whole)) < n {
+		w.Errorf("%s: %d bytes of the log of attempt %d were safe, and it has %d", who, n, a.GetNumber(), len(whole))
 	}
 	lost := w.gone[starts[0].worker] || a.GetOutcome() == schedv1.Outcome_OUTCOME_LOST && a.GetLateResult() == schedv1.Outcome_OUTCOME_UNSPECIFIED
 	if !lost && (!complete || a.GetLogBytes() != int64(len(whole)) || a.GetLogDurableBytes() != int64(len(whole))) {

@@ -1,6 +1,7 @@
 package systest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,8 @@ import (
 
 // put is one definition of a job.
 type put struct {
-	at       time.Time // when it was asked for
-	triggers []*schedv1.Trigger
+	at  time.Time    // when it was asked for
+	job *schedv1.Job // as it was acknowledged, with defaults filled in
 }
 
 // job returns the definition of a job, with parts added.
@@ -95,22 +96,20 @@ func (w *world) refused(err error, want codes.Code) string {
 // define puts a job.
 func (w *world) define(j *schedv1.Job) *schedv1.Job {
 	w.Helper()
-	asked := time.Now()
-	r := must[*schedv1.PutJobResponse](w)(w.primary.jobs.PutJob(w.Context(), &schedv1.PutJobRequest{Job: j}))
-	w.put[j.GetName()] = append(w.put[j.GetName()], put{asked, r.GetJob().GetTriggers()})
-	return r.GetJob()
+	return must[*schedv1.Job](w)(w.putJob(j))
 }
 
 // deleteJob deletes a job.
 func (w *world) deleteJob(name string) {
 	w.Helper()
 	must[*schedv1.DeleteJobResponse](w)(w.primary.jobs.DeleteJob(w.Context(), &schedv1.DeleteJobRequest{Name: name}))
+	w.asked.deleted(name)
 }
 
 // run runs a job by hand.
 func (w *world) run(name string) *schedv1.Run {
 	w.Helper()
-	return must[*schedv1.RunJobResponse](w)(w.primary.jobs.RunJob(w.Context(), &schedv1.RunJobRequest{Name: name})).GetRun()
+	return must[*schedv1.RunJobResponse](w)(w.runJob(&schedv1.RunJobRequest{Name: name})).GetRun()
 }
 
 // get returns a run as it is now.
@@ -121,26 +120,31 @@ func (w *world) get(id string) *schedv1.Run {
 
 func (w *world) cancel(id string) {
 	w.Helper()
-	must[*schedv1.CancelRunResponse](w)(w.primary.runs.CancelRun(w.Context(), &schedv1.CancelRunRequest{Id: id}))
+	must[*schedv1.CancelRunResponse](w)(w.cancelRun(id))
 }
 
 // runs returns the runs that match a filter, the oldest first.
 func (w *world) runs(filter string) []*schedv1.Run {
 	w.Helper()
-	return must[[]*schedv1.Run](w)(w.listRuns(filter))
+	all, _, err := w.list(filter)
+	if err != nil {
+		w.Fatalf("the API refused: %v", err)
+	}
+	return all
 }
 
-// listRuns is runs for one who may get no answer.
-func (w *world) listRuns(filter string) (all []*schedv1.Run, err error) {
+// list returns the runs that match a filter, the oldest first, and why some may be
+// missing; or why there was no answer.
+func (w *world) list(filter string) (all []*schedv1.Run, incomplete string, err error) {
 	for req := (&schedv1.ListRunsRequest{PageSize: 1000, Filter: filter}); ; {
 		r, err := w.primary.runs.ListRuns(w.Context(), req)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		all = append(all, r.GetRuns()...)
+		all, incomplete = append(all, r.GetRuns()...), cmp.Or(incomplete, r.GetIncompleteReason())
 		if req.PageToken = r.GetNextPageToken(); req.PageToken == "" {
 			slices.Reverse(all)
-			return all, nil
+			return all, incomplete, nil
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package systest
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,11 @@ import (
 type wallClock struct {
 	mu    sync.Mutex
 	wrong time.Duration
+	spans []span // in which it was
 }
+
+// span is a time, which is not over as long as to is zero.
+type span struct{ from, to time.Time }
 
 func (c *wallClock) now() time.Time { return time.Now().Add(c.error()) }
 
@@ -31,14 +36,34 @@ func (c *wallClock) error() time.Duration {
 func (c *wallClock) step(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wrong += d
+	c.set(c.wrong + d)
+}
+
+// set has it be wrong by so much. Whoever calls holds the mutex.
+func (c *wallClock) set(wrong time.Duration) {
+	switch was := c.wrong; {
+	case was == 0 && wrong != 0:
+		c.spans = append(c.spans, span{from: time.Now()})
+	case was != 0 && wrong == 0:
+		c.spans[len(c.spans)-1].to = time.Now()
+	}
+	c.wrong = wrong
+}
+
+// wasWrong tells whether it was wrong at any time between two instants.
+func (c *wallClock) wasWrong(from, to time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.spans, func(s span) bool {
+		return s.from.Before(to) && (s.to.IsZero() || s.to.After(from))
+	})
 }
 
 // right sets it right.
 func (c *wallClock) right() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wrong = 0
+	c.set(0)
 }
 
 // exits is a process that ends at once, with that code.

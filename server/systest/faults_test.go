@@ -262,7 +262,6 @@ func (c *groupChaos) toWorkers() map[string]func() {
 			k.host.Suspend(upTo(d, 2*time.Minute))
 		},
 		"a worker's clock is set": func() {
-			c.offClock[k.name] = true
 			k.clock.step(c.anyStep())
 		},
 		"a worker is cloned": func() { c.copyOf(k) },
@@ -274,12 +273,12 @@ func (c *groupChaos) toJobs() map[string]func() {
 	return map[string]func(){
 		"a job is changed": c.change,
 		"a run is cancelled": func() {
-			if active, err := c.listRuns("active=true"); err == nil && len(active) > 0 {
-				_, _ = c.primary.runs.CancelRun(c.Context(), &schedv1.CancelRunRequest{Id: one(c.dice, active...).GetId()}) // it may have ended
+			if active, _, err := c.list("active=true"); err == nil && len(active) > 0 {
+				_, _ = c.cancelRun(one(c.dice, active...).GetId()) // it may have ended
 			}
 		},
 		"somebody runs a job": func() {
-			_, _ = c.primary.jobs.RunJob(c.Context(), &schedv1.RunJobRequest{Name: c.someJob()}) // overlap may forbid it
+			_, _ = c.runJob(&schedv1.RunJobRequest{Name: c.someJob()}) // overlap may forbid it
 		},
 		"the leadership is handed over": func() {
 			_, _ = c.primary.clusters.TransferLeadership(c.Context(), &schedv1.TransferLeadershipRequest{Id: one(c.dice, c.group...).id}) // it may be behind

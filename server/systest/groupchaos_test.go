@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
@@ -43,9 +44,8 @@ type groupChaos struct {
 	did    map[string]int // how often each thing happened
 	with   map[string]int // and how often so that it was worse
 	ails   map[*member]ailment
-	unsure map[string]bool    // jobs that were changed, or not: nobody knows
+	unsure map[string]put     // jobs that were changed, or not: nobody knows
 	cloned map[string]*worker // copies that run, by the worker
-	final  map[string]string  // how runs ended
 	people *witnesses
 	young  map[string]int // goroutines, when nothing had happened yet
 }
@@ -60,12 +60,12 @@ func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct, jobs i
 		w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
 	}
 	w.awaitOnline()
-	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, with: map[string]int{}, ails: map[*member]ailment{}, unsure: map[string]bool{}, final: map[string]string{}}
+	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, with: map[string]int{}, ails: map[*member]ailment{}, unsure: map[string]put{}}
 	for c.n < jobs {
 		c.n++
 		c.define(c.anyJob(fmt.Sprint("c-", c.n)))
 	}
-	c.wait(time.Minute)
+	c.checkHealed() // there is nothing to heal, and each primary is asked for the first time
 	c.young = c.goroutines()
 	return c
 }
@@ -96,14 +96,14 @@ func (c *groupChaos) night(d time.Duration) {
 	var paused []string
 	for n := range c.n {
 		if name := fmt.Sprint("c-", 1+n); c.dice.IntN(4) > 0 {
-			must[*schedv1.PauseJobResponse](c.world)(c.primary.jobs.PauseJob(c.Context(), &schedv1.PauseJobRequest{Name: name, Note: "for the night"}))
+			c.pause(name, "for the night", nil)
 			paused = append(paused, name)
 		}
 	}
 	time.Sleep(d)
 	c.finality()
 	for _, name := range paused {
-		must[*schedv1.ResumeJobResponse](c.world)(c.primary.jobs.ResumeJob(c.Context(), &schedv1.ResumeJobRequest{Name: name}))
+		c.resume(name)
 	}
 	c.people.rest(false)
 }
@@ -131,6 +131,25 @@ func (c *groupChaos) heal() {
 	c.mend()
 	clear(c.ails)
 	c.checkHealed()
+	c.learn()
+}
+
+// learn looks at what became of the changes that had no answer: a job is as it was put
+// last, or as somebody was told before.
+func (c *groupChaos) learn() {
+	c.Helper()
+	for _, j := range c.jobs() {
+		p, unsure := c.unsure[j.GetName()]
+		if !unsure || j.GetVersion() == c.asked.jobs[j.GetName()].GetVersion() {
+			continue
+		}
+		same := slices.EqualFunc(j.GetTriggers(), p.job.GetTriggers(), func(a, b *schedv1.Trigger) bool { return proto.Equal(a, b) })
+		if !same || j.GetVersion() != c.asked.jobs[j.GetName()].GetVersion()+1 {
+			c.Errorf("%s is\n%v\nand was put, without an answer, as\n%v", j.GetName(), j, p.job)
+		}
+		c.put[j.GetName()] = append(c.put[j.GetName()], put{p.at, j})
+		c.asked.jobs[j.GetName()] = j
+	}
 	clear(c.unsure)
 }
 
@@ -141,6 +160,7 @@ func (c *groupChaos) judge() {
 	c.calm()
 	c.endless()
 	c.settle(3 * time.Hour)
+	c.askAgain()
 	c.finality()
 	c.checkEverywhere()
 	c.checkGoroutines(c.young)
@@ -188,14 +208,13 @@ func (c *groupChaos) anyStep() time.Duration {
 func (c *groupChaos) change() {
 	c.Helper()
 	name := c.someJob()
-	if c.unsure[name] {
+	if _, unsure := c.unsure[name]; unsure {
 		return
 	}
 	j, asked := c.anyJob(name), time.Now()
 	c.redefine(j, func(err error) bool {
 		if len(c.ails) > 0 && noAnswer(err) {
-			c.put[name] = append(c.put[name], put{asked, j.GetTriggers()})
-			c.unsure[name] = true
+			c.unsure[name] = put{asked, j}
 			return true
 		}
 		return status.Code(err) == codes.InvalidArgument && c.did["a primary's clock is set"] > 0
@@ -210,25 +229,15 @@ func noAnswer(err error) bool {
 // someJob names one of the jobs that have triggers.
 func (c *groupChaos) someJob() string { return fmt.Sprint("c-", 1+c.dice.IntN(c.n)) }
 
-// finality: how a run ended, and each of its attempts, does not change any more.
+// finality looks at what has ended, if anybody answers while primaries ail.
 func (c *groupChaos) finality() {
 	c.Helper()
-	runs, err := c.listRuns("")
-	if err != nil && len(c.ails) == 0 {
+	runs, incomplete, err := c.list("")
+	switch {
+	case err == nil:
+		c.checkFinality(runs, incomplete == "")
+	case len(c.ails) == 0:
 		c.Fatalf("the API refused: %v", err)
-	}
-	for _, r := range runs {
-		if !final(r.GetPhase()) {
-			continue
-		}
-		is := fmt.Sprintf("%v at %v", r.GetPhase(), r.GetFinishedTime().AsTime())
-		for _, a := range r.GetAttempts() {
-			is += fmt.Sprintf(", %d %v (%d)", a.GetFence(), a.GetOutcome(), a.GetExitCode())
-		}
-		if was, known := c.final[r.GetId()]; known && was != is {
-			c.Errorf("run %s had ended as %s, and now as %s", r.GetId(), was, is)
-		}
-		c.final[r.GetId()] = is
 	}
 }
 

@@ -54,40 +54,6 @@ func (w *world) lives(of map[string]bool) map[string][]fakerunner.Life {
 	return lives
 }
 
-// checkOverlaps: of a run whose attempts need leases no two were alive at the same time,
-// nor were more runs of its job than the job allows, whatever anybody was told of them.
-// It goes by what the hosts have seen, and not by what they have said.
-func (w *world) checkOverlaps(runs []*schedv1.Run) {
-	w.Helper()
-	now := time.Now()
-	needs := map[string]bool{}
-	for _, r := range runs {
-		needs[r.GetId()] = w.needsLeases[r.GetJob()]
-	}
-	for id, lives := range w.lives(needs) {
-		var last fakerunner.Life
-		for _, l := range lives {
-			to := last.To
-			if to.IsZero() && last.Spec.ID != "" {
-				to = now // it runs
-			}
-			if l.From.Before(to) {
-				w.Errorf("run %s: attempt %s ran from %v to %v, and %s from %v", id, last.Spec.ID, last.From, to, l.Spec.ID, l.From)
-			}
-			last = l
-		}
-	}
-	for _, j := range w.jobs() {
-		p := j.GetPolicy()
-		if !w.needsLeases[j.GetName()] || p.GetOverlap() == schedv1.Overlap_OVERLAP_ALLOW || j.GetVersion() > 1 {
-			continue
-		}
-		if most := w.together(j.GetName()); most > int(p.GetMaxConcurrent()) {
-			w.Errorf("%s: up to %d ran at the same time, and its policy allows %d", j.GetName(), most, p.GetMaxConcurrent())
-		}
-	}
-}
-
 // The check sees what happens to a job without leases.
 func TestOverlapCheckBites(t *testing.T) {
 	story(t, func(w *world) {
@@ -104,11 +70,11 @@ func TestOverlapCheckBites(t *testing.T) {
 		w.settle(time.Hour)
 		w.checkAll()
 		w.suspects = []string{}
-		w.needsLeases["j"] = true
+		w.put["j"][0].job.Policy.KillAfter = seconds(60)
 		w.checkAll()
 		said := strings.Join(w.suspects, "\n")
 		w.suspects = nil
-		for _, want := range []string{"/1 ran from", "up to 2 ran at the same time, and its policy allows 1"} {
+		for _, want := range []string{"/1 ran from", "2 ran at ", "and its policy allows 1", "had an effect with the fence"} {
 			if !strings.Contains(said, want) {
 				w.Errorf("the check says:\n%s\nwant %q", said, want)
 			}

@@ -134,7 +134,7 @@ func TestQueueOverLossAndFailover(t *testing.T) {
 		}
 		tooMany := func() {
 			w.Helper()
-			_, err := w.primary.jobs.RunJob(w.Context(), &schedv1.RunJobRequest{Name: "j"})
+			_, err := w.runJob(&schedv1.RunJobRequest{Name: "j"})
 			if told := w.refused(err, codes.FailedPrecondition); !strings.Contains(told, "100 runs wait already") {
 				w.Errorf("told %q", told)
 			}

@@ -88,7 +88,7 @@ func TestRunByHand(t *testing.T) {
 		w.takes("j", time.Minute)
 		w.define(job("j"))
 		ask := func(id string) (*schedv1.RunJobResponse, error) {
-			return w.primary.jobs.RunJob(w.Context(), &schedv1.RunJobRequest{Name: "j", RequestId: id})
+			return w.runJob(&schedv1.RunJobRequest{Name: "j", RequestId: id})
 		}
 		first := must[*schedv1.RunJobResponse](w)(ask("1"))
 		again := must[*schedv1.RunJobResponse](w)(ask("1"))
@@ -128,7 +128,7 @@ func TestCancel(t *testing.T) {
 			}
 			w.cancel(r.GetId())
 			w.ended(w.get(r.GetId()), phaseCancelled)
-			_, err := w.primary.runs.CancelRun(w.Context(), &schedv1.CancelRunRequest{Id: r.GetId()})
+			_, err := w.cancelRun(r.GetId())
 			w.refused(err, codes.FailedPrecondition)
 			w.startWorker("shop-1", nil, 1)
 			w.awaitOnline()
@@ -441,7 +441,7 @@ func TestPause(t *testing.T) {
 		w.define(job("j", cron("* * * * *", "")))
 		w.nextMinute()
 		until := time.Now().Add(10 * time.Minute)
-		must[*schedv1.PauseJobResponse](w)(w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: "j", Note: "holidays", Until: stamp(until)}))
+		w.pause("j", "holidays", stamp(until))
 		w.wait(2 * time.Minute)
 		w.run("j")
 		w.wait(time.Minute)

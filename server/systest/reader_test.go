@@ -192,6 +192,10 @@ func TestAcknowledgedIsKept(t *testing.T) {
 		if len(acked) > 0 {
 			w.Errorf("acknowledged and gone: %v", acked)
 		}
+		uid := w.runsOf("by-hand")[0].GetJobUid()
+		for name, id := range asked {
+			w.asked.runs[id] = request{&schedv1.RunJobRequest{Name: "by-hand", RequestId: name}, uid}
+		}
 		w.check()
 		for _, r := range w.runsOf("by-hand") {
 			for request, id := range asked {

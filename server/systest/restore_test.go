@@ -33,7 +33,8 @@ func (w *world) save() (all saved) {
 	return all
 }
 
-// restore puts a snapshot in the place of what is agreed.
+// restore puts a snapshot in the place of what is agreed. What was acknowledged after it
+// was saved is forgotten.
 func (w *world) restore(all saved) {
 	w.Helper()
 	stream, err := w.primary.clusters.RestoreSnapshot(w.Context())
@@ -48,6 +49,7 @@ func (w *world) restore(all saved) {
 	if err != nil {
 		w.Fatalf("restoring a snapshot: %v", err)
 	}
+	w.asked, w.final, w.safe = newAsked(), map[string]end{}, map[string]int64{} // of a past that is another now
 }
 
 // says is a process that prints one thing and takes a second.

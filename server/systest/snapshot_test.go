@@ -30,7 +30,7 @@ func TestRestartFromSnapshot(t *testing.T) {
 		w.deleteJob("deleted")
 		w.define(job("often", every(15*time.Second)))
 		for i := 0; w.applied() < entriesBeforeSnapshot; i++ {
-			must[*schedv1.PauseJobResponse](w)(w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: "paused", Note: fmt.Sprint("for the ", i, "th time")}))
+			w.pause("paused", fmt.Sprint("for the ", i, "th time"), nil)
 		}
 		w.wait(10 * time.Minute)
 		before := w.runs("")

@@ -221,12 +221,13 @@ func TestEmptyPrimary(t *testing.T) {
 		w.settle(time.Hour)
 		w.wait(time.Minute)
 		runs := w.runsOf("j")
+		ran := w.processes(runs)
 		any := w.primary
 		defer func() { w.primary = any }()
 		w.primary = m.own
 		for _, r := range runs {
 			for _, a := range w.get(r.GetId()).GetAttempts() {
-				w.checkLog("after the loss of a disk, run "+r.GetId(), r, a)
+				w.checkLog("after the loss of a disk, run "+r.GetId(), r, a, ran[attemptID(r, a)].Life)
 			}
 		}
 	})

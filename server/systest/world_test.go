@@ -63,11 +63,13 @@ type world struct {
 	gone      map[string]bool    // hosts that were taken away, with all that was on them
 	twinned   map[string]bool    // workers that had a copy
 	unplugged map[string]bool    // attempts whose host lost its power while they ran
-	offClock  map[string]bool    // workers whose clock was set: what they tell of times is of no use
 
 	put         map[string][]put // definitions by job, the oldest first
 	needsLeases map[string]bool  // jobs whose attempts do
 	outages     []outage         // of the primary
+	asked       asked            // what people asked for, and were told
+	final       map[string]end   // runs that were seen to have ended
+	safe        map[string]int64 // bytes of logs that were said to be durable, by attempt
 
 	heartbeat time.Duration        // of Raft; 0: as in production
 	logLimit  int                  // of all jobs that print more than that
@@ -119,7 +121,8 @@ func newWorld(t *testing.T, dir string) *world {
 	w := &world{
 		T: t, dir: dir, tail: &tail{}, net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
-		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, unplugged: map[string]bool{}, offClock: map[string]bool{}, needsLeases: map[string]bool{},
+		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, unplugged: map[string]bool{}, needsLeases: map[string]bool{},
+		asked: newAsked(), final: map[string]end{}, safe: map[string]int64{},
 	}
 	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
 	w.own = w.net.newLink("client")

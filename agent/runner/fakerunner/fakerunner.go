@@ -364,6 +364,7 @@ func (f *Fake) Renew(ends map[string]time.Duration) {
 type Life struct {
 	Spec     runner.Spec
 	From, To time.Time // To is zero while it runs
+	Wrote    int64     // bytes of its output, so far
 }
 
 // Lives returns the lives of all processes that there were, in the order of their
@@ -373,7 +374,7 @@ func (f *Fake) Lives() []Life {
 	defer f.mu.Unlock()
 	lives := make([]Life, len(f.lives))
 	for i, p := range f.lives {
-		lives[i] = Life{p.spec, p.started, p.Exit().Finished}
+		lives[i] = Life{p.spec, p.started, p.Exit().Finished, p.wrote.Load()}
 	}
 	return lives
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/schedd/schedd/agent/runner"
@@ -21,6 +22,7 @@ type process struct {
 	woken   chan struct{} // holds one: look at the clock of leases
 	done    chan struct{}
 	exit    runner.Exit // written before done is closed
+	wrote   atomic.Int64
 
 	mu          sync.Mutex // guards all below
 	killAt      time.Time
@@ -121,9 +123,9 @@ func (p *process) live() runner.Exit {
 	for ended := false; !ended; {
 		select {
 		case <-mouth.timer.C:
-			mouth.speak(p.out)
+			mouth.speak()
 		case <-end.C:
-			mouth.finish(p.out, p.started.Add(p.does.Duration))
+			mouth.finish(p.started.Add(p.does.Duration))
 			e.Code, ended = p.does.ExitCode, true
 		case <-timeout.C:
 			e.TimedOut, ended = true, true
@@ -171,9 +173,9 @@ func (p *process) die(e *runner.Exit, why string, end *time.Timer, mouth *mouth)
 		kill := time.NewTimer(left)
 		select {
 		case <-mouth.timer.C:
-			mouth.speak(p.out)
+			mouth.speak()
 		case <-end.C:
-			mouth.finish(p.out, p.started.Add(p.does.Duration))
+			mouth.finish(p.started.Add(p.does.Duration))
 			kill.Stop()
 			e.Code, e.Reason = p.does.ExitCode, why+"ended after SIGTERM"
 			return
@@ -197,13 +199,14 @@ func never() *time.Timer {
 
 // mouth says the chunks when they are due.
 type mouth struct {
+	p     *process
 	rest  []Chunk
 	due   time.Time // of the first of rest
 	timer *time.Timer
 }
 
 func (p *process) speaker() *mouth {
-	m := &mouth{rest: p.does.Output, due: p.started, timer: never()}
+	m := &mouth{p: p, rest: p.does.Output, due: p.started, timer: never()}
 	m.next()
 	return m
 }
@@ -217,16 +220,17 @@ func (m *mouth) next() {
 
 // speak writes one chunk. A disk that is full is the attempt's own trouble, as
 // it is for a real process.
-func (m *mouth) speak(out *os.File) {
-	_, _ = out.Write(m.rest[0].Data)
+func (m *mouth) speak() {
+	n, _ := m.p.out.Write(m.rest[0].Data)
+	m.p.wrote.Add(int64(n))
 	m.rest = m.rest[1:]
 	m.next()
 }
 
 // finish writes what was due by the end: timers of one instant fire in any order.
-func (m *mouth) finish(out *os.File, end time.Time) {
+func (m *mouth) finish(end time.Time) {
 	for len(m.rest) > 0 && !m.due.After(end) {
-		m.speak(out)
+		m.speak()
 	}
 }
 
