@@ -244,7 +244,11 @@ func (w *world) endless() {
 		w.pause(j.GetName(), "", nil)
 	}
 	w.wait(10 * time.Minute)
-	for active := w.runs("active=true"); len(active) > 0; active = w.runs("active=true") {
+	for range 12 {
+		active := w.runs("active=true")
+		if len(active) == 0 {
+			break
+		}
 		for _, r := range active {
 			_, _ = w.cancelRun(r.GetId()) // it may have ended
 		}

@@ -30,7 +30,7 @@ func (w *world) settle(limit time.Duration) {
 			w.pause(j.GetName(), "", nil)
 		}
 	}
-	w.await("an end of all runs", limit, func() bool { return len(w.runs("active=true")) == 0 })
+	w.awaitEnds(limit)
 	for _, k := range w.workers {
 		if k.life != nil {
 			w.wait(time.Second)
@@ -41,6 +41,23 @@ func (w *world) settle(limit time.Duration) {
 				w.Errorf("%s keeps what it should no longer need: %q", k.name, left)
 			}
 		}
+	}
+}
+
+// awaitEnds waits until all runs have ended. If some don't, what was promised may tell why.
+func (w *world) awaitEnds(limit time.Duration) {
+	w.Helper()
+	pause := 10 * time.Millisecond
+	for deadline := time.Now().Add(limit); ; time.Sleep(pause) {
+		left := w.runs("active=true")
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Errorf("%d runs have not ended within %v, the first one is %v", len(left), limit, left[0])
+			return
+		}
+		pause = min(2*pause, 5*time.Second)
 	}
 }
 

@@ -127,6 +127,7 @@ func (w *world) checkEnd(who string, r *schedv1.Run, p *schedv1.Policy, made int
 		fits = last.GetOutcome() == timedOut && over || w.outOfTime(r, p)
 	case phaseSkipped, schedv1.Phase_PHASE_MISSED:
 		fits = len(all) == 0
+	default: // of what was cancelled, and of what goes on, others tell
 	}
 	if !fits {
 		w.Errorf("%s is %v (%s), and its last attempt, of %d that count, ended as %v with %d, by %v", who, r.GetPhase(), r.GetReason(), made, last.GetOutcome(), last.GetExitCode(), p)
@@ -173,6 +174,7 @@ func (w *world) checkProcess(who string, p *schedv1.Policy, a *schedv1.Attempt, 
 		if (timeout == 0 || took < timeout) && !strings.Contains(a.GetReason(), "start_within") {
 			w.Errorf("%s is told to have timed out (%s), ran for %v, and its timeout is %v", who, a.GetReason(), took, timeout)
 		}
+	default: // somebody else has ended it, or nobody knows
 	}
 }
 
