@@ -166,11 +166,16 @@ func (s *Store) due(now time.Time) []want {
 // others may have done so.
 func (s *Store) sweep(ctx context.Context) {
 	all, round := s.allDue(time.Now())
-	s.compareAll(ctx, s.survey(all, round))
+	missing := s.survey(all, round)
+	s.compareAll(ctx, missing)
+	done := make(map[runlog.Key]bool, len(missing))
+	for _, w := range missing {
+		done[w.key] = true
+	}
 	g := s.now()
 	var some []want
 	for k, length := range s.known(all) {
-		if g.alone || !slices.Contains(Holders(k, g.members), g.self) || !s.has(k).whole() {
+		if g.alone || done[k] || !slices.Contains(Holders(k, g.members), g.self) {
 			continue
 		}
 		if some = append(some, want{k, length}); len(some) == maxKeys {
