@@ -174,7 +174,7 @@ func (c Config) raft() *raft.Config {
 	}
 	t := cmp.Or(c.HeartbeatTimeout, groupTimeout)
 	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t+shorter, t+shorter, max(t/2, min(t, leaseTimeout))
-	conf.CommitTimeout = max(conf.CommitTimeout, t/20) // what it is to Raft's own defaults
+	conf.CommitTimeout = max(conf.CommitTimeout, t/10) // no more often than it speaks anyway
 	return conf
 }
 

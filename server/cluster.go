@@ -131,9 +131,9 @@ func endsWithPort0(address string) bool {
 
 // openLinks builds what connects this primary with the others: both ends of the
 // link, its part in the group, and the copies of logs.
-func (s *Server) openLinks() {
+func (s *Server) openLinks(seams Seams) {
 	s.hub = peer.NewHub(peer.HubConfig{
-		PrimaryID: s.config.NodeID, Leader: s.inbox, Admit: s.admitLink, Clock: s.clock, Log: s.log,
+		PrimaryID: s.config.NodeID, Leader: s.inbox, Admit: s.admitLink, Clock: s.clock, Beat: seams.Heartbeat / 2, Log: s.log,
 		Term: func() uint64 { return s.store.Status().Term }, Applied: s.store.AppliedIndex,
 	})
 	s.member = group.NewMember(group.Config{

@@ -59,8 +59,9 @@ type Seams struct {
 	// WallClock reads the wall clock of the host, for tests: that of a bubble can't be
 	// set. What measures how long something takes does not go by it. Default: time.Now.
 	WallClock func() time.Time
-	// Heartbeat is how long the leader may be silent before another is elected,
-	// for tests. Default: the store's.
+	// Heartbeat is how long the leader may be silent before another is elected, and twice
+	// as long as it takes to ask again how the others are, for tests. Default: the store's,
+	// and the hub's.
 	Heartbeat time.Duration
 	// Fsync has a file of the run logs, or their directory, stay when the power fails, for
 	// tests that know what has. Default: the operating system's.
@@ -132,7 +133,7 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	}
 	s.primaries = &primaries{Store: s.store, self: c.NodeID, net: s.net}
 	s.replica = replica.New(replica.Config{Logs: s.logs, Peers: s.primaries, Known: s.knownLogs, Log: s.log})
-	s.openLinks()
+	s.openLinks(seams)
 	s.gateway = gateway.New(gateway.Config{
 		PrimaryID: c.NodeID, Leader: s.uplink, Logs: s.replica, Owns: s.owns, Refuse: s.refuse, DialWorker: seams.DialWorker, Log: s.log,
 	})

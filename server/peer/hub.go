@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// beatEvery is how often the leader asks a gateway for a sign of life.
+	// beatEvery is how often the leader asks a gateway for a sign of life, if nobody
+	// said otherwise.
 	beatEvery = time.Second
 	// linkDeadAfter is how long either end of a link may be silent before the
 	// other gives it up. Links run between primaries that Raft holds to the
@@ -45,6 +46,8 @@ type HubConfig struct {
 	// Clock reads the wall clock, with which those of the others are compared; nil:
 	// time.Now.
 	Clock func() time.Time
+	// Beat is how often the leader asks a gateway for a sign of life; 0: each second.
+	Beat time.Duration
 	// Log is told of links.
 	Log *slog.Logger
 }
@@ -80,6 +83,9 @@ var _ Gateway = (*Hub)(nil)
 func NewHub(c HubConfig) *Hub {
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	if c.Beat == 0 {
+		c.Beat = beatEvery
 	}
 	return &Hub{HubConfig: c, all: map[*link]struct{}{}, links: map[string]*link{}, routes: map[string]route{}, levels: map[string]uint32{}}
 }

@@ -70,7 +70,7 @@ func (l *link) primary() Primary {
 func (l *link) serve() error {
 	l.hub.tasks.Go(l.receive)
 	l.hub.tasks.Go(func() { l.end(l.send()) })
-	look := time.NewTicker(beatEvery)
+	look := time.NewTicker(l.hub.Beat)
 	defer look.Stop()
 	for {
 		select {
@@ -94,7 +94,7 @@ func (l *link) send() error {
 	if err := l.stream.Send(l.welcome()); err != nil {
 		return err
 	}
-	beat := time.NewTicker(beatEvery)
+	beat := time.NewTicker(l.hub.Beat)
 	defer beat.Stop()
 	for {
 		var err error
