@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		_ = os.Remove(probe.Name())
 		_ = os.Setenv("TMPDIR", memory)
 	}
-	debug.SetGCPercent(400) // a few hundred MB, for a tenth of the time
+	debug.SetGCPercent(800) // a few hundred MB, for a tenth of the time
 	os.Exit(m.Run())
 }
 
