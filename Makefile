@@ -2,14 +2,16 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools build dev check test e2e torture sim sim-known sim-new mutants fuzz bench microbench fmt gen clean
+.PHONY: help tools build dev check test race race-half race-other-half race-rest e2e torture sim sim-known sim-new mutants fuzz bench microbench fmt gen clean
 
 TOOLS   := bin/buf bin/golangci-lint bin/grpcurl bin/protoc-gen-go bin/protoc-gen-go-grpc
 MAINS   := ./server/cmd/schedd ./agent/cmd/schedagent
 E2E     := ./server/systest/e2e ./server/systest/natlab
 LONG    := ./server/systest ./server/schedule ./raftstore
-# What takes as long as all the others together is begun first, beside them.
+# What takes as long as all the others together, and has one processor with -race, see
+# .ci/run-test: it is run in two halves beside each other, by the names of its tests.
 LONGEST := ./server/systest
+HALF    := ^Test[A-K]
 COUNTS  := bin/.counts
 # To set: how long each fuzz target runs, how many worlds are simulated for how
 # many of their hours, for how long a cluster is tortured and how often its leader has
@@ -36,7 +38,8 @@ dev: build ## a whole schedd on this machine, with a few jobs to look at
 	bin/schedd dev --demo
 
 # The race detector takes ten times as long, so it is given the short form of the
-# tests that have one; those are told whole without it.
+# tests that have one; those are told whole without it, but for the simulation, which is
+# told after them, at length. The torture mostly waits, so the mutants are tried meanwhile.
 check: tools build ## all that CI runs: format, lint, generated code, tests with -race, fuzzing, stories, simulation, mutants, end to end
 	@echo "== format"
 	bin/golangci-lint fmt --diff
@@ -52,19 +55,17 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@$(generated)
 	@echo "== tests"
 	@rm -f $(COUNTS)
-	@$(race); go test -v -short $$race -exec "'$(CURDIR)/.ci/run-test'" -timeout 45m $(LONGEST) ./... 2>&1 | $(summary)
+	@$(MAKE) --no-print-directory race
 	@echo "== fuzz"
 	@.ci/fuzz 500x $(COUNTS)
 	@echo "== stories"
-	@go test -v -timeout 40m $(LONG) 2>&1 | $(summary)
+	@go test -v -vet=off -timeout 40m -skip '^TestSimulation$$' $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
-	@$(MAKE) --no-print-directory sim HOURS=2
-	@echo "== mutants"
-	@.ci/mutants
+	@$(MAKE) --no-print-directory sim
+	@echo "== mutants, and torture beside them"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target torture mutants
 	@echo "== end to end"
 	@$(MAKE) --no-print-directory e2e
-	@echo "== torture"
-	@$(MAKE) --no-print-directory torture
 	@echo "== deploy"
 	@COUNTS="$(CURDIR)/$(COUNTS)" deploy/check
 	@echo "== all of it is fine"
@@ -72,6 +73,21 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 
 test: ## the tests, as fast as they go
 	go test ./...
+
+# Whoever is done with a half goes on with the rest. All of it was vetted before. What the
+# halves have in common is built once before them.
+race:
+	@$(race); go test -vet=off $$race -c -o /dev/null $(LONGEST); \
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target RACE="$$race" race-half race-other-half race-rest
+
+race-half:
+	@$(call raced,-run '$(HALF)' $(LONGEST))
+
+race-other-half:
+	@$(call raced,-skip '$(HALF)' $(LONGEST))
+
+race-rest:
+	@$(call raced,$$(go list ./... | grep -v '/server/systest$$'))
 
 # natlab needs more than the others: Linux, root, and the commands ip, iptables,
 # haproxy and nginx. Where they are missing its tests are skipped, by name and
@@ -144,6 +160,9 @@ if ! command -v "$$(go env CC | cut -d ' ' -f 1)" >/dev/null; then \
 	echo 'check: WITHOUT the race detector, for want of a C compiler' >>$(COUNTS); \
 fi
 endef
+
+# raced runs the short form of some tests as race has it.
+raced = go test -v -short -vet=off $(RACE) -exec "'$(CURDIR)/.ci/run-test'" -timeout 45m $(1) 2>&1 | $(summary)
 
 # summary shows what failed and what was skipped, and counts.
 summary = awk -v counts=$(COUNTS) -v name=$@ -f .ci/summary.awk
