@@ -28,7 +28,8 @@ func (a alive) end() time.Time {
 }
 
 // processes returns what ran of some runs, wherever it did, by attempt. Of what nobody
-// knows checkStarts tells.
+// knows checkStarts tells. What twins ran is left out: which of them was told of is not
+// known.
 func (w *world) processes(runs []*schedv1.Run) map[string]alive {
 	ran := map[string]alive{}
 	for _, r := range runs {
@@ -44,7 +45,7 @@ func (w *world) processes(runs []*schedv1.Run) map[string]alive {
 			}
 		}
 	}
-	maps.DeleteFunc(ran, func(_ string, a alive) bool { return a.From.IsZero() })
+	maps.DeleteFunc(ran, func(id string, a alive) bool { return a.From.IsZero() || w.byTwins(w.book.of(id)) })
 	return ran
 }
 

@@ -23,6 +23,8 @@ func TestCheckBites(t *testing.T) {
 	}{
 		"nothing":                      {func(*world, *schedv1.Run) {}, ""},
 		"started twice":                {func(w *world, r *schedv1.Run) { w.book.enter(w.book.of(r.GetId() + "/1")[0]) }, "was started 2 times"},
+		"started by twins":             {func(w *world, r *schedv1.Run) { w.startedOn("copy", r); w.copies["copy"] = w.workers[0].name }, ""},
+		"started elsewhere as well":    {func(w *world, r *schedv1.Run) { w.startedOn("another", r) }, "was started 2 times"},
 		"started and nobody knows":     {func(w *world, _ *schedv1.Run) { w.book.enter(ghost(w)) }, "nobody knows of it"},
 		"said to have run, and didn't": {func(w *world, r *schedv1.Run) { delete(w.book.starts, r.GetId()+"/1") }, "was never started"},
 		"another fence": {func(w *world, r *schedv1.Run) {
@@ -70,6 +72,13 @@ func TestCheckBites(t *testing.T) {
 			})
 		})
 	}
+}
+
+// startedOn writes down that another host has started the first attempt of a run, too.
+func (w *world) startedOn(host string, r *schedv1.Run) {
+	s := w.book.of(r.GetId() + "/1")[0]
+	s.worker = host
+	w.book.enter(s)
 }
 
 // ghost is a start of something that was never decided.

@@ -211,8 +211,8 @@ func (w *world) checkStarts(runs []*schedv1.Run) {
 	}
 	for _, id := range w.book.attempts() {
 		starts := w.book.of(id)
-		if len(starts) > 1 {
-			w.Errorf("attempt %s was started %d times: at %v and %v", id, len(starts), starts[0].at, starts[1].at)
+		if len(starts) > 1 && !w.byTwins(starts) {
+			w.Errorf("attempt %s was started %d times: at %v on %s and at %v on %s", id, len(starts), starts[0].at, starts[0].worker, starts[1].at, starts[1].worker)
 		}
 		a := known[id]
 		switch {
@@ -230,6 +230,17 @@ func (w *world) checkStarts(runs []*schedv1.Run) {
 			w.Errorf("attempt %s has %v, and was never started", id, a.GetOutcome())
 		}
 	}
+}
+
+// byTwins tells whether an attempt was started by a worker and by its copy, once each.
+// That twins work is not promised: the copy may be connected before the leader has heard
+// that the worker started it, and is told to start it as well.
+func (w *world) byTwins(starts []start) bool {
+	if len(starts) != 2 {
+		return false
+	}
+	a, b := starts[0].worker, starts[1].worker
+	return w.copies[a] == b || w.copies[b] == a
 }
 
 // checkFences: who was assigned later has a greater fence.
@@ -289,7 +300,8 @@ func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt, life fa
 		return
 	}
 	printed := starts[0].printed()
-	if a.GetOutcome() != succeeded { // it may have been ended before it had printed all
+	twins := w.byTwins(starts)                 // either of them may have told of it
+	if a.GetOutcome() != succeeded && !twins { // it may have been ended before it had printed all
 		printed = printed[:min(int64(len(printed)), life.Wrote)]
 	}
 	whole, complete := w.readLog(&schedv1.ReadLogRequest{RunId: r.GetId(), Attempt: a.GetNumber()})
@@ -301,7 +313,7 @@ func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt, life fa
 		if n := int64(len(printed)) - a.GetLogDroppedBytes(); n != int64(limit) {
 			w.Errorf("%s: %d bytes were kept of attempt %d, want %d", who, n, a.GetNumber(), limit)
 		}
-	case ownEnd(a) && !w.gone[starts[0].worker] && !bytes.Equal(whole, printed):
+	case ownEnd(a) && !twins && !w.gone[starts[0].worker] && !bytes.Equal(whole, printed):
 		w.Errorf("%s printed %d bytes, the log of attempt %d has %d (same beginning: %v)", who, len(printed), a.GetNumber(), len(whole), bytes.HasPrefix(printed, whole))
 	case w.unplugged[attemptID(r, a)]:
 		w.checkUnplugged(who, a, printed, whole)

@@ -100,6 +100,9 @@ func (w *world) shortLife(lone *worker) {
 		w.wait(20 * time.Second)
 		running = w.runs("job=skip,active=true")
 	}
+	if len(running) == 0 {
+		w.Fatal("nothing runs of a job that is due all the time")
+	}
 	w.cancel(running[0].GetId())
 	m := w.awaitLeader()
 	m.kill()
