@@ -328,3 +328,17 @@ func TestFinalityBites(t *testing.T) {
 		})
 	})
 }
+
+// A change without an answer is known again by what was asked for, and by nothing less.
+func TestFilledInBites(t *testing.T) {
+	asked := job("j", every(time.Minute)).GetTriggers()[0]
+	is := proto.CloneOf(asked)
+	is.GetEvery().Phase = seconds(0)
+	if !filledIn(is, asked) {
+		t.Error("a default that is filled in is taken for another trigger")
+	}
+	is.GetEvery().Interval = seconds(61)
+	if filledIn(is, asked) {
+		t.Error("another interval is taken for the one that was asked for")
+	}
+}

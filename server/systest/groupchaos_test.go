@@ -143,14 +143,20 @@ func (c *groupChaos) learn() {
 		if !unsure || j.GetVersion() == c.asked.jobs[j.GetName()].GetVersion() {
 			continue
 		}
-		same := slices.EqualFunc(j.GetTriggers(), p.job.GetTriggers(), func(a, b *schedv1.Trigger) bool { return proto.Equal(a, b) })
-		if !same || j.GetVersion() != c.asked.jobs[j.GetName()].GetVersion()+1 {
+		if !slices.EqualFunc(j.GetTriggers(), p.job.GetTriggers(), filledIn) || j.GetVersion() != c.asked.jobs[j.GetName()].GetVersion()+1 {
 			c.Errorf("%s is\n%v\nand was put, without an answer, as\n%v", j.GetName(), j, p.job)
 		}
 		c.put[j.GetName()] = append(c.put[j.GetName()], put{p.at, j})
 		c.asked.jobs[j.GetName()] = j
 	}
 	clear(c.unsure)
+}
+
+// filledIn tells whether a trigger is what was asked for, with defaults filled in.
+func filledIn(is, asked *schedv1.Trigger) bool {
+	both := proto.CloneOf(is)
+	proto.Merge(both, asked)
+	return proto.Equal(both, is)
 }
 
 // judge mends everything, and holds the promises against what happened.
