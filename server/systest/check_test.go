@@ -178,11 +178,11 @@ func (w *world) checkSpan(name, id string, span *schedv1.LedgerSpan, due []time.
 }
 
 // definition returns what a verdict is about: the trigger as it was defined
-// last before the ledger began.
+// last before the ledger began, both by the clock of the primaries, which may be wrong.
 func (w *world) definition(name string, v *schedv1.TriggerVerdict) *schedv1.Trigger {
 	w.Helper()
 	for _, p := range slices.Backward(w.put[name]) {
-		if p.at.After(v.GetStartTime().AsTime()) {
+		if p.job.GetUpdatedTime().AsTime().After(v.GetStartTime().AsTime()) {
 			continue
 		}
 		for _, t := range p.job.GetTriggers() {
