@@ -178,11 +178,12 @@ func (w *world) checkSpan(name, id string, span *schedv1.LedgerSpan, due []time.
 }
 
 // definition returns what a verdict is about: the trigger as it was defined
-// last before the ledger began, both by the clock of the primaries, which may be wrong.
+// last before the ledger began: by the true time, or by the clock of who took it, if that
+// was behind. One that was ahead leaves a mark in the state, which the ledger does not go by.
 func (w *world) definition(name string, v *schedv1.TriggerVerdict) *schedv1.Trigger {
 	w.Helper()
 	for _, p := range slices.Backward(w.put[name]) {
-		if p.job.GetUpdatedTime().AsTime().After(v.GetStartTime().AsTime()) {
+		if began := v.GetStartTime().AsTime(); p.at.After(began) && p.job.GetUpdatedTime().AsTime().After(began) {
 			continue
 		}
 		for _, t := range p.job.GetTriggers() {
