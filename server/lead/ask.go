@@ -137,12 +137,3 @@ func turnAway(asks []*asked) {
 		q.fail(raftstore.ErrNotLeader)
 	}
 }
-
-// fail tells those who wait for the answers to commands that there are none.
-func fail(cmds []command, err error) {
-	for i := range cmds {
-		if f := cmds[i].failed; f != nil {
-			f(err)
-		}
-	}
-}

@@ -220,13 +220,6 @@ type term struct {
 	old      []oldResult
 }
 
-// command is a command to propose, and what to do with the answer.
-type command struct {
-	state.Command
-	done   func(state.Result) // may be nil
-	failed func(error)        // told why it is not known what became of it, or that nothing did; may be nil
-}
-
 func newTerm(c Config, last *mark) *term {
 	return &term{
 		Config: c, feed: raftstore.NewFeed(c.Store),

@@ -48,12 +48,3 @@ func (t *term) occur(s *state.State, m mark) {
 		t.propose(c, nil)
 	}
 }
-
-// bare returns the commands without what to do with the answers.
-func bare(cmds []command) []state.Command {
-	batch := make([]state.Command, len(cmds))
-	for i := range cmds {
-		batch[i] = cmds[i].Command
-	}
-	return batch
-}
