@@ -44,6 +44,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// hung is how long a story may take of real time; the longest takes a minute. One that
+// waits for ever, for a lock or for itself, would otherwise wait for whoever looks at it: no
+// deadlock is told while a goroutine is blocked by what is not of the bubble.
+const hung = 15 * time.Minute
+
 // world is a primary, workers and somebody who uses the API, in a bubble.
 type world struct {
 	*testing.T
@@ -114,6 +119,10 @@ func story(t *testing.T, tell func(w *world)) {
 	t.Helper()
 	t.Parallel()
 	dir := t.TempDir() // outlives the bubble
+	defer time.AfterFunc(hung, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("%s has not come to its end within %v of real time: somebody waits for what no bubble's clock brings, or spins", t.Name(), hung))
+	}).Stop()
 	synctest.Test(t, func(t *testing.T) { tell(newWorld(t, dir)) })
 }
 
