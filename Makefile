@@ -38,7 +38,7 @@ dev: build ## a whole schedd on this machine, with a few jobs to look at
 	bin/schedd dev --demo
 
 # The race detector takes ten times as long, so it is given the short form of the
-# tests that have one; those are told whole without it, but for the simulation, which is
+# tests that have one; those, and no others, are told whole without it. The simulation is
 # told after them, at length. The torture mostly waits, so the mutants are tried meanwhile.
 check: tools build ## all that CI runs: format, lint, generated code, tests with -race, fuzzing, stories, simulation, mutants, end to end
 	@echo "== format"
@@ -59,7 +59,7 @@ check: tools build ## all that CI runs: format, lint, generated code, tests with
 	@echo "== fuzz"
 	@.ci/fuzz 500x $(COUNTS)
 	@echo "== stories"
-	@go test -v -vet=off -timeout 40m -skip '^TestSimulation$$' $(LONG) 2>&1 | $(summary)
+	@tests=$$(.ci/long-tests $(LONG)); go test -v -vet=off -timeout 40m -run "$$tests" $(LONG) 2>&1 | $(summary)
 	@echo "== simulation"
 	@$(MAKE) --no-print-directory sim
 	@echo "== mutants, and torture beside them"
