@@ -13,12 +13,14 @@ LONG    := ./server/systest ./server/schedule ./raftstore
 LONGEST := ./server/systest
 HALF    := ^Test[A-K]
 COUNTS  := bin/.counts
+STORIES := bin/stories
 # To set: how long each fuzz target runs, how many worlds are simulated for how
-# many of their hours, for how long a cluster is tortured and how often its leader has
-# to be killed meanwhile, what schedd bench measures, and the revision whose .proto files the present ones must stay
-# compatible with (empty: none).
+# many of their hours, for how long a cluster is tortured (empty: five minutes) and worlds
+# of the simulation begin (empty: until all have lived), how often the leader of what is
+# tortured has to be killed meanwhile, what schedd bench measures, and the revision whose
+# .proto files the present ones must stay compatible with (empty: none).
 FUZZTIME ?= 20s
-FOR      ?= 5m
+FOR      ?=
 KILLS    ?= 10
 SEEDS    ?= 20
 HOURS    ?= 6
@@ -100,12 +102,13 @@ e2e: build ## the tests with real processes and networks; all of them as root, w
 # What runs may take long to end on a machine that does other things as well: --settle tells
 # only what hangs.
 torture: build ## real processes for FOR: the leader is killed again and again, and no promise may be broken
-	@bin/schedd torture --local --primaries 3 --workers 4 --for $(FOR) --settle 30m --leader-kills $(KILLS)
-	@echo "torture: held for $(FOR)" >>$(COUNTS)
+	@bin/schedd torture --local --primaries 3 --workers 4 --for $(or $(FOR),5m) --settle 30m --leader-kills $(KILLS)
+	@echo "torture: held for $(or $(FOR),5m)" >>$(COUNTS)
 
 # A world is one process's work and mostly one thread's, so the known worlds and the new ones
 # live beside each other.
-sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each
+sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each; with FOR, as many as begin in that time
+	@mkdir -p $(STORIES)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target sim-known sim-new
 
 sim-known:
@@ -167,8 +170,10 @@ raced = go test -v -short -vet=off $(RACE) -exec "'$(CURDIR)/.ci/run-test'" -tim
 # summary shows what failed and what was skipped, and counts.
 summary = awk -v counts=$(COUNTS) -v name=$@ -f .ci/summary.awk
 
-# worlds lets worlds of the simulation live, as many as its argument says.
-worlds = GOMAXPROCS=1 go test -v -count=1 -timeout 0 -run '^TestSimulation$$' ./server/systest -args $(1) -long $(HOURS)h 2>&1 | $(summary)
+# worlds lets worlds of the simulation live, as many as its argument says. The log of one
+# that fails is kept.
+worlds = GOMAXPROCS=1 go test -v -count=1 -timeout 0 -artifacts -outputdir $(CURDIR)/$(STORIES) -run '^TestSimulation$$' ./server/systest \
+	-args $(1) -long $(HOURS)h $(FOR:%=-for %) 2>&1 | $(summary)
 
 # compatible holds the .proto files to those of another revision. A first commit
 # has nothing to compare with.

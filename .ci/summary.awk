@@ -1,7 +1,8 @@
 # Reads "go test -v" of any number of packages. Shows one line for a package
 # that passed, everything for one that failed, each skipped test with its
-# reason, each figure that a test says it measured, and in the end how many tests
-# there were. With -v counts=FILE, that line is added to FILE as well.
+# reason, each figure that a test says it measured, how to replay what failed as soon as
+# that is known, and in the end how many tests there were. With -v counts=FILE, that line
+# is added to FILE as well.
 
 function show(    i) {
 	for (i = 1; i <= n; i++)
@@ -15,6 +16,7 @@ function forget() {
 }
 
 /^ +[^ ]+\.go:[0-9]+: measured: / { print substr($0, match($0, /measured: /)) }
+/^ +[^ ]+\.go:[0-9]+: to replay it: / { print substr($0, match($0, /to replay it: /)) }
 
 /^ *--- PASS: / { passed++ }
 /^ *--- FAIL: / { failed++ }

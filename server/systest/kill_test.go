@@ -1,12 +1,10 @@
 package systest
 
 import (
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,44 +12,6 @@ import (
 	"github.com/schedd/schedd/agent/runner"
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
-
-var (
-	seed = flag.Uint64("seed", 0, "replay the random stories with this seed only")
-	more = flag.Int("more", 1, "tell each random story with so many times as many seeds")
-	// fresh seeds find what the fixed ones never will; those guard what was found.
-	fresh = flag.Int("fresh", 0, "tell each random story with so many seeds that were never used before, too")
-)
-
-// seeds runs a random story with several seeds, or with the one asked for.
-func seeds(t *testing.T, n int, tell func(w *world, dice *rand.Rand)) {
-	t.Helper()
-	first := uint64(1)
-	n *= *more
-	if *seed != 0 {
-		first, n = *seed, 1
-	}
-	var all []uint64
-	for s := first; s < first+uint64(n); s++ {
-		all = append(all, s)
-	}
-	if *seed == 0 {
-		for range *fresh {
-			all = append(all, 1<<32+rand.Uint64N(1<<52))
-		}
-	}
-	for _, s := range all {
-		t.Run(fmt.Sprint("seed=", s), func(t *testing.T) {
-			story(t, func(w *world) {
-				defer func() {
-					if w.Failed() {
-						w.Logf("to replay it: go test -run '^%s$' -seed=%d -long=%v ./server/systest", strings.Split(t.Name(), "/")[0], s, *long)
-					}
-				}()
-				tell(w, rand.New(rand.NewPCG(s, 0)))
-			})
-		})
-	}
-}
 
 // upTo returns a random duration in [0, d).
 func upTo(dice *rand.Rand, d time.Duration) time.Duration {

@@ -42,8 +42,9 @@ var (
 // hour of one of them is for each change; make sim is for more.
 func TestSimulation(t *testing.T) {
 	life := cmp.Or(*long, 30*time.Minute)
-	seeds(t, 1, func(w *world, dice *rand.Rand) {
+	h := seeds(t, 1, func(w *world, dice *rand.Rand) {
 		time.Sleep(time.Until(one(dice, moments...)) + upTo(dice, time.Hour))
+		w.born = time.Now()
 		w.heartbeat = simHeartbeat
 		began := cost()
 		primaries, workers, direct := one(dice, groups...), one(dice, fleets...), dice.IntN(3)
@@ -53,6 +54,7 @@ func TestSimulation(t *testing.T) {
 		w.Logf("measured: %d primaries, %d workers and %d in direct mode lived for %v: %d runs, %d faults; an hour took %.1f s of a processor",
 			primaries, workers, direct, life, len(c.final), c.faults(), (cost()-began).Seconds()/life.Hours())
 	})
+	t.Cleanup(func() { h.report(t) })
 }
 
 // cost is what this process, and so all worlds in it, has taken of processors.

@@ -2,15 +2,12 @@ package systest
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -26,9 +23,6 @@ import (
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/server"
 )
-
-// told prints the whole log of a story that fails, not only its end.
-var told = flag.Bool("told", false, "print all that the primary and the workers log in a story that fails")
 
 // TestMain puts what workers and primaries keep in memory where that is
 // possible: the clock of a bubble stands still during an fsync, so a slow disk
@@ -53,6 +47,7 @@ const hung = 15 * time.Minute
 type world struct {
 	*testing.T
 	dir  string
+	born time.Time // when what it is about began
 	log  *slog.Logger
 	tail *tail
 	net  *network
@@ -118,6 +113,12 @@ type primary struct {
 func story(t *testing.T, tell func(w *world)) {
 	t.Helper()
 	t.Parallel()
+	bubble(t, tell)
+}
+
+// bubble tells a story in a bubble, now.
+func bubble(t *testing.T, tell func(w *world)) {
+	t.Helper()
 	dir := t.TempDir() // outlives the bubble
 	defer time.AfterFunc(hung, func() {
 		debug.SetTraceback("all")
@@ -129,7 +130,7 @@ func story(t *testing.T, tell func(w *world)) {
 // newWorld returns a world with nothing in it.
 func newWorld(t *testing.T, dir string) *world {
 	w := &world{
-		T: t, dir: dir, tail: &tail{}, net: newNetwork(), book: &book{starts: map[string][]start{}},
+		T: t, dir: dir, tail: newTail(t, dir), born: time.Now(), net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
 		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, copies: map[string]string{}, unplugged: map[string]bool{}, needsLeases: map[string]bool{},
 		asked: newAsked(), final: map[string]end{}, safe: map[string]int64{},
@@ -147,8 +148,9 @@ func newWorld(t *testing.T, dir string) *world {
 			k.close()
 		}
 		if t.Failed() {
-			t.Logf("the story so far:\n%s", w.tail)
+			w.tail.show(t)
 		}
+		w.tail.close()
 	})
 	return w
 }
@@ -331,39 +333,4 @@ func (w *world) scripted(host string) script {
 		w.book.enter(start{at: time.Now(), worker: host, spec: s, does: b})
 		return b
 	}
-}
-
-// tail is the log of a story, of which the end is kept.
-type tail struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-const tailLines = 20_000
-
-func (l *tail) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.lines) >= 2*tailLines {
-		l.lines = slices.Clone(l.lines[tailLines:])
-	}
-	l.lines = append(l.lines, string(p))
-	return len(p), nil
-}
-
-// after returns what came after the first n lines, in a story that is not long.
-func (l *tail) after(n int) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.lines[n:])
-}
-
-func (l *tail) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lines := l.lines
-	if !*told {
-		lines = lines[max(0, len(lines)-60):]
-	}
-	return strings.Join(lines, "")
 }
