@@ -85,6 +85,9 @@ type Seams struct {
 	// Fsync has a file of the journal and the spool, or their directory, stay when the
 	// power fails, for tests that know what has. Default: the operating system's.
 	Fsync func(*os.File) error
+	// WriteAt writes to the journal, for tests whose disk fills. Default: the operating
+	// system's.
+	WriteAt func(f *os.File, p []byte, off int64) (int, error)
 }
 
 // Run is a worker, until ctx is done; then it stops as the package says and
@@ -106,7 +109,7 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 		return err
 	}
 	defer leave()
-	j, entries, err := journal.OpenOn(s.Fsync, h.path(journalFile), s.Log)
+	j, entries, err := journal.OpenOn(journal.Disk{Fsync: s.Fsync, WriteAt: s.WriteAt}, h.path(journalFile), s.Log)
 	if err != nil {
 		return fmt.Errorf("open the worker's memory: %w", err)
 	}
@@ -144,6 +147,9 @@ func (s *Seams) fill() {
 	}
 	if s.Fsync == nil {
 		s.Fsync = (*os.File).Sync
+	}
+	if s.WriteAt == nil {
+		s.WriteAt = (*os.File).WriteAt
 	}
 	if s.Listen == nil {
 		s.Listen = func(ctx context.Context, addr string) (net.Listener, error) {

@@ -24,23 +24,33 @@ type disk interface {
 	syncDir(dir string) error
 }
 
-// realDisk is the operating system's, on which fsync has a file stay.
-type realDisk struct{ fsync func(*os.File) error }
+// Disk is the one that a journal is on, for tests that know what it does.
+type Disk struct {
+	// Fsync has a file, or a directory, stay when the power fails.
+	Fsync func(*os.File) error
+	// WriteAt writes to a file, or tells why there is no room.
+	WriteAt func(f *os.File, p []byte, off int64) (int, error)
+}
+
+// realDisk is the operating system's, but for what tests have put in its place.
+type realDisk struct{ Disk }
 
 // realFile is a file of it.
 type realFile struct {
 	*os.File
-	fsync func(*os.File) error
+	disk Disk
 }
 
-func (f realFile) Sync() error { return f.fsync(f.File) }
+func (f realFile) Sync() error { return f.disk.Fsync(f.File) }
+
+func (f realFile) WriteAt(p []byte, off int64) (int, error) { return f.disk.WriteAt(f.File, p, off) }
 
 func (d realDisk) open(name string, flag int) (file, error) {
 	f, err := os.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, err // not f: it would be a file that isn't nil
 	}
-	return realFile{f, d.fsync}, nil
+	return realFile{f, d.Disk}, nil
 }
 
 func (realDisk) rename(from, to string) error { return os.Rename(from, to) }
@@ -51,7 +61,7 @@ func (d realDisk) syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.fsync(f), f.Close())
+	return errors.Join(d.Fsync(f), f.Close())
 }
 
 // create makes a new file with what is in it, synced.

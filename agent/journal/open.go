@@ -22,13 +22,13 @@ const keepDamaged = 16
 // path+".damaged-<n>", of which there are at most 16. Fatal are an error of
 // the disk and a file of a newer version ([ErrVersion]), which is not touched.
 func Open(path string, log *slog.Logger) (*Journal, []Entry, error) {
-	return OpenOn((*os.File).Sync, path, log)
+	return OpenOn(Disk{Fsync: (*os.File).Sync, WriteAt: (*os.File).WriteAt}, path, log)
 }
 
-// OpenOn is Open on a disk of which tests know how long an fsync takes, and what is there
-// when the power fails.
-func OpenOn(fsync func(*os.File) error, path string, log *slog.Logger) (*Journal, []Entry, error) {
-	return openOn(realDisk{fsync}, path, log)
+// OpenOn is Open on a disk of which tests know how long an fsync takes, what is there
+// when the power fails, and how much room there is.
+func OpenOn(d Disk, path string, log *slog.Logger) (*Journal, []Entry, error) {
+	return openOn(realDisk{d}, path, log)
 }
 
 func openOn(d disk, path string, log *slog.Logger) (*Journal, []Entry, error) {

@@ -21,6 +21,8 @@ type asked struct {
 	runs     map[string]request      // that were acknowledged, by run
 	byID     map[string]string       // the run of each request that was acknowledged
 	unsure   map[string]int          // requests without an answer, by job: there may be a run of each
+	retries  map[string]retry        // runs of runs that had ended, which were acknowledged, by the new run
+	unsureOf map[string]int          // requests for such a run without an answer, by the one that had ended
 	cancels  map[string]time.Time    // runs that were to end: when that was acknowledged; zero: nobody knows
 	jobs     map[string]*schedv1.Job // as each was acknowledged last; nil: it was deleted
 	pauses   map[string][]span       // when each job was paused for sure, the oldest first
@@ -32,8 +34,12 @@ type request struct {
 	uid string
 }
 
+// retry is a request to make a run again that has ended, of the job with that uid.
+type retry struct{ of, request, job, uid string }
+
 func newAsked() asked {
 	return asked{
+		retries: map[string]retry{}, unsureOf: map[string]int{},
 		runs: map[string]request{}, byID: map[string]string{}, unsure: map[string]int{},
 		cancels: map[string]time.Time{}, jobs: map[string]*schedv1.Job{}, pauses: map[string][]span{},
 	}
@@ -73,6 +79,30 @@ func (w *world) runJob(req *schedv1.RunJobRequest) (*schedv1.RunJobResponse, err
 		w.asked.unsure[req.GetName()]++
 	}
 	return r, err
+}
+
+// retryRun makes a run again that has ended, under a request of its own if it is given
+// none, and takes note of what it is told.
+func (w *world) retryRun(of, request string) (*schedv1.Run, error) {
+	w.Helper()
+	if request == "" {
+		w.asked.requests++
+		request = fmt.Sprint("request-", w.asked.requests)
+	}
+	r, err := w.primary.runs.RetryRun(w.Context(), &schedv1.RetryRunRequest{Id: of, RequestId: request})
+	switch status.Code(err) {
+	case codes.OK:
+		name := of + " " + request
+		if was := w.asked.byID[name]; was != "" && was != r.GetRun().GetId() {
+			w.Errorf("the request %s for run %s again is run %s, and was %s", request, of, r.GetRun().GetId(), was)
+		}
+		w.asked.retries[r.GetRun().GetId()] = retry{of, request, r.GetRun().GetJob(), r.GetRun().GetJobUid()}
+		w.asked.byID[name] = r.GetRun().GetId()
+	case codes.FailedPrecondition, codes.NotFound, codes.InvalidArgument: // it was refused
+	default:
+		w.asked.unsureOf[of]++
+	}
+	return r.GetRun(), err
 }
 
 // cancelRun has a run end, and takes note of what it is told.
@@ -157,6 +187,34 @@ func (w *world) checkAsked(runs []*schedv1.Run) {
 	for id, told := range w.asked.cancels {
 		if !told.IsZero() {
 			w.checkCancel(id, is[id], told)
+		}
+	}
+	w.checkRetries(is)
+}
+
+// checkRetries: each run that was acknowledged as a run of another one again is there, and
+// is that; and there is none that nobody has asked for.
+func (w *world) checkRetries(is map[string]*schedv1.Run) {
+	w.Helper()
+	unasked := map[string]int{}
+	for id, r := range is {
+		if of := r.GetRetryOf(); of != "" && w.asked.retries[id].of == "" {
+			unasked[of]++
+		}
+	}
+	for id, asked := range w.asked.retries {
+		switch r, of := is[id], is[asked.of]; {
+		case r == nil || of == nil:
+			w.Errorf("run %s, of run %s again, was acknowledged, and one of them is gone", id, asked.of)
+		case r.GetRetryOf() != asked.of || r.GetJobUid() != of.GetJobUid():
+			w.Errorf("run %s was asked for as run %s of %s again, and is of %q, of %s", id, asked.of, of.GetJob(), r.GetRetryOf(), r.GetJob())
+		case r.GetTriggerId() != of.GetTriggerId() || !proto.Equal(r.GetNominalTime(), of.GetNominalTime()):
+			w.Errorf("run %s is run %s again, and is for %v, not %v", id, asked.of, r.GetNominalTime().AsTime(), of.GetNominalTime().AsTime())
+		}
+	}
+	for of, n := range unasked {
+		if n > w.asked.unsureOf[of] {
+			w.Errorf("%d runs of run %s again that nobody has asked for (%d requests had no answer)", n, of, w.asked.unsureOf[of])
 		}
 	}
 }
@@ -289,6 +347,15 @@ func (w *world) askAgain() {
 		}
 		if _, err := w.runJob(proto.CloneOf(req.RunJobRequest)); err != nil {
 			w.Errorf("the request %s for %s was acknowledged, and now: %v", req.GetRequestId(), req.GetName(), err)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.asked.retries)) {
+		asked := w.asked.retries[id]
+		if w.asked.jobs[asked.job].GetUid() != asked.uid {
+			continue
+		}
+		if _, err := w.retryRun(asked.of, asked.request); err != nil {
+			w.Errorf("the request %s for run %s again was acknowledged, and now: %v", asked.request, asked.of, err)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 	"github.com/schedd/schedd/server"
 )
 
@@ -92,6 +93,32 @@ func TestMostDisksFill(t *testing.T) {
 		w.wait(2 * time.Minute)
 		w.settle(time.Hour)
 		w.checkEverywhere()
+	})
+}
+
+// The journal of the only worker has no room. The worker says so and is given nothing; what
+// runs on it ends, and is told. When there is room it takes runs again.
+func TestWorkersJournalFills(t *testing.T) {
+	story(t, func(w *world) {
+		k := shop(w)
+		w.takes("j", 2*time.Minute)
+		w.define(job("j", overlapAllowed))
+		running := w.run("j")
+		w.wait(5 * time.Second)
+		k.files.fill()
+		waiting := w.run("j")
+		w.wait(20 * time.Second)
+		if told := w.known(k.name).GetTrouble(); !strings.Contains(told, syscall.ENOSPC.Error()) {
+			t.Errorf("people learn %q", told)
+		}
+		w.awaitPhase(running.GetId(), 5*time.Minute, phaseSucceeded)
+		w.awaitPhase(waiting.GetId(), time.Second, schedv1.Phase_PHASE_PENDING)
+		k.files.free()
+		w.awaitPhase(waiting.GetId(), 5*time.Minute, phaseSucceeded)
+		if told := w.known(k.name).GetTrouble(); told != "" {
+			t.Errorf("once there is room, people learn %q", told)
+		}
+		w.check()
 	})
 }
 

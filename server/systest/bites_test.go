@@ -58,8 +58,17 @@ func TestAskedBites(t *testing.T) {
 		w.define(job("gone"))
 		w.deleteJob("gone")
 		w.settle(time.Hour)
+		again := must[*schedv1.Run](w)(w.retryRun(ended, "")).GetId()
+		w.settle(time.Hour)
 		w.checkAll()
 		is := w.runs("")
+		third := func(alter func(*schedv1.Run)) func() {
+			return func() {
+				all := cloned(is)
+				alter(all[2])
+				w.checkAsked(all)
+			}
+		}
 		runs := func(alter func(fine, ended *schedv1.Run)) func() {
 			return func() {
 				all := cloned(is)
@@ -89,6 +98,21 @@ func TestAskedBites(t *testing.T) {
 			{"nobody cancelled", runs(func(r, _ *schedv1.Run) { r.Phase = phaseCancelled }), "counts as cancelled, and nobody has asked for that"},
 			{"nobody cancelled the attempt", runs(func(r, _ *schedv1.Run) { r.Attempts[0].Outcome = cancelled }), "attempt 1 counts as cancelled"},
 			{"nobody asked for its end", runs(func(r, _ *schedv1.Run) { r.CancelRequestedTime = r.FinishedTime }), "was to end at"},
+			{"a run again is gone", func() { w.checkAsked(is[:2]) }, "was acknowledged, and one of them is gone"},
+			{"it is of another run", third(func(r *schedv1.Run) { r.RetryOf = is[0].GetId() }), "again, and is of"},
+			{"it is for another time", third(func(r *schedv1.Run) { r.NominalTime = r.GetFinishedTime() }), "again, and is for"},
+			{"nobody asked for a run again", func() {
+				asked := w.asked.retries
+				w.asked.retries = nil
+				w.checkAsked(is)
+				w.asked.retries = asked
+			}, "again that nobody has asked for"},
+			{"the same request for a run again is another run", func() {
+				name := ended + " " + w.asked.retries[again].request
+				w.asked.byID[name] = "another"
+				w.askAgain()
+				w.asked.byID[name] = again
+			}, "and was another"},
 			{"the same request is another run", func() {
 				for name := range w.asked.byID {
 					w.asked.byID[name] = "another"

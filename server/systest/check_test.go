@@ -116,8 +116,11 @@ func (w *world) checkLedger(j *schedv1.Job, runs []*schedv1.Run) {
 	ran := map[occurrence]int{}
 	standsFor := map[occurrence]int64{}
 	for _, r := range runs {
+		if r.GetRetryOf() != "" {
+			continue // that was decided by somebody
+		}
 		standsFor[occurrence{r.GetTriggerId(), r.GetNominalTime().AsTime()}] = r.GetMissedCount()
-		if p := r.GetPhase(); r.GetRetryOf() == "" && r.GetTriggerId() != "" && p != schedv1.Phase_PHASE_SKIPPED && p != schedv1.Phase_PHASE_MISSED {
+		if p := r.GetPhase(); r.GetTriggerId() != "" && p != schedv1.Phase_PHASE_SKIPPED && p != schedv1.Phase_PHASE_MISSED {
 			ran[occurrence{r.GetTriggerId(), r.GetNominalTime().AsTime()}]++
 		}
 	}

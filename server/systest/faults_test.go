@@ -3,7 +3,9 @@ package systest
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -245,6 +247,7 @@ func (c *groupChaos) toWorkers() map[string]func() {
 		},
 		"a worker's disk is slow":       func() { k.files.slow(c.slowly(slowFsync)) },
 		"a worker's disk hangs":         k.files.hang,
+		"a worker's disk is full":       alive(k.files.fill), // without room no agent starts
 		"a worker can start nothing":    func() { k.host.SetUnable(syscall.ENOSPC) },
 		"a worker is cut off":           k.link.cut,
 		"a worker's connection freezes": k.link.freeze,
@@ -279,6 +282,11 @@ func (c *groupChaos) toJobs() map[string]func() {
 		},
 		"somebody runs a job": func() {
 			_, _ = c.runJob(&schedv1.RunJobRequest{Name: c.someJob()}) // overlap may forbid it
+		},
+		"somebody runs an ended run again": func() {
+			if ended := slices.Sorted(maps.Keys(c.final)); len(ended) > 0 {
+				_, _ = c.retryRun(one(c.dice, ended...), "") // overlap may forbid it
+			}
 		},
 		"the leadership is handed over": func() {
 			_, _ = c.primary.clusters.TransferLeadership(c.Context(), &schedv1.TransferLeadershipRequest{Id: one(c.dice, c.group...).id}) // it may be behind

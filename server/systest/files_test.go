@@ -18,6 +18,7 @@ type fileDisk struct {
 	safe   map[uint64]int64 // how much of a file was synced, by its inode
 	before func()           // called before each fsync; nil: none takes time
 	answer func()           // ends a hang; nil: there is none
+	full   bool             // there is no room for anything
 }
 
 func newFileDisk() *fileDisk { return &fileDisk{safe: map[uint64]int64{}} }
@@ -62,14 +63,37 @@ func (d *fileDisk) hang() {
 	}
 }
 
-// free has the disk be as quick as it was at first.
+// fill leaves no room on the disk, until free.
+func (d *fileDisk) fill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = true
+}
+
+// writeAt writes to a file, or as much as there is room for: of each second piece that is
+// a part, which has to be taken off again.
+func (d *fileDisk) writeAt(f *os.File, p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	full := d.full
+	d.mu.Unlock()
+	if !full {
+		return f.WriteAt(p, off)
+	}
+	n := len(p) % 2 * len(p) / 2
+	if _, err := f.WriteAt(p[:n], off); err != nil {
+		return 0, err
+	}
+	return n, syscall.ENOSPC
+}
+
+// free has the disk be as quick, and as empty, as it was at first.
 func (d *fileDisk) free() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.answer != nil {
 		d.answer()
 	}
-	d.before, d.answer = nil, nil
+	d.before, d.answer, d.full = nil, nil, false
 }
 
 // synced returns how much of each file stays if the power fails now.
