@@ -6,6 +6,11 @@
 // thousand workers then need ten thousand open files, and not three times as many. What
 // primaries see is the same. It knows nothing of what it carries, asks nobody whether
 // they are well, and never tries again.
+//
+// TLS hands are shaken with a few clients at a time, and the others wait for their turn
+// without using a processor, as in the backlog of a listener. If all got a share at
+// once, each of ten thousand would take as long as all of them together, which is longer
+// than any of them waits.
 package balancer
 
 import (
@@ -13,8 +18,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/test/bufconn"
 )
@@ -28,6 +35,7 @@ type Balancer struct {
 	tls     *tls.Config // nil: without
 	dial    func(ctx context.Context, address string) (net.Conn, error)
 	next    atomic.Uint64 // whose turn it is
+	turns   chan struct{} // holds one for each client that hands are shaken with
 	wg      sync.WaitGroup
 
 	mu       sync.Mutex        // guards what follows
@@ -39,12 +47,25 @@ type Balancer struct {
 // room for any would stop both ends for good when each of them writes first.
 const buffer = 4 << 10
 
+// handshakeWithin is how long a client may take to shake hands: one that says nothing
+// keeps others waiting.
+const handshakeWithin = 5 * time.Second
+
+// atOnce is how many clients hands are shaken with at the same time: enough to keep the
+// processors busy while some of them wait for the other end.
+func atOnce() int { return 2 * runtime.GOMAXPROCS(0) }
+
 // pair is a connection, and the one that its bytes go to.
-type pair struct{ client, server net.Conn }
+type pair struct {
+	client net.Conn
+	server net.Conn // nil: it is not yet there
+}
 
 func (p *pair) close() {
 	_ = p.client.Close() // whoever reads or writes is told
-	_ = p.server.Close() // likewise
+	if p.server != nil {
+		_ = p.server.Close() // likewise
+	}
 }
 
 // New returns one that is up. With a TLS configuration it ends TLS. It dials by TCP, or by
@@ -55,7 +76,7 @@ func New(targets []string, tls *tls.Config, dial func(ctx context.Context, addre
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
 		}
 	}
-	b := &Balancer{targets: targets, tls: tls, dial: dial, pairs: map[*pair]struct{}{}}
+	b := &Balancer{targets: targets, tls: tls, dial: dial, turns: make(chan struct{}, atOnce()), pairs: map[*pair]struct{}{}}
 	b.Up()
 	return b
 }
@@ -83,14 +104,17 @@ func (b *Balancer) Up() {
 	b.wg.Go(func() { b.accept(l) })
 }
 
-// accept takes connections until the listener is closed.
+// accept takes connections until the listener is closed, each when it has its turn: who
+// dials waits until then, and costs nothing.
 func (b *Balancer) accept(l *bufconn.Listener) {
 	for {
+		b.turns <- struct{}{}
 		conn, err := l.Accept()
 		if err != nil {
+			<-b.turns
 			return
 		}
-		b.wg.Go(func() { b.carry(l, conn) })
+		b.wg.Go(func() { b.serve(l, conn) })
 	}
 }
 
@@ -109,36 +133,64 @@ func (b *Balancer) Down() {
 	b.wg.Wait()
 }
 
-// carry passes on what a connection carries, both ways, until one end closes.
-func (b *Balancer) carry(l *bufconn.Listener, client net.Conn) {
+// serve has a connection for as long as it lasts. It lets the next one in when hands are
+// shaken and there is a connection to a primary.
+func (b *Balancer) serve(l *bufconn.Listener, conn net.Conn) {
+	p := &pair{client: conn}
+	defer p.close()
+	client, err := b.open(l, p)
+	<-b.turns
+	defer b.remove(p)
+	if err != nil {
+		return // that it is closed is what whoever dialled is told
+	}
+	carry(p, client)
+}
+
+// open shakes hands with the client of a pair, and connects to the next address. It
+// returns what the client's bytes are read from.
+func (b *Balancer) open(l *bufconn.Listener, p *pair) (client net.Conn, err error) {
+	if !b.join(l, p, nil) {
+		return nil, ErrDown
+	}
+	client = p.client
+	if b.tls != nil {
+		secured := tls.Server(client, b.tls)
+		within, cancel := context.WithTimeout(context.Background(), handshakeWithin)
+		defer cancel()
+		if err := secured.HandshakeContext(within); err != nil {
+			return nil, err
+		}
+		client = secured
+	}
 	target := b.targets[int(b.next.Add(1)-1)%len(b.targets)]
 	server, err := b.dial(context.Background(), target)
 	if err != nil {
-		_ = client.Close() // that is what whoever dialled is told
-		return
+		return nil, err
 	}
-	p := &pair{client: client, server: server}
-	if !b.add(l, p) {
-		p.close()
-		return
+	if !b.join(l, p, server) {
+		_ = server.Close() // nobody has used it
+		return nil, ErrDown
 	}
-	defer b.remove(p)
-	if b.tls != nil {
-		client = tls.Server(client, b.tls)
-	}
+	return client, nil
+}
+
+// carry passes on what a connection carries, both ways, until one end closes.
+func carry(p *pair, client net.Conn) {
 	var wg sync.WaitGroup
-	wg.Go(func() { pour(p, client, server) })
-	wg.Go(func() { pour(p, server, client) })
+	wg.Go(func() { pour(p, client, p.server) })
+	wg.Go(func() { pour(p, p.server, client) })
 	wg.Wait()
 }
 
-// add notes a pair, unless the listener that it came from is closed.
-func (b *Balancer) add(l *bufconn.Listener, p *pair) bool {
+// join notes what a pair has, unless the listener that it came from is closed.
+func (b *Balancer) join(l *bufconn.Listener, p *pair, server net.Conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.listener != l {
 		return false
 	}
+	p.server = server
 	b.pairs[p] = struct{}{}
 	return true
 }

@@ -1,14 +1,17 @@
 package balancer_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/schedd/schedd/server/bench/balancer"
@@ -131,4 +134,35 @@ func TestEndsTLS(t *testing.T) {
 	if s := conn.(*tls.Conn).ConnectionState(); s.Version != tls.VersionTLS13 || s.NegotiatedProtocol != "h2" {
 		t.Errorf("it is %x and %q, want TLS 1.3 and h2", s.Version, s.NegotiatedProtocol)
 	}
+}
+
+// Hands are shaken with a few at a time. Those who wait for their turn can give up, which
+// costs nobody anything, and those who say nothing can't keep it.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client, err := balancer.NewTLS(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		reached := 0
+		b := balancer.New([]string{"a"}, server, func(context.Context, string) (net.Conn, error) {
+			reached++
+			near, far := net.Pipe()
+			go func() { _, _ = io.WriteString(far, "a"); _, _ = io.Copy(far, far) }()
+			return near, nil
+		})
+		defer b.Down()
+		for range 2 * runtime.GOMAXPROCS(0) {
+			dial(t, b, nil)
+		}
+		hasty, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := b.Dial(hasty, ""); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("who waited for a second is told %v, want that it was too long", err)
+		}
+		begin := time.Now()
+		if got := say(t, dial(t, b, client), "hello"); got != "ahello" || time.Since(begin) != 4*time.Second || reached != 1 {
+			t.Errorf("heard %q after %v, and the primary of %d connections; want it as soon as those who are silent were cut", got, time.Since(begin), reached)
+		}
+	})
 }
