@@ -61,16 +61,25 @@ func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 	case c.Job != (state.JobKey{}):
 		t.note(s, c.Job)
 	case c.Worker != "":
-		t.queue.NoteWorker()
-		if s.Worker(c.Worker) == nil {
-			t.workers.Remove(c.Worker)
-			t.queue.SetLeases(c.Worker, false)
-			delete(t.silent, c.Worker)
-		}
+		t.followWorker(s, c.Worker)
 	case c.Group:
 		// Of no concern here: whoever keeps the group, or dials, looks for itself.
 	default:
 		t.followRun(s, c.Run, now)
+	}
+}
+
+// followWorker does what follows from a change of a worker.
+func (t *term) followWorker(s *state.State, id state.WorkerID) {
+	t.queue.NoteWorker()
+	w, sess := s.Worker(id), t.sessions[id]
+	switch {
+	case w == nil:
+		t.workers.Remove(id)
+		t.queue.SetLeases(id, false)
+		delete(t.silent, id)
+	case !w.Offline.IsZero() && sess != nil:
+		t.enrol(s, sess.Session) // it was given up by what was not yet agreed when it came
 	}
 }
 
@@ -224,8 +233,17 @@ func (t *term) attach(s *state.State, p peer.Session) {
 	t.queue.SetLeases(w, p.Hello.GetLeases())
 	t.workers.Remove(w)
 	delete(t.silent, w)
-	t.propose(state.PutWorker{ID: w, PublicKey: p.Hello.GetPublicKey(), Says: info(p.Hello)}, nil)
+	t.enrol(s, p)
 	t.setEnforcement(s, p)
+}
+
+// enrol has a worker on record as it says it is. Of one that is back as it was, there is
+// nothing to write: ten thousand may be back at once.
+func (t *term) enrol(s *state.State, p peer.Session) {
+	c := state.PutWorker{ID: state.WorkerID(p.Worker), PublicKey: p.Hello.GetPublicKey(), Says: info(p.Hello)}
+	if !s.Knows(c) {
+		t.propose(c, nil)
+	}
 }
 
 // setEnforcement has on record what a worker can hold attempts to, and reports whether

@@ -1,0 +1,55 @@
+package lead
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
+)
+
+// A worker that comes back as it was costs no entry; one that has another name does.
+func TestComingBackCostsNoEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		p.hand.keeps = &agentv1.Enforcement{Memory: agentv1.Means_MEANS_CGROUP_V2, Note: "all of it"}
+		p.hand.connect()
+		time.Sleep(5 * time.Second)
+		before := p.store.Stats()
+		p.hand.disconnect()
+		time.Sleep(5 * time.Second)
+		p.hand.connect()
+		time.Sleep(5 * time.Second)
+		if n := p.store.Stats().Entries - before.Entries; n != 0 {
+			t.Errorf("%d entries for a worker that is back, want none", n)
+		}
+		p.inbox.Attach(peer.Session{Worker: p.hand.id, Epoch: p.hand.epoch + 1, Gateway: "p", Hello: &agentv1.Hello{Name: "renamed", Slots: 100, Leases: true, Enforcement: p.hand.keeps}})
+		time.Sleep(5 * time.Second)
+		p.store.View(func(s *state.State) {
+			if w := s.Worker("w-1"); w.Says.Name != "renamed" {
+				t.Errorf("it is on record as %+v, want its new name", w.Says)
+			}
+		})
+	})
+}
+
+// A worker is given up by what was agreed only after it came back. That it is there is
+// soon on record.
+func TestGivenUpWhileItIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		p.hand.connect()
+		time.Sleep(5 * time.Second)
+		p.propose(state.SetOffline{ID: "w-1"})
+		time.Sleep(time.Second)
+		p.store.View(func(s *state.State) {
+			if w := s.Worker("w-1"); !w.Offline.IsZero() {
+				t.Errorf("it is offline since %v", w.Offline)
+			}
+		})
+	})
+}
