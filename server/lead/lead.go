@@ -206,6 +206,7 @@ type term struct {
 	leases
 	starts starts   // that are not on record yet
 	wanted []*asked // runs by hand that nothing is decided on yet
+	wave   wave     // of sessions that end
 
 	pace
 	last  *mark // of the step before, in this term or before it had to begin anew
@@ -356,7 +357,11 @@ func (t *term) due(s *state.State, now time.Time) {
 		t.remindEnforcement(s)
 	}
 	t.request(s, here)
-	for _, c := range t.queue.Place(s, maxDue) {
+	room := maxDue
+	if now.Before(t.wave.over()) {
+		room = 0
+	}
+	for _, c := range t.queue.Place(s, room) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
 	}
 }
@@ -457,6 +462,9 @@ func (t *term) next(now time.Time) time.Time {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}
+	}
+	if over := t.wave.over(); now.Before(over) && over.Before(next) {
+		next = over // what waits can be given away then
 	}
 	return next
 }

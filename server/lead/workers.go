@@ -215,6 +215,7 @@ func (t *term) hear(s *state.State, i item, now time.Time) {
 	case i.detach != "":
 		if sess := t.sessions[i.detach]; sess != nil && sess.Epoch == i.epoch {
 			delete(t.sessions, i.detach)
+			t.wave.ended(now)
 			t.fallSilent(s, i.detach, now)
 		}
 	default:

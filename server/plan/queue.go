@@ -175,14 +175,14 @@ func (q *Queue) NoteWorker() {
 
 // Place returns assignments for the runs that can go now, at most limit, and
 // takes them out: those that are refused have to be added again. The line whose
-// first run is oldest goes first.
+// first run is oldest goes first. With a limit of 0 it gives nothing to anybody.
 //
 // It looks only when the queue was told of a change: a leader steps for each ping that
 // asks for leases, a thousand times a second if there are many workers, and to look at
 // all of them takes milliseconds, for which the state is held.
 func (q *Queue) Place(s *state.State, limit int) []state.Command {
 	defer q.forgetExpected()
-	if !q.changed || len(q.lines) == 0 {
+	if !q.changed || len(q.lines) == 0 || limit == 0 {
 		return nil
 	}
 	q.changed = false
