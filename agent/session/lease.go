@@ -36,11 +36,11 @@ type pinger struct {
 	pulse    *pulse
 	timer    *time.Timer
 
-	last, next time.Time // for the sender alone
-
-	mu    sync.Mutex               // guards all below
-	seq   uint64                   // of the last ping
-	asked map[uint64]time.Duration // when those were about to be sent that asked and are not answered
+	mu         sync.Mutex // guards all below, and when the timer is set
+	last, next time.Time
+	hurried    bool                     // the next ping was brought forward
+	seq        uint64                   // of the last ping
+	asked      map[uint64]time.Duration // when those were about to be sent that asked and are not answered
 }
 
 func newPinger(interval time.Duration, l Leases, u *pulse) *pinger {
@@ -59,22 +59,28 @@ func (p *pinger) hurry() {
 	if fences, _ := p.leases.Wanted(); len(fences) == 0 {
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if soon := p.last.Add(askLeast); soon.Before(p.next) {
-		p.next = soon
-		p.timer.Reset(time.Until(soon))
+		p.hurried = true
+		p.setLocked(soon)
 	}
+}
+
+func (p *pinger) setLocked(next time.Time) {
+	p.next = next
+	p.timer.Reset(time.Until(next))
 }
 
 // ping returns the next ping. What a lease lets go on is counted from before it is
 // sent: whatever keeps it on its way, or the answer, makes a lease shorter and never
 // longer.
 func (p *pinger) ping() *agentv1.AgentMessage {
-	p.last = time.Now()
-	p.next = p.last.Add(p.pause())
-	p.timer.Reset(time.Until(p.next))
 	fences, now := p.leases.Wanted()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.last, p.hurried = time.Now(), false
+	p.setLocked(p.last.Add(p.pause()))
 	p.seq++
 	p.pulse.sending(p.seq)
 	if len(fences) > 0 {
@@ -82,6 +88,21 @@ func (p *pinger) ping() *agentv1.AgentMessage {
 		delete(p.asked, p.seq-maxAsked)
 	}
 	return &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Ping{Ping: &agentv1.Ping{Seq: p.seq, Fences: fences}}}
+}
+
+// ponged has the next ping come when the gateway would like it, within the interval and
+// its spread: it would have all workers ping at the same few instants. Only the answer to
+// the last ping counts, and none puts off a ping that asks for a first lease.
+func (p *pinger) ponged(m *agentv1.Pong) {
+	next := m.GetNextPing().AsDuration()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m.GetSeq() != p.seq || p.hurried {
+		return
+	}
+	if next >= wire.Spread(p.interval, wire.PingSpread, 0) && next <= wire.Spread(p.interval, wire.PingSpread, 1) {
+		p.setLocked(time.Now().Add(next))
+	}
 }
 
 // answered takes the leader's answer to a ping. One to a ping that was not sent in this

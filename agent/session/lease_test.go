@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
 )
@@ -101,6 +103,49 @@ func TestUnansweredPings(t *testing.T) {
 		}
 		if len(p.asked) != maxAsked {
 			t.Errorf("%d pings are remembered, want %d", len(p.asked), maxAsked)
+		}
+	})
+}
+
+// A worker pings when the gateway would like it, if it said so last, and within the spread;
+// else when it chose to by itself. A first lease waits for none of that.
+func TestPingWhenItIsLiked(t *testing.T) {
+	rented(t, nil, func(p *pinger, w *tenant) {
+		like := func(seq uint64, next time.Duration) time.Duration {
+			p.ponged(&agentv1.Pong{Seq: seq, NextPing: durationpb.New(next)})
+			return time.Until(p.next)
+		}
+		own := func() time.Duration {
+			p.ping()
+			return time.Until(p.next)
+		}
+		for _, liked := range []time.Duration{8 * time.Second, 11125 * time.Millisecond, 12 * time.Second} {
+			own()
+			if got := like(p.seq, liked); got != liked {
+				t.Errorf("the next ping is due in %v, and is liked in %v", got, liked)
+			}
+			<-p.timer.C
+			if since := time.Since(p.last); since != liked {
+				t.Errorf("it came %v after the last, and was liked after %v", since, liked)
+			}
+		}
+		for _, liked := range []time.Duration{0, -time.Hour, time.Millisecond, 7999 * time.Millisecond, 12001 * time.Millisecond, time.Hour} {
+			if want, got := own(), like(p.seq, liked); got != want {
+				t.Errorf("liked in %v: it is due in %v, want %v", liked, got, want)
+			}
+		}
+		if want, got := own(), like(p.seq-1, 11*time.Second); got != want {
+			t.Errorf("what was said of the ping before counts: it is due in %v, want %v", got, want)
+		}
+		w.wants = []uint64{1}
+		own()
+		p.hurry()
+		if got := like(p.seq, 11*time.Second); got != askLeast {
+			t.Errorf("a worker that needs a lease asks in %v, want %v", got, askLeast)
+		}
+		own()
+		if got := like(p.seq, 11*time.Second); got != 11*time.Second {
+			t.Errorf("after that the next ping is due in %v", got)
 		}
 	})
 }

@@ -37,6 +37,7 @@ func (s *Session) handle(m *agentv1.GatewayMessage, attempts Attempts) {
 		s.pong(body.Ping.GetSeq())
 	case *agentv1.GatewayMessage_Pong:
 		s.pulse.answered(body.Pong.GetSeq())
+		s.pinger.ponged(body.Pong)
 	case *agentv1.GatewayMessage_Launch, *agentv1.GatewayMessage_Kill, *agentv1.GatewayMessage_ResultAck:
 		attempts.Handle(m)
 	case *agentv1.GatewayMessage_Lease:

@@ -16,7 +16,8 @@ const MaxLeases = 1 << 16
 
 // The timing of a session.
 const (
-	// PingInterval is the mean time between two pings of a worker in the stream.
+	// PingInterval is the mean time between two pings of a worker in the stream, if
+	// its gateway does not say within the spread when it would like the next one.
 	// Each is answered, so there is something to hear both ways. With its spread
 	// it stays under the shortest idle timeout that is set in front of a server
 	// (15 s), and these pings, unlike those of HTTP/2, are traffic that a load

@@ -1433,7 +1433,12 @@ func (x *Ping) GetFences() []uint64 {
 type Pong struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Seq of the Ping.
-	Seq           uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// NextPing is when the gateway would like the next Ping, counted from this answer, so
+	// that those of many workers come at once and wake it once. The worker chooses by
+	// itself without it, and where it is not within the spread of the PingInterval. Only
+	// gateways say this.
+	NextPing      *durationpb.Duration `protobuf:"bytes,2,opt,name=next_ping,json=nextPing,proto3" json:"next_ping,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1473,6 +1478,13 @@ func (x *Pong) GetSeq() uint64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *Pong) GetNextPing() *durationpb.Duration {
+	if x != nil {
+		return x.NextPing
+	}
+	return nil
 }
 
 // Lease is the leader's answer to a Ping that asks for it; the gateway, which
@@ -2729,9 +2741,10 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"retryAfter\"0\n" +
 	"\x04Ping\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
-	"\x06fences\x18\x02 \x03(\x06R\x06fences\"\x18\n" +
+	"\x06fences\x18\x02 \x03(\x06R\x06fences\"P\n" +
 	"\x04Pong\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"1\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x126\n" +
+	"\tnext_ping\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bnextPing\"1\n" +
 	"\x05Lease\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06fences\x18\x02 \x03(\x06R\x06fences\"\x12\n" +
@@ -2932,41 +2945,42 @@ var file_schedd_agent_v1_gateway_proto_depIdxs = []int32{
 	32, // 29: schedd.agent.v1.Welcome.ping_interval:type_name -> google.protobuf.Duration
 	32, // 30: schedd.agent.v1.Welcome.stream_life:type_name -> google.protobuf.Duration
 	32, // 31: schedd.agent.v1.Reject.retry_after:type_name -> google.protobuf.Duration
-	18, // 32: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
-	5,  // 33: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
-	1,  // 34: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
-	33, // 35: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
-	5,  // 36: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
-	33, // 37: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
-	20, // 38: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
-	32, // 39: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
-	32, // 40: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
-	32, // 41: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
-	32, // 42: schedd.agent.v1.Launch.kill_after:type_name -> google.protobuf.Duration
-	31, // 43: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
-	8,  // 44: schedd.agent.v1.Task.limits:type_name -> schedd.agent.v1.Limits
-	5,  // 45: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
-	32, // 46: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
-	5,  // 47: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
-	33, // 48: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
-	5,  // 49: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
-	2,  // 50: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
-	33, // 51: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
-	33, // 52: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
-	32, // 53: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
-	5,  // 54: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
-	5,  // 55: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
-	5,  // 56: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
-	32, // 57: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
-	3,  // 58: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
-	4,  // 59: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
-	4,  // 60: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
-	3,  // 61: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
-	60, // [60:62] is the sub-list for method output_type
-	58, // [58:60] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	32, // 32: schedd.agent.v1.Pong.next_ping:type_name -> google.protobuf.Duration
+	18, // 33: schedd.agent.v1.Inventory.attempts:type_name -> schedd.agent.v1.AttemptStatus
+	5,  // 34: schedd.agent.v1.AttemptStatus.key:type_name -> schedd.agent.v1.AttemptKey
+	1,  // 35: schedd.agent.v1.AttemptStatus.phase:type_name -> schedd.agent.v1.AttemptPhase
+	33, // 36: schedd.agent.v1.AttemptStatus.started_time:type_name -> google.protobuf.Timestamp
+	5,  // 37: schedd.agent.v1.Launch.key:type_name -> schedd.agent.v1.AttemptKey
+	33, // 38: schedd.agent.v1.Launch.scheduled_at:type_name -> google.protobuf.Timestamp
+	20, // 39: schedd.agent.v1.Launch.task:type_name -> schedd.agent.v1.Task
+	32, // 40: schedd.agent.v1.Launch.timeout:type_name -> google.protobuf.Duration
+	32, // 41: schedd.agent.v1.Launch.kill_grace:type_name -> google.protobuf.Duration
+	32, // 42: schedd.agent.v1.Launch.start_within:type_name -> google.protobuf.Duration
+	32, // 43: schedd.agent.v1.Launch.kill_after:type_name -> google.protobuf.Duration
+	31, // 44: schedd.agent.v1.Task.env:type_name -> schedd.agent.v1.Task.EnvEntry
+	8,  // 45: schedd.agent.v1.Task.limits:type_name -> schedd.agent.v1.Limits
+	5,  // 46: schedd.agent.v1.Kill.key:type_name -> schedd.agent.v1.AttemptKey
+	32, // 47: schedd.agent.v1.Kill.grace:type_name -> google.protobuf.Duration
+	5,  // 48: schedd.agent.v1.Started.key:type_name -> schedd.agent.v1.AttemptKey
+	33, // 49: schedd.agent.v1.Started.time:type_name -> google.protobuf.Timestamp
+	5,  // 50: schedd.agent.v1.Result.key:type_name -> schedd.agent.v1.AttemptKey
+	2,  // 51: schedd.agent.v1.Result.outcome:type_name -> schedd.agent.v1.Outcome
+	33, // 52: schedd.agent.v1.Result.started_time:type_name -> google.protobuf.Timestamp
+	33, // 53: schedd.agent.v1.Result.finished_time:type_name -> google.protobuf.Timestamp
+	32, // 54: schedd.agent.v1.Result.cpu_time:type_name -> google.protobuf.Duration
+	5,  // 55: schedd.agent.v1.ResultAck.key:type_name -> schedd.agent.v1.AttemptKey
+	5,  // 56: schedd.agent.v1.LogAppend.key:type_name -> schedd.agent.v1.AttemptKey
+	5,  // 57: schedd.agent.v1.LogAck.key:type_name -> schedd.agent.v1.AttemptKey
+	32, // 58: schedd.agent.v1.Drain.spread:type_name -> google.protobuf.Duration
+	3,  // 59: schedd.agent.v1.AgentGateway.Connect:input_type -> schedd.agent.v1.AgentMessage
+	4,  // 60: schedd.agent.v1.AgentDirect.Accept:input_type -> schedd.agent.v1.GatewayMessage
+	4,  // 61: schedd.agent.v1.AgentGateway.Connect:output_type -> schedd.agent.v1.GatewayMessage
+	3,  // 62: schedd.agent.v1.AgentDirect.Accept:output_type -> schedd.agent.v1.AgentMessage
+	61, // [61:63] is the sub-list for method output_type
+	59, // [59:61] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_schedd_agent_v1_gateway_proto_init() }
