@@ -100,6 +100,7 @@ type Server struct {
 	agentv1.UnimplementedAgentGatewayServer
 
 	config Config
+	born   time.Time // slots are counted from here
 	counts counts
 	tasks  sync.WaitGroup // all goroutines; grows only before closed is set, or while one of the same session goes on
 
@@ -124,7 +125,7 @@ func New(c Config) *Server {
 		c.DialWorker = dialWorker
 	}
 	return &Server{
-		config: c, open: make(map[*session]struct{}), live: make(map[string]*session), left: make(chan struct{}),
+		config: c, born: time.Now(), open: make(map[*session]struct{}), live: make(map[string]*session), left: make(chan struct{}),
 		dialled: make(map[string]context.CancelFunc),
 	}
 }

@@ -3,8 +3,11 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
@@ -49,7 +52,9 @@ func (n *session) takePing(m *agentv1.AgentMessage) *ending {
 	if asks := len(ping.GetFences()); asks > wire.MaxLeases {
 		return n.violation(codes.InvalidArgument, fmt.Errorf("a ping that asks for %d leases, want at most %d", asks, wire.MaxLeases))
 	}
-	n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{Pong: &agentv1.Pong{Seq: ping.GetSeq()}}})
+	n.put(urgent, &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Pong{Pong: &agentv1.Pong{
+		Seq: ping.GetSeq(), NextPing: durationpb.New(nextPing(time.Since(n.server.born), rand.Float64())),
+	}}})
 	if len(ping.GetFences()) > 0 {
 		n.server.config.Leader.Report(n.Worker, n.Epoch, m)
 	}

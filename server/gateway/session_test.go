@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,6 +204,46 @@ func TestWhoPingsIsNotPinged(t *testing.T) {
 			m, err := w.stream.Recv()
 			if err != nil || m.GetPong().GetSeq() != seq {
 				t.Fatalf("ping %d is answered by %v, %v", seq, m, err)
+			}
+		}
+	})
+}
+
+// Workers that came whenever they did, and ping when they are asked to, do so at the same
+// few instants of the minute.
+func TestPingsAreGathered(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		const workers = 20
+		var mu sync.Mutex
+		var at []time.Time // of pings, once a worker was asked
+		var all sync.WaitGroup
+		begin := time.Now()
+		for i := range byte(workers) {
+			time.Sleep(337 * time.Millisecond)
+			w := p.connect(t, i+1)
+			all.Go(func() {
+				for seq := range uint64(50) {
+					w.say(&agentv1.Ping{Seq: seq})
+					m, err := w.hear()
+					next, longest := m.GetPong().GetNextPing().AsDuration(), wire.Spread(wire.PingInterval, wire.PingSpread, 1)
+					if err != nil || next <= 0 || next > longest {
+						t.Errorf("ping %d is answered by %v, %v; want another one asked for within %v", seq, m, err, longest)
+						return
+					}
+					time.Sleep(next)
+					mu.Lock()
+					at = append(at, time.Now())
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		if len(at) != workers*50 {
+			t.Errorf("%d pings were asked for, want %d", len(at), workers*50)
+		}
+		for _, when := range at {
+			if since := when.Sub(begin); since%(125*time.Millisecond) != 0 {
+				t.Errorf("a ping was wanted %v after the gateway began, at an instant of its own", since)
 			}
 		}
 	})

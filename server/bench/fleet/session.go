@@ -46,6 +46,7 @@ func (s *session) talk() error {
 		if err != nil {
 			return fmt.Errorf("the session ended: %w", err)
 		}
+		s.pingNext(m.GetPong())
 		answer, err := s.member.answer(m)
 		if err != nil {
 			return err
@@ -132,6 +133,16 @@ func (s *session) sendPing() {
 	s.seq++
 	if s.stream.Send(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Ping{Ping: &agentv1.Ping{Seq: s.seq}}}) == nil {
 		s.ping.Reset(s.pause())
+	}
+}
+
+// pingNext puts the next ping to where the gateway would like it, as agents do.
+func (s *session) pingNext(p *agentv1.Pong) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := p.GetNextPing().AsDuration()
+	if p.GetSeq() == s.seq && next >= wire.Spread(s.every, wire.PingSpread, 0) && next <= wire.Spread(s.every, wire.PingSpread, 1) {
+		s.ping.Reset(next)
 	}
 }
 
