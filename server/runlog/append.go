@@ -4,11 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 )
 
-// buffers are for one block, or one frame, of a file.
+// buffers are for one block of a file.
 var buffers = sync.Pool{New: func() any { b := make([]byte, maxBlock); return &b }}
+
+// framesAtOnce is how many frames are written at once, at most.
+const framesAtOnce = 4
+
+// batches are for frames that are written at once.
+var batches = sync.Pool{New: func() any { b := make([]byte, framesAtOnce*(frameHeader+maxFrame)); return &b }}
 
 // Append puts data, whose CRC-32C is crc, at offset of k's log, and returns how
 // many bytes of the log are known then. It is positional and idempotent: data
@@ -60,22 +67,26 @@ func (s *Store) put(a *attempt, data []byte) error {
 		return err
 	}
 	defer s.unpin(a, h)
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	buf := batches.Get().(*[]byte)
+	defer batches.Put(buf)
 
 	seed := seedOf(a.key)
-	for len(data) > 0 {
-		n := min(len(data), maxFrame)
-		raw := appendFrame((*buf)[:0], seed, frame{kind: kindData, off: a.known, data: data[:n]})
+	for some := range slices.Chunk(data, framesAtOnce*maxFrame) {
+		raw, off := (*buf)[:0], a.known
+		for piece := range slices.Chunk(some, maxFrame) {
+			raw = appendFrame(raw, seed, frame{kind: kindData, off: off, data: piece})
+			off += int64(len(piece))
+		}
 		if err := s.writeEnd(a, h, raw); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		a.add(n)
-		a.broken, a.touched = false, true
-		a.tellLocked()
-		s.mu.Unlock()
-		data = data[n:]
+		s.set(func() {
+			for piece := range slices.Chunk(some, maxFrame) {
+				a.add(len(piece))
+			}
+			a.broken, a.touched = false, true
+			a.tellLocked()
+		})
 	}
 	return nil
 }
