@@ -298,7 +298,7 @@ func (g *gateway) keep(m *agentv1.LogAppend, how manners) *agentv1.LogAck {
 	if got := crc32.Checksum(m.GetData(), crc32.MakeTable(crc32.Castagnoli)); got != m.GetCrc32C() {
 		g.t.Errorf("log of %s at %d: checksum %x, want %x", run, m.GetOffset(), m.GetCrc32C(), got)
 	}
-	if size := len(m.GetData()); size > wire.LogChunk {
+	if size := len(m.GetData()); size > wire.MaxLogChunk {
 		g.t.Errorf("log of %s at %d: a chunk of %d bytes", run, m.GetOffset(), size)
 	}
 	ack := &agentv1.LogAck{Key: m.GetKey(), Error: how.logError}

@@ -25,7 +25,7 @@ var may = map[string][]string{
 	"proto/schedd/peer/v1":   {"proto/schedd/agent/v1"},
 	"proto/schedd/log/v1":    {},
 	"proto/schedd/runner/v1": {},
-	"proto/wire":             {},
+	"proto/wire":             {"proto/schedd/agent/v1"},
 	"proto/settings":         {},
 
 	// What all primaries agree on.

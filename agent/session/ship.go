@@ -162,7 +162,7 @@ func (s *shipper) next(now time.Time) []*agentv1.AgentMessage {
 
 // cut makes messages of a piece of a log.
 func cut(p parcel, data []byte) (some []*agentv1.AgentMessage) {
-	for chunk := range slices.Chunk(data, wire.LogChunk) {
+	for chunk := range slices.Chunk(data, p.chunk) {
 		some = append(some, logAppend(p, chunk))
 		p.offset += int64(len(chunk))
 	}
@@ -189,7 +189,7 @@ func (s *shipper) pick(now time.Time) (parcel, bool) {
 			t.queued = false
 			continue
 		}
-		p, ok := t.parcel(s.credit - s.flight)
+		p, ok := t.parcel(s.credit, s.credit-s.flight)
 		if !ok && s.flight > 0 {
 			return parcel{}, false // its turn comes when there is credit again
 		}

@@ -10,9 +10,9 @@ import (
 // comes back with ten thousand logs must not ask for all at once.
 const questionCost = 512
 
-// readAhead is the most that is read of a log at once, for some chunks in a row: to open
-// it, and to see that it is still the same, costs more than to read one of them.
-const readAhead = 4 * wire.LogChunk
+// readAhead is the most that is read of a log at once, in chunks: for some of them in a
+// row, since to open it, and to see that it is still the same, costs more than to read one.
+const readAhead = 4
 
 // track is how far one log has come in one session. The session begins by asking
 // what the gateway knows, unless that can be nothing; from there bytes go out in order,
@@ -50,6 +50,7 @@ type parcel struct {
 	fence  uint64
 	offset int64
 	size   int
+	chunk  int // the most of it that goes in one message
 }
 
 // pressing reports whether there is something to send.
@@ -74,17 +75,18 @@ func (t *track) flight() int64 {
 	return n
 }
 
-// parcel returns what to send next, and whether it is worth the room there is.
-// A small piece of a long log is not, it would be small for ever. When nothing
-// else is on its way it goes out anyway, or a small credit would stop all. A
+// parcel returns what to send next with so much credit, and whether it is worth the room
+// that is left of it. A small piece of a long log is not, it would be small for ever. When
+// nothing else is on its way it goes out anyway, or a small credit would stop all. A
 // question about what was sent needs no room: it may be what is missing.
-func (t *track) parcel(room int64) (parcel, bool) {
+func (t *track) parcel(credit, room int64) (parcel, bool) {
 	if t.ask {
 		return parcel{key: t.key, fence: t.fence, offset: t.sent}, t.settled || room >= questionCost
 	}
+	chunk := wire.ChunkFor(credit)
 	left := t.size - t.sent
-	n := min(left, readAhead, max(room, 1))
-	return parcel{t.key, t.fence, t.sent, int(n)}, room > 0 && (n == left || n >= wire.LogChunk/4)
+	n := min(left, int64(readAhead*chunk), max(room, 1))
+	return parcel{t.key, t.fence, t.sent, int(n), chunk}, room > 0 && (n == left || n >= int64(chunk)/4)
 }
 
 // send counts p as sent.

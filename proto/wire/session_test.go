@@ -70,6 +70,15 @@ func TestTimingsFit(t *testing.T) {
 	if wire.LogChunk > wire.LogCredit {
 		t.Errorf("a chunk of %d bytes never fits a credit of %d", wire.LogChunk, wire.LogCredit)
 	}
+	if chunk := wire.ChunkFor(wire.LogCredit); chunk != wire.LogChunk {
+		t.Errorf("a line of which nothing is known has chunks of %d bytes, want %d", chunk, wire.LogChunk)
+	}
+	if chunk := wire.ChunkFor(512 << 10); chunk != wire.LogChunk {
+		t.Errorf("a gateway that grants 512 KiB at most, and takes %d bytes, gets chunks of %d", wire.LogChunk, chunk)
+	}
+	if chunk := wire.ChunkFor(1 << 30); chunk != wire.MaxLogChunk || chunk >= wire.MaxMessage {
+		t.Errorf("the largest chunk has %d bytes, want %d, below a message's %d", chunk, wire.MaxLogChunk, wire.MaxMessage)
+	}
 	if wire.MinRevision > wire.MaxRevision {
 		t.Errorf("this build speaks no revision: %d to %d", wire.MinRevision, wire.MaxRevision)
 	}

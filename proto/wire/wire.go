@@ -47,9 +47,11 @@ const (
 	// MaxMessage for the run around it, so that what can be stored can be sent
 	// to a worker.
 	MaxDefinition = MaxMessage / 2
-	// LogChunk is the most output that one log message carries. Small, so that a
-	// kill never waits for long behind a chunk on a slow line.
+	// LogChunk is the most output that one log message carries on a line of which nothing
+	// is known. Small, so that a kill never waits for long behind a chunk on a slow one.
 	LogChunk = 16 << 10
+	// MaxLogChunk is the most that one carries on any line, see [ChunkFor].
+	MaxLogChunk = 128 << 10
 	// LogCredit is how much output a worker may send before the first
 	// acknowledgement tells it to go on.
 	LogCredit = 128 << 10
@@ -62,6 +64,18 @@ const (
 	// which a server would hold for anybody who connects.
 	maxHeaders = 64 << 10
 )
+
+// chunksInCredit is in how many chunks a worker's credit goes at least, so that a chunk
+// takes little of the time that all of it does.
+const chunksInCredit = 32
+
+// ChunkFor returns how much output one log message may carry while a worker may have so
+// much on its way: credit grows with the rate of the line, and a few large messages cost
+// both ends less than many small ones. It is [LogChunk] for as much as 512 KiB, the most
+// that gateways granted which take no larger one.
+func ChunkFor(credit int64) int {
+	return int(min(max(credit/chunksInCredit, LogChunk), MaxLogChunk))
+}
 
 // How fast a client redials a server, and how long either end lets the other
 // take to shake hands.
@@ -93,6 +107,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.ForceServerCodecV2(newCodec()),
 	}
 }
 
@@ -132,5 +147,5 @@ func DialOptions() []grpc.DialOption {
 // SessionOptions returns the options of the call that opens a session: the
 // worker takes no larger message than the gateway does.
 func SessionOptions() []grpc.CallOption {
-	return []grpc.CallOption{grpc.MaxCallRecvMsgSize(MaxMessage)}
+	return []grpc.CallOption{grpc.MaxCallRecvMsgSize(MaxMessage), grpc.ForceCodecV2(newCodec())}
 }

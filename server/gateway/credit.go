@@ -13,7 +13,7 @@ const (
 	// rateOver is the least time that a rate is measured over.
 	rateOver = 100 * time.Millisecond
 	// maxCredit is the most that a worker may have on its way, in bytes.
-	maxCredit = 512 << 10
+	maxCredit = 4 << 20
 )
 
 // credit is how much output a worker may have on its way: [wire.LogCredit], or more

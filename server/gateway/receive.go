@@ -109,8 +109,8 @@ func (n *session) takeLog(m *agentv1.LogAppend) *ending {
 	if m.GetOffset() < 0 || m.GetOffset() > maxOffset {
 		return n.violation(codes.InvalidArgument, fmt.Errorf("output at offset %d, want 0 to %d", m.GetOffset(), int64(maxOffset)))
 	}
-	if size := len(m.GetData()); size > wire.LogChunk {
-		return n.violation(codes.InvalidArgument, fmt.Errorf("a chunk of %d bytes of output, want at most %d", size, wire.LogChunk))
+	if size := len(m.GetData()); size > wire.MaxLogChunk {
+		return n.violation(codes.InvalidArgument, fmt.Errorf("a chunk of %d bytes of output, want at most %d", size, wire.MaxLogChunk))
 	}
 	err = n.intake.put(key, chunk{
 		offset:  m.GetOffset(),

@@ -334,7 +334,7 @@ func TestViolations(t *testing.T) {
 		{"output to another file", output("a/b", 0, nil), codes.InvalidArgument, `run id "a/b"`},
 		{"output before the beginning", output("r", -1, nil), codes.InvalidArgument, "offset -1"},
 		{"output beyond all disks", output("r", 1<<62, nil), codes.InvalidArgument, "offset 46116"},
-		{"a large chunk", output("r", 0, make([]byte, wire.LogChunk+1)), codes.InvalidArgument, "a chunk of 16385 bytes"},
+		{"a large chunk", output("r", 0, make([]byte, wire.MaxLogChunk+1)), codes.InvalidArgument, "a chunk of 131073 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			story(t, func(t *testing.T, p *primary) {
