@@ -303,7 +303,8 @@ type logs struct {
 	mu     sync.Mutex
 	bytes  map[runlog.Key][]byte
 	safe   map[runlog.Key]int64
-	calls  int
+	calls  int           // of Append
+	syncs  int           // calls of Sync
 	failed error         // of Append
 	gate   chan struct{} // Sync waits for it; nil: it need not
 	stuck  bool          // Append waits for it, too
@@ -338,6 +339,7 @@ func (l *logs) Append(k runlog.Key, offset int64, data []byte, crc uint32) (int6
 
 func (l *logs) Sync(ctx context.Context, k runlog.Key) (int64, error) {
 	l.mu.Lock()
+	l.syncs++
 	gate, known := l.gate, int64(len(l.bytes[k]))
 	l.mu.Unlock()
 	if gate != nil {
@@ -376,6 +378,13 @@ func (l *logs) eager() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.late = true
+}
+
+// synced returns how often the disk was asked to keep something.
+func (l *logs) synced() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.syncs
 }
 
 func (l *logs) release() {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
+	"github.com/schedd/schedd/proto/wire"
 	"github.com/schedd/schedd/server/runlog"
 )
 
@@ -39,13 +40,17 @@ const (
 
 	// maxUnsynced is how much output of one worker may wait for the disk, in bytes, and be
 	// acknowledged as known already. As much is sent again if this primary is lost.
-	maxUnsynced = 8 << 20
+	maxUnsynced = 16 << 20
+
+	// gatherFor is how long output in bulk gathers before the disk is asked to keep it: an
+	// fsync costs the same for a little, and holds up those of the log that starts wait for.
+	gatherFor = 10 * time.Millisecond
 )
 
 // writeLogs writes output to disk until the session ends. What is left then the
 // worker sends again. Attempts of one turn are written side by side, and the next turn
 // does not wait until that is durable: all that gathers for an attempt meanwhile shares
-// the next fsync.
+// the next fsync. A few lines are synced at once.
 func (n *session) writeLogs() {
 	w := &logWriter{session: n, grant: newCredit(), pending: make(map[runlog.Key]*pending)}
 	defer w.syncs.Wait()
@@ -77,6 +82,7 @@ type logWriter struct {
 // its writer guards it.
 type pending struct {
 	key     runlog.Key
+	syncing bool  // the disk is at work
 	more    bool  // something was written that the sync under way may not cover
 	written int   // bytes of that
 	open    int   // bytes of which the worker was not told
@@ -94,7 +100,10 @@ func (w *logWriter) take() []delivery {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	pressed := w.pressedLocked()
-	return w.intake.takeAll(maxTogether-len(w.pending), func(k runlog.Key) bool { return pressed || w.pending[k] == nil })
+	return w.intake.takeAll(maxTogether-len(w.pending), func(k runlog.Key) bool {
+		p := w.pending[k]
+		return pressed || p == nil || !p.syncing
+	})
 }
 
 // pressedLocked tells whether the worker has used up half of its credit, and may be told
@@ -150,24 +159,15 @@ func (w *logWriter) deliver(d delivery) {
 // sync makes durable what was written of an attempt, and what is written meanwhile, and
 // answers for it.
 func (w *logWriter) sync(p *pending) {
-	for {
-		w.mu.Lock()
-		if !p.more {
-			delete(w.pending, p.key)
-			w.mu.Unlock()
-			signal(w.intake.wake) // what has gathered may be taken
-			return
-		}
-		size := p.written
-		p.more, p.written = false, 0
-		w.mu.Unlock()
-
+	for w.gather(p) {
+		size := w.beginSync(p)
 		durable, err := w.server.config.Logs.Sync(w.stream.Context(), p.key)
 		if w.over() {
 			return // err may only say that the wait for the disk was given up
 		}
 		w.mu.Lock()
 		w.unsynced -= size
+		p.syncing = false
 		p.durable, p.failed = durable, cmp.Or(p.failed, err)
 		p.known = max(p.known, durable)
 		// An answer without news would say that what came since has left a hole.
@@ -177,6 +177,42 @@ func (w *logWriter) sync(p *pending) {
 		w.mu.Unlock()
 		signal(w.intake.wake) // less waits for the disk
 	}
+}
+
+// gather waits while more of an attempt's output may come that can share an fsync, and
+// tells whether there is any to sync. If not, the attempt waits for the disk no more.
+func (w *logWriter) gather(p *pending) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.more && p.written >= wire.LogChunk {
+		w.mu.Unlock()
+		w.rest(gatherFor)
+		w.mu.Lock()
+	}
+	if !p.more {
+		delete(w.pending, p.key)
+		signal(w.intake.wake) // what has gathered may be taken
+	}
+	return p.more
+}
+
+// rest waits, unless the session ends.
+func (w *logWriter) rest(d time.Duration) {
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-over.C:
+	case <-w.ended:
+	}
+}
+
+// beginSync returns how many bytes the sync covers that begins now.
+func (w *logWriter) beginSync(p *pending) (size int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	size = p.written
+	p.syncing, p.more, p.written = true, false, 0
+	return size
 }
 
 // answerLocked tells the worker how far an attempt is, and gives credit back.

@@ -227,7 +227,7 @@ func TestKnownBeforeItIsDurable(t *testing.T) {
 		p.logs.hold()
 		chunk := make([]byte, wire.LogChunk)
 		sent, known := int64(0), int64(0)
-		for known < 7<<20 {
+		for known < 15<<20 {
 			for sent-known <= wire.LogCredit-wire.LogChunk {
 				w.say(output("r", sent, chunk))
 				sent += wire.LogChunk
@@ -244,7 +244,34 @@ func TestKnownBeforeItIsDurable(t *testing.T) {
 		}
 		last, code := w.expectEnd()
 		if !strings.Contains(last.GetReject().GetReason(), "more output than its credit") {
-			t.Errorf("with 8 MiB that are not durable: got %v, then %v; want a Reject that tells of credit", last, code)
+			t.Errorf("with 16 MiB that are not durable: got %v, then %v; want a Reject that tells of credit", last, code)
+		}
+	})
+}
+
+// The disk is asked once for output that comes in bulk, and at once for a few lines.
+func TestBulkGathers(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		w := p.connect(t, 1)
+		w.say(output("few", 0, []byte("lines")))
+		synctest.Wait()
+		if got := p.logs.synced(); got != 1 {
+			t.Fatalf("a few lines came: the disk was asked %d times, want 1", got)
+		}
+		w.expect("LogAck")
+
+		const chunks, gathering = 3, 10 * time.Millisecond // fewer than are acknowledged before they are durable
+		begun := time.Now()
+		for i := range int64(chunks) {
+			w.say(output("bulk", i*wire.LogChunk, make([]byte, wire.LogChunk)))
+			synctest.Wait()
+			time.Sleep(gathering / (chunks + 1))
+		}
+		if got := w.expect("LogAck").GetLogAck(); got.GetDurable() != chunks*wire.LogChunk || p.logs.synced() != 2 {
+			t.Errorf("the disk was asked %d times for bulk, and keeps %v; want all of it at once", p.logs.synced()-1, got)
+		}
+		if took := time.Since(begun); took != gathering {
+			t.Errorf("bulk was durable after %v, want %v", took, gathering)
 		}
 	})
 }
