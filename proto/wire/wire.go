@@ -60,6 +60,9 @@ const (
 	// would let megabytes of log pile up in front of a control message.
 	streamWindow = 256 << 10
 	connWindow   = 512 << 10
+	// clientBuffer is how much a client hands to the kernel at once, at most. It holds it
+	// only while it does.
+	clientBuffer = 128 << 10
 	// maxHeaders bounds the headers of one call; gRPC's own limit is 16 MiB,
 	// which a server would hold for anybody who connects.
 	maxHeaders = 64 << 10
@@ -126,6 +129,7 @@ func DialOptions() []grpc.DialOption {
 		}),
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connWindow),
+		grpc.WithWriteBufferSize(clientBuffer),
 		grpc.WithMaxHeaderListSize(maxHeaders),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(MaxResponse),
