@@ -28,6 +28,7 @@ type Log struct {
 	meta    meta // as it is on the disk
 	kept    bool // meta has a sidecar; without one the name of the file says all that it does
 	removed bool
+	begun   int64 // bytes of the file that the disk was told to take while it grows
 
 	acked atomic.Int64 // in this life of the agent
 }
@@ -84,6 +85,7 @@ func (l *Log) poll() error {
 	}
 	m := l.meta
 	perr := l.bound(f, size, &m)
+	l.writeEarly(f, size)
 	if n := min(size, m.room()); n > m.mark {
 		if sum, whole := fingerprint(f, n); whole { // else it shrinks at this moment; the next call sees that
 			m.mark, m.sum = n, sum
@@ -161,6 +163,9 @@ func (l *Log) read(p []byte, off int64) error {
 // A log that is the file, byte for byte, and never was shipped in part has no record
 // of its seal: whoever keeps its length tells it the next life by [Log.Resume].
 func (l *Log) Seal() (length, dropped int64, err error) {
+	if err := l.settle(); err != nil {
+		return 0, 0, fmt.Errorf("write spool log %q to the disk: %w", l.path, err)
+	}
 	if err := l.enter(); err != nil {
 		return 0, 0, err
 	}
@@ -183,7 +188,7 @@ func (l *Log) seal() error {
 		defer func() { _ = f.Close() }()
 	}
 	if size > 0 { // an empty one is worth nothing after a crash of the host
-		if err := errors.Join(l.spool.fsync(f), l.spool.syncDir()); err != nil {
+		if err := errors.Join(l.spool.writeAll(f, size, l.meta), l.spool.fsync(f), l.spool.syncDir()); err != nil {
 			return err
 		}
 	}

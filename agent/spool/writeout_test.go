@@ -1,0 +1,100 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// out is what a disk is told to take.
+type out struct {
+	from, to int64
+	wait     bool
+}
+
+// told has a spool note what its disk is told to take.
+func told(s *Spool) *[]out {
+	var all []out
+	s.writeOut = func(_ *os.File, from, to int64, wait bool) error {
+		all = append(all, out{from, to, wait})
+		return nil
+	}
+	return &all
+}
+
+// The disk begins to take what a process writes while it still writes, but not what may be
+// left out in the end; and when it has ended it takes the rest in steps.
+func TestLargeOutputIsWrittenInSteps(t *testing.T) {
+	const limit, write = 24 << 20, 10 << 20
+	s, l, p := start(t, limit)
+	all := told(s)
+	look := func(want ...out) {
+		t.Helper()
+		if poll(t, l); !slices.Equal(*all, want) {
+			t.Fatalf("the disk was told to take %v, want %v", *all, want)
+		}
+		*all = nil
+	}
+	p.write(noise(1, outLeast-1))
+	look() // too little to be worth it
+	p.write(noise(2, write-outLeast+1))
+	look(out{0, write, false})
+	look()
+	p.write(noise(3, write))
+	p.write(noise(4, write))
+	look(out{write, limit, false}) // the rest is over the limit
+	p.write(noise(5, write))
+	look()
+
+	seal(t, l)
+	for i, o := range *all {
+		if !o.wait || o.to-o.from > outStep || o.from >= l.meta.room() && o.from < l.meta.hole {
+			t.Errorf("%d: %v, want steps, and none of the hole from %d to %d", i, o, l.meta.room(), l.meta.hole)
+		}
+	}
+	if n := len(*all); n < 2*limit/outStep-1 || (*all)[n-1].to <= 4*write-outStep {
+		t.Errorf("the disk was told to take %v, want all of %d bytes, twice: once while others read", *all, 4*write)
+	}
+}
+
+// Output that is short by then is looked at anew.
+func TestTruncatedOutputIsWrittenAgain(t *testing.T) {
+	s, l, p := start(t, 24<<20)
+	p.write(noise(1, 2*outLeast))
+	poll(t, l)
+	if err := p.f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	all := told(s)
+	poll(t, l)
+	p.write(noise(2, outLeast))
+	poll(t, l)
+	if want := []out{{0, outLeast, false}}; !slices.Equal(*all, want) {
+		t.Errorf("the disk was told to take %v, want %v", *all, want)
+	}
+}
+
+// A disk that could not take output says so once, and it may be to us rather than to the
+// fsync that follows.
+func TestOutputThatTheDiskDidNotTakeIsNotSealed(t *testing.T) {
+	for _, reported := range []int64{0, outStep} {
+		t.Run(fmt.Sprint(reported, " bytes reported"), func(t *testing.T) {
+			s, l, p := start(t, 24<<20)
+			p.write(noise(1, outStep))
+			if reported > 0 {
+				poll(t, l)
+			}
+			s.writeOut = func(*os.File, int64, int64, bool) error { return errors.New("input/output error") }
+			if _, _, err := l.Seal(); err == nil || !strings.Contains(err.Error(), "input/output error") {
+				t.Errorf("sealed: %v", err)
+			}
+			s.writeOut = writeOut
+			if length, _ := seal(t, l); length != outStep {
+				t.Errorf("sealed at %d, want %d", length, outStep)
+			}
+		})
+	}
+}
