@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"sync"
+
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
@@ -20,7 +22,7 @@ const (
 )
 
 // codec is gRPC's own for protobuf, except that output in bulk is not copied from message
-// to buffer and from buffer to message. gRPC's clears a buffer of a megabyte for each
+// to buffer, and from buffer to buffer to message. gRPC's clears a buffer of a megabyte for each
 // message of more than 32 KiB, at both ends, which costs more than all else that is done
 // with it. What goes over the line is the same: either end may be without it.
 type codec struct{ encoding.CodecV2 }
@@ -47,51 +49,90 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(append(head, rest...)), mem.SliceBuffer(l.GetData())}, nil
 }
 
-// Unmarshal makes a message of what came. Output is where it came to, and stays there.
+// Unmarshal makes a message of what came. Output is copied once, to where it stays.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(*agentv1.AgentMessage)
 	if !ok || data.Len() < leastBulk {
 		return c.CodecV2.Unmarshal(data, v)
 	}
-	raw := data.Materialize()
-	rest, output, ok := splitOutput(raw)
+	rest, at, ok := splitOutput(data)
 	if !ok {
-		return proto.Unmarshal(raw, m)
+		return c.CodecV2.Unmarshal(data, v)
 	}
 	var l agentv1.LogAppend
 	if err := proto.Unmarshal(rest, &l); err != nil {
 		return err
 	}
-	l.Data = output
+	l.Data = outputBuffer(data.Len() - at)
+	for n, b := 0, data; len(b) > 0; b = b[1:] {
+		raw := b[0].ReadOnlyData()
+		skip := min(at, len(raw))
+		n += copy(l.Data[n:], raw[skip:])
+		at -= skip
+	}
 	m.Reset()
 	m.Body = &agentv1.AgentMessage_LogAppend{LogAppend: &l}
 	return nil
 }
 
-// splitOutput parts a message that carries output, and nothing else, into output and all
-// other fields of the LogAppend. It is false for what has another form.
-func splitOutput(raw []byte) (rest, output []byte, ok bool) {
-	number, kind, n := protowire.ConsumeTag(raw)
+// splitOutput finds out where output begins that goes on to the end of a message, and
+// returns all other fields of its LogAppend. It is false for what has another form than
+// Marshal gives it.
+func splitOutput(data mem.BufferSlice) (rest []byte, at int, ok bool) {
+	head := data[0].ReadOnlyData()
+	number, kind, n := protowire.ConsumeTag(head)
 	if n < 0 || number != logAppendField || kind != protowire.BytesType {
-		return nil, nil, false
+		return nil, 0, false
 	}
-	body, m := protowire.ConsumeBytes(raw[n:])
-	if m < 0 || n+m != len(raw) {
-		return nil, nil, false
+	begin, ok := spansRest(head, n, data.Len())
+	if !ok {
+		return nil, 0, false
 	}
-	for len(body) > 0 {
-		number, kind, n := protowire.ConsumeField(body)
-		if n < 0 || number == dataField && (kind != protowire.BytesType || ok) {
-			return nil, nil, false
+	for at = begin; ; {
+		number, kind, n := protowire.ConsumeTag(head[at:])
+		if n < 0 {
+			return nil, 0, false
 		}
-		if number == dataField {
-			_, _, tag := protowire.ConsumeTag(body)
-			output, _ = protowire.ConsumeBytes(body[tag:n])
-			ok = true
-		} else {
-			rest = append(rest, body[:n]...)
+		if number == dataField && kind == protowire.BytesType {
+			rest = head[begin:at]
+			at, ok = spansRest(head, at+n, data.Len())
+			return rest, at, ok
 		}
-		body = body[n:]
+		m := protowire.ConsumeFieldValue(number, kind, head[at+n:])
+		if m < 0 {
+			return nil, 0, false
+		}
+		at += n + m
 	}
-	return rest, output, ok
+}
+
+// spansRest tells whether a field whose length is at n is the last of so many bytes, and
+// where its value begins.
+func spansRest(head []byte, n, size int) (begin int, ok bool) {
+	length, m := protowire.ConsumeVarint(head[n:])
+	if m < 0 {
+		return 0, false
+	}
+	begin = n + m
+	return begin, begin <= size && length == uint64(size-begin)
+}
+
+// outputs are buffers for the largest chunks. Without them a flood is a flood of garbage.
+var outputs = sync.Pool{New: func() any { b := make([]byte, MaxLogChunk); return &b }}
+
+// outputBuffer returns a buffer for output of that size. One that would mostly be empty is
+// not worth to be kept.
+func outputBuffer(size int) []byte {
+	if size < MaxLogChunk/2 || size > MaxLogChunk {
+		return make([]byte, size)
+	}
+	return (*outputs.Get().(*[]byte))[:size]
+}
+
+// ReuseOutput gives back the output of a message that came. Nobody may have it any more.
+func ReuseOutput(data []byte) {
+	if cap(data) == MaxLogChunk {
+		data = data[:MaxLogChunk]
+		outputs.Put(&data)
+	}
 }

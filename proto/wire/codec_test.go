@@ -48,6 +48,34 @@ func TestCodecSaysTheSame(t *testing.T) {
 	})
 }
 
+// Output that nobody gave back is nobody else's.
+func TestOutputIsReusedOnlyWhenItIsGivenBack(t *testing.T) {
+	receive := func(b byte) []byte {
+		var m agentv1.AgentMessage
+		data, err := newCodec().Marshal(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_LogAppend{
+			LogAppend: &agentv1.LogAppend{Data: bytes.Repeat([]byte{b}, MaxLogChunk)},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := newCodec().Unmarshal(torn(data.Materialize()), &m); err != nil {
+			t.Fatal(err)
+		}
+		return m.GetLogAppend().GetData()
+	}
+	first := receive(1)
+	if cap(first) != MaxLogChunk {
+		t.Errorf("a large chunk came in a buffer of %d bytes that can't be reused, want %d", cap(first), MaxLogChunk)
+	}
+	for b := range byte(100) {
+		ReuseOutput(receive(b))
+		ReuseOutput(make([]byte, b)) // of another size, from elsewhere
+	}
+	if want := bytes.Repeat([]byte{1}, MaxLogChunk); !bytes.Equal(first, want) {
+		t.Error("output has changed that was not given back")
+	}
+}
+
 // Whatever comes over the line, the codec makes of it what gRPC's own does.
 func TestCodecUnderstandsTheSame(t *testing.T) {
 	pieces := []func(t *rapid.T, raw []byte) []byte{

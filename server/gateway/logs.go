@@ -20,7 +20,8 @@ import (
 type Logs interface {
 	// Append puts data, whose CRC-32C is crc, at offset of k's log, and returns
 	// how many bytes are known then. Below that, data are dropped; beyond, they
-	// are not written, which is no error. Without data it only asks.
+	// are not written, which is no error. Without data it only asks. It keeps none
+	// of data.
 	Append(k runlog.Key, offset int64, data []byte, crc uint32) (known int64, err error)
 
 	// Sync returns when all that was appended to k's log before is durable, and
@@ -263,6 +264,7 @@ func (n *session) write(key runlog.Key, chunks []chunk) (known int64, err error)
 			return known, err
 		}
 		n.server.counts.logBytes.Add(uint64(len(c.data)))
+		wire.ReuseOutput(c.data)
 	}
 	return known, nil
 }
