@@ -79,6 +79,7 @@ type Spool struct {
 	fsync func(*os.File) error
 
 	writeOut func(f *os.File, from, to int64, wait bool) error
+	outs     chan struct{} // one token for each file that the disk takes a step of
 
 	syncing chan struct{} // held, by having sent to it, by who syncs the directory
 
@@ -106,7 +107,7 @@ func OpenOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Spool, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, writeOut: writeOut, syncing: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
+	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, writeOut: writeOut, outs: make(chan struct{}, outsAtOnce), syncing: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool directory %q: %w", dir, err)

@@ -7,6 +7,10 @@ const (
 	// in front of whatever else is synced meanwhile, such as the journal of a start.
 	outStep = 4 << 20
 
+	// outsAtOnce is how many files the disk takes a step of at the same time: a hundred
+	// processes may end in the same moment.
+	outsAtOnce = 2
+
 	// outEarly is the most that one look at a file has the disk begin to take, and outLeast
 	// is how much is worth it.
 	outEarly = 16 << 20
@@ -56,9 +60,16 @@ func (s *Spool) writeAll(f *os.File, size int64, m meta) error {
 		if from >= m.room() && from < m.hole {
 			from = m.hole
 		}
-		if err := s.writeOut(f, from, min(from+outStep, size), true); err != nil {
+		if err := s.writeStep(f, from, min(from+outStep, size)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeStep has the disk take a part of a file, when it is its turn.
+func (s *Spool) writeStep(f *os.File, from, to int64) error {
+	s.outs <- struct{}{}
+	defer func() { <-s.outs }()
+	return s.writeOut(f, from, to, true)
 }

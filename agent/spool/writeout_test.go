@@ -6,7 +6,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // out is what a disk is told to take.
@@ -58,6 +61,45 @@ func TestLargeOutputIsWrittenInSteps(t *testing.T) {
 	if n := len(*all); n < 2*limit/outStep-1 || (*all)[n-1].to <= 4*write-outStep {
 		t.Errorf("the disk was told to take %v, want all of %d bytes, twice: once while others read", *all, 4*write)
 	}
+}
+
+// When many processes end in the same moment, the disk takes a few steps at a time, and what
+// is synced meanwhile waits behind these only.
+func TestManyLargeOutputsTakeTurns(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := openSpool(t, dir)
+		var mu sync.Mutex
+		var now, most, all int
+		s.writeOut = func(*os.File, int64, int64, bool) error {
+			mu.Lock()
+			defer mu.Unlock()
+			now, all = now+1, all+1
+			most = max(most, now)
+			mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+			mu.Lock()
+			now--
+			return nil
+		}
+		var ends sync.WaitGroup
+		for i := range 10 {
+			l, err := s.Create(Key{"run", uint32(i + 1)}, 24<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, l).write(make([]byte, 2*outStep))
+			ends.Go(func() {
+				if _, _, err := l.Seal(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		ends.Wait()
+		if most != outsAtOnce || all != 20 {
+			t.Errorf("the disk took %d steps, up to %d at once; want 20, up to %d", all, most, outsAtOnce)
+		}
+	})
 }
 
 // Output that is short by then is looked at anew.
