@@ -70,13 +70,14 @@ type guard struct {
 	panicked atomic.Bool   // bbolt may have left its locks as they were
 	fault    atomic.Value  // of faulted: the first that is the end
 	onFail   func(error)   // told of it; set before the store is open
+	onWrite  func()        // told that the log was written, or could not be; likewise
 	stopping chan struct{} // closed when the store is closed
 }
 
 func newGuard(logs raft.LogStore, stable raft.StableStore, h *health) *guard {
 	return &guard{
 		logs: sealedLogs{logs}, stable: sealedStable{stable}, health: h,
-		turn: make(chan struct{}, 1), onFail: func(error) {}, stopping: make(chan struct{}),
+		turn: make(chan struct{}, 1), onFail: func(error) {}, onWrite: func() {}, stopping: make(chan struct{}),
 	}
 }
 
@@ -178,6 +179,7 @@ func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l})
 
 // StoreLogs implements [raft.LogStore].
 func (g *guard) StoreLogs(logs []*raft.Log) error {
+	defer g.onWrite()
 	if err := g.err(); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
 )
 
 // groupTimeout is how long a leader may be silent before the others elect another one.
@@ -49,12 +50,12 @@ func Open(c Config) (*Store, error) {
 	}
 	s := &Store{
 		id: c.NodeID, clock: c.Clock, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
-		turn: make(chan struct{}, 1), watchers: newWatchers(), restoring: make(chan struct{}, 1), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
+		turn: semaphore.NewWeighted(maxInFlight), watchers: newWatchers(), restoring: make(chan struct{}, 1), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
 		stopping: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{}),
 	}
 	s.fsm = newFSM(c, func(err error) { s.queue.close(fmt.Errorf("%w: %w", ErrStopped, err)) })
 	s.fsm.onGroup = s.watchers.wake
-	d.guard.onFail, d.guard.stopping = s.fsm.fail, s.stopping
+	d.guard.onFail, d.guard.onWrite, d.guard.stopping = s.fsm.fail, s.queue.write, s.stopping
 	if err := s.start(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the store in %s: %w", d.name, err), d.close())
 	}

@@ -2,12 +2,8 @@ package raftstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
-	"time"
-
-	"github.com/hashicorp/raft"
 
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -88,12 +84,15 @@ type answer struct {
 }
 
 // queue holds the proposals that wait for their turn. What gathers here while an
-// entry is in flight becomes the next one.
+// entry is written becomes the next one.
 type queue struct {
-	mu      sync.Mutex
-	cond    sync.Cond   // of waiting or closed having changed
-	waiting []*proposal // oldest first
-	closed  error       // why it takes no more; nil while it does
+	mu       sync.Mutex
+	cond     sync.Cond   // of what follows having changed
+	waiting  []*proposal // oldest first
+	closed   error       // why it takes no more; nil while it does
+	taken    int         // how many entries were made
+	written  int         // so many of which the disk is done with
+	answered int         // and so many of which have come to their end
 }
 
 func newQueue() *queue {
@@ -113,20 +112,21 @@ func (q *queue) put(p *proposal) error {
 	return nil
 }
 
-// take waits until there are proposals, and takes as many as fit one entry, the
-// oldest first; none when the queue is closed. Those whose proposer has gone are
-// dropped.
+// take waits until there are proposals and it is time for an entry, and takes as many
+// as fit one, the oldest first; none when the queue is closed. Those whose proposer has
+// gone are dropped.
 func (q *queue) take() []*proposal {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
-		for len(q.waiting) == 0 && q.closed == nil {
+		for q.closed == nil && (len(q.waiting) == 0 || q.written < q.taken || q.taken-q.answered >= maxInFlight) {
 			q.cond.Wait()
 		}
 		if q.closed != nil {
 			return nil
 		}
 		if batch := q.batch(); len(batch) > 0 {
+			q.taken++
 			return batch
 		}
 	}
@@ -160,6 +160,31 @@ func (q *queue) pop() {
 	}
 }
 
+// write takes note that the disk is done with what there was to write, however that
+// went.
+func (q *queue) write() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.written = q.taken
+	q.wake()
+}
+
+// answer takes note that the oldest entry has come to its end. Raft may have refused it,
+// so that it never came to the disk.
+func (q *queue) answer() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.answered++
+	q.written = max(q.written, q.answered)
+	q.wake()
+}
+
+func (q *queue) wake() {
+	if len(q.waiting) > 0 {
+		q.cond.Signal()
+	}
+}
+
 // close answers those who wait, and all who still come, with err.
 func (q *queue) close(err error) {
 	q.mu.Lock()
@@ -173,86 +198,4 @@ func (q *queue) close(err error) {
 	}
 	q.waiting = nil
 	q.cond.Broadcast()
-}
-
-// commit makes entries of what is proposed, one at a time, until the queue is
-// closed. It never waits in the hope of more. The turn may be taken from it:
-// whoever has that knows that nothing is proposed.
-func (s *Store) commit() {
-	for {
-		batch := s.queue.take()
-		if batch == nil {
-			return
-		}
-		var commands [][]byte
-		for _, p := range batch {
-			commands = append(commands, p.commands...)
-		}
-		s.turn <- struct{}{}
-		results, index, err := s.apply(commands)
-		<-s.turn
-		for _, p := range batch {
-			if err != nil {
-				p.answer <- answer{err: err}
-				continue
-			}
-			n := len(p.commands)
-			p.answer <- answer{results: results[:n:n], index: index}
-			results = results[n:]
-		}
-	}
-}
-
-// apply puts one entry in the log and waits until it is applied.
-func (s *Store) apply(commands [][]byte) (results []state.Result, index uint64, err error) {
-	begin := time.Now()
-	entry, err := joinEntry(s.clock(), commands)
-	if err != nil {
-		return nil, 0, fmt.Errorf("proposing: %w", err)
-	}
-	future := s.put(entry)
-	if err = future.Error(); err == nil {
-		results, err = future.Response().(response).get()
-	}
-	s.stats.count(len(commands), len(entry), err)
-	if f := s.observer.Proposed; f != nil {
-		f(len(commands), len(entry), time.Since(begin), err)
-	}
-	switch err := ours(err); {
-	case err == nil:
-		return results, future.Index(), nil
-	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknown):
-		return nil, 0, fmt.Errorf("proposing: %w", err)
-	default:
-		return nil, 0, fmt.Errorf("proposing: %w: %w", ErrUnknown, err)
-	}
-}
-
-// putAgain is how often who waits for Raft to take an entry looks whether it ever will.
-const putAgain = time.Second
-
-// put gives Raft an entry for the log. Raft's own goroutine takes it, which may be
-// waiting for the disk, or have ended because of it.
-func (s *Store) put(entry []byte) raft.ApplyFuture {
-	for {
-		f := s.raft.Apply(entry, putAgain)
-		if !errors.Is(f.Error(), raft.ErrEnqueueTimeout) || s.disk.guard.ended.Load() {
-			return f
-		}
-		select {
-		case <-s.stopping:
-			return f
-		default:
-		}
-	}
-}
-
-func (c *counters) count(commands, bytes int, err error) {
-	if err != nil {
-		c.failures.Add(1)
-		return
-	}
-	c.entries.Add(1)
-	c.commands.Add(uint64(commands))
-	c.bytes.Add(uint64(bytes))
 }

@@ -1,0 +1,134 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/schedd/schedd/raftstore/state"
+)
+
+// maxInFlight is how many entries may be on their way at once. Alone there are two: one
+// that is written, and one that is applied and answered. In a group an entry also waits
+// for the others, while the next ones are written here.
+const maxInFlight = 4
+
+// commit makes entries of what is proposed, until the queue is closed. It never waits in
+// the hope of more, only for the disk: the next entry is made of all that has gathered
+// while the one before was written here, and is written in turn while that one is
+// agreed, applied and answered. Nothing is answered before its own entry is applied.
+func (s *Store) commit() {
+	flights := make(chan *flight, maxInFlight)
+	s.running.Go(func() { s.arrive(flights) })
+	defer close(flights)
+	for {
+		batch := s.queue.take()
+		if batch == nil {
+			return
+		}
+		_ = s.turn.Acquire(context.Background(), 1) // without an end it never fails
+		flights <- s.depart(batch)
+	}
+}
+
+// arrive answers the entries that are on their way, in their order, until there are no
+// more.
+func (s *Store) arrive(flights <-chan *flight) {
+	for f := range flights {
+		results, index, err := s.answer(f)
+		s.turn.Release(1)
+		s.queue.answer()
+		for _, p := range f.batch {
+			if err != nil {
+				p.answer <- answer{err: err}
+				continue
+			}
+			n := len(p.commands)
+			p.answer <- answer{results: results[:n:n], index: index}
+			results = results[n:]
+		}
+	}
+}
+
+// flight is an entry on its way.
+type flight struct {
+	batch    []*proposal
+	begin    time.Time
+	commands int
+	entry    []byte
+	future   raft.ApplyFuture
+	err      error // why there is no entry
+}
+
+// depart makes an entry and gives it to Raft.
+func (s *Store) depart(batch []*proposal) *flight {
+	f := &flight{batch: batch, begin: time.Now()}
+	var commands [][]byte
+	for _, p := range batch {
+		commands = append(commands, p.commands...)
+	}
+	f.commands = len(commands)
+	if f.entry, f.err = joinEntry(s.clock(), commands); f.err == nil {
+		f.future = s.raft.Apply(f.entry, putAgain)
+	}
+	return f
+}
+
+// answer waits until an entry is applied, or it is known that it may not be.
+func (s *Store) answer(f *flight) (results []state.Result, index uint64, err error) {
+	if f.err != nil {
+		return nil, 0, fmt.Errorf("proposing: %w", f.err)
+	}
+	future := s.insist(f.entry, f.future)
+	if err = future.Error(); err == nil {
+		results, err = future.Response().(response).get()
+	}
+	s.stats.count(f.commands, len(f.entry), err)
+	if o := s.observer.Proposed; o != nil {
+		o(f.commands, len(f.entry), time.Since(f.begin), err)
+	}
+	switch err := ours(err); {
+	case err == nil:
+		return results, future.Index(), nil
+	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknown):
+		return nil, 0, fmt.Errorf("proposing: %w", err)
+	default:
+		return nil, 0, fmt.Errorf("proposing: %w: %w", ErrUnknown, err)
+	}
+}
+
+// putAgain is how often who waits for Raft to take an entry looks whether it ever will.
+const putAgain = time.Second
+
+// put gives Raft an entry for the log, and returns when it is known what became of it.
+func (s *Store) put(entry []byte) raft.ApplyFuture {
+	return s.insist(entry, s.raft.Apply(entry, putAgain))
+}
+
+// insist waits until it is known what became of an entry that Raft was given, and gives it
+// again what it did not take. Raft's own goroutine does that, which may be waiting for the
+// disk, or have ended because of it.
+func (s *Store) insist(entry []byte, f raft.ApplyFuture) raft.ApplyFuture {
+	for errors.Is(f.Error(), raft.ErrEnqueueTimeout) && !s.disk.guard.ended.Load() {
+		select {
+		case <-s.stopping:
+			return f
+		default:
+		}
+		f = s.raft.Apply(entry, putAgain)
+	}
+	return f
+}
+
+func (c *counters) count(commands, bytes int, err error) {
+	if err != nil {
+		c.failures.Add(1)
+		return
+	}
+	c.entries.Add(1)
+	c.commands.Add(uint64(commands))
+	c.bytes.Add(uint64(bytes))
+}
