@@ -60,6 +60,10 @@ type guard struct {
 	// answered. It is a channel since it is held during I/O.
 	turn chan struct{}
 
+	// writes are entries for the goroutine that writes them. It is kept, since a new one
+	// would have its stack moved several times on the way down to the disk.
+	writes chan writing
+
 	// cut is set when entries at the end were deleted, until others are in their place.
 	// Raft believes that the former are there until it is told of the latter, so what
 	// can't be written then can't be tried again.
@@ -75,10 +79,16 @@ type guard struct {
 }
 
 func newGuard(logs raft.LogStore, stable raft.StableStore, h *health) *guard {
-	return &guard{
+	g := &guard{
 		logs: sealedLogs{logs}, stable: sealedStable{stable}, health: h,
-		turn: make(chan struct{}, 1), onFail: func(error) {}, onWrite: func() {}, stopping: make(chan struct{}),
+		turn: make(chan struct{}, 1), writes: make(chan writing), onFail: func(error) {}, onWrite: func() {}, stopping: make(chan struct{}),
 	}
+	go func() {
+		for w := range g.writes {
+			g.write(w)
+		}
+	}()
+	return g
 }
 
 // err tells why this is the end; nil while it is not.
@@ -168,9 +178,11 @@ func (g *guard) judge(what string, err error) error {
 	return g.fail(fmt.Errorf("%s: %w; nobody knows what is on the disk now: check it, then start this primary again", what, err))
 }
 
-// close waits for a write that nobody waits for any more.
+// close waits for a write that nobody waits for any more. Nothing is written after that,
+// since it keeps the turn.
 func (g *guard) close() error {
 	g.turn <- struct{}{}
+	close(g.writes)
 	return nil
 }
 
@@ -191,13 +203,13 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	case <-patience.C: // of another one's write
 		return g.hung(what)
 	}
-	written, gone := make(chan error), make(chan struct{})
-	go g.write(logs, written, gone)
+	w := writing{logs, make(chan error), make(chan struct{})}
+	g.writes <- w
 	select {
-	case err := <-written:
+	case err := <-w.written:
 		return err
 	case <-patience.C:
-		close(gone)
+		close(w.gone)
 		return g.hung(what)
 	}
 }
@@ -210,21 +222,28 @@ func (g *guard) hung(what string) error {
 	return g.health.note(fmt.Errorf("%s: %w", what, errHung))
 }
 
+// writing is entries on their way to the disk.
+type writing struct {
+	logs    []*raft.Log
+	written chan error    // takes the answer
+	gone    chan struct{} // closed when nobody waits for that any more
+}
+
 // write writes entries, and gives back the turn. When whoever asked has gone, it takes
 // them back.
-func (g *guard) write(logs []*raft.Log, written chan<- error, gone <-chan struct{}) {
+func (g *guard) write(w writing) {
 	defer func() { <-g.turn }()
-	err := g.judge(fmt.Sprintf("writing %d entries to the log", len(logs)), g.try(func() error { return g.logs.StoreLogs(logs) }))
+	err := g.judge(fmt.Sprintf("writing %d entries to the log", len(w.logs)), g.try(func() error { return g.logs.StoreLogs(w.logs) }))
 	if err == nil {
 		g.cut.Store(false)
 	}
 	select {
-	case written <- err:
+	case w.written <- err:
 		return
-	case <-gone:
+	case <-w.gone:
 	}
 	if err == nil {
-		from, to := logs[0].Index, logs[len(logs)-1].Index
+		from, to := w.logs[0].Index, w.logs[len(w.logs)-1].Index
 		_ = g.judge("taking back what was written too late", g.try(func() error { return g.logs.DeleteRange(from, to) })) // it is noted
 	}
 }
