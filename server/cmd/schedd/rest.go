@@ -44,11 +44,16 @@ const (
 	// usual is how much the heap may grow until it is collected by default, in percent of
 	// what is in use.
 	usual = 100
+	// busy is how many bytes it may grow in any case while as much is allocated in that
+	// time: a heap that is small would be collected several times a second, and each
+	// collection holds up what waits for a processor.
+	busy = 64 << 20
 )
 
 // keepPace holds the reserve of the heap to what is needed. By default it is as much as is
 // in use, however little is allocated: ten thousand workers that have nothing to do would
-// take twice the memory. Nothing is done where the reserve was chosen by GOGC.
+// take twice the memory, and a primary that has few jobs and much to do would collect all
+// the time. Nothing is done where the reserve was chosen by GOGC.
 func keepPace(ctx context.Context) {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -76,8 +81,12 @@ func keepPace(ctx context.Context) {
 // use, where so much is allocated each second.
 func growth(used, pace uint64) int {
 	const least = 32 << 20
+	if used == 0 {
+		return usual
+	}
 	reserve := max(pace*apart, used/8, least)
-	return int(min(reserve*100/max(used, 1), usual))
+	most := max(used*usual/100, min(pace*apart, busy))
+	return int(min(reserve, most) * 100 / used)
 }
 
 // heap is how memory is used, in bytes.
