@@ -210,23 +210,28 @@ type decoder struct {
 	shared shared
 }
 
-// shared is what most jobs have like others, by how it is stored; the zero value shares
-// nothing. Of a million jobs it would take some 400 bytes each.
+// shared is what most jobs and runs have like others, by how it is stored; the zero value
+// shares nothing. Of a million jobs it would take some 700 bytes each.
 type shared struct {
 	policies map[string]*state.Policy
 	triggers map[string]*state.Trigger
+	texts    map[string]string
 }
 
-// maxShared bounds how many of a kind are looked through. When there are more, those
-// that come next are shared anew. What takes more than maxSharedLen bytes is hardly like
-// another, and would stay in memory when no job has it any more.
+// maxShared bounds how many policies, and triggers, are looked through: a trigger for each
+// minute of the day in eleven time zones. When there are more, those that come next are
+// shared anew, and jobs that were defined in turns then share nothing. What takes more
+// than maxSharedLen bytes is hardly like another, and would stay in memory when no job has
+// it any more. Texts are bounded likewise; among them are those that nobody else has.
 const (
-	maxShared    = 4096
+	maxShared    = 16_384
 	maxSharedLen = 256
+	maxTexts     = 4096
+	maxTextLen   = 64
 )
 
 func newShared() shared {
-	return shared{policies: map[string]*state.Policy{}, triggers: map[string]*state.Trigger{}}
+	return shared{policies: map[string]*state.Policy{}, triggers: map[string]*state.Trigger{}, texts: map[string]string{}}
 }
 
 // share returns what read makes of p, or made of an equal one before.
@@ -248,6 +253,26 @@ func share[P proto.Message, S any](d *decoder, known map[string]*S, p P, read fu
 	known[string(key)] = s
 	return s
 }
+
+// text returns s, or an equal text of before.
+func (d *decoder) text(s string) string {
+	known := d.shared.texts
+	if known == nil || s == "" || len(s) > maxTextLen {
+		return s
+	}
+	if t, ok := known[s]; ok {
+		return t
+	}
+	if len(known) >= maxTexts {
+		clear(known)
+	}
+	known[s] = s
+	return s
+}
+
+// texts shares each of a list, which it copies: one that grew as it was read has room for
+// more.
+func (d *decoder) texts(list []string) []string { return each(list, d.text) }
 
 func (d *decoder) failf(format string, args ...any) {
 	if d.err == nil {
@@ -323,7 +348,19 @@ func (d *decoder) labels(ls []*logv1.Label) map[string]string {
 	return m
 }
 
-func (d *decoder) pairs(ls []*logv1.Label) state.Pairs { return state.PairsOf(d.labels(ls)) }
+// pairs returns what labels does, without a map on the way.
+func (d *decoder) pairs(ls []*logv1.Label) state.Pairs {
+	p := state.Pairs(each(ls, func(l *logv1.Label) state.Pair {
+		return state.Pair{Key: d.text(l.GetKey()), Value: d.text(l.GetValue())}
+	}))
+	slices.SortFunc(p, func(a, b state.Pair) int { return strings.Compare(a.Key, b.Key) })
+	for i := 1; i < len(p); i++ {
+		if p[i].Key == p[i-1].Key {
+			d.failf("the key %q twice in a map", p[i].Key)
+		}
+	}
+	return p
+}
 
 func (d *decoder) id(b []byte) state.RunID {
 	if len(b) != len(state.RunID{}) {
@@ -365,5 +402,5 @@ func (e *encoder) key(k state.JobKey) *logv1.JobKey {
 }
 
 func (d *decoder) key(p *logv1.JobKey) state.JobKey {
-	return state.JobKey{Namespace: p.GetNamespace(), Name: p.GetName()}
+	return state.JobKey{Namespace: d.text(p.GetNamespace()), Name: p.GetName()}
 }

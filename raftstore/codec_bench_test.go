@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -67,4 +68,49 @@ func BenchmarkEntry(b *testing.B) {
 			}
 		}
 	})
+}
+
+// idleJob is the n-th of many jobs that have much alike: due once a day, at a minute of
+// its own in one of four zones.
+func idleJob(n int) state.PutJob {
+	zone, turn := []string{"", "Europe/Berlin", "America/New_York", "Asia/Tokyo"}[n%4], n/4
+	department := fmt.Sprintf("%07d", n)
+	return state.PutJob{
+		Key: state.JobKey{Namespace: "default", Name: "report-of-department-" + department}, UID: uint64(n + 1), Effective: raftstoretest.Start,
+		Definition: &state.Definition{
+			Labels:   state.PairsOf(map[string]string{"team": fmt.Sprint("team-", n%50), "tier": []string{"gold", "silver", "bronze"}[n%3], "app": "reporting"}),
+			Triggers: []*state.Trigger{{ID: "daily", Cron: &state.Cron{Expression: fmt.Sprintf("%d %d * * *", turn/20%60, turn%20), TimeZone: zone}}},
+			Task:     state.Task{Argv: []string{"/usr/local/bin/report", "--department", department, "--format", "pdf"}},
+			Policy:   &state.Policy{MaxConcurrent: 1, Retry: state.Retry{MaxAttempts: 1}, LogLimit: 64 << 20},
+		},
+	}
+}
+
+// BenchmarkJobs is what one of many jobs takes in memory, in what primaries agree on. The
+// time is that of writing it into an entry, reading that, and applying it. For a million:
+// -benchtime 1000000x.
+func BenchmarkJobs(b *testing.B) {
+	used := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, among, s := used(), newShared(), state.New()
+	n := 0
+	for b.Loop() {
+		data := encoded(b, state.Entry{Now: raftstoretest.Start, Commands: []state.Command{idleJob(n)}})
+		n++
+		e, err := decodeEntry(data, among)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if r := s.Apply(uint64(n), e.Entry); r[0].Err != nil {
+			b.Fatal(r[0].Err)
+		}
+		s.TakeChanges()
+	}
+	b.ReportMetric(float64(used()-before)/float64(n), "B/job")
+	runtime.KeepAlive(s)
+	runtime.KeepAlive(among)
 }

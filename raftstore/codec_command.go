@@ -189,7 +189,7 @@ func (d *decoder) runCommand(p *logv1.Command) state.Command {
 		return d.request(p.Request)
 	case *logv1.Command_Assign:
 		c := p.Assign
-		return state.Assign{Run: d.id(c.GetRun()), Attempt: d.int(c.GetAttempt()), Worker: state.WorkerID(c.GetWorker())}
+		return state.Assign{Run: d.id(c.GetRun()), Attempt: d.int(c.GetAttempt()), Worker: state.WorkerID(d.text(c.GetWorker()))}
 	case *logv1.Command_Start:
 		return state.Start{Run: d.id(p.Start.GetRun()), Fence: p.Start.GetFence(), Time: d.time(p.Start.GetTime())}
 	case *logv1.Command_Finish:
@@ -250,14 +250,14 @@ func (d *decoder) putJob(p *logv1.PutJob) state.PutJob {
 func (d *decoder) decide(p *logv1.Decide) state.Decide {
 	return state.Decide{
 		Key: d.key(p.GetKey()), UID: p.GetUid(), Version: p.GetVersion(), Activity: p.GetActivity(),
-		Trigger: p.GetTrigger(), After: d.time(p.GetAfter()), Until: d.time(p.GetUntil()), Decisions: each(p.GetDecisions(), d.decided),
+		Trigger: d.text(p.GetTrigger()), After: d.time(p.GetAfter()), Until: d.time(p.GetUntil()), Decisions: each(p.GetDecisions(), d.decided),
 	}
 }
 
 func (d *decoder) request(p *logv1.Request) state.Request {
 	return state.Request{
 		Key: d.key(p.GetKey()), UID: p.GetUid(), Version: p.GetVersion(), Activity: p.GetActivity(),
-		ID: d.id(p.GetId()), RetryOf: d.ref(p.GetRetryOf()), Trigger: p.GetTrigger(), Birth: d.birth(p.GetBirth()),
+		ID: d.id(p.GetId()), RetryOf: d.ref(p.GetRetryOf()), Trigger: d.text(p.GetTrigger()), Birth: d.birth(p.GetBirth()),
 	}
 }
 

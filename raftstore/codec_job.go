@@ -56,10 +56,10 @@ func (d *decoder) definition(p *logv1.Definition) *state.Definition {
 		Labels:      d.pairs(p.GetLabels()),
 		Triggers:    each(p.GetTriggers(), func(t *logv1.Trigger) *state.Trigger { return share(d, d.shared.triggers, t, d.trigger) }),
 		Task: state.Task{
-			Argv: t.GetArgv(), Script: t.GetScript(), Interpreter: t.GetInterpreter(), Env: d.pairs(t.GetEnv()),
-			WorkingDir: t.GetWorkingDir(), User: t.GetUser(), Stdin: t.GetStdin(), Limits: d.limits(t.GetLimits()),
+			Argv: d.texts(t.GetArgv()), Script: t.GetScript(), Interpreter: d.texts(t.GetInterpreter()), Env: d.pairs(t.GetEnv()),
+			WorkingDir: d.text(t.GetWorkingDir()), User: d.text(t.GetUser()), Stdin: t.GetStdin(), Limits: d.limits(t.GetLimits()),
 		},
-		Target: state.Target{Selector: p.GetTarget().GetSelector(), Strategy: fromEnum(d, p.GetTarget().GetStrategy(), state.LeastLoaded)},
+		Target: state.Target{Selector: d.text(p.GetTarget().GetSelector()), Strategy: fromEnum(d, p.GetTarget().GetStrategy(), state.LeastLoaded)},
 		Policy: share(d, d.shared.policies, p.GetPolicy(), d.policy),
 	}
 }

@@ -34,7 +34,7 @@ func (e *encoder) run(r *state.Run) *logv1.Run {
 
 func (d *decoder) run(p *logv1.Run) *state.Run {
 	return &state.Run{
-		ID: d.id(p.GetId()), Job: d.key(p.GetJob()), UID: p.GetUid(), Version: p.GetVersion(), Trigger: p.GetTrigger(), Nominal: d.time(p.GetNominal()),
+		ID: d.id(p.GetId()), Job: d.key(p.GetJob()), UID: p.GetUid(), Version: p.GetVersion(), Trigger: d.text(p.GetTrigger()), Nominal: d.time(p.GetNominal()),
 		Phase: d.phase(p.GetPhase()), Reason: p.GetReason(), Created: d.time(p.GetCreated()), Finished: d.time(p.GetFinished()), NotBefore: d.time(p.GetNotBefore()),
 		Attempts: each(p.GetAttempts(), d.attempt), Missed: p.GetMissed(), RetryOf: d.ref(p.GetRetryOf()),
 		CancelTime: d.time(p.GetCancelTime()), CancelNote: p.GetCancelNote(), Definition: d.definition(p.GetDefinition()), Serial: p.GetSerial(),
@@ -52,7 +52,7 @@ func (e *encoder) attempt(a state.Attempt) *logv1.Attempt {
 
 func (d *decoder) attempt(p *logv1.Attempt) state.Attempt {
 	return state.Attempt{
-		Number: d.int(p.GetNumber()), Fence: p.GetFence(), Worker: state.WorkerID(p.GetWorker()), WorkerName: p.GetWorkerName(),
+		Number: d.int(p.GetNumber()), Fence: p.GetFence(), Worker: state.WorkerID(d.text(p.GetWorker())), WorkerName: d.text(p.GetWorkerName()),
 		Assigned: d.time(p.GetAssigned()), Started: d.time(p.GetStarted()), Finished: d.time(p.GetFinished()),
 		Outcome: d.outcome(p.GetOutcome()), Late: d.outcome(p.GetLate()), ExitCode: d.int(p.GetExitCode()), Signal: p.GetSignal(), Reason: p.GetReason(),
 		LogBytes: p.GetLogBytes(), LogDropped: p.GetLogDropped(), CPUTime: time.Duration(p.GetCpuTime()), MaxRSS: p.GetMaxRss(),

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/raft"
@@ -430,6 +432,41 @@ func TestWhatIsAlikeIsShared(t *testing.T) {
 	}
 	if first.Triggers[0] == read(2, 1).Triggers[0] || first.Policy == read(1, 2).Policy {
 		t.Error("different triggers or policies are taken for one")
+	}
+}
+
+// Short texts that many jobs and runs have are kept once; so are not those of which nobody
+// has the like.
+func TestTextsAreShared(t *testing.T) {
+	among := newShared()
+	read := func(worker string) string {
+		t.Helper()
+		c, err := encodeCommand(state.Assign{Run: state.RunID{1}, Attempt: 1, Worker: state.WorkerID(worker)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, _ := joinEntry(time.Unix(1, 0).UTC(), [][]byte{c})
+		e, err := decodeEntry(entry, among)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := string(e.Commands[0].(state.Assign).Worker)
+		if got != worker {
+			t.Fatalf("%q was written, and %q read", worker, got)
+		}
+		return got
+	}
+	same := func(a, b string) bool { return unsafe.StringData(a) == unsafe.StringData(b) }
+	for i := range maxTexts + 1 {
+		if read(fmt.Sprint("w-", i)); len(among.texts) > maxTexts {
+			t.Fatalf("%d texts are remembered, of %d allowed", len(among.texts), maxTexts)
+		}
+	}
+	if !same(read("w-a"), read("w-a")) {
+		t.Error("equal texts are kept twice")
+	}
+	if long := strings.Repeat("x", maxTextLen+1); same(read(long), read(long)) {
+		t.Errorf("a text of %d bytes is remembered", len(long))
 	}
 }
 
