@@ -69,11 +69,11 @@ func TestWhatIsWrittenDown(t *testing.T) {
 				defer fake.Close()
 				p, log := new(pad), slog.New(slog.DiscardHandler)
 				k := newKeeper(log, fake, &book{log: log, journal: p})
-				w, err := k.take(1)
+				w, err := k.take(1, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := k.start(1, runner.Spec{ID: "a/1"}); err != nil {
+				if _, err := k.start(asker{life: 1}, runner.Spec{ID: "a/1"}); err != nil {
 					t.Fatal(err)
 				}
 				began := time.Now()

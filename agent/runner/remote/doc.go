@@ -30,21 +30,28 @@ import "time"
 // Revisions of the protocol that both ends here speak.
 const (
 	minRevision = 1
-	maxRevision = 2
+	maxRevision = 3
 	// leaseRevision is the first one in which a runner watches leases.
 	leaseRevision = 2
+	// startsRevision is the first one in which starts, and what is told of attempts, share
+	// messages.
+	startsRevision = 3
 )
 
 const (
 	// maxMessage bounds a message, in bytes. A task comes from a gateway with
 	// 1 MiB at most.
 	maxMessage = 16 << 20
+	// maxShared bounds what shares a message, in bytes, and maxTold how many attempts are
+	// told in one.
+	maxShared = 256 << 10
+	maxTold   = 128
 	// window is how much may be under way before the other end has read it, in bytes.
 	// It is fixed, or each message would be followed by a question of how fast the
 	// line is.
 	window = 1 << 20
-	// streamWorkers are the goroutines that serve calls again and again: in a new one
-	// the stack grows for each.
+	// streamWorkers are the goroutines that serve calls, and start attempts, again and again:
+	// in a new one the stack grows for each.
 	streamWorkers = 16
 	// IdleExit is how long a runner that an agent has started stays without
 	// an agent and without attempts that run.

@@ -69,7 +69,7 @@ func TestRunnersDiskFills(t *testing.T) {
 				fake := fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{Duration: test.runs} })
 				k := newKeeper(log, fake, &book{log: log, journal: d})
 				d.fail(syscall.ENOSPC)
-				if _, err := k.start(0, runner.Spec{ID: "a/1"}); err != nil {
+				if _, err := k.start(asker{life: 0}, runner.Spec{ID: "a/1"}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(test.full)
@@ -107,7 +107,7 @@ func TestRunnersDiskFails(t *testing.T) {
 		})
 		d := new(disk)
 		k := newKeeper(log, fake, &book{log: log, journal: d})
-		if _, err := k.start(0, runner.Spec{ID: "a/1"}); err != nil {
+		if _, err := k.start(asker{life: 0}, runner.Spec{ID: "a/1"}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

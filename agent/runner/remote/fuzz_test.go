@@ -112,7 +112,7 @@ func (r *Runner) listenTo(said *tape) {
 		return
 	}
 	r.adopt(l, all)
-	_ = r.listen(said) // any end may be right
+	_ = r.listen(l, said) // any end may be right
 }
 
 // Whatever an agent asks for, the runner lives on, keeps each attempt once, and can
@@ -149,7 +149,7 @@ func FuzzAgent(f *testing.F) {
 		}()
 		var w runnerv1.WatchRequest
 		if proto.Unmarshal(watch, &w) == nil {
-			if watcher, err := s.take(w.GetLife()); err == nil {
+			if watcher, err := s.take(w.GetLife(), w.GetLink()); err == nil {
 				defer s.leave(watcher)
 			}
 		}
@@ -193,7 +193,7 @@ func FuzzAgent(f *testing.F) {
 func newWatcherOf(k *keeper) *watcher {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	w := newWatcher()
+	w := newWatcher(0)
 	for id := range k.attempts {
 		w.noteLocked(id)
 	}

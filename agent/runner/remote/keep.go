@@ -13,6 +13,7 @@ import (
 var (
 	errStopping = errors.New("the worker is being stopped")
 	errNotAgent = errors.New("another life of the agent uses this runner")
+	errNotLink  = errors.New("the agent has another link to this runner, and asks again over that one")
 )
 
 // keeper owns the attempts of a runner, over any number of agents: it has them
@@ -108,9 +109,15 @@ func (k *keeper) settle(l lost) {
 	k.ended(k.at(l.id), runner.Exit{Interrupted: true, Reason: reason, Started: l.started, Finished: time.Now()})
 }
 
+// asker is who asks for a start.
+type asker struct {
+	life uint64 // of the agent
+	link uint64 // by which it is told; 0 for a call that has an answer of its own
+}
+
 // take makes a life of the agent the one that counts, and returns when no start
 // of a former one is under way.
-func (k *keeper) take(life uint64) (*watcher, error) {
+func (k *keeper) take(life, link uint64) (*watcher, error) {
 	k.mu.Lock()
 	former := k.tenure
 	if life < former.life {
@@ -120,7 +127,7 @@ func (k *keeper) take(life uint64) (*watcher, error) {
 	if life > former.life {
 		k.tenure = &tenure{life: life}
 	}
-	w := newWatcher()
+	w := newWatcher(link)
 	if k.watcher != nil {
 		close(k.watcher.replaced)
 	}
@@ -150,8 +157,8 @@ func (k *keeper) leave(w *watcher) {
 
 // start starts an attempt for a life of the agent, or returns the one that is
 // kept under its ID.
-func (k *keeper) start(life uint64, s runner.Spec) (*kept, error) {
-	a, again, done, err := k.admit(life, s)
+func (k *keeper) start(by asker, s runner.Spec) (*kept, error) {
+	a, again, done, err := k.admit(by, s)
 	if err != nil {
 		return nil, err
 	}
@@ -176,11 +183,14 @@ func (k *keeper) start(life uint64, s runner.Spec) (*kept, error) {
 
 // admit makes room for an attempt, or finds it. The caller calls done when it has
 // been started, or not.
-func (k *keeper) admit(life uint64, s runner.Spec) (a *kept, again bool, done func(), err error) {
+func (k *keeper) admit(by asker, s runner.Spec) (a *kept, again bool, done func(), err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if life != k.tenure.life {
+	if by.life != k.tenure.life {
 		return nil, false, nil, errNotAgent
+	}
+	if by.link != 0 && (k.watcher == nil || k.watcher.link != by.link) {
+		return nil, false, nil, errNotLink
 	}
 	a = k.attempts[s.ID]
 	if a == nil && k.stopping {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -91,7 +92,10 @@ func (r *Runner) attend(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close() }() // the runner sees that we have gone
 	l := &link{client: runnerv1.NewRunnerServiceClient(conn)}
-	stream, err := l.client.Watch(ctx, &runnerv1.WatchRequest{MinRevision: minRevision, MaxRevision: maxRevision, Life: r.o.Life, Version: r.o.Version})
+	r.links++
+	stream, err := l.client.Watch(ctx, &runnerv1.WatchRequest{
+		MinRevision: minRevision, MaxRevision: maxRevision, Life: r.o.Life, Version: r.o.Version, Link: r.links,
+	})
 	if err != nil {
 		return err
 	}
@@ -113,8 +117,17 @@ func (r *Runner) attend(ctx context.Context) error {
 		r.o.Log.Error("THE RUNNER GOES BY ANOTHER POLICY than the one that this agent was given, since it has attempts and can't be replaced: let them end, then schedagent stop",
 			"pid", hello.GetPid(), "policy", hello.GetPolicy(), "wanted", r.o.Policy)
 	}
+	if l.revision >= startsRevision {
+		if l.starts, err = openStarts(ctx, l.client, r.links); err != nil {
+			return err
+		}
+		var heard sync.WaitGroup
+		heard.Go(func() { l.starts.hear(); cancel() })
+		defer heard.Wait()
+		defer cancel()
+	}
 	r.adopt(l, all) //nolint:contextcheck // what it has to end it ends over other links, too
-	return r.listen(stream)
+	return r.listen(l, stream)
 }
 
 // dialed returns a gRPC connection over first; if that breaks at once, over another
@@ -162,15 +175,22 @@ func (r *Runner) hear(stream grpc.ServerStreamingClient[runnerv1.WatchResponse])
 		if err != nil {
 			return nil, err
 		}
-		switch body := m.GetBody().(type) {
-		case *runnerv1.WatchResponse_Attempt:
-			all = append(all, body.Attempt)
+		all = append(all, attemptsOf(m)...)
+		switch m.GetBody().(type) {
 		case *runnerv1.WatchResponse_Stopping:
 			return nil, errGoodbye
 		case *runnerv1.WatchResponse_Synced:
 			return all, nil
 		}
 	}
+}
+
+// attemptsOf returns the attempts that are told in a message.
+func attemptsOf(m *runnerv1.WatchResponse) []*runnerv1.Attempt {
+	if one := m.GetAttempt(); one != nil {
+		return []*runnerv1.Attempt{one}
+	}
+	return m.GetAttempts().GetAttempts()
 }
 
 // isOther reports whether a runner is not as this agent would have started it.
@@ -238,7 +258,7 @@ func (r *Runner) marksOf(p *process) []string {
 }
 
 // listen hears of changes until the stream ends.
-func (r *Runner) listen(stream grpc.ServerStreamingClient[runnerv1.WatchResponse]) error {
+func (r *Runner) listen(l *link, stream grpc.ServerStreamingClient[runnerv1.WatchResponse]) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -247,15 +267,14 @@ func (r *Runner) listen(stream grpc.ServerStreamingClient[runnerv1.WatchResponse
 			}
 			return err
 		}
-		switch body := m.GetBody().(type) {
-		case *runnerv1.WatchResponse_Attempt:
-			if !r.hasForgotten(body.Attempt.GetId()) {
-				r.take(body.Attempt, nil)
+		for _, a := range attemptsOf(m) {
+			if !r.hasForgotten(a.GetId()) {
+				r.take(a, nil)
 			}
-		case *runnerv1.WatchResponse_Stopping:
-			if !r.isStopping() {
-				close(r.stopping)
-			}
+			l.starts.told(a.GetId())
+		}
+		if m.GetStopping() != nil && !r.isStopping() {
+			close(r.stopping)
 		}
 	}
 }

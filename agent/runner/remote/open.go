@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/schedd/schedd/agent/runner"
 	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
@@ -51,7 +52,8 @@ type Runner struct {
 	stopping chan struct{}
 
 	// For keep alone.
-	tried bool // an idle runner of another kind was asked to make way
+	tried bool   // an idle runner of another kind was asked to make way
+	links uint64 // calls of Watch so far
 
 	mu        sync.Mutex         // guards all below, and every process as said there
 	link      *link              // nil while there is none
@@ -76,6 +78,7 @@ type link struct {
 	pid      int64
 	revision uint32
 	keeps    runner.Enforcement
+	starts   *starts // nil: the runner is of an older version, and each start is a call
 }
 
 // Open finds the runner, starts it if need be, and returns when it has told what it
@@ -230,14 +233,15 @@ func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
 	ctx, cancel := r.until(time.Time{}) // an answer that comes late is an answer
 	defer cancel()
 	_, shared := r.o.Uptime()
-	resp, err := l.client.Start(ctx, showSpec(r.o.Life, s, shared))
+	req := showSpec(r.o.Life, s, shared)
+	if l.starts != nil && proto.Size(req) <= maxShared {
+		return r.askAmong(l.starts, req, s)
+	}
+	resp, err := l.client.Start(ctx, req)
 	switch status.Code(err) {
 	case codes.OK:
-		if resp.GetUnable() {
-			return nil, runner.Unable(errors.New(resp.GetError()))
-		}
 		if resp.GetError() != "" {
-			return nil, errors.New(resp.GetError())
+			return nil, refusal(resp.GetError(), resp.GetUnable())
 		}
 		return r.take(resp.GetAttempt(), s.Env), nil
 	case codes.FailedPrecondition:
@@ -247,6 +251,14 @@ func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
 	default:
 		return nil, errUnanswered
 	}
+}
+
+// refusal is why an attempt was not started, in the runner's words.
+func refusal(why string, unable bool) error {
+	if unable {
+		return runner.Unable(errors.New(why))
+	}
+	return errors.New(why)
 }
 
 // Probe implements runner.Runner. Of a runner of an older version, which never says

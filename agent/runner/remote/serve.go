@@ -178,24 +178,23 @@ func (s *service) Watch(req *runnerv1.WatchRequest, stream grpc.ServerStreamingS
 		s.log.Error("an agent speaks another language", "version", req.GetVersion(), "min_revision", req.GetMinRevision(), "max_revision", req.GetMaxRevision())
 		return nil
 	}
-	w, err := s.take(req.GetLife())
+	w, err := s.take(req.GetLife(), req.GetLink())
 	if err != nil {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	defer s.leave(w)
 	s.log.Info("agent has come", "life", req.GetLife(), "version", req.GetVersion())
+	w.shared = hello.GetRevision() >= startsRevision
 	for {
-		for _, m := range s.news(w) {
-			if err := stream.Send(m); err != nil {
-				return err
-			}
+		if err := s.tell(w, stream); err != nil {
+			return err
 		}
 		select {
 		case <-w.wake:
 		case <-w.replaced:
 			return status.Error(codes.Aborted, "a newer call of the agent is there")
 		case <-s.over:
-			return s.lastNews(w, stream)
+			return s.tell(w, stream)
 		case <-stream.Context().Done():
 			s.log.Info("agent has gone", "life", req.GetLife())
 			return nil
@@ -203,8 +202,8 @@ func (s *service) Watch(req *runnerv1.WatchRequest, stream grpc.ServerStreamingS
 	}
 }
 
-// lastNews tells what came just before the end.
-func (s *service) lastNews(w *watcher, stream grpc.ServerStreamingServer[runnerv1.WatchResponse]) error {
+// tell tells what there is to tell now.
+func (s *service) tell(w *watcher, stream grpc.ServerStreamingServer[runnerv1.WatchResponse]) error {
 	for _, m := range s.news(w) {
 		if err := stream.Send(m); err != nil {
 			return err
@@ -228,7 +227,7 @@ func (s *service) Start(_ context.Context, req *runnerv1.StartRequest) (*runnerv
 	if err := s.checkStart(req); err != nil {
 		return &runnerv1.StartResponse{Error: sentence(fmt.Sprintf("starting attempt %.40q: %v", req.GetId(), err))}, nil
 	}
-	a, err := s.start(req.GetLife(), readSpec(req))
+	a, err := s.start(asker{life: req.GetLife()}, readSpec(req))
 	switch {
 	case errors.Is(err, errNotAgent):
 		return nil, status.Error(codes.FailedPrecondition, err.Error())

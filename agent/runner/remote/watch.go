@@ -10,30 +10,58 @@ import (
 
 // watcher is what one call of an agent has yet to be told.
 type watcher struct {
+	link     uint64        // which of the calls of this life
 	wake     chan struct{} // holds one: something is to be told
 	replaced chan struct{} // closed: a newer call is the agent's
 
 	// Guarded by keeper.mu.
-	changed []string // attempts
+	changed []string // attempts; one that has started and ended meanwhile twice
+	ends    int      // how many of them have ended
+	began   gather.Rhythm
 	rhythm  gather.Rhythm
 	late    *time.Timer // wakes who waits for company; nil while nobody does
 
 	// For the call alone.
 	synced, warned bool
+	shared         bool // several attempts are told in one message
 }
 
-func newWatcher() *watcher {
-	return &watcher{wake: make(chan struct{}, 1), replaced: make(chan struct{})}
+func newWatcher(link uint64) *watcher {
+	return &watcher{link: link, wake: make(chan struct{}, 1), replaced: make(chan struct{})}
+}
+
+// noteStarted has it told that an attempt runs, whose start has no answer of its own.
+// While there are many it waits a little: one that is over soon is told once.
+func (k *keeper) noteStarted(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	w := k.watcher
+	if w == nil {
+		return
+	}
+	w.changed = append(w.changed, id)
+	if w.began.Busy(time.Now()) {
+		w.waitLocked()
+		return
+	}
+	wake(w.wake)
 }
 
 // noteLocked has an attempt told. While many change in quick succession it waits a little
 // for others, since one message or ten wake the agent alike.
 func (w *watcher) noteLocked(id string) {
 	w.changed = append(w.changed, id)
-	switch {
-	case !w.rhythm.Busy(time.Now()) || len(w.changed) >= gather.Enough:
+	w.ends++
+	if !w.rhythm.Busy(time.Now()) || w.ends >= gather.Enough {
 		wake(w.wake)
-	case w.late == nil:
+		return
+	}
+	w.waitLocked()
+}
+
+// waitLocked has the call woken when it has waited long enough for company.
+func (w *watcher) waitLocked() {
+	if w.late == nil {
 		w.late = time.AfterFunc(gather.Longest, func() { wake(w.wake) })
 	}
 }
@@ -42,13 +70,8 @@ func (w *watcher) noteLocked(id string) {
 func (k *keeper) news(w *watcher) (news []*runnerv1.WatchResponse) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, id := range w.changed {
-		// What is being started is told to whoever asked for it.
-		if a := k.attempts[id]; a != nil && a.isReady() {
-			news = append(news, &runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Attempt{Attempt: a.showLocked()}})
-		}
-	}
-	w.changed = slices.Delete(w.changed, 0, len(w.changed))
+	news = w.pack(k.changedLocked(w))
+	w.changed, w.ends = slices.Delete(w.changed, 0, len(w.changed)), 0
 	if w.late != nil {
 		w.late.Stop()
 		w.late = nil
@@ -60,6 +83,33 @@ func (k *keeper) news(w *watcher) (news []*runnerv1.WatchResponse) {
 	if !w.synced {
 		w.synced = true
 		news = append(news, &runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Synced{Synced: &runnerv1.Synced{}}})
+	}
+	return news
+}
+
+// changedLocked returns what has changed and is ready. What is being started is told
+// when it is.
+func (k *keeper) changedLocked(w *watcher) (all []*runnerv1.Attempt) {
+	told := make(map[string]bool, len(w.changed))
+	for _, id := range w.changed {
+		if a := k.attempts[id]; a != nil && a.isReady() && !told[id] {
+			told[id] = true
+			all = append(all, a.showLocked())
+		}
+	}
+	return all
+}
+
+// pack makes as few messages of attempts as the agent understands.
+func (w *watcher) pack(all []*runnerv1.Attempt) (news []*runnerv1.WatchResponse) {
+	if !w.shared {
+		for _, m := range all {
+			news = append(news, &runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Attempt{Attempt: m}})
+		}
+		return news
+	}
+	for part := range slices.Chunk(all, maxTold) {
+		news = append(news, &runnerv1.WatchResponse{Body: &runnerv1.WatchResponse_Attempts{Attempts: &runnerv1.Attempts{Attempts: part}}})
 	}
 	return news
 }

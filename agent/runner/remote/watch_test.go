@@ -36,13 +36,13 @@ func TestNewsGather(t *testing.T) {
 				defer fake.Close()
 				log := slog.New(slog.DiscardHandler)
 				k := newKeeper(log, fake, &book{log: log, journal: new(pad)})
-				w, err := k.take(1)
+				w, err := k.take(1, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
 				began := time.Now().Add(pause)
 				for id := range ends {
-					if _, err := k.start(1, runner.Spec{ID: id}); err != nil {
+					if _, err := k.start(asker{life: 1}, runner.Spec{ID: id}); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -96,7 +96,9 @@ type WatchRequest struct {
 	// one is the runner's agent.
 	Life uint64 `protobuf:"varint,3,opt,name=life,proto3" json:"life,omitempty"`
 	// Version of the agent, for people.
-	Version       string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Link counts the calls of Watch in this life.
+	Link          uint64 `protobuf:"varint,5,opt,name=link,proto3" json:"link,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +161,13 @@ func (x *WatchRequest) GetVersion() string {
 	return ""
 }
 
+func (x *WatchRequest) GetLink() uint64 {
+	if x != nil {
+		return x.Link
+	}
+	return 0
+}
+
 // WatchResponse is one thing that the agent is told.
 type WatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -170,6 +179,7 @@ type WatchResponse struct {
 	//	*WatchResponse_Attempt
 	//	*WatchResponse_Synced
 	//	*WatchResponse_Stopping
+	//	*WatchResponse_Attempts
 	Body          isWatchResponse_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -248,6 +258,15 @@ func (x *WatchResponse) GetStopping() *Stopping {
 	return nil
 }
 
+func (x *WatchResponse) GetAttempts() *Attempts {
+	if x != nil {
+		if x, ok := x.Body.(*WatchResponse_Attempts); ok {
+			return x.Attempts
+		}
+	}
+	return nil
+}
+
 type isWatchResponse_Body interface {
 	isWatchResponse_Body()
 }
@@ -273,6 +292,11 @@ type WatchResponse_Stopping struct {
 	Stopping *Stopping `protobuf:"bytes,4,opt,name=stopping,proto3,oneof"`
 }
 
+type WatchResponse_Attempts struct {
+	// Attempts are several that the runner keeps, as they are now. Since revision 3.
+	Attempts *Attempts `protobuf:"bytes,5,opt,name=attempts,proto3,oneof"`
+}
+
 func (*WatchResponse_Hello) isWatchResponse_Body() {}
 
 func (*WatchResponse_Attempt) isWatchResponse_Body() {}
@@ -280,6 +304,8 @@ func (*WatchResponse_Attempt) isWatchResponse_Body() {}
 func (*WatchResponse_Synced) isWatchResponse_Body() {}
 
 func (*WatchResponse_Stopping) isWatchResponse_Body() {}
+
+func (*WatchResponse_Attempts) isWatchResponse_Body() {}
 
 // Hello says who the runner is.
 type Hello struct {
@@ -695,6 +721,52 @@ func (x *Attempt) GetExit() *Exit {
 	return nil
 }
 
+// Attempts are several that are told at once.
+type Attempts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Attempts in no order.
+	Attempts      []*Attempt `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attempts) Reset() {
+	*x = Attempts{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attempts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attempts) ProtoMessage() {}
+
+func (x *Attempts) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attempts.ProtoReflect.Descriptor instead.
+func (*Attempts) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Attempts) GetAttempts() []*Attempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
 // Exit is how an attempt's process ended.
 type Exit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -730,7 +802,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +814,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[8]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +827,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{8}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -885,7 +957,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +969,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[9]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +982,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{9}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartRequest) GetLife() uint64 {
@@ -1035,7 +1107,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1119,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[10]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1132,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{10}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartResponse) GetAttempt() *Attempt {
@@ -1084,6 +1156,136 @@ func (x *StartResponse) GetUnable() bool {
 	return false
 }
 
+// StartsRequest asks for several starts, each of which has a fate of its own.
+type StartsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Link is that of the call of Watch which is to tell of them. When the runner has
+	// answered a later one, nothing is started that was asked for over this one.
+	Link uint64 `protobuf:"varint,1,opt,name=link,proto3" json:"link,omitempty"`
+	// Starts that are asked for.
+	Starts        []*StartRequest `protobuf:"bytes,2,rep,name=starts,proto3" json:"starts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartsRequest) Reset() {
+	*x = StartsRequest{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartsRequest) ProtoMessage() {}
+
+func (x *StartsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartsRequest.ProtoReflect.Descriptor instead.
+func (*StartsRequest) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StartsRequest) GetLink() uint64 {
+	if x != nil {
+		return x.Link
+	}
+	return 0
+}
+
+func (x *StartsRequest) GetStarts() []*StartRequest {
+	if x != nil {
+		return x.Starts
+	}
+	return nil
+}
+
+// StartsResponse says of one attempt why it could not be started.
+type StartsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the attempt.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Error as in StartResponse.
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// Unable as in StartResponse.
+	Unable bool `protobuf:"varint,3,opt,name=unable,proto3" json:"unable,omitempty"`
+	// Replaced says that another life of the agent uses the runner, and learns whether the
+	// attempt runs.
+	Replaced      bool `protobuf:"varint,4,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartsResponse) Reset() {
+	*x = StartsResponse{}
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartsResponse) ProtoMessage() {}
+
+func (x *StartsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartsResponse.ProtoReflect.Descriptor instead.
+func (*StartsResponse) Descriptor() ([]byte, []int) {
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StartsResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StartsResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *StartsResponse) GetUnable() bool {
+	if x != nil {
+		return x.Unable
+	}
+	return false
+}
+
+func (x *StartsResponse) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
+}
+
 // ProbeRequest asks whether anything can be started.
 type ProbeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1093,7 +1295,7 @@ type ProbeRequest struct {
 
 func (x *ProbeRequest) Reset() {
 	*x = ProbeRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1307,7 @@ func (x *ProbeRequest) String() string {
 func (*ProbeRequest) ProtoMessage() {}
 
 func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[11]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1320,7 @@ func (x *ProbeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRequest.ProtoReflect.Descriptor instead.
 func (*ProbeRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{11}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
 }
 
 // ProbeResponse says whether it can.
@@ -1132,7 +1334,7 @@ type ProbeResponse struct {
 
 func (x *ProbeResponse) Reset() {
 	*x = ProbeResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1346,7 @@ func (x *ProbeResponse) String() string {
 func (*ProbeResponse) ProtoMessage() {}
 
 func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[12]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1359,7 @@ func (x *ProbeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResponse.ProtoReflect.Descriptor instead.
 func (*ProbeResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{12}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProbeResponse) GetError() string {
@@ -1180,7 +1382,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1394,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[13]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1407,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{13}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *KillRequest) GetId() string {
@@ -1231,7 +1433,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1445,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[14]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1458,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{14}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{17}
 }
 
 // RenewRequest tells until when attempts may go on.
@@ -1270,7 +1472,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1484,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[15]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1497,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{15}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RenewRequest) GetLeases() []*Lease {
@@ -1318,7 +1520,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1532,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[16]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1545,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{16}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Lease) GetId() string {
@@ -1369,7 +1571,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1583,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[17]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1596,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{17}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{20}
 }
 
 // ForgetRequest names attempts that have ended.
@@ -1408,7 +1610,7 @@ type ForgetRequest struct {
 
 func (x *ForgetRequest) Reset() {
 	*x = ForgetRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1622,7 @@ func (x *ForgetRequest) String() string {
 func (*ForgetRequest) ProtoMessage() {}
 
 func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[18]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1635,7 @@ func (x *ForgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetRequest.ProtoReflect.Descriptor instead.
 func (*ForgetRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{18}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ForgetRequest) GetIds() []string {
@@ -1452,7 +1654,7 @@ type ForgetResponse struct {
 
 func (x *ForgetResponse) Reset() {
 	*x = ForgetResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1666,7 @@ func (x *ForgetResponse) String() string {
 func (*ForgetResponse) ProtoMessage() {}
 
 func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[19]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1679,7 @@ func (x *ForgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetResponse.ProtoReflect.Descriptor instead.
 func (*ForgetResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{19}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{22}
 }
 
 // EndStraysRequest names an attempt of a former runner.
@@ -1493,7 +1695,7 @@ type EndStraysRequest struct {
 
 func (x *EndStraysRequest) Reset() {
 	*x = EndStraysRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1707,7 @@ func (x *EndStraysRequest) String() string {
 func (*EndStraysRequest) ProtoMessage() {}
 
 func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[20]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1720,7 @@ func (x *EndStraysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysRequest.ProtoReflect.Descriptor instead.
 func (*EndStraysRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{20}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EndStraysRequest) GetId() string {
@@ -1550,7 +1752,7 @@ type EndStraysResponse struct {
 
 func (x *EndStraysResponse) Reset() {
 	*x = EndStraysResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1764,7 @@ func (x *EndStraysResponse) String() string {
 func (*EndStraysResponse) ProtoMessage() {}
 
 func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[21]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1777,7 @@ func (x *EndStraysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndStraysResponse.ProtoReflect.Descriptor instead.
 func (*EndStraysResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{21}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EndStraysResponse) GetEnded() int32 {
@@ -1608,7 +1810,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1822,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[22]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1835,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{22}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{25}
 }
 
 // CheckResponse says how it is.
@@ -1648,7 +1850,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1862,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[23]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1875,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{23}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckResponse) GetTrouble() string {
@@ -1694,7 +1896,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[24]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1908,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[24]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1921,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{24}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StopRequest) GetIfIdle() bool {
@@ -1742,7 +1944,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[25]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1956,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_schedd_runner_v1_runner_proto_msgTypes[25]
+	mi := &file_schedd_runner_v1_runner_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1969,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{25}
+	return file_schedd_runner_v1_runner_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StopResponse) GetStopped() bool {
@@ -1788,17 +1990,19 @@ var File_schedd_runner_v1_runner_proto protoreflect.FileDescriptor
 
 const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\n" +
-	"\x1dschedd/runner/v1/runner.proto\x12\x10schedd.runner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n" +
+	"\x1dschedd/runner/v1/runner.proto\x12\x10schedd.runner.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n" +
 	"\fWatchRequest\x12!\n" +
 	"\fmin_revision\x18\x01 \x01(\rR\vminRevision\x12!\n" +
 	"\fmax_revision\x18\x02 \x01(\rR\vmaxRevision\x12\x12\n" +
 	"\x04life\x18\x03 \x01(\x04R\x04life\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\xed\x01\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x12\n" +
+	"\x04link\x18\x05 \x01(\x04R\x04link\"\xa7\x02\n" +
 	"\rWatchResponse\x12/\n" +
 	"\x05hello\x18\x01 \x01(\v2\x17.schedd.runner.v1.HelloH\x00R\x05hello\x125\n" +
 	"\aattempt\x18\x02 \x01(\v2\x19.schedd.runner.v1.AttemptH\x00R\aattempt\x122\n" +
 	"\x06synced\x18\x03 \x01(\v2\x18.schedd.runner.v1.SyncedH\x00R\x06synced\x128\n" +
-	"\bstopping\x18\x04 \x01(\v2\x1a.schedd.runner.v1.StoppingH\x00R\bstoppingB\x06\n" +
+	"\bstopping\x18\x04 \x01(\v2\x1a.schedd.runner.v1.StoppingH\x00R\bstopping\x128\n" +
+	"\battempts\x18\x05 \x01(\v2\x1a.schedd.runner.v1.AttemptsH\x00R\battemptsB\x06\n" +
 	"\x04body\"\x8a\x02\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\rR\brevision\x12!\n" +
@@ -1828,7 +2032,9 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12=\n" +
 	"\fstarted_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vstartedTime\x12*\n" +
-	"\x04exit\x18\x04 \x01(\v2\x16.schedd.runner.v1.ExitR\x04exit\"\xbc\x03\n" +
+	"\x04exit\x18\x04 \x01(\v2\x16.schedd.runner.v1.ExitR\x04exit\"A\n" +
+	"\bAttempts\x125\n" +
+	"\battempts\x18\x01 \x03(\v2\x19.schedd.runner.v1.AttemptR\battempts\"\xbc\x03\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\x12\x1b\n" +
@@ -1864,7 +2070,15 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\rStartResponse\x123\n" +
 	"\aattempt\x18\x01 \x01(\v2\x19.schedd.runner.v1.AttemptR\aattempt\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x16\n" +
-	"\x06unable\x18\x03 \x01(\bR\x06unable\"\x0e\n" +
+	"\x06unable\x18\x03 \x01(\bR\x06unable\"[\n" +
+	"\rStartsRequest\x12\x12\n" +
+	"\x04link\x18\x01 \x01(\x04R\x04link\x126\n" +
+	"\x06starts\x18\x02 \x03(\v2\x1e.schedd.runner.v1.StartRequestR\x06starts\"j\n" +
+	"\x0eStartsResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x16\n" +
+	"\x06unable\x18\x03 \x01(\bR\x06unable\x12\x1a\n" +
+	"\breplaced\x18\x04 \x01(\bR\breplaced\"\x0e\n" +
 	"\fProbeRequest\"%\n" +
 	"\rProbeResponse\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\"N\n" +
@@ -1902,10 +2116,11 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"MEANS_NONE\x10\x01\x12\x0e\n" +
 	"\n" +
 	"MEANS_PROC\x10\x02\x12\x13\n" +
-	"\x0fMEANS_CGROUP_V2\x10\x032\xb4\x05\n" +
+	"\x0fMEANS_CGROUP_V2\x10\x032\x85\x06\n" +
 	"\rRunnerService\x12J\n" +
 	"\x05Watch\x12\x1e.schedd.runner.v1.WatchRequest\x1a\x1f.schedd.runner.v1.WatchResponse0\x01\x12H\n" +
-	"\x05Start\x12\x1e.schedd.runner.v1.StartRequest\x1a\x1f.schedd.runner.v1.StartResponse\x12H\n" +
+	"\x05Start\x12\x1e.schedd.runner.v1.StartRequest\x1a\x1f.schedd.runner.v1.StartResponse\x12O\n" +
+	"\x06Starts\x12\x1f.schedd.runner.v1.StartsRequest\x1a .schedd.runner.v1.StartsResponse(\x010\x01\x12H\n" +
 	"\x05Probe\x12\x1e.schedd.runner.v1.ProbeRequest\x1a\x1f.schedd.runner.v1.ProbeResponse\x12E\n" +
 	"\x04Kill\x12\x1d.schedd.runner.v1.KillRequest\x1a\x1e.schedd.runner.v1.KillResponse\x12H\n" +
 	"\x05Renew\x12\x1e.schedd.runner.v1.RenewRequest\x1a\x1f.schedd.runner.v1.RenewResponse\x12K\n" +
@@ -1928,7 +2143,7 @@ func file_schedd_runner_v1_runner_proto_rawDescGZIP() []byte {
 }
 
 var file_schedd_runner_v1_runner_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_schedd_runner_v1_runner_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(Means)(0),                    // 0: schedd.runner.v1.Means
 	(*WatchRequest)(nil),          // 1: schedd.runner.v1.WatchRequest
@@ -1939,75 +2154,83 @@ var file_schedd_runner_v1_runner_proto_goTypes = []any{
 	(*Synced)(nil),                // 6: schedd.runner.v1.Synced
 	(*Stopping)(nil),              // 7: schedd.runner.v1.Stopping
 	(*Attempt)(nil),               // 8: schedd.runner.v1.Attempt
-	(*Exit)(nil),                  // 9: schedd.runner.v1.Exit
-	(*StartRequest)(nil),          // 10: schedd.runner.v1.StartRequest
-	(*StartResponse)(nil),         // 11: schedd.runner.v1.StartResponse
-	(*ProbeRequest)(nil),          // 12: schedd.runner.v1.ProbeRequest
-	(*ProbeResponse)(nil),         // 13: schedd.runner.v1.ProbeResponse
-	(*KillRequest)(nil),           // 14: schedd.runner.v1.KillRequest
-	(*KillResponse)(nil),          // 15: schedd.runner.v1.KillResponse
-	(*RenewRequest)(nil),          // 16: schedd.runner.v1.RenewRequest
-	(*Lease)(nil),                 // 17: schedd.runner.v1.Lease
-	(*RenewResponse)(nil),         // 18: schedd.runner.v1.RenewResponse
-	(*ForgetRequest)(nil),         // 19: schedd.runner.v1.ForgetRequest
-	(*ForgetResponse)(nil),        // 20: schedd.runner.v1.ForgetResponse
-	(*EndStraysRequest)(nil),      // 21: schedd.runner.v1.EndStraysRequest
-	(*EndStraysResponse)(nil),     // 22: schedd.runner.v1.EndStraysResponse
-	(*CheckRequest)(nil),          // 23: schedd.runner.v1.CheckRequest
-	(*CheckResponse)(nil),         // 24: schedd.runner.v1.CheckResponse
-	(*StopRequest)(nil),           // 25: schedd.runner.v1.StopRequest
-	(*StopResponse)(nil),          // 26: schedd.runner.v1.StopResponse
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*Attempts)(nil),              // 9: schedd.runner.v1.Attempts
+	(*Exit)(nil),                  // 10: schedd.runner.v1.Exit
+	(*StartRequest)(nil),          // 11: schedd.runner.v1.StartRequest
+	(*StartResponse)(nil),         // 12: schedd.runner.v1.StartResponse
+	(*StartsRequest)(nil),         // 13: schedd.runner.v1.StartsRequest
+	(*StartsResponse)(nil),        // 14: schedd.runner.v1.StartsResponse
+	(*ProbeRequest)(nil),          // 15: schedd.runner.v1.ProbeRequest
+	(*ProbeResponse)(nil),         // 16: schedd.runner.v1.ProbeResponse
+	(*KillRequest)(nil),           // 17: schedd.runner.v1.KillRequest
+	(*KillResponse)(nil),          // 18: schedd.runner.v1.KillResponse
+	(*RenewRequest)(nil),          // 19: schedd.runner.v1.RenewRequest
+	(*Lease)(nil),                 // 20: schedd.runner.v1.Lease
+	(*RenewResponse)(nil),         // 21: schedd.runner.v1.RenewResponse
+	(*ForgetRequest)(nil),         // 22: schedd.runner.v1.ForgetRequest
+	(*ForgetResponse)(nil),        // 23: schedd.runner.v1.ForgetResponse
+	(*EndStraysRequest)(nil),      // 24: schedd.runner.v1.EndStraysRequest
+	(*EndStraysResponse)(nil),     // 25: schedd.runner.v1.EndStraysResponse
+	(*CheckRequest)(nil),          // 26: schedd.runner.v1.CheckRequest
+	(*CheckResponse)(nil),         // 27: schedd.runner.v1.CheckResponse
+	(*StopRequest)(nil),           // 28: schedd.runner.v1.StopRequest
+	(*StopResponse)(nil),          // 29: schedd.runner.v1.StopResponse
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
 }
 var file_schedd_runner_v1_runner_proto_depIdxs = []int32{
 	3,  // 0: schedd.runner.v1.WatchResponse.hello:type_name -> schedd.runner.v1.Hello
 	8,  // 1: schedd.runner.v1.WatchResponse.attempt:type_name -> schedd.runner.v1.Attempt
 	6,  // 2: schedd.runner.v1.WatchResponse.synced:type_name -> schedd.runner.v1.Synced
 	7,  // 3: schedd.runner.v1.WatchResponse.stopping:type_name -> schedd.runner.v1.Stopping
-	4,  // 4: schedd.runner.v1.Hello.enforcement:type_name -> schedd.runner.v1.Enforcement
-	0,  // 5: schedd.runner.v1.Enforcement.memory:type_name -> schedd.runner.v1.Means
-	0,  // 6: schedd.runner.v1.Enforcement.cpu:type_name -> schedd.runner.v1.Means
-	0,  // 7: schedd.runner.v1.Enforcement.pids:type_name -> schedd.runner.v1.Means
-	0,  // 8: schedd.runner.v1.Enforcement.usage:type_name -> schedd.runner.v1.Means
-	0,  // 9: schedd.runner.v1.Enforcement.tree:type_name -> schedd.runner.v1.Means
-	27, // 10: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: schedd.runner.v1.Attempt.exit:type_name -> schedd.runner.v1.Exit
-	28, // 12: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
-	27, // 13: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
-	27, // 14: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
-	28, // 15: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
-	28, // 16: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
-	28, // 17: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
-	5,  // 18: schedd.runner.v1.StartRequest.limits:type_name -> schedd.runner.v1.Limits
-	28, // 19: schedd.runner.v1.StartRequest.deadline:type_name -> google.protobuf.Duration
-	8,  // 20: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
-	28, // 21: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
-	17, // 22: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
-	28, // 23: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
-	1,  // 24: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
-	10, // 25: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
-	12, // 26: schedd.runner.v1.RunnerService.Probe:input_type -> schedd.runner.v1.ProbeRequest
-	14, // 27: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
-	16, // 28: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
-	19, // 29: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
-	21, // 30: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
-	23, // 31: schedd.runner.v1.RunnerService.Check:input_type -> schedd.runner.v1.CheckRequest
-	25, // 32: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
-	2,  // 33: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
-	11, // 34: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
-	13, // 35: schedd.runner.v1.RunnerService.Probe:output_type -> schedd.runner.v1.ProbeResponse
-	15, // 36: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
-	18, // 37: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
-	20, // 38: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
-	22, // 39: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
-	24, // 40: schedd.runner.v1.RunnerService.Check:output_type -> schedd.runner.v1.CheckResponse
-	26, // 41: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
-	33, // [33:42] is the sub-list for method output_type
-	24, // [24:33] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	9,  // 4: schedd.runner.v1.WatchResponse.attempts:type_name -> schedd.runner.v1.Attempts
+	4,  // 5: schedd.runner.v1.Hello.enforcement:type_name -> schedd.runner.v1.Enforcement
+	0,  // 6: schedd.runner.v1.Enforcement.memory:type_name -> schedd.runner.v1.Means
+	0,  // 7: schedd.runner.v1.Enforcement.cpu:type_name -> schedd.runner.v1.Means
+	0,  // 8: schedd.runner.v1.Enforcement.pids:type_name -> schedd.runner.v1.Means
+	0,  // 9: schedd.runner.v1.Enforcement.usage:type_name -> schedd.runner.v1.Means
+	0,  // 10: schedd.runner.v1.Enforcement.tree:type_name -> schedd.runner.v1.Means
+	30, // 11: schedd.runner.v1.Attempt.started_time:type_name -> google.protobuf.Timestamp
+	10, // 12: schedd.runner.v1.Attempt.exit:type_name -> schedd.runner.v1.Exit
+	8,  // 13: schedd.runner.v1.Attempts.attempts:type_name -> schedd.runner.v1.Attempt
+	31, // 14: schedd.runner.v1.Exit.cpu_time:type_name -> google.protobuf.Duration
+	30, // 15: schedd.runner.v1.Exit.started_time:type_name -> google.protobuf.Timestamp
+	30, // 16: schedd.runner.v1.Exit.finished_time:type_name -> google.protobuf.Timestamp
+	31, // 17: schedd.runner.v1.StartRequest.timeout:type_name -> google.protobuf.Duration
+	31, // 18: schedd.runner.v1.StartRequest.kill_grace:type_name -> google.protobuf.Duration
+	31, // 19: schedd.runner.v1.StartRequest.lease_end:type_name -> google.protobuf.Duration
+	5,  // 20: schedd.runner.v1.StartRequest.limits:type_name -> schedd.runner.v1.Limits
+	31, // 21: schedd.runner.v1.StartRequest.deadline:type_name -> google.protobuf.Duration
+	8,  // 22: schedd.runner.v1.StartResponse.attempt:type_name -> schedd.runner.v1.Attempt
+	11, // 23: schedd.runner.v1.StartsRequest.starts:type_name -> schedd.runner.v1.StartRequest
+	31, // 24: schedd.runner.v1.KillRequest.grace:type_name -> google.protobuf.Duration
+	20, // 25: schedd.runner.v1.RenewRequest.leases:type_name -> schedd.runner.v1.Lease
+	31, // 26: schedd.runner.v1.Lease.end:type_name -> google.protobuf.Duration
+	1,  // 27: schedd.runner.v1.RunnerService.Watch:input_type -> schedd.runner.v1.WatchRequest
+	11, // 28: schedd.runner.v1.RunnerService.Start:input_type -> schedd.runner.v1.StartRequest
+	13, // 29: schedd.runner.v1.RunnerService.Starts:input_type -> schedd.runner.v1.StartsRequest
+	15, // 30: schedd.runner.v1.RunnerService.Probe:input_type -> schedd.runner.v1.ProbeRequest
+	17, // 31: schedd.runner.v1.RunnerService.Kill:input_type -> schedd.runner.v1.KillRequest
+	19, // 32: schedd.runner.v1.RunnerService.Renew:input_type -> schedd.runner.v1.RenewRequest
+	22, // 33: schedd.runner.v1.RunnerService.Forget:input_type -> schedd.runner.v1.ForgetRequest
+	24, // 34: schedd.runner.v1.RunnerService.EndStrays:input_type -> schedd.runner.v1.EndStraysRequest
+	26, // 35: schedd.runner.v1.RunnerService.Check:input_type -> schedd.runner.v1.CheckRequest
+	28, // 36: schedd.runner.v1.RunnerService.Stop:input_type -> schedd.runner.v1.StopRequest
+	2,  // 37: schedd.runner.v1.RunnerService.Watch:output_type -> schedd.runner.v1.WatchResponse
+	12, // 38: schedd.runner.v1.RunnerService.Start:output_type -> schedd.runner.v1.StartResponse
+	14, // 39: schedd.runner.v1.RunnerService.Starts:output_type -> schedd.runner.v1.StartsResponse
+	16, // 40: schedd.runner.v1.RunnerService.Probe:output_type -> schedd.runner.v1.ProbeResponse
+	18, // 41: schedd.runner.v1.RunnerService.Kill:output_type -> schedd.runner.v1.KillResponse
+	21, // 42: schedd.runner.v1.RunnerService.Renew:output_type -> schedd.runner.v1.RenewResponse
+	23, // 43: schedd.runner.v1.RunnerService.Forget:output_type -> schedd.runner.v1.ForgetResponse
+	25, // 44: schedd.runner.v1.RunnerService.EndStrays:output_type -> schedd.runner.v1.EndStraysResponse
+	27, // 45: schedd.runner.v1.RunnerService.Check:output_type -> schedd.runner.v1.CheckResponse
+	29, // 46: schedd.runner.v1.RunnerService.Stop:output_type -> schedd.runner.v1.StopResponse
+	37, // [37:47] is the sub-list for method output_type
+	27, // [27:37] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_schedd_runner_v1_runner_proto_init() }
@@ -2020,6 +2243,7 @@ func file_schedd_runner_v1_runner_proto_init() {
 		(*WatchResponse_Attempt)(nil),
 		(*WatchResponse_Synced)(nil),
 		(*WatchResponse_Stopping)(nil),
+		(*WatchResponse_Attempts)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2027,7 +2251,7 @@ func file_schedd_runner_v1_runner_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_schedd_runner_v1_runner_proto_rawDesc), len(file_schedd_runner_v1_runner_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	RunnerService_Watch_FullMethodName     = "/schedd.runner.v1.RunnerService/Watch"
 	RunnerService_Start_FullMethodName     = "/schedd.runner.v1.RunnerService/Start"
+	RunnerService_Starts_FullMethodName    = "/schedd.runner.v1.RunnerService/Starts"
 	RunnerService_Probe_FullMethodName     = "/schedd.runner.v1.RunnerService/Probe"
 	RunnerService_Kill_FullMethodName      = "/schedd.runner.v1.RunnerService/Kill"
 	RunnerService_Renew_FullMethodName     = "/schedd.runner.v1.RunnerService/Renew"
@@ -50,6 +51,10 @@ type RunnerServiceClient interface {
 	// can't. For an attempt that is kept it answers with what is known of it and
 	// starts nothing: it may be called again when no answer came.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
+	// Starts is Start for many, in a call that lasts as long as that of Watch. What runs is
+	// told there, at the latest with how it ended, and here only what could not be
+	// started. Since revision 3.
+	Starts(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StartsRequest, StartsResponse], error)
 	// Probe does for nobody what every start needs. A runner of an older version has no
 	// such call, and never says that it is unable.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
@@ -108,6 +113,19 @@ func (c *runnerServiceClient) Start(ctx context.Context, in *StartRequest, opts 
 	}
 	return out, nil
 }
+
+func (c *runnerServiceClient) Starts(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StartsRequest, StartsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RunnerService_ServiceDesc.Streams[1], RunnerService_Starts_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StartsRequest, StartsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunnerService_StartsClient = grpc.BidiStreamingClient[StartsRequest, StartsResponse]
 
 func (c *runnerServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -194,6 +212,10 @@ type RunnerServiceServer interface {
 	// can't. For an attempt that is kept it answers with what is known of it and
 	// starts nothing: it may be called again when no answer came.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
+	// Starts is Start for many, in a call that lasts as long as that of Watch. What runs is
+	// told there, at the latest with how it ended, and here only what could not be
+	// started. Since revision 3.
+	Starts(grpc.BidiStreamingServer[StartsRequest, StartsResponse]) error
 	// Probe does for nobody what every start needs. A runner of an older version has no
 	// such call, and never says that it is unable.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
@@ -229,6 +251,9 @@ func (UnimplementedRunnerServiceServer) Watch(*WatchRequest, grpc.ServerStreamin
 }
 func (UnimplementedRunnerServiceServer) Start(context.Context, *StartRequest) (*StartResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Start not implemented")
+}
+func (UnimplementedRunnerServiceServer) Starts(grpc.BidiStreamingServer[StartsRequest, StartsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Starts not implemented")
 }
 func (UnimplementedRunnerServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
@@ -300,6 +325,13 @@ func _RunnerService_Start_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _RunnerService_Starts_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RunnerServiceServer).Starts(&grpc.GenericServerStream[StartsRequest, StartsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RunnerService_StartsServer = grpc.BidiStreamingServer[StartsRequest, StartsResponse]
 
 func _RunnerService_Probe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ProbeRequest)
@@ -472,6 +504,12 @@ var RunnerService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Watch",
 			Handler:       _RunnerService_Watch_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Starts",
+			Handler:       _RunnerService_Starts_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "schedd/runner/v1/runner.proto",

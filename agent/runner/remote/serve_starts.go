@@ -1,0 +1,90 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/schedd/schedd/agent/runner"
+	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
+)
+
+// Starts implements the RPC. Each start has a goroutine, since it may take as long as a
+// file system does.
+func (s *service) Starts(stream grpc.BidiStreamingServer[runnerv1.StartsRequest, runnerv1.StartsResponse]) error {
+	h := &hands{work: make(chan func()), kept: make(chan struct{}, streamWorkers)}
+	defer h.rest()
+	var sending sync.Mutex
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return nil //nolint:nilerr // the agent has gone
+		}
+		for _, req := range m.GetStarts() {
+			h.do(func() {
+				if refused := s.startAmong(m.GetLink(), req); refused != nil {
+					sending.Lock()
+					defer sending.Unlock()
+					_ = stream.Send(refused) // else it asks again
+				}
+			})
+		}
+	}
+}
+
+// startAmong starts an attempt, which is then told by Watch, or returns why not.
+func (s *service) startAmong(link uint64, req *runnerv1.StartRequest) *runnerv1.StartsResponse {
+	refused := &runnerv1.StartsResponse{Id: req.GetId()}
+	if err := s.checkStart(req); err != nil {
+		refused.Error = sentence(fmt.Sprintf("starting attempt %.40q: %v", req.GetId(), err))
+		return refused
+	}
+	a, err := s.start(asker{life: req.GetLife(), link: link}, readSpec(req))
+	switch {
+	case errors.Is(err, errNotLink):
+		return nil // nobody waits for that any more
+	case errors.Is(err, errNotAgent):
+		refused.Replaced = true
+		return refused
+	case err != nil:
+		refused.Error, refused.Unable = sentence(err.Error()), errors.Is(err, runner.ErrUnable)
+		return refused
+	}
+	s.noteStarted(a.id)
+	return nil
+}
+
+// hands are goroutines that start attempts. Some are kept for the next ones.
+type hands struct {
+	work chan func()
+	kept chan struct{} // has one for each that is kept
+	wg   sync.WaitGroup
+}
+
+// do has f done at once.
+func (h *hands) do(f func()) {
+	select {
+	case h.work <- f:
+		return
+	default:
+	}
+	h.wg.Go(func() {
+		f()
+		select {
+		case h.kept <- struct{}{}:
+		default:
+			return
+		}
+		for f := range h.work {
+			f()
+		}
+	})
+}
+
+// rest returns when all is done. Nothing may be given to do any more.
+func (h *hands) rest() {
+	close(h.work)
+	h.wg.Wait()
+}

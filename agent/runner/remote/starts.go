@@ -1,0 +1,165 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/schedd/schedd/agent/runner"
+	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
+)
+
+// starts is the agent's end of the call of Starts of one link. What is asked for at the
+// same time shares a message; that it runs is told by Watch.
+type starts struct {
+	stream grpc.BidiStreamingClient[runnerv1.StartsRequest, runnerv1.StartsResponse]
+	link   uint64
+
+	mu      sync.Mutex // guards all below
+	asked   map[string]*asked
+	queue   []*runnerv1.StartRequest
+	sending bool // somebody sends what is queued
+	over    bool // nothing is sent or heard any more
+}
+
+// asked is an attempt that was asked for.
+type asked struct {
+	done chan struct{}
+
+	// Written before done is closed.
+	refused *runnerv1.StartsResponse // nil: it was not
+	lost    bool                     // the link was, before there was an answer
+}
+
+func openStarts(ctx context.Context, client runnerv1.RunnerServiceClient, link uint64) (*starts, error) {
+	stream, err := client.Starts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &starts{stream: stream, link: link, asked: make(map[string]*asked)}, nil
+}
+
+// askAmong asks the runner once to start an attempt, among others.
+func (r *Runner) askAmong(all *starts, req *runnerv1.StartRequest, s runner.Spec) (runner.Process, error) {
+	a := all.ask(req)
+	<-a.done
+	switch {
+	case a.lost:
+		return nil, errUnanswered
+	case a.refused.GetReplaced():
+		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, runner.ErrLeft)
+	case a.refused != nil:
+		return nil, refusal(a.refused.GetError(), a.refused.GetUnable())
+	}
+	return r.started(s)
+}
+
+// started returns the process of an attempt that Watch has told of, and notes what it was
+// started with.
+func (r *Runner) started(s runner.Spec) (runner.Process, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.processes[s.ID]
+	if p == nil { // it was forgotten before it was asked for
+		return nil, errUnanswered
+	}
+	p.marks = runner.Marks(s.Env)
+	return p, nil
+}
+
+// ask has a start asked for.
+func (l *starts) ask(req *runnerv1.StartRequest) *asked {
+	a := &asked{done: make(chan struct{})}
+	l.mu.Lock()
+	if l.over {
+		l.mu.Unlock()
+		a.lost = true
+		close(a.done)
+		return a
+	}
+	l.asked[req.GetId()] = a
+	l.queue = append(l.queue, req)
+	first := !l.sending
+	l.sending = true
+	l.mu.Unlock()
+	if first {
+		l.send()
+	}
+	return a
+}
+
+// send sends until nothing is queued. An error ends the call, which is heard.
+func (l *starts) send() {
+	for {
+		runtime.Gosched() // whoever is about to ask does it first
+		part := l.dequeue()
+		if len(part) == 0 {
+			return
+		}
+		_ = l.stream.Send(&runnerv1.StartsRequest{Link: l.link, Starts: part})
+	}
+}
+
+// dequeue takes what may share a message.
+func (l *starts) dequeue() []*runnerv1.StartRequest {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, size := 0, 0
+	for n < len(l.queue) {
+		if size += proto.Size(l.queue[n]); n > 0 && size > maxShared {
+			break
+		}
+		n++
+	}
+	part := l.queue[:n:n]
+	if l.queue = l.queue[n:]; len(l.queue) == 0 {
+		l.queue = nil
+	}
+	l.sending = n > 0
+	return part
+}
+
+// hear hears what could not be started, until the call ends.
+func (l *starts) hear() {
+	for {
+		m, err := l.stream.Recv()
+		if err != nil {
+			l.end()
+			return
+		}
+		l.answer(m.GetId(), m)
+	}
+}
+
+// told takes note that Watch has told of an attempt.
+func (l *starts) told(id string) {
+	if l != nil {
+		l.answer(id, nil)
+	}
+}
+
+func (l *starts) answer(id string, refused *runnerv1.StartsResponse) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a := l.asked[id]; a != nil {
+		delete(l.asked, id)
+		a.refused = refused
+		close(a.done)
+	}
+}
+
+// end leaves it open what becomes of what was asked for.
+func (l *starts) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	for _, a := range l.asked {
+		a.lost = true
+		close(a.done)
+	}
+	clear(l.asked)
+}
