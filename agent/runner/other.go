@@ -27,6 +27,8 @@ func (h *household) settle() error {
 	return fmt.Errorf("finding orphans on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
 
+func awaitEnd(pid int, main chan<- ending) { go func() { main <- await(pid) }() }
+
 func await(pid int) (e ending) {
 	for {
 		_, e.err = syscall.Wait4(pid, &e.status, 0, &e.usage)

@@ -152,11 +152,10 @@ func (p *process) killDue(now time.Time) bool {
 	return asked || p.leaseOver(max(p.grace, 0))
 }
 
-// supervise sees the attempt through. It is the only goroutine of an attempt but
-// for the one that sits in wait(2), for which it waits.
+// supervise sees the attempt through. It is the only goroutine of an attempt.
 func (p *process) supervise() {
 	main := make(chan ending, 1)
-	go func() { main <- await(p.pid) }()
+	awaitEnd(p.pid, main)
 
 	why := p.watch(main)
 	if why != byItself || !home.clean(p) {
