@@ -144,6 +144,9 @@ func DialOptions() []grpc.DialOption {
 			},
 			MinConnectTimeout: handshakeTimeout,
 		}),
+		// A connection that is not used for long is kept: keepalive sees whether it is still
+		// one, and to take it down and make it anew would hold up whoever calls meanwhile.
+		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
 	}
 }
