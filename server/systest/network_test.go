@@ -271,6 +271,9 @@ func (l *link) dial(ctx context.Context, address string) (net.Conn, error) {
 	c := &cable{Conn: conn, link: l, to: p.host, over: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.down { // since it was looked at above
+		return nil, errors.Join(errNoRoute, conn.Close())
+	}
 	l.cables[c] = struct{}{}
 	return c, nil
 }
@@ -306,11 +309,12 @@ func (l *link) cut() {
 func (l *link) freeze() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	gate := make(chan struct{})
-	for c := range l.cables {
-		c.setGate(gate)
+	if isClosed(l.flowing) {
+		l.flowing = make(chan struct{})
 	}
-	l.flowing = gate
+	for c := range l.cables {
+		c.setGate(l.flowing)
+	}
 }
 
 // strand freezes the connections that are there, and lets none be made until mend.
@@ -401,7 +405,8 @@ func (c *cable) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write waits while the connection is frozen, as one does whose buffers are full.
+// Write waits while the connection is frozen, as one does whose buffers are full. When the
+// other end is closed, so is this one: who reads is told that as well, whatever is held up.
 func (c *cable) Write(p []byte) (int, error) {
 	waited, err := c.pass(way{c.link.host, c.to})
 	if waited {
@@ -410,7 +415,11 @@ func (c *cable) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		_ = c.Close() // an in-memory pipe
+	}
+	return n, err
 }
 
 func (c *cable) Close() error {
