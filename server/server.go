@@ -300,7 +300,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.clusterGRPC.Stop()
 	}
 	wg.Wait()
-	err = errors.Join(err, s.release())
+	err = errors.Join(err, s.release()) //nolint:contextcheck // it waits for what is on its way, which ends by itself
 	s.log.Info("primary stopped", "primary", s.config.NodeID)
 	return err
 }
