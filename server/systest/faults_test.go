@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -159,6 +161,7 @@ func (c *groupChaos) toGroup() map[string]func() {
 		"a primary is replaced by an empty one": func() { c.replace(m) },
 		"the power of all primaries fails":      c.blackout,
 		"all primaries are upgraded":            c.upgrade,
+		"a primary's history is damaged":        func() { c.spoil(m) },
 	}
 }
 
@@ -220,6 +223,33 @@ func (c *groupChaos) upgrade() {
 		m.start()
 		time.Sleep(10*time.Second + upTo(c.dice, 20*time.Second))
 	}
+}
+
+// spoil has a primary start on a history that is torn, or none at all, and waits until it
+// has what the others have.
+func (c *groupChaos) spoil(m *member) {
+	c.Helper()
+	m.kill()
+	name := filepath.Join(m.dir, "history", "history.db")
+	is, err := os.Stat(name)
+	if err != nil {
+		c.Fatalf("looking for the history of %s: %v", m.id, err)
+	}
+	if c.dice.IntN(2) == 0 {
+		c.with["a history is torn"]++
+		err = os.Truncate(name, c.dice.Int64N(is.Size()))
+	} else {
+		err = os.WriteFile(name, bytes.Repeat([]byte("no database "), int(is.Size())/12), 0o600)
+	}
+	if err != nil {
+		c.Fatalf("damaging the history of %s: %v", m.id, err)
+	}
+	m.start()
+	c.await("all runs in the history of "+m.id, 5*time.Minute, func() bool {
+		defer c.ask(m)()
+		_, incomplete, err := c.list("")
+		return err == nil && incomplete == ""
+	})
 }
 
 // toWorkers is what can happen to workers, and to what is on its way.

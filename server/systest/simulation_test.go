@@ -46,6 +46,9 @@ func TestSimulation(t *testing.T) {
 		time.Sleep(time.Until(one(dice, moments...)) + upTo(dice, time.Hour))
 		w.born = time.Now()
 		w.heartbeat = simHeartbeat
+		if dice.IntN(3) == 0 {
+			w.settings = shortMemory // what has ended is in histories only, soon
+		}
 		began := cost()
 		primaries, workers, direct := one(dice, groups...), one(dice, fleets...), dice.IntN(3)
 		c := newGroupChaos(w, dice, primaries, workers, direct, 8)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"flag"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,20 +110,12 @@ func (l *tail) copyTo(name string) error {
 	if err != nil {
 		return err
 	}
-	for _, part := range []string{l.older(), l.name} {
-		from, openErr := os.Open(part)
-		if errors.Is(openErr, fs.ErrNotExist) {
-			continue // the log was short
-		}
-		if err = openErr; err == nil {
-			_, err = io.Copy(to, from)
-			err = errors.Join(err, from.Close())
-		}
-		if err != nil {
-			break
-		}
+	if older, oerr := os.Open(l.older()); oerr == nil { // there is none if the log is short
+		_, err = io.Copy(to, older)
+		err = errors.Join(err, older.Close())
 	}
-	return errors.Join(err, to.Close())
+	_, cerr := io.Copy(to, io.NewSectionReader(l.file, 0, l.size))
+	return errors.Join(err, cerr, to.Close())
 }
 
 // close is called when nobody writes any more.
