@@ -269,7 +269,7 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	web := s.webServer()
-	run("serve the API", func() error { return s.grpc.Serve(s.apiListener) })
+	run("serve the API", func() error { return s.grpc.Serve(arrivals{s.apiListener}) })
 	if s.net != nil {
 		run("serve other primaries", func() error { return s.clusterGRPC.Serve(s.net.Listener()) })
 	}
