@@ -14,7 +14,7 @@ import (
 const slot = 125 * time.Millisecond
 
 // nextPing returns after how long a worker is to ping again whose ping has come now: at a
-// slot, as late as a ping may come, or up to a fifth earlier, so that workers that came at
+// slot, as late as a ping may come, or up to a sixth earlier, so that workers that came at
 // once are spread over the slots. Now is counted from anywhere, the same for all workers.
 // r is a random number in [0, 1).
 func nextPing(now time.Duration, r float64) time.Duration {
