@@ -10,9 +10,13 @@ import (
 // comes back with ten thousand logs must not ask for all at once.
 const questionCost = 512
 
-// readAhead is the most that is read of a log at once, in chunks: for some of them in a
-// row, since to open it, and to see that it is still the same, costs more than to read one.
-const readAhead = 4
+// A log is read, and sent, in parcels of half the credit, from leastParcel to mostParcel: to
+// open it, and to see that it is still the same, costs more than to read a chunk, and the
+// gateway has a parcel synced at once. The other half is for the next log, or parcel.
+const (
+	leastParcel = 64 << 10
+	mostParcel  = 512 << 10
+)
 
 // track is how far one log has come in one session. The session begins by asking
 // what the gateway knows, unless that can be nothing; from there bytes go out in order,
@@ -83,10 +87,10 @@ func (t *track) parcel(credit, room int64) (parcel, bool) {
 	if t.ask {
 		return parcel{key: t.key, fence: t.fence, offset: t.sent}, t.settled || room >= questionCost
 	}
-	chunk := wire.ChunkFor(credit)
+	most := min(max(credit/2, leastParcel), mostParcel)
 	left := t.size - t.sent
-	n := min(left, int64(readAhead*chunk), max(room, 1))
-	return parcel{t.key, t.fence, t.sent, int(n), chunk}, room > 0 && (n == left || n >= int64(chunk)/4)
+	n := min(left, most, max(room, 1))
+	return parcel{t.key, t.fence, t.sent, int(n), wire.ChunkFor(credit)}, room > 0 && (n == left || n >= most/2)
 }
 
 // send counts p as sent.
