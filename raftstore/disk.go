@@ -130,6 +130,9 @@ func (d *disk) open(c Config) error {
 		return db.Close()
 	})
 	d.logs, d.stable = db, db
+	if err := makeRoom(filepath.Join(c.Dir, raftDBFile), c.Room); err != nil {
+		return err
+	}
 	if err := noteLog(c.Dir, c.NodeID); err != nil {
 		return err
 	}

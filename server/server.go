@@ -150,6 +150,10 @@ func Open(c Config, seams Seams) (_ *Server, err error) {
 	return s, nil
 }
 
+// logRoom is how many bytes the file of Raft's log has from the beginning: about what it
+// comes to in a group that has something to do.
+const logRoom = 64 << 20
+
 // openStores opens what is kept on disk.
 func (s *Server) openStores(seams Seams) (err error) {
 	c := s.config
@@ -157,6 +161,7 @@ func (s *Server) openStores(seams Seams) (err error) {
 	sc := raftstore.Config{
 		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
 		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Clock: s.clock, Archive: s.history, Observer: s.metrics.store(), Log: s.log,
+		Room:   logRoom,
 		Levels: func() map[string]uint32 { return s.hub.Levels() },
 	}
 	if s.net != nil {
