@@ -99,9 +99,11 @@ type heap struct {
 
 // atRest tells whether little was allocated meanwhile, and much could be given back.
 func atRest(before, now heap) bool {
-	const little = 4 << 20 // what is less costs more to look for than it is worth
-	some := now.live/4 + little
-	return now.allocated-before.allocated < some/4 && now.rest > some
+	const (
+		little = 1 << 20
+		some   = 4 << 20 // what is less costs more to look for than it is worth
+	)
+	return now.allocated-before.allocated < now.live/16+little && now.rest > now.live/16+some
 }
 
 // readHeap asks the runtime.
