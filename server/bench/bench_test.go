@@ -200,10 +200,10 @@ func TestVerdict(t *testing.T) {
 }
 
 func TestParseUsage(t *testing.T) {
-	status := "Name:\tx\nVmHWM:\t   3000 kB\nVmRSS:\t    2000 kB\nThreads:\t3\n"
+	status := "Name:\tx\nVmHWM:\t   3000 kB\nVmRSS:\t    2000 kB\nRssAnon:\t 1500 kB\nRssFile:\t 500 kB\nThreads:\t3\n"
 	stat := "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 900 900 20 0 1 0 5"
 	u, err := parseUsage(status, stat)
-	if err != nil || u != (Usage{Resident: 2000 << 10, Peak: 3000 << 10, Processor: 2 * time.Second, Children: 18 * time.Second}) {
+	if err != nil || u != (Usage{Resident: 2000 << 10, Peak: 3000 << 10, Files: 500 << 10, Processor: 2 * time.Second, Children: 18 * time.Second}) {
 		t.Errorf("%+v, %v", u, err)
 	}
 	if _, err := parseUsage("VmRSS: many\n", stat); err == nil {

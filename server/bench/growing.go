@@ -320,6 +320,7 @@ func (g *growing) tellMemory(r *report.Result) {
 		}
 		name := fmt.Sprintf("primary, %s jobs", count(s.jobs))
 		r.Add(name, Megabytes(s.atRest.Resident), "MB")
+		r.Add(name+", pages of files in it", Megabytes(s.atRest.Files), "MB")
 		r.Add(name+", at most", Megabytes(s.atRest.Peak), "MB")
 	}
 	r.Note("All memory of the process, a while after the last job was defined and the snapshot of that was written; at most, up to then. " +

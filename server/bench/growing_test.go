@@ -22,12 +22,13 @@ func figure(t *testing.T, r report.Result, name string) float64 {
 func TestGrowingTells(t *testing.T) {
 	g := &growing{verdict: verdict{missed: 3, twice: 1}, sizes: []size{
 		{stage: stage{1_000, false, true}, atRest: Usage{Resident: 40e6}, resting: time.Second, restedFor: 100 * time.Second, cost: 500 * time.Microsecond, runs: 6000},
-		{stage: stage{10_000, true, true}, atRest: Usage{Resident: 50e6, Peak: 60e6}, resting: time.Second, restedFor: 10 * time.Second, cost: 400 * time.Microsecond, runs: 5000},
+		{stage: stage{10_000, true, true}, atRest: Usage{Resident: 50e6, Files: 20e6, Peak: 60e6}, resting: time.Second, restedFor: 10 * time.Second, cost: 400 * time.Microsecond, runs: 5000},
 		{stage: stage{100_000, true, true}, atRest: Usage{Resident: 150e6}, restedFor: time.Second, cost: 700 * time.Microsecond, runs: 6000},
 	}}
 	memory := report.Result{Scenario: memoryName}
 	g.tellMemory(&memory)
-	if got := figure(t, memory, "primary, 10,000 jobs"); got != 50 || figure(t, memory, "primary, 10,000 jobs, at most") != 60 || len(memory.Figures) != 4 {
+	if got := figure(t, memory, "primary, 10,000 jobs"); got != 50 || figure(t, memory, "primary, 10,000 jobs, at most") != 60 ||
+		figure(t, memory, "primary, 10,000 jobs, pages of files in it") != 20 || len(memory.Figures) != 6 {
 		t.Errorf("%v MB, of %v", got, memory.Figures)
 	}
 	growth := report.Result{Scenario: growthName}

@@ -77,6 +77,8 @@ func runHistory(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	}
 	r.Add("memory for it, running", Megabytes(running.Resident-before.Resident), "MB")
 	r.Add("memory for it, started again", Megabytes(after.Resident-before.Resident), "MB")
+	r.Add("pages of files in that, running", Megabytes(running.Files-before.Files), "MB")
+	r.Add("pages of files in that, started again", Megabytes(after.Files-before.Files), "MB")
 	r.Add("primary without", Megabytes(before.Resident), "MB")
 	r.Add("primary, running", Megabytes(running.Resident), "MB")
 	r.Add("primary, running, at most", Megabytes(running.Peak), "MB")

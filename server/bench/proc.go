@@ -12,6 +12,7 @@ import (
 // Usage is what a process has used, as /proc tells it.
 type Usage struct {
 	Resident, Peak int64         // bytes of memory, now and at most
+	Files          int64         // of what is resident: pages of files, the program's own among them
 	Processor      time.Duration // of all its threads
 	Children       time.Duration // of processes that it started and that have ended
 }
@@ -46,6 +47,8 @@ func parseUsage(status, stat string) (u Usage, err error) {
 			to = &u.Resident
 		case "VmHWM":
 			to = &u.Peak
+		case "RssFile":
+			to = &u.Files
 		default:
 			continue
 		}
