@@ -1,7 +1,6 @@
 package raftstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -19,7 +18,9 @@ const maxInFlight = 4
 // commit makes entries of what is proposed, until the queue is closed. It never waits in
 // the hope of more, only for the disk: the next entry is made of all that has gathered
 // while the one before was written here, and is written in turn while that one is
-// agreed, applied and answered. Nothing is answered before its own entry is applied.
+// agreed, applied and answered. Nothing is answered before its own entry is applied. The
+// turn may be taken from it: what whoever has that puts in the log comes after all that was
+// put there before, with nothing between.
 func (s *Store) commit() {
 	flights := make(chan *flight, maxInFlight)
 	s.running.Go(func() { s.arrive(flights) })
@@ -29,8 +30,10 @@ func (s *Store) commit() {
 		if batch == nil {
 			return
 		}
-		_ = s.turn.Acquire(context.Background(), 1) // without an end it never fails
-		flights <- s.depart(batch)
+		s.turn <- struct{}{}
+		f := s.depart(batch)
+		<-s.turn
+		flights <- f
 	}
 }
 
@@ -39,7 +42,6 @@ func (s *Store) commit() {
 func (s *Store) arrive(flights <-chan *flight) {
 	for f := range flights {
 		results, index, err := s.answer(f)
-		s.turn.Release(1)
 		s.queue.answer()
 		for _, p := range f.batch {
 			if err != nil {
@@ -63,7 +65,7 @@ type flight struct {
 	err      error // why there is no entry
 }
 
-// depart makes an entry and gives it to Raft.
+// depart makes an entry and gives it to Raft. The caller has the turn.
 func (s *Store) depart(batch []*proposal) *flight {
 	f := &flight{batch: batch, begin: time.Now()}
 	var commands [][]byte
@@ -82,7 +84,12 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 	if f.err != nil {
 		return nil, 0, fmt.Errorf("proposing: %w", f.err)
 	}
-	future := s.insist(f.entry, f.future)
+	future := f.future
+	if errors.Is(future.Error(), raft.ErrEnqueueTimeout) {
+		s.turn <- struct{}{}
+		future = s.put(f.entry)
+		<-s.turn
+	}
 	if err = future.Error(); err == nil {
 		results, err = future.Response().(response).get()
 	}
@@ -104,23 +111,20 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 const putAgain = time.Second
 
 // put gives Raft an entry for the log, and returns when it is known what became of it.
+// Raft's own goroutine takes it, which may be waiting for the disk, or have ended because
+// of it. The caller has the turn.
 func (s *Store) put(entry []byte) raft.ApplyFuture {
-	return s.insist(entry, s.raft.Apply(entry, putAgain))
-}
-
-// insist waits until it is known what became of an entry that Raft was given, and gives it
-// again what it did not take. Raft's own goroutine does that, which may be waiting for the
-// disk, or have ended because of it.
-func (s *Store) insist(entry []byte, f raft.ApplyFuture) raft.ApplyFuture {
-	for errors.Is(f.Error(), raft.ErrEnqueueTimeout) && !s.disk.guard.ended.Load() {
+	for {
+		f := s.raft.Apply(entry, putAgain)
+		if !errors.Is(f.Error(), raft.ErrEnqueueTimeout) || s.disk.guard.ended.Load() {
+			return f
+		}
 		select {
 		case <-s.stopping:
 			return f
 		default:
 		}
-		f = s.raft.Apply(entry, putAgain)
 	}
-	return f
 }
 
 func (c *counters) count(commands, bytes int, err error) {

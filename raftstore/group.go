@@ -69,7 +69,7 @@ func (s *Store) AddServer(ctx context.Context, v Server) error {
 		if err := mayAdd(servers, v); err != nil {
 			return err
 		}
-		return s.add(ctx, find(servers, v.ID), v)
+		return s.add(find(servers, v.ID), v)
 	})
 }
 
@@ -104,11 +104,11 @@ func onlyVoter(servers []Server, id string) bool {
 }
 
 // add makes v of what is in the group: old, or nothing when that is nil.
-func (s *Store) add(ctx context.Context, old *Server, v Server) error {
+func (s *Store) add(old *Server, v Server) error {
 	id, address := raft.ServerID(v.ID), raft.ServerAddress(v.Address)
 	switch {
 	case old != nil && *old == v:
-		return s.barrier(ctx) // it may not be agreed yet
+		return s.barrier() // it may not be agreed yet
 	case v.Voter:
 		return s.raft.AddVoter(id, address, 0, 0).Error()
 	case old != nil && old.Voter:

@@ -48,7 +48,7 @@ func (s *Store) Lead(ctx context.Context, f func(ctx context.Context) error) err
 // term leads one term, and reports whether the next one has begun.
 func (s *Store) term(ctx context.Context, f func(context.Context) error) (again bool, err error) {
 	for {
-		err := s.barrier(ctx)
+		err := s.barrier()
 		if err == nil {
 			break
 		}
@@ -102,20 +102,18 @@ func (s *Store) handingOver(ctx context.Context) (again, over bool) {
 // before long, everywhere. It is an entry without commands, not Raft's own barrier:
 // that is not given to the state, so that the others could not tell when they have
 // come that far.
-func (s *Store) barrier(ctx context.Context) error {
+func (s *Store) barrier() error {
 	if !s.enter() {
 		return ErrStopped
 	}
 	defer s.leave()
-	if err := s.turn.Acquire(ctx, maxInFlight); err != nil {
-		return err
-	}
-	defer s.turn.Release(maxInFlight)
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
 	return s.mark()
 }
 
 // mark puts an entry without commands in the log, and waits until it is applied.
-// The caller has all of the turn.
+// The caller has the turn.
 func (s *Store) mark() error {
 	entry, err := joinEntry(s.clock(), nil)
 	if err != nil {

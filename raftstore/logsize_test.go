@@ -189,7 +189,7 @@ func TestLogFileIsBounded(t *testing.T) {
 	const most = 4 << 20
 	dir := t.TempDir()
 	s := open(t, Config{NodeID: "a", Dir: dir, MaxLog: most})
-	for s.Status().Role != "leader" || s.barrier(t.Context()) != nil {
+	for s.Status().Role != "leader" || s.barrier() != nil {
 		time.Sleep(10 * time.Millisecond)
 	}
 	var written, largest int64

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"golang.org/x/sync/semaphore"
 )
 
 // groupTimeout is how long a leader may be silent before the others elect another one.
@@ -50,7 +49,7 @@ func Open(c Config) (*Store, error) {
 	}
 	s := &Store{
 		id: c.NodeID, clock: c.Clock, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
-		turn: semaphore.NewWeighted(maxInFlight), watchers: newWatchers(), restoring: make(chan struct{}, 1), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
+		turn: make(chan struct{}, 1), watchers: newWatchers(), restoring: make(chan struct{}, 1), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
 		stopping: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{}),
 	}
 	s.fsm = newFSM(c, func(err error) { s.queue.close(fmt.Errorf("%w: %w", ErrStopped, err)) })

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -144,8 +143,8 @@ type Store struct {
 	fsm       *fsm
 	disk      *disk
 	queue     *queue
-	turn      *semaphore.Weighted // of maxInFlight: each entry on its way has one, and who has all knows that there is none
-	restoring chan struct{}       // holds one while a snapshot is on its way to be restored
+	turn      chan struct{} // holds one while somebody puts something in the log
+	restoring chan struct{} // holds one while a snapshot is on its way to be restored
 	watchers  *watchers
 	stats     counters
 	levels    func() map[string]uint32
@@ -235,7 +234,7 @@ func (s *Store) Close() error {
 	} else {
 		// Who would answer has ended because of the disk. What has got as far as the log
 		// is answered, since whoever put it there has given back the turn.
-		_ = s.turn.Acquire(context.Background(), maxInFlight) // without an end it never fails
+		s.turn <- struct{}{}
 	}
 	down := s.raft.Shutdown()
 	s.inflight.Wait()

@@ -72,10 +72,12 @@ func (s *Store) restore(ctx context.Context, r io.Reader) (info SnapshotInfo, er
 		return info, ErrStopped
 	}
 	defer s.leave()
-	if err := s.turn.Acquire(ctx, maxInFlight); err != nil {
-		return info, err
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return info, ctx.Err()
 	}
-	defer s.turn.Release(maxInFlight)
+	defer func() { <-s.turn }()
 	if err := s.admit(Level); err != nil { // it may hold whatever this version writes
 		return info, err
 	}
@@ -86,7 +88,7 @@ func (s *Store) restore(ctx context.Context, r io.Reader) (info SnapshotInfo, er
 	return info, nil
 }
 
-// proposeParts puts a saved snapshot in the log. The caller has all of the turn.
+// proposeParts puts a saved snapshot in the log. The caller has the turn.
 func (s *Store) proposeParts(ctx context.Context, file io.Reader) error {
 	return eachPart(file, func(p *logv1.Restore, last bool) error {
 		if err := ctx.Err(); err != nil {

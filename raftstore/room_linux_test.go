@@ -14,7 +14,7 @@ func TestRoom(t *testing.T) {
 	dir := t.TempDir()
 	for i, test := range []struct{ room, want int64 }{{room, room}, {0, room}, {room / 2, room}, {2 * room, 2 * room}} {
 		s := open(t, Config{NodeID: "a", Dir: dir, Room: test.room})
-		for s.Status().Role != "leader" || s.barrier(t.Context()) != nil {
+		for s.Status().Role != "leader" || s.barrier() != nil {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if n := numWorkers(s); n != i {
@@ -36,7 +36,7 @@ func TestNoRoomForRoom(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "small")
 	mountSmall(t, dir)
 	s := open(t, Config{NodeID: "a", Dir: filepath.Join(dir, "raft"), Room: 1 << 20})
-	for s.Status().Role != "leader" || s.barrier(t.Context()) != nil {
+	for s.Status().Role != "leader" || s.barrier() != nil {
 		time.Sleep(10 * time.Millisecond)
 	}
 	propose(t, s, putWorker(1))

@@ -42,7 +42,7 @@ func awaitLeader(t *testing.T, stores ...*Store) *Store {
 	t.Helper()
 	for range 600 {
 		for _, s := range stores {
-			if s.Status().Role == "leader" && s.barrier(t.Context()) == nil {
+			if s.Status().Role == "leader" && s.barrier() == nil {
 				return s
 			}
 		}

@@ -305,7 +305,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.clusterGRPC.Stop()
 	}
 	wg.Wait()
-	err = errors.Join(err, s.release()) //nolint:contextcheck // it waits for what is on its way, which ends by itself
+	err = errors.Join(err, s.release())
 	s.log.Info("primary stopped", "primary", s.config.NodeID)
 	return err
 }
