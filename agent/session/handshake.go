@@ -17,6 +17,11 @@ import (
 // ErrLate says that a session was not opened in time.
 var ErrLate = errors.New("no welcome")
 
+// proveWithin is how long a worker waits for its welcome once it was challenged: as long as
+// the gateway does. There is somebody, who has begun with this worker, and who may have
+// ten thousand to welcome; to give up now would have all of it done again.
+const proveWithin = 10 * time.Second
+
 // Rejected is the gateway's word that it does not want this session. Nothing but
 // this message has that authority: a status may come from a load balancer.
 type Rejected struct {
@@ -41,8 +46,8 @@ func rejected(r *agentv1.Reject) *Rejected {
 
 // Open opens a stream and introduces the worker on it. What it returns is a
 // session that the gateway has welcomed; Run it, or the stream leaks. The error
-// is [*Rejected] if the gateway said no, and wraps [ErrLate] if there was no
-// welcome within the given time, which includes that to connect.
+// is [*Rejected] if the gateway said no, and wraps [ErrLate] if it said nothing
+// within the given time, which includes that to connect, or took far too long after that.
 //
 // The context bounds the opening only. The stream outlives it, so that there is
 // time for last words; connect gets a context of its own, and is called once.
@@ -51,11 +56,17 @@ func rejected(r *agentv1.Reject) *Rejected {
 func Open(ctx context.Context, within time.Duration, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey, clock func() time.Duration, log *slog.Logger) (*Session, error) {
 	begun := clock()
 	streamCtx, hangUp := context.WithCancel(context.WithoutCancel(ctx))
-	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("%w within %v", ErrLate, within))
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(within, func() { cancel(fmt.Errorf("%w within %v", ErrLate, (clock() - begun).Round(100*time.Millisecond))) })
+	defer late.Stop()
 	stop := context.AfterFunc(ctx, hangUp)
 
-	stream, welcome, err := introduce(streamCtx, connect, hello, key)
+	stream, welcome, err := introduce(streamCtx, connect, hello, key, func() {
+		if late.Stop() {
+			late.Reset(max(within, proveWithin))
+		}
+	})
 	if !stop() && err == nil {
 		err = errors.New("it came too late")
 	}
@@ -71,8 +82,9 @@ func Open(ctx context.Context, within time.Duration, connect func(context.Contex
 	return s, nil
 }
 
-// introduce connects, and talks up to the welcome.
-func introduce(ctx context.Context, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey) (Stream, *agentv1.Welcome, error) {
+// introduce connects, and talks up to the welcome. It calls challenged when the gateway
+// has asked for a proof.
+func introduce(ctx context.Context, connect func(context.Context) (Stream, error), hello *agentv1.Hello, key ed25519.PrivateKey, challenged func()) (Stream, *agentv1.Welcome, error) {
 	stream, err := connect(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect: %w", err)
@@ -88,6 +100,7 @@ func introduce(ctx context.Context, connect func(context.Context) (Stream, error
 	if len(nonce) < wire.NonceSize { // a short one might come twice
 		return nil, nil, fmt.Errorf("say hello: want a challenge with %d bytes to sign, got a message %T with %d", wire.NonceSize, challenge.GetBody(), len(nonce))
 	}
+	challenged()
 	signature := ed25519.Sign(key, wire.Proof(nonce, h.GetSessionEpoch()))
 	answer, err := exchange(stream, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_AuthProof{
 		AuthProof: &agentv1.AuthProof{Signature: signature},

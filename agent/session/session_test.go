@@ -134,6 +134,38 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// A gateway that has begun with a worker is waited for longer than one that says nothing:
+// it may have many to welcome.
+func TestWelcomeAfterTheChallenge(t *testing.T) {
+	for _, test := range []struct {
+		challenge bool
+		welcome   time.Duration // after the beginning
+		want      string        // in the error
+	}{
+		{false, time.Minute, "no welcome within 1.5s"},
+		{true, 9 * time.Second, ""},
+		{true, time.Minute, "no welcome within 10s"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCanned()
+			if test.challenge {
+				c.more <- challenge(32)
+			}
+			timer := time.AfterFunc(test.welcome, func() { c.more <- welcome(&agentv1.Welcome{Revision: wire.MaxRevision}) })
+			defer timer.Stop()
+			s, err := Open(t.Context(), 1500*time.Millisecond, c.connect, testHello, testKey, clock, slog.New(slog.DiscardHandler))
+			switch {
+			case test.want == "" && err != nil:
+				t.Errorf("welcome after %v: %v", test.welcome, err)
+			case test.want == "":
+				s.hangUp()
+			case err == nil || !errors.Is(err, ErrLate) || !strings.Contains(err.Error(), test.want):
+				t.Errorf("challenge %v: error %v, want %q", test.challenge, err, test.want)
+			}
+		})
+	}
+}
+
 // The hello of the caller is shared by all sessions.
 func TestOpenLeavesHelloAlone(t *testing.T) {
 	before := proto.CloneOf(testHello)

@@ -150,6 +150,8 @@ func (m *member) dial(server string) (*grpc.ClientConn, error) {
 const (
 	patienceBase = 1500 * time.Millisecond
 	patienceMax  = 30 * time.Second
+	// proveWithin is how long it may take to be welcome once it was challenged.
+	proveWithin = 10 * time.Second
 )
 
 func patience(late int) time.Duration {
@@ -163,7 +165,11 @@ func patience(late int) time.Duration {
 // open introduces the worker, up to the welcome.
 func (m *member) open(ctx context.Context, hangUp context.CancelFunc, conn *grpc.ClientConn) (*session, error) {
 	late := time.AfterFunc(patience(m.late), hangUp)
-	s, err := m.introduce(ctx, conn)
+	s, err := m.introduce(ctx, conn, func() {
+		if late.Stop() {
+			late.Reset(max(patience(m.late), proveWithin))
+		}
+	})
 	if late.Stop() {
 		m.late = 0
 		return s, err
@@ -172,8 +178,8 @@ func (m *member) open(ctx context.Context, hangUp context.CancelFunc, conn *grpc
 	return nil, fmt.Errorf("%w after %v (%w)", context.DeadlineExceeded, patience(m.late-1), errors.Join(err, ctx.Err()))
 }
 
-// introduce says hello and proves the key.
-func (m *member) introduce(ctx context.Context, conn *grpc.ClientConn) (*session, error) {
+// introduce says hello and proves the key. It calls challenged when it was asked to.
+func (m *member) introduce(ctx context.Context, conn *grpc.ClientConn, challenged func()) (*session, error) {
 	stream, err := agentv1.NewAgentGatewayClient(conn).Connect(ctx, wire.SessionOptions()...)
 	if err != nil {
 		return nil, err
@@ -187,6 +193,7 @@ func (m *member) introduce(ctx context.Context, conn *grpc.ClientConn) (*session
 	if len(nonce) != wire.NonceSize {
 		return nil, fmt.Errorf("want a challenge, got a message %T", challenge.GetBody())
 	}
+	challenged()
 	answer, err := exchange(stream, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_AuthProof{
 		AuthProof: &agentv1.AuthProof{Signature: ed25519.Sign(m.key, wire.Proof(nonce, m.epoch))},
 	}})
