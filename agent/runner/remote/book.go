@@ -148,38 +148,21 @@ func (b *book) noteStart(a *kept, env []string) {
 	a.noted = err == nil || isRefused(err)
 }
 
-// noteExits puts on record how attempts ended, and that they were started, unless that
+// noteExit puts on record how an attempt ended, and that it was started, unless that
 // is there. It reports whether that is done, or can't be.
-func (b *book) noteExits(ends ...end) bool {
+func (b *book) noteExit(a *kept, exit runner.Exit) bool {
 	var recs []journal.Record
-	var err error
-	for _, e := range ends {
-		payload, perr := proto.Marshal(showExit(e.how))
-		err = errors.Join(err, perr)
-		if !e.noted {
-			recs = append(recs, record(journal.Accepted, e.id, nil))
-		}
-		recs = append(recs, record(journal.Exited, e.id, payload))
+	if !a.noted {
+		recs = append(recs, record(journal.Accepted, a.id, nil))
 	}
+	payload, err := proto.Marshal(showExit(exit))
 	if err == nil {
-		err = b.put(recs...)
-	}
-	if len(ends) > 1 && isRefused(err) {
-		return b.noteEach(ends)
+		err = b.put(append(recs, record(journal.Exited, a.id, payload))...)
 	}
 	if err != nil {
-		b.log.Error("end is not on record; it is lost if the runner dies before the agent has it", "attempt", ends[0].id, "attempts", len(ends), "err", err)
+		b.log.Error("end is not on record; it is lost if the runner dies before the agent has it", "attempt", a.id, "err", err)
 	}
 	return err == nil || isRefused(err)
-}
-
-// noteEach puts ends on record of which one is refused, since all would be.
-func (b *book) noteEach(ends []end) bool {
-	all := true
-	for _, e := range ends {
-		all = b.noteExits(e) && all
-	}
-	return all
 }
 
 // sync has all that was noted outlive a crash of the host.

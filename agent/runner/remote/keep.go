@@ -34,7 +34,6 @@ type keeper struct {
 	tenure   *tenure
 	watcher  *watcher // nil without an agent
 	stopping bool
-	unsaid   unsaid
 }
 
 // kept is one attempt, from the wish to start it until it is forgotten.
@@ -89,7 +88,6 @@ func (k *keeper) resume(ended map[string]runner.Exit, lost []lost) {
 			for _, l := range lost {
 				k.settle(l)
 			}
-			k.say()
 			k.book.sync()
 		})
 	}
@@ -258,14 +256,14 @@ func (k *keeper) follow(a *kept, s runner.Spec) {
 			}
 		}
 	}
-	k.ended(a, a.proc.Exit())
-	for late.Reset(noteAfter); !k.lasts(a, late.C); late.Reset(noteAgain) {
+	exit := k.ended(a, a.proc.Exit())
+	for late.Reset(noteAfter); !k.lasts(a, exit, late.C); late.Reset(noteAgain) {
 	}
 }
 
 // lasts waits for a moment, and then sees that how an attempt ended is on the disk. It
 // reports whether that is done, or nobody needs it.
-func (k *keeper) lasts(a *kept, moment <-chan time.Time) bool {
+func (k *keeper) lasts(a *kept, exit runner.Exit, moment <-chan time.Time) bool {
 	over := false
 	select {
 	case <-a.gone:
@@ -275,13 +273,10 @@ func (k *keeper) lasts(a *kept, moment <-chan time.Time) bool {
 	case <-moment:
 	}
 	k.mu.Lock()
-	exit, written := a.exit, a.written
+	written := a.written
 	k.mu.Unlock()
-	if exit == nil { // the disk has not answered yet
-		return over
-	}
 	if !written {
-		written = k.book.noteExits(end{a, *exit})
+		written = k.book.noteExit(a, exit)
 		k.mu.Lock()
 		a.written = written
 		k.mu.Unlock()
@@ -290,6 +285,30 @@ func (k *keeper) lasts(a *kept, moment <-chan time.Time) bool {
 		k.book.sync()
 	}
 	return written || over
+}
+
+// ended takes note of how an attempt ended, and returns it: it is written down first.
+func (k *keeper) ended(a *kept, exit runner.Exit) runner.Exit {
+	k.mu.Lock()
+	if a.stopped && exit.Killed {
+		exit.Killed, exit.Interrupted = false, true
+		exit.Reason = "the worker was stopped while it ran"
+	}
+	k.mu.Unlock()
+	written := k.book.noteExit(a, exit)
+	if exit.LeaseExpired {
+		k.log.Warn("ended an attempt whose lease was not renewed in time", "attempt", a.id, "pid", a.pid)
+	}
+	k.log.Debug("ended", "attempt", a.id, "pid", a.pid, "exit_code", exit.Code, "reason", exit.Reason)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	a.exit, a.written = &exit, written
+	k.running--
+	if k.watcher != nil {
+		k.watcher.noteLocked(a.id)
+	}
+	wake(k.changed)
+	return exit
 }
 
 // kill ends an attempt if it runs.

@@ -16,6 +16,8 @@ type watcher struct {
 
 	// Guarded by keeper.mu.
 	changed []string // attempts; one that has started and ended meanwhile twice
+	ends    int      // how many of them have ended
+	began   gather.Rhythm
 	rhythm  gather.Rhythm
 	late    *time.Timer // wakes who waits for company; nil while nobody does
 
@@ -38,19 +40,30 @@ func (k *keeper) noteStarted(id string) {
 		return
 	}
 	w.changed = append(w.changed, id)
-	if !w.rhythm.Busy(time.Now()) {
+	if w.began.Busy(time.Now()) {
+		w.waitLocked()
+		return
+	}
+	wake(w.wake)
+}
+
+// noteLocked has an attempt told. While many change in quick succession it waits a little
+// for others, since one message or ten wake the agent alike.
+func (w *watcher) noteLocked(id string) {
+	w.changed = append(w.changed, id)
+	w.ends++
+	if !w.rhythm.Busy(time.Now()) || w.ends >= gather.Enough {
 		wake(w.wake)
 		return
 	}
+	w.waitLocked()
+}
+
+// waitLocked has the call woken when it has waited long enough for company.
+func (w *watcher) waitLocked() {
 	if w.late == nil {
 		w.late = time.AfterFunc(gather.Longest, func() { wake(w.wake) })
 	}
-}
-
-// noteLocked has attempts told.
-func (w *watcher) noteLocked(ids ...string) {
-	w.changed = append(w.changed, ids...)
-	wake(w.wake)
 }
 
 // news returns what is to be told now, in this order.
@@ -58,7 +71,7 @@ func (k *keeper) news(w *watcher) (news []*runnerv1.WatchResponse) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	news = w.pack(k.changedLocked(w))
-	w.changed = slices.Delete(w.changed, 0, len(w.changed))
+	w.changed, w.ends = slices.Delete(w.changed, 0, len(w.changed)), 0
 	if w.late != nil {
 		w.late.Stop()
 		w.late = nil
