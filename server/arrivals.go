@@ -18,15 +18,16 @@ const (
 	// atLeisure is how long all that is ready to run takes to have its turn, at most, when
 	// the processors keep up.
 	atLeisure = time.Millisecond
-	// turns bounds how often a connection lets all others go first: somebody always is ready
-	// to run on a busy primary, and it is to be reached all the same.
-	turns = 8
+	// patient is for how long a connection lets all others go first, again and again:
+	// somebody always is ready to run on a busy primary, and it is to be reached all the same.
+	patient = 5 * time.Millisecond
 )
 
-// Accept implements [net.Listener].
+// Accept implements [net.Listener]. Whoever has left waits for nobody: however many have, the
+// next one is let in.
 func (a arrivals) Accept() (net.Conn, error) {
+	letOthersGoFirst()
 	for {
-		letOthersGoFirst()
 		conn, err := a.Listener.Accept()
 		if err != nil || !hasLeft(conn) {
 			return conn, err
@@ -35,13 +36,13 @@ func (a arrivals) Accept() (net.Conn, error) {
 	}
 }
 
-// letOthersGoFirst returns when what was ready to run has had its turn, a few times if
-// that took long: those who were let in before are served first.
+// letOthersGoFirst returns when what was ready to run has had its turn at leisure, or after
+// a while: those who were let in before are served first.
 func letOthersGoFirst() {
-	for range turns {
+	for first := time.Now(); ; {
 		began := time.Now()
 		runtime.Gosched()
-		if time.Since(began) < atLeisure {
+		if now := time.Now(); now.Sub(began) < atLeisure || now.Sub(first) >= patient {
 			return
 		}
 	}
