@@ -12,8 +12,9 @@ const (
 	onTheWay = 20 * time.Millisecond
 	// rateOver is the least time that a rate is measured over.
 	rateOver = 100 * time.Millisecond
-	// maxCredit is the most that a worker may have on its way, in bytes.
-	maxCredit = 4 << 20
+	// maxCredit is the most that a worker may have on its way, in bytes. All of that is in
+	// memory here while the disk hangs, for each worker that prints.
+	maxCredit = 1 << 20
 )
 
 // credit is how much output a worker may have on its way: [wire.LogCredit], or more
