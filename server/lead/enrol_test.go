@@ -53,3 +53,27 @@ func TestGivenUpWhileItIsThere(t *testing.T) {
 		})
 	})
 }
+
+// A worker is taken for another while the leader writes, and is then what it was before.
+// That is what is on record in the end.
+func TestEnrolledTwiceInOneStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		p.hand.connect()
+		time.Sleep(5 * time.Second)
+		p.disk.BeforeWrite(func() { time.Sleep(time.Second) })
+		for i, name := range []string{"one", "another", "one"} {
+			p.inbox.Attach(peer.Session{Worker: p.hand.id, Epoch: p.hand.epoch + 1 + uint64(i), Gateway: "p", Hello: &agentv1.Hello{Name: name, Slots: 100, Leases: true}})
+			if i == 0 {
+				time.Sleep(time.Second / 2) // the leader is at it
+			}
+		}
+		time.Sleep(30 * time.Second)
+		p.store.View(func(s *state.State) {
+			if w := s.Worker("w-1"); w.Says.Name != "one" {
+				t.Errorf("it is on record as %q, and said last that it is %q", w.Says.Name, "one")
+			}
+		})
+	})
+}

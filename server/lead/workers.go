@@ -78,8 +78,8 @@ func (t *term) followWorker(s *state.State, id state.WorkerID) {
 		t.workers.Remove(id)
 		t.queue.SetLeases(id, false)
 		delete(t.silent, id)
-	case !w.Offline.IsZero() && sess != nil:
-		t.enrol(s, sess.Session) // it was given up by what was not yet agreed when it came
+	case sess != nil:
+		t.enrol(s, sess.Session) // what was not yet agreed when it came has made it something else
 	}
 }
 
