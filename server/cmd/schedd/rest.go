@@ -48,6 +48,9 @@ const (
 	// time: a heap that is small would be collected several times a second, and each
 	// collection holds up what waits for a processor.
 	busy = 64 << 20
+	// steep bounds all that in percent: a heap that becomes large in a moment, by a snapshot
+	// that is restored, may grow by that until the next look.
+	steep = 400
 )
 
 // keepPace holds the reserve of the heap to what is needed. By default it is as much as is
@@ -86,7 +89,7 @@ func growth(used, pace uint64) int {
 	}
 	reserve := max(pace*apart, used/8, least)
 	most := max(used*usual/100, min(pace*apart, busy))
-	return int(min(reserve, most) * 100 / used)
+	return int(min(min(reserve, most)*100/used, steep))
 }
 
 // heap is how memory is used, in bytes.

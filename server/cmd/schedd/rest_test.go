@@ -40,6 +40,7 @@ func TestGrowth(t *testing.T) {
 		{"small", 20, 0, 100},
 		{"small, with little to do", 20, 2, 200},
 		{"small, with much to do", 20, 50, 320},
+		{"very small, with much to do", 3, 50, 400},
 		{"no longer small, with much to do", 64, 50, 100},
 		{"ten thousand workers that have nothing to do", 400, 1, 12},
 		{"and that have something to do", 400, 5, 25},
