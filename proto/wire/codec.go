@@ -29,6 +29,10 @@ type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(grpcproto.Name)} }
 
+// Name has the content type be what it is without this codec, application/grpc alone:
+// somebody on the way may go by it.
+func (codec) Name() string { return "" }
+
 // Marshal returns what goes over the line. It keeps the output, which nobody changes
 // any more.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
