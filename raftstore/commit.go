@@ -37,8 +37,9 @@ func (s *Store) commit() {
 	}
 }
 
-// arrive answers the entries that are on their way, in their order, until there are no
-// more.
+// arrive answers the entries that are on their way, in the order in which they were made,
+// until there are no more. In the log one that Raft did not take at once may come after the
+// next: whoever needs an order waits for the answer.
 func (s *Store) arrive(flights <-chan *flight) {
 	for f := range flights {
 		results, index, err := s.answer(f)

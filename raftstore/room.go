@@ -4,12 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
+
+// enough is how many times the room that the log is to have has to be free, so that others
+// who are on the same disk do not run out of it.
+const enough = 4
 
 // makeRoom makes the log's file that long, with zeros behind what is there. Where nothing
 // was ever written the file system has to find a place first, and fdatasync waits until
 // that is noted, too. bbolt takes no notice of what is behind its last page, and writes
-// there when it needs more. On a disk that has no room for it the file is left as it was.
+// there when it needs more. On a disk that has little room left the file stays as it is.
 func makeRoom(path string, size int64) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -22,6 +28,10 @@ func makeRoom(path string, size int64) (err error) {
 	}
 	if info.Size() >= size {
 		return nil
+	}
+	var disk unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &disk); err != nil || int64(disk.Bavail)*int64(disk.Bsize) < enough*(size-info.Size()) {
+		return nil // or it is not known
 	}
 	zeros := make([]byte, 1<<20)
 	for at := info.Size(); at < size; at += int64(len(zeros)) {
