@@ -38,10 +38,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// hung is how long a story may take of real time; the longest takes a minute. One that
-// waits for ever, for a lock or for itself, would otherwise wait for whoever looks at it: no
-// deadlock is told while a goroutine is blocked by what is not of the bubble.
-const hung = 15 * time.Minute
+// hung is how long a story may take of real time; the longest takes a minute, and an hour of
+// a world some seconds. One that waits for ever, for a lock or for itself, would otherwise wait
+// for whoever looks at it: no deadlock is told while a goroutine is blocked by what is not of
+// the bubble.
+func hung() time.Duration { return 15*time.Minute + *long/12 }
 
 // world is a primary, workers and somebody who uses the API, in a bubble.
 type world struct {
@@ -120,9 +121,9 @@ func story(t *testing.T, tell func(w *world)) {
 func bubble(t *testing.T, tell func(w *world)) {
 	t.Helper()
 	dir := t.TempDir() // outlives the bubble
-	defer time.AfterFunc(hung, func() {
+	defer time.AfterFunc(hung(), func() {
 		debug.SetTraceback("all")
-		panic(fmt.Sprintf("%s has not come to its end within %v of real time: somebody waits for what no bubble's clock brings, or spins", t.Name(), hung))
+		panic(fmt.Sprintf("%s has not come to its end within %v of real time: somebody waits for what no bubble's clock brings, or spins", t.Name(), hung()))
 	}).Stop()
 	synctest.Test(t, func(t *testing.T) { tell(newWorld(t, dir)) })
 }
