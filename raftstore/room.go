@@ -30,7 +30,7 @@ func makeRoom(path string, size int64) (err error) {
 		return nil
 	}
 	var disk unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &disk); err != nil || int64(disk.Bavail)*int64(disk.Bsize) < enough*(size-info.Size()) {
+	if err := unix.Fstatfs(int(f.Fd()), &disk); err != nil || int64(disk.Bavail)*int64(disk.Bsize) < enough*(size-info.Size()) { //nolint:unconvert // of other types on other systems
 		return nil // or it is not known
 	}
 	zeros := make([]byte, 1<<20)

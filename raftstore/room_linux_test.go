@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // The log's file has its room from the beginning, and is written within it. One that is
@@ -14,9 +13,7 @@ func TestRoom(t *testing.T) {
 	dir := t.TempDir()
 	for i, test := range []struct{ room, want int64 }{{room, room}, {0, room}, {room / 2, room}, {2 * room, 2 * room}} {
 		s := open(t, Config{NodeID: "a", Dir: dir, Room: test.room})
-		for s.Status().Role != "leader" || s.barrier() != nil {
-			time.Sleep(10 * time.Millisecond)
-		}
+		leads(t, s)
 		if n := numWorkers(s); n != i {
 			t.Errorf("%d workers when it was opened, want %d", n, i)
 		}
@@ -36,9 +33,7 @@ func TestNoRoomForRoom(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "small")
 	mountSmall(t, dir)
 	s := open(t, Config{NodeID: "a", Dir: filepath.Join(dir, "raft"), Room: 1 << 20})
-	for s.Status().Role != "leader" || s.barrier() != nil {
-		time.Sleep(10 * time.Millisecond)
-	}
+	leads(t, s)
 	propose(t, s, putWorker(1))
 	if got := sizeOfLog(t, filepath.Join(dir, "raft")); got > 64<<10 {
 		t.Errorf("the file has %d bytes", got)
