@@ -77,7 +77,7 @@ func asAsked(r *state.Run, a state.Attempt) state.Attempt {
 // since it took too long in all is not cancelled: nobody has asked for that.
 func verdict(r *state.Run, a state.Attempt) (state.Phase, string) {
 	phase, why := verdictOf(r, a)
-	if phase != state.Cancelled || !overdue(r, r.CancelTime) {
+	if phase != state.Cancelled || !stopped(r) {
 		return phase, why
 	}
 	if !strings.Contains(why, r.CancelNote) {
@@ -86,10 +86,17 @@ func verdict(r *state.Run, a state.Attempt) (state.Phase, string) {
 	return state.TimedOut, why
 }
 
-// overdue tells whether a run has used up its total_timeout by then.
-func overdue(r *state.Run, then time.Time) bool {
-	deadline := deadline(r)
-	return !deadline.IsZero() && !then.Before(deadline)
+// stopped tells whether a run was to end since it took too long in all. The time at which
+// that was asked for does not tell: a clock that was set shows that a run of a minute has
+// taken an hour, and people cancel what is about to be stopped.
+func stopped(r *state.Run) bool { return !r.CancelTime.IsZero() && r.CancelNote == tooLong(r) }
+
+// tooLong is why a run is to end that takes too long.
+func tooLong(r *state.Run) string {
+	if r.Definition == nil {
+		return ""
+	}
+	return fmt.Sprintf("it took longer than its total_timeout of %v", r.Definition.Policy.TotalTimeout)
 }
 
 // deadline is when a run has to have ended; zero: it may take any time, or has
@@ -221,7 +228,7 @@ func Check(r *state.Run, silent, absent, now time.Time) Look {
 
 // stop ends a run that takes too long.
 func stop(r *state.Run) state.Command {
-	why := fmt.Sprintf("it took longer than its total_timeout of %v", r.Definition.Policy.TotalTimeout)
+	why := tooLong(r)
 	if r.Live() == nil {
 		return state.GiveUp{Run: r.ID, Phase: state.TimedOut, Reason: why}
 	}
@@ -273,7 +280,7 @@ func checkPending(r *state.Run, now time.Time) Look {
 // giveUpCancelled ends a run that was to end and has no attempt any more.
 func giveUpCancelled(r *state.Run) state.Command {
 	phase := state.Cancelled
-	if overdue(r, r.CancelTime) {
+	if stopped(r) {
 		phase = state.TimedOut
 	}
 	return state.GiveUp{Run: r.ID, Phase: phase, Reason: r.CancelNote}

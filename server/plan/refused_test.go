@@ -145,22 +145,28 @@ func TestRefusedAfterAJitter(t *testing.T) {
 	}
 }
 
-// Somebody asked for the end of a run while it was agreed that it is tried again.
+// Somebody asked for the end of a run while it was agreed that it is tried again, or it was
+// stopped since it took too long.
 func TestCancelledWhilePending(t *testing.T) {
 	for _, test := range []struct {
 		after time.Duration
+		asked bool
 		want  state.Phase
-	}{{time.Minute, state.Cancelled}, {10 * time.Minute, state.TimedOut}} {
+	}{{time.Minute, true, state.Cancelled}, {10 * time.Minute, true, state.Cancelled}, {10 * time.Minute, false, state.TimedOut}} {
 		w, _, r := running(t, func(d *state.Definition) {
 			d.Policy.TotalTimeout, d.Policy.Retry.MaxAttempts = 10*time.Minute, 9
 		})
 		at := noon.Add(test.after)
 		again := Ended(r, r.Live().Fence, state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 1}, at)
-		w.do(at, state.Cancel{Run: r.ID, Note: "not needed"})
+		cancel := state.Cancel{Run: r.ID, Note: "not needed"}
+		if !test.asked {
+			cancel = Check(r, time.Time{}, time.Time{}, at).Command.(state.Cancel)
+		}
+		w.do(at, cancel)
 		r = w.do(at, again).Run
 		c, is := Check(r, time.Time{}, time.Time{}, at.Add(time.Second)).Command.(state.GiveUp)
-		if !is || c.Phase != test.want || c.Reason != "not needed" {
-			t.Errorf("cancelled after %v: %+v, want that it ends as %v", test.after, c, test.want)
+		if !is || c.Phase != test.want || c.Reason != cancel.Note {
+			t.Errorf("cancelled after %v (%s): %+v, want that it ends as %v", test.after, cancel.Note, c, test.want)
 		}
 	}
 }
