@@ -106,10 +106,10 @@ func TestRunByHand(t *testing.T) {
 			w.Errorf("asked again after a restart: %v", again)
 		}
 		w.awaitOnline()
-		repeat := must[*schedv1.RetryRunResponse](w)(w.primary.runs.RetryRun(w.Context(), &schedv1.RetryRunRequest{Id: first.GetRun().GetId()}))
-		w.awaitPhase(repeat.GetRun().GetId(), 2*time.Minute, phaseSucceeded)
-		if repeat.GetRun().GetRetryOf() != first.GetRun().GetId() {
-			w.Errorf("the repetition is of %q", repeat.GetRun().GetRetryOf())
+		repeat := must[*schedv1.Run](w)(w.retryRun(first.GetRun().GetId(), ""))
+		w.awaitPhase(repeat.GetId(), 2*time.Minute, phaseSucceeded)
+		if repeat.GetRetryOf() != first.GetRun().GetId() {
+			w.Errorf("the repetition is of %q", repeat.GetRetryOf())
 		}
 		w.check()
 	})
