@@ -92,7 +92,8 @@ func (p *pinger) ping() *agentv1.AgentMessage {
 
 // ponged has the next ping come when the gateway would like it, within the interval and
 // its spread: it would have all workers ping at the same few instants. Only the answer to
-// the last ping counts, and none puts off a ping that asks for a first lease.
+// the last ping counts, and none puts off a ping that asks for a first lease. However long
+// it was on its way, the next ping comes no later than without it.
 func (p *pinger) ponged(m *agentv1.Pong) {
 	next := m.GetNextPing().AsDuration()
 	p.mu.Lock()
@@ -100,9 +101,15 @@ func (p *pinger) ponged(m *agentv1.Pong) {
 	if m.GetSeq() != p.seq || p.hurried {
 		return
 	}
-	if next >= wire.Spread(p.interval, wire.PingSpread, 0) && next <= wire.Spread(p.interval, wire.PingSpread, 1) {
-		p.setLocked(time.Now().Add(next))
+	latest := wire.Spread(p.interval, wire.PingSpread, 1)
+	if next < wire.Spread(p.interval, wire.PingSpread, 0) || next > latest {
+		return
 	}
+	at := time.Now().Add(next)
+	if last := p.last.Add(latest); last.Before(at) {
+		at = last
+	}
+	p.setLocked(at)
 }
 
 // answered takes the leader's answer to a ping. One to a ping that was not sent in this
