@@ -29,6 +29,12 @@ func (l *Log) writeEarly(f *os.File, size int64) {
 	if to-l.begun < outLeast {
 		return
 	}
+	select {
+	case l.spool.outs <- struct{}{}:
+	default: // the disk is busy with others, and would hold up whoever looks; the next look tries again
+		return
+	}
+	defer func() { <-l.spool.outs }()
 	_ = l.spool.writeOut(f, l.begun, to, false) // what goes wrong, the sync of the seal is told
 	l.begun = to
 }
@@ -42,7 +48,7 @@ func (l *Log) settle() error {
 	}
 	m := l.meta
 	l.leave()
-	if m.sealed || m.mark < outStep {
+	if m.sealed || m.mark == 0 { // it was not even looked at: it is short
 		return nil
 	}
 	f, size, err := l.open(os.O_RDWR)
