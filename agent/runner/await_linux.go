@@ -19,6 +19,7 @@ type ends struct {
 	set  int
 
 	mu      sync.Mutex // guards what follows
+	broken  bool       // nobody hears of the set any more
 	waiting map[int32]waiting
 }
 
@@ -47,26 +48,38 @@ func (e *ends) add(pid int, main chan<- ending) error {
 	if err != nil {
 		return err
 	}
+	if err := e.put(int32(fd), waiting{pid, main}); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	return nil
+}
+
+// put begins to wait for a descriptor.
+func (e *ends) put(fd int32, w waiting) error {
 	e.mu.Lock()
-	e.waiting[int32(fd)] = waiting{pid, main}
-	e.mu.Unlock()
+	defer e.mu.Unlock()
+	if e.broken {
+		return errors.ErrUnsupported
+	}
 	// Once only: a child that is being forked may have it open as well, and then it stays in
 	// the set for a moment after it was closed here.
-	err = unix.EpollCtl(e.set, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(fd)})
-	if err != nil {
-		e.take(int32(fd))
+	err := unix.EpollCtl(e.set, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: fd})
+	if err == nil {
+		e.waiting[fd] = w
 	}
 	return err
 }
 
-// take ends the waiting for a descriptor.
-func (e *ends) take(fd int32) waiting {
+// take ends the waiting for a descriptor, if there is any.
+func (e *ends) take(fd int32) (w waiting, ok bool) {
 	e.mu.Lock()
-	w := e.waiting[fd]
-	delete(e.waiting, fd)
-	e.mu.Unlock()
-	_ = unix.Close(int(fd))
-	return w
+	defer e.mu.Unlock()
+	if w, ok = e.waiting[fd]; ok {
+		delete(e.waiting, fd)
+		_ = unix.Close(int(fd))
+	}
+	return w, ok
 }
 
 func (e *ends) open() {
@@ -74,15 +87,39 @@ func (e *ends) open() {
 	if err != nil {
 		return
 	}
-	err = unix.SetNonblock(set, true) // only then it is in the poller
+	if err := unix.SetNonblock(set, true); err != nil { // only then it is in the poller
+		_ = unix.Close(set)
+		return
+	}
+	e.use(set)
+}
+
+// use hears of a set from now on, for as long as this process. It does not learn at once
+// whether the set is in the poller, which may have no room for it.
+func (e *ends) use(set int) {
 	file := os.NewFile(uintptr(set), "ends of processes")
-	conn, cerr := file.SyscallConn()
-	if err != nil || cerr != nil {
+	conn, err := file.SyscallConn()
+	if err != nil {
 		_ = file.Close()
 		return
 	}
 	e.set, e.file = set, file
-	go func() { _ = conn.Read(func(uintptr) bool { e.tell(); return false }) }() // as long as this process
+	go func() {
+		_ = conn.Read(func(uintptr) bool { e.tell(); return false })
+		e.giveUp()
+	}()
+}
+
+// giveUp has a thread wait for each of those that nobody would hear of any more.
+func (e *ends) giveUp() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.broken = true
+	for fd, w := range e.waiting {
+		_ = unix.Close(int(fd))
+		go func() { w.main <- awaitInThread(w.pid) }()
+	}
+	clear(e.waiting)
 }
 
 // tell tells of those that have ended by now.
@@ -97,7 +134,10 @@ func (e *ends) tell() {
 			return
 		}
 		for _, event := range events[:n] {
-			w := e.take(event.Fd)
+			w, ok := e.take(event.Fd)
+			if !ok {
+				continue
+			}
 			over, err := hasEnded(w.pid)
 			if !over && err == nil {
 				go func() { w.main <- awaitInThread(w.pid) }()
