@@ -112,7 +112,7 @@ func (k *keeper) settle(l lost) {
 // asker is who asks for a start.
 type asker struct {
 	life uint64 // of the agent
-	link uint64 // by which it is told; 0 for a call that has an answer of its own
+	link uint64 // over which it asks; 0 for an agent of before revision 3, which does not say
 }
 
 // take makes a life of the agent the one that counts, and returns when no start

@@ -237,6 +237,9 @@ func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
 	if l.starts != nil && proto.Size(req) <= maxShared {
 		return r.askAmong(l.starts, req, s)
 	}
+	if l.starts != nil {
+		req.Link = l.starts.link // once it is asked again over the next one, it is not started for this one
+	}
 	resp, err := l.client.Start(ctx, req)
 	switch status.Code(err) {
 	case codes.OK:

@@ -227,8 +227,10 @@ func (s *service) Start(_ context.Context, req *runnerv1.StartRequest) (*runnerv
 	if err := s.checkStart(req); err != nil {
 		return &runnerv1.StartResponse{Error: sentence(fmt.Sprintf("starting attempt %.40q: %v", req.GetId(), err))}, nil
 	}
-	a, err := s.start(asker{life: req.GetLife()}, readSpec(req))
+	a, err := s.start(asker{life: req.GetLife(), link: req.GetLink()}, readSpec(req))
 	switch {
+	case errors.Is(err, errNotLink):
+		return nil, status.Error(codes.Unavailable, err.Error()) // which leaves it open
 	case errors.Is(err, errNotAgent):
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	case err != nil:

@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
@@ -109,6 +113,57 @@ func TestStartsOfAFormerLink(t *testing.T) {
 		close(s.over)
 		s.wg.Wait()
 	})
+}
+
+// What is too large to share a message is asked for by a call, and is not started either
+// for a link which another one has replaced. An agent of before revision 3 does not say
+// which it has.
+func TestLargeStartsOfAFormerLink(t *testing.T) {
+	s := served(t, false)
+	for _, link := range []uint64{1, 2} {
+		if _, err := s.take(1, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		link uint64
+		want codes.Code
+	}{{1, codes.Unavailable}, {2, codes.OK}, {0, codes.OK}} {
+		id := fmt.Sprint("a/", c.link)
+		resp, err := s.Start(t.Context(), &runnerv1.StartRequest{Life: 1, Link: c.link, Id: id, Argv: []string{"true"}})
+		if got := status.Code(err); got != c.want || (s.at(id) != nil) != (c.want == codes.OK) {
+			t.Errorf("over link %d: %v, %v, want %v", c.link, resp, err, c.want)
+		}
+	}
+}
+
+// desk is a runner that is asked to start something, and says that it was over a former link.
+type desk struct {
+	runnerv1.RunnerServiceClient // only Start is used
+
+	link uint64 // over which it was asked last
+}
+
+func (d *desk) Start(_ context.Context, m *runnerv1.StartRequest, _ ...grpc.CallOption) (*runnerv1.StartResponse, error) {
+	d.link = m.GetLink()
+	return nil, status.Error(codes.Unavailable, errNotLink.Error())
+}
+
+// An agent says over which link it asks for what is large, as far as the runner knows of
+// links, and asks again over the next one if that is a former one.
+func TestLargeStartsSayTheirLink(t *testing.T) {
+	r := &Runner{
+		o:     Options{Uptime: func() (time.Duration, bool) { return 0, true }},
+		until: func(time.Time) (context.Context, context.CancelFunc) { return context.WithCancel(t.Context()) },
+	}
+	d := new(desk)
+	for want, l := range map[uint64]*link{7: {client: d, starts: &starts{link: 7}}, 0: {client: d}} {
+		d.link = 99
+		p, err := r.ask(l, runner.Spec{ID: "a/1", Script: strings.Repeat("x", maxShared)})
+		if !errors.Is(err, errUnanswered) || d.link != want {
+			t.Errorf("asked over link %d, want %d: %v, %v", d.link, want, p, err)
+		}
+	}
 }
 
 // ids are those of the attempts that are told.

@@ -950,7 +950,10 @@ type StartRequest struct {
 	Limits *Limits `protobuf:"bytes,14,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Deadline is when it is too late to start it, on the clock of lease_end; 0 means
 	// never. A runner of an older version does not know it, and may start it later.
-	Deadline      *durationpb.Duration `protobuf:"bytes,15,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Deadline *durationpb.Duration `protobuf:"bytes,15,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Link is as in StartsRequest, for a call of Start: over a former one that fails with
+	// Unavailable. 0 within StartsRequest, and before revision 3: then it may be started late.
+	Link          uint64 `protobuf:"varint,16,opt,name=link,proto3" json:"link,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1088,6 +1091,13 @@ func (x *StartRequest) GetDeadline() *durationpb.Duration {
 		return x.Deadline
 	}
 	return nil
+}
+
+func (x *StartRequest) GetLink() uint64 {
+	if x != nil {
+		return x.Link
+	}
+	return 0
 }
 
 // StartResponse says whether it runs.
@@ -2048,7 +2058,7 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"\rfinished_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\ffinishedTime\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x12#\n" +
-	"\rlease_expired\x18\f \x01(\bR\fleaseExpired\"\xf6\x03\n" +
+	"\rlease_expired\x18\f \x01(\bR\fleaseExpired\"\x8a\x04\n" +
 	"\fStartRequest\x12\x12\n" +
 	"\x04life\x18\x01 \x01(\x04R\x04life\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
@@ -2066,7 +2076,8 @@ const file_schedd_runner_v1_runner_proto_rawDesc = "" +
 	"kill_grace\x18\f \x01(\v2\x19.google.protobuf.DurationR\tkillGrace\x126\n" +
 	"\tlease_end\x18\r \x01(\v2\x19.google.protobuf.DurationR\bleaseEnd\x120\n" +
 	"\x06limits\x18\x0e \x01(\v2\x18.schedd.runner.v1.LimitsR\x06limits\x125\n" +
-	"\bdeadline\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"r\n" +
+	"\bdeadline\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12\x12\n" +
+	"\x04link\x18\x10 \x01(\x04R\x04link\"r\n" +
 	"\rStartResponse\x123\n" +
 	"\aattempt\x18\x01 \x01(\v2\x19.schedd.runner.v1.AttemptR\aattempt\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x16\n" +
