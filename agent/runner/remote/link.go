@@ -271,7 +271,7 @@ func (r *Runner) listen(l *link, stream grpc.ServerStreamingClient[runnerv1.Watc
 			if !r.hasForgotten(a.GetId()) {
 				r.take(a, nil)
 			}
-			l.starts.told(a.GetId())
+			l.starts.told(a)
 		}
 		if m.GetStopping() != nil && !r.isStopping() {
 			close(r.stopping)

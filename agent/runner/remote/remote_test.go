@@ -269,6 +269,25 @@ func TestAgentsComeAndGo(t *testing.T) {
 	})
 }
 
+// An attempt is asked for again before the runner has heard that it is forgotten. The answer
+// is how it ended, at once.
+func TestStartOfWhatIsBeingForgotten(t *testing.T) {
+	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: time.Second, ExitCode: 3}}, func(h *host) {
+		r := h.agent()
+		<-h.start(r, "a/1").Done()
+		r.Forget("a/1")
+		asked := time.Now()
+		late := time.AfterFunc(time.Minute, r.Close) // then it fails
+		p := h.start(r, "a/1")
+		late.Stop()
+		<-p.Done()
+		if took := time.Since(asked); took != 0 || p.Exit().Code != 3 {
+			t.Errorf("after %v it is told %+v", took, p.Exit())
+		}
+		r.Close()
+	})
+}
+
 // A kill has its grace, over a change of agents too, and the sooner one counts.
 func TestKill(t *testing.T) {
 	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: -1, IgnoreTerm: true}}, func(h *host) {

@@ -30,8 +30,9 @@ type starts struct {
 type asked struct {
 	done chan struct{}
 
-	// Written before done is closed.
-	refused *runnerv1.StartsResponse // nil: it was not
+	// Written before done is closed, one of them.
+	attempt *runnerv1.Attempt        // it runs, or has ended
+	refused *runnerv1.StartsResponse // it could not be started
 	lost    bool                     // the link was, before there was an answer
 }
 
@@ -55,20 +56,7 @@ func (r *Runner) askAmong(all *starts, req *runnerv1.StartRequest, s runner.Spec
 	case a.refused != nil:
 		return nil, refusal(a.refused.GetError(), a.refused.GetUnable())
 	}
-	return r.started(s)
-}
-
-// started returns the process of an attempt that Watch has told of, and notes what it was
-// started with.
-func (r *Runner) started(s runner.Spec) (runner.Process, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.processes[s.ID]
-	if p == nil { // it was forgotten before it was asked for
-		return nil, errUnanswered
-	}
-	p.marks = runner.Marks(s.Env)
-	return p, nil
+	return r.take(a.attempt, s.Env), nil // also if it was forgotten before it was asked for
 }
 
 // ask has a start asked for.
@@ -131,23 +119,24 @@ func (l *starts) hear() {
 			l.end()
 			return
 		}
-		l.answer(m.GetId(), m)
+		l.answer(m.GetId(), nil, m)
 	}
 }
 
 // told takes note that Watch has told of an attempt.
-func (l *starts) told(id string) {
+func (l *starts) told(m *runnerv1.Attempt) {
 	if l != nil {
-		l.answer(id, nil)
+		l.answer(m.GetId(), m, nil)
 	}
 }
 
-func (l *starts) answer(id string, refused *runnerv1.StartsResponse) {
+// answer says what became of an attempt: it is there, or was refused.
+func (l *starts) answer(id string, there *runnerv1.Attempt, refused *runnerv1.StartsResponse) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if a := l.asked[id]; a != nil {
 		delete(l.asked, id)
-		a.refused = refused
+		a.attempt, a.refused = there, refused
 		close(a.done)
 	}
 }

@@ -60,13 +60,13 @@ func TestStartsShareMessages(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		s.told("b")
-		s.answer("c", &runnerv1.StartsResponse{Id: "c", Error: "no"})
+		s.told(&runnerv1.Attempt{Id: "b"})
+		s.answer("c", nil, &runnerv1.StartsResponse{Id: "c", Error: "no"})
 		s.end()
 		for _, a := range append(all, ask("f", 1)) {
 			<-a.done
 		}
-		if all[0].lost || all[0].refused != nil || all[1].refused.GetError() != "no" || !all[2].lost || !all[3].lost {
+		if all[0].lost || all[0].attempt.GetId() != "b" || all[1].refused.GetError() != "no" || !all[2].lost || !all[3].lost {
 			t.Errorf("answers are %+v", all)
 		}
 	})
