@@ -84,6 +84,27 @@ func TestRunThatHasLeftTheState(t *testing.T) {
 	})
 }
 
+// A run that is repeated may stay in the state for longer than the repetition, as one does
+// of which its worker has never told the end.
+func TestRetryThatHasLeftTheState(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		p.put(aJob("j", allow))
+		p.worker("w")
+		r := p.run("j")
+		p.finish(r, p.start(r, "w"), state.Attempt{Outcome: state.OutcomeFailed, ExitCode: 3}, state.Failed)
+		req := &schedv1.RetryRunRequest{Id: r.GetId(), RequestId: "again"}
+		retried, err := p.runs.RetryRun(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.do(state.Cancel{Run: p.id(retried.GetRun())})
+		p.forget(retried.GetRun())
+		if again, err := p.runs.RetryRun(t.Context(), req); err != nil || again.GetRun().GetPhase() != schedv1.Phase_PHASE_CANCELLED {
+			t.Errorf("the same retry again: %v, %v; want the run that was cancelled", again, err)
+		}
+	})
+}
+
 // Page after page shows each run once that there was at the first page, whatever
 // begins, ends and is forgotten in between.
 func TestPagesWhileRunsMove(t *testing.T) {

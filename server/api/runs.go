@@ -75,15 +75,15 @@ func (s runService) RetryRun(ctx context.Context, req *schedv1.RetryRunRequest) 
 		return nil, err
 	}
 	ask := plan.Ask{Name: unique}
-	if past != nil {
-		if ask.Past, err = s.asked(ctx, state.RequestRunID(past.UID, unique)); err != nil {
-			return nil, err
-		}
-	}
 	if ask.Origin, err = s.origin(ctx, id, past); err != nil {
 		return nil, err
 	}
 	ask.Job, ask.UID = ask.Origin.Job, ask.Origin.UID
+	if req.GetRequestId() != "" { // the run may have left the state before the one that it repeats
+		if ask.Past, err = s.asked(ctx, state.RequestRunID(ask.UID, unique)); err != nil {
+			return nil, err
+		}
+	}
 	r, err := s.byHand(ctx, ask)
 	if err != nil {
 		return nil, err
