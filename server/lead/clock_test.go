@@ -62,8 +62,8 @@ func TestInstantsMoveWithTheClock(t *testing.T) {
 	}
 }
 
-// Whether a run was cancelled or took too long is told by the time that elapsed until it
-// was to end, whatever the clock does until it has ended.
+// Whether a run was cancelled or took too long is told by what ended it, whatever the clock
+// does until it has ended.
 func TestCancelledOrTimedOut(t *testing.T) {
 	const minute, hour = time.Minute, time.Hour
 	begin := time.Now()
@@ -92,6 +92,9 @@ func TestCancelledOrTimedOut(t *testing.T) {
 		term.see(st, r, at(0, 0))
 		c := *r
 		c.CancelTime, c.CancelNote = test.cancelled.shown, "enough"
+		if test.want == state.TimedOut {
+			c.CancelNote = plan.Check(r, time.Time{}, time.Time{}, r.Created.Add(d.Policy.TotalTimeout)).Command.(state.Cancel).Note
+		}
 		term.see(st, &c, test.cancelled)
 		started := c // another change, that is none of the run's end
 		term.see(st, &started, test.ended)
