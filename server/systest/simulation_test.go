@@ -52,7 +52,7 @@ func TestSimulation(t *testing.T) {
 		began := cost()
 		primaries, workers, direct := one(dice, groups...), one(dice, fleets...), dice.IntN(3)
 		c := newGroupChaos(w, dice, primaries, workers, direct, 8)
-		c.live(life, life/4)
+		c.live(life, life/3)
 		c.judge()
 		w.Logf("measured: %d primaries, %d workers and %d in direct mode lived for %v: %d runs, %d faults; an hour took %.1f s of a processor",
 			primaries, workers, direct, life, len(c.final), c.faults(), (cost()-began).Seconds()/life.Hours())
