@@ -46,7 +46,7 @@ func TestSimulation(t *testing.T) {
 		time.Sleep(time.Until(one(dice, moments...)) + upTo(dice, time.Hour))
 		w.born = time.Now()
 		w.heartbeat = simHeartbeat
-		if dice.IntN(3) == 0 {
+		if dice.IntN(6) == 0 {
 			w.settings = shortMemory // what has ended is in histories only, soon
 		}
 		began := cost()
