@@ -259,7 +259,6 @@ func (c *groupChaos) copyOf(k *worker) {
 	}
 	clone := k.clone(fmt.Sprint(k.name, "-copy-", c.did["a worker is cloned"]))
 	c.cloned = map[string]*worker{k.name: clone}
-	c.twinned[k.name], c.copies[clone.name] = true, k.name
 	k.start()
 	clone.start()
 }

@@ -101,7 +101,7 @@ func TestTwoSessionsOfAWorker(t *testing.T) {
 }
 
 // A worker's disk is cloned, key and all, and both copies run: they are one worker
-// to the primary, so one of them works and nothing is started twice.
+// to the primary, so one of them works at a time, and jobs are done.
 func TestClonedWorker(t *testing.T) {
 	story(t, func(w *world) {
 		k := shop(w)

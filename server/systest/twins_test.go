@@ -15,7 +15,6 @@ func TestTwinsBothStart(t *testing.T) {
 				k := shop(w)
 				k.end()
 				clone := k.clone("clone")
-				w.twinned[k.name], w.copies[clone.name] = true, k.name
 				k.start()
 				w.awaitOnline()
 				w.does("j", does)

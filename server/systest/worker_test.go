@@ -202,9 +202,12 @@ func (k *worker) copyFile(from, to string) error {
 	return nil
 }
 
-// clone adds a host with a copy of the disk, key and all. The agent must be down.
+// clone adds a host with a copy of the disk, key and all. The agent must be down. From then
+// on both are one worker to the primaries, and what no promise covers is excused: one of them
+// connects before the leader has heard what the other one has started, and starts it, too.
 func (k *worker) clone(name string) *worker {
 	k.w.Helper()
+	k.w.twinned[k.name], k.w.copies[name] = true, k.name
 	c := k.w.newWorker(name, nil, 0)
 	c.config = k.config
 	if err := os.CopyFS(c.dir, os.DirFS(k.dir)); err != nil {
