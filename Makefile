@@ -108,7 +108,6 @@ torture: build ## real processes for FOR: the leader is killed again and again, 
 # A world is one process's work and mostly one thread's, so the known worlds and the new ones
 # live beside each other.
 sim: ## the simulation: SEEDS worlds known and as many new ones, for HOURS of their time each; with FOR, as many as begin in that time
-	@mkdir -p $(STORIES)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target sim-known sim-new
 
 sim-known:
@@ -172,7 +171,7 @@ summary = awk -v counts=$(COUNTS) -v name=$@ -f .ci/summary.awk
 
 # worlds lets worlds of the simulation live, as many as its argument says. The log of one
 # that fails is kept.
-worlds = GOMAXPROCS=1 go test -v -count=1 -timeout 0 -artifacts -outputdir $(CURDIR)/$(STORIES) -run '^TestSimulation$$' ./server/systest \
+worlds = mkdir -p $(STORIES); GOMAXPROCS=1 go test -v -count=1 -timeout 0 -artifacts -outputdir $(CURDIR)/$(STORIES) -run '^TestSimulation$$' ./server/systest \
 	-args $(1) -long $(HOURS)h $(FOR:%=-for %) 2>&1 | $(summary)
 
 # compatible holds the .proto files to those of another revision. A first commit
