@@ -46,6 +46,7 @@ type attempt struct {
 	result   *agentv1.Result // never changed once it is set
 	acked    bool
 	unwanted bool       // nobody waits for its log
+	refused  string     // why the primaries never take its log; "": they do
 	log      *spool.Log // nil without one
 	logSize  int64      // that can be shipped; final when there is a result
 	durable  int64      // of these
@@ -98,7 +99,7 @@ func (a *attempt) releaseLocked() {
 
 // shippingLocked reports whether there is, or will be, a log that is needed.
 func (a *attempt) shippingLocked() bool {
-	if a.log == nil || a.unwanted {
+	if a.log == nil || a.unwanted || a.refused != "" {
 		return false
 	}
 	return a.result == nil || a.durable < a.logSize

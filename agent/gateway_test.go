@@ -51,6 +51,7 @@ type manners struct {
 	ackLogs    bool
 	loseChunks int    // drop every n-th chunk of a log
 	logError   string // instead of keeping logs
+	refuses    uint64 // logs with this fence, for good; 0: none
 	credit     int64
 	lease      bool // gives what is asked for, at once, as a leader would
 	reject     *agentv1.Reject
@@ -301,7 +302,10 @@ func (g *gateway) keep(m *agentv1.LogAppend, how manners) *agentv1.LogAck {
 	if size := len(m.GetData()); size > wire.MaxLogChunk {
 		g.t.Errorf("log of %s at %d: a chunk of %d bytes", run, m.GetOffset(), size)
 	}
-	ack := &agentv1.LogAck{Key: m.GetKey(), Error: how.logError}
+	ack := &agentv1.LogAck{Key: m.GetKey(), Error: how.logError, Refused: how.refuses > 0 && how.logError != ""}
+	if ack.GetRefused() {
+		ack.Key = &agentv1.AttemptKey{RunId: run, Attempt: m.GetKey().GetAttempt(), Fence: how.refuses}
+	}
 	known := int64(len(g.logs[run]))
 	end := m.GetOffset() + int64(len(m.GetData()))
 	if how.logError == "" && m.GetOffset() <= known && end > known {

@@ -158,6 +158,7 @@ func (t *table) bury(a *attempt) {
 	if !t.awaitRelease(a) {
 		return
 	}
+	t.setAside(a)
 	if a.log != nil {
 		if err := a.log.Remove(); err != nil && !errors.Is(err, spool.ErrRemoved) {
 			t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
@@ -254,4 +255,33 @@ func (t *table) LogDurable(k session.Key, durable int64) {
 		a.releaseLocked()
 		wake(t.changed)
 	}
+}
+
+// LogRefused takes note that the primaries never take a log.
+func (t *table) LogRefused(k session.Key, fence uint64, reason string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a := t.attempts[k]; a != nil && a.fence == fence && a.refused == "" {
+		a.refused = cmp.Or(reason, "they did not say why")
+		a.releaseLocked()
+		wake(t.changed)
+	}
+}
+
+// setAside keeps a log for people that the primaries have refused, in the place that the
+// spool has for such: the attempt was carried out, and nobody else can tell what it did here.
+func (t *table) setAside(a *attempt) {
+	t.mu.Lock()
+	refused := a.refused
+	t.mu.Unlock()
+	if refused == "" || a.log == nil {
+		return
+	}
+	log := t.log.With("run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "reason", refused)
+	path, err := a.log.SetAside()
+	if err != nil {
+		log.Error("log refused, and not set aside: the primaries have another one of this attempt; see that no other host has a copy of this worker's data directory", "err", err)
+		return
+	}
+	log.Error("log refused, and set aside: the primaries have another one of this attempt; see that no other host has a copy of this worker's data directory", "path", path)
 }

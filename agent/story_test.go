@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -249,6 +250,47 @@ func TestUnwantedLogIsDropped(t *testing.T) {
 		w.wait(5 * time.Second)
 		if left, _ := filepath.Glob(filepath.Join(w.dir, "spool", "*")); len(left) > 0 {
 			t.Errorf("left in the spool: %q", left)
+		}
+	})
+}
+
+// The primaries have another log of the attempt and never take this one: it leaves the
+// spool and is kept for people, the worker says so once, and goes on.
+func TestRefusedLogIsSetAside(t *testing.T) {
+	output := text(50_000)
+	refuses := polite
+	refuses.logError, refuses.refuses = "sealed at 500", launchOf("r1").GetFence()
+	script := map[string]fakerunner.Behaviour{"r1": {Duration: time.Second, Output: []fakerunner.Chunk{{Data: output}}}}
+	story(t, refuses, script, func(w *world) {
+		w.start()
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(10 * time.Second)
+		if left, _ := filepath.Glob(filepath.Join(w.dir, "spool", "*")); len(left) > 0 {
+			t.Errorf("left in the spool: %q", left)
+		}
+		if got, err := os.ReadFile(filepath.Join(w.dir, "spool-refused", "r1.1.log")); err != nil || !bytes.Equal(got, output) {
+			t.Errorf("%d bytes were kept of %d: %v", len(got), len(output), err)
+		}
+		if n := strings.Count(w.workers[0].log.String(), "log refused, and set aside"); n != 1 {
+			t.Errorf("the worker said so %d times, want once", n)
+		}
+	})
+}
+
+// That the log of another fence is refused says nothing of this one.
+func TestLogOfAnotherFenceIsRefused(t *testing.T) {
+	output := text(50_000)
+	refuses := polite
+	refuses.logError, refuses.refuses = "sealed at 500", launchOf("r1").GetFence()-1
+	script := map[string]fakerunner.Behaviour{"r1": {Duration: time.Second, Output: []fakerunner.Chunk{{Data: output}}}}
+	story(t, refuses, script, func(w *world) {
+		w.start()
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(10 * time.Second)
+		w.gateway.behave(func(m *manners) { m.logError = "" })
+		w.wait(2 * time.Minute)
+		if got := w.gateway.log("r1"); got != string(output) {
+			t.Errorf("%d of %d bytes arrived", len(got), len(output))
 		}
 	})
 }

@@ -78,6 +78,9 @@ type Logs interface {
 	ReadLog(k Key, p []byte, offset int64) (int, error)
 	// LogDurable tells how many bytes are safe elsewhere. It returns at once.
 	LogDurable(k Key, durable int64)
+	// LogRefused tells that the log of the attempt with this fence will never be
+	// taken, and why. It returns at once, and nobody wants the log after it.
+	LogRefused(k Key, fence uint64, reason string)
 }
 
 // Session is a session that the gateway has welcomed. Run it once.

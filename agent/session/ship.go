@@ -232,6 +232,9 @@ func (s *shipper) unreadable(p parcel, err error, now time.Time) {
 func (s *shipper) acked(a *agentv1.LogAck, now time.Time) {
 	k := keyOf(a.GetKey())
 	s.logs.LogDurable(k, a.GetDurable())
+	if a.GetRefused() {
+		s.logs.LogRefused(k, a.GetKey().GetFence(), a.GetError())
+	}
 	_, wanted := s.logs.LogSize(k)
 
 	s.mu.Lock()

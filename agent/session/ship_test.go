@@ -53,6 +53,12 @@ func (s *shelf) ReadLog(k Key, p []byte, off int64) (int, error) {
 
 func (s *shelf) LogDurable(k Key, n int64) { s.durable[k] = max(s.durable[k], n) }
 
+func (s *shelf) LogRefused(k Key, fence uint64, _ string) {
+	if fence == fenceOf(k) {
+		delete(s.logs, k)
+	}
+}
+
 // far is the other end: a positional log of each attempt, behind a line that
 // keeps the order.
 type far struct {
@@ -217,5 +223,37 @@ func sendAll(t *testing.T, read bool) {
 	}
 	if sent != 1<<20 || chunks != questions+64 {
 		t.Errorf("%d bytes in %d messages, want each byte once, in %d questions and 64 chunks", sent, chunks, questions)
+	}
+}
+
+// A log that will never be taken is not sent again, and the others have its room. One that
+// can't be kept at present is asked about again.
+func TestRefusedLogIsLeft(t *testing.T) {
+	for name, test := range map[string]struct {
+		refused bool
+		asked   int
+	}{"for good": {true, 0}, "at present": {false, 1}} {
+		t.Run(name, func(t *testing.T) {
+			k := Key{"a", 1}
+			logs := newShelf()
+			logs.logs[k] = make([]byte, 1000)
+			s := newShipper(logs, newOutbox(), 0, slog.New(slog.DiscardHandler))
+			s.look(k)
+			now := time.Unix(0, 0)
+			sent := s.next(now)
+			if len(sent) != 1 {
+				t.Fatalf("sent %v, want the log", sent)
+			}
+			s.acked(&agentv1.LogAck{Key: sent[0].GetLogAppend().GetKey(), Error: "sealed at 500", Refused: test.refused}, now)
+			asked := 0
+			for range 10 {
+				now = now.Add(shipTick)
+				s.remind(now)
+				asked += len(s.next(now))
+			}
+			if asked < test.asked || test.refused && (asked > 0 || s.flight != 0 || len(s.tracks) > 0) {
+				t.Errorf("asked %d times, with %d bytes in flight and %d logs to ship", asked, s.flight, len(s.tracks))
+			}
+		})
 	}
 }

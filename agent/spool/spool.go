@@ -82,6 +82,7 @@ type Spool struct {
 	outs     chan struct{} // one token for each file that the disk takes a step of
 
 	syncing chan struct{} // held, by having sent to it, by who syncs the directory
+	setting chan struct{} // likewise, by who sets a log aside
 
 	mu     sync.Mutex   // guards what follows
 	logs   map[Key]*Log // nil while it is being made
@@ -107,7 +108,7 @@ func OpenOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Spool, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, writeOut: writeOut, outs: make(chan struct{}, outsAtOnce), syncing: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
+	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, writeOut: writeOut, outs: make(chan struct{}, outsAtOnce), syncing: make(chan struct{}, 1), setting: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool directory %q: %w", dir, err)

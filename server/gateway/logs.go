@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -29,8 +30,7 @@ type Logs interface {
 	Sync(ctx context.Context, k runlog.Key) (durable int64, err error)
 }
 
-// logErrorEvery is how often a session says that output can't be kept: a full
-// disk fails for each chunk.
+// logErrorEvery is how often a session says that output can't be kept.
 const logErrorEvery = time.Minute
 
 const (
@@ -226,14 +226,27 @@ func (w *logWriter) answerLocked(p *pending) {
 	if p.failed != nil {
 		w.server.counts.logErrors.Add(1)
 		ack.Error = sentence(p.failed.Error())
-		if now.Sub(w.told) >= logErrorEvery {
-			w.told = now
-			w.log.Warn("output not kept, the worker sends it again later", "run", p.key.Run, "attempt", p.key.Attempt, "fence", p.key.Fence, "err", p.failed)
-		}
+		ack.Refused = errors.Is(p.failed, runlog.ErrSealed) // what is on record of the attempt stays
+		w.tellLocked(p, now)
 	}
 	w.answer(p.key, p.open, ack)
 	p.open, p.owed, p.failed = 0, false, nil
 	p.toldKnown, p.toldDurable = p.known, p.durable
+}
+
+// tellLocked says that output is not kept: now and then, since a full disk fails for each
+// chunk.
+func (w *logWriter) tellLocked(p *pending, now time.Time) {
+	if now.Sub(w.told) < logErrorEvery {
+		return
+	}
+	w.told = now
+	log := w.log.With("run", p.key.Run, "attempt", p.key.Attempt, "fence", p.key.Fence, "err", p.failed)
+	if errors.Is(p.failed, runlog.ErrSealed) {
+		log.Warn("output refused, it is not of the log that is on record")
+		return
+	}
+	log.Warn("output not kept, the worker sends it again later")
 }
 
 // sizeOf returns the bytes of output in chunks.

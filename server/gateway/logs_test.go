@@ -122,6 +122,29 @@ func TestLogErrors(t *testing.T) {
 	})
 }
 
+// Output that contradicts the record of its attempt is refused for good: that of a copy of
+// the worker, which was heard first, is the one that counts.
+func TestLogOfATwinIsRefused(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		w := p.connect(t, 1)
+		p.logs.fail(fmt.Errorf("append to log r.1.0 up to 6, sealed at 3: %w", runlog.ErrSealed))
+		for range 3 {
+			w.say(output("r", 0, []byte("abcdef")))
+			if a := w.expect("LogAck").GetLogAck(); !a.GetRefused() || !strings.Contains(a.GetError(), "sealed at 3") {
+				t.Errorf("got %v, want that it is refused, and why", a)
+			}
+		}
+		if got := p.log.with("output refused"); len(got) != 1 {
+			t.Errorf("log lines %q, want one a minute", got)
+		}
+		p.logs.fail(errors.New("no space left on device"))
+		w.say(output("r", 0, []byte("abcdef")))
+		if a := w.expect("LogAck").GetLogAck(); a.GetRefused() || a.GetError() == "" {
+			t.Errorf("got %v, want an error that may pass", a)
+		}
+	})
+}
+
 // A worker writes in the logs of its own attempts, and in no other's.
 func TestLogsOfOthers(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {

@@ -37,9 +37,7 @@ func (w *world) settle(limit time.Duration) {
 			for deadline := time.Now().Add(5 * time.Minute); len(k.spooled()) > 0 && time.Now().Before(deadline); {
 				w.wait(time.Second)
 			}
-			// Twins that both started one attempt have different logs of it, and one of them is
-			// not taken.
-			if left := k.spooled(); len(left) > 0 && !w.twinned[k.name] {
+			if left := k.spooled(); len(left) > 0 {
 				w.Errorf("%s keeps what it should no longer need: %q", k.name, left)
 			}
 		}

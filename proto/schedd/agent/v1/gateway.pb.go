@@ -2438,7 +2438,12 @@ type LogAck struct {
 	Credit int64 `protobuf:"varint,4,opt,name=credit,proto3" json:"credit,omitempty"`
 	// Error says why the log can't be kept at present; empty when it can. The
 	// worker tries again later.
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Refused tells that the log will never be kept, for the reason in error: what is on
+	// record of the attempt says that it ends before. Another worker with a copy of this
+	// one's key has carried it out as well, and was heard first. The worker does not send
+	// it again.
+	Refused       bool `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2506,6 +2511,13 @@ func (x *LogAck) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *LogAck) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
 }
 
 // Drain asks the worker to come back through another connection within the
@@ -2822,13 +2834,14 @@ const file_schedd_agent_v1_gateway_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x16\n" +
-	"\x06crc32c\x18\x04 \x01(\rR\x06crc32c\"\x95\x01\n" +
+	"\x06crc32c\x18\x04 \x01(\rR\x06crc32c\"\xaf\x01\n" +
 	"\x06LogAck\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.schedd.agent.v1.AttemptKeyR\x03key\x12\x18\n" +
 	"\adurable\x18\x02 \x01(\x03R\adurable\x12\x14\n" +
 	"\x05known\x18\x03 \x01(\x03R\x05known\x12\x16\n" +
 	"\x06credit\x18\x04 \x01(\x03R\x06credit\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\":\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\bR\arefused\":\n" +
 	"\x05Drain\x121\n" +
 	"\x06spread\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06spread\"\x1e\n" +
 	"\x04Move\x12\x16\n" +
