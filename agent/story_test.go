@@ -389,6 +389,34 @@ func TestGracefulStop(t *testing.T) {
 	})
 }
 
+// A start hangs, as long as a file system does not answer, and the runner is this process. It
+// ends all the same, and the next life tells that nobody knows.
+func TestStopAmidAStartThatHangs(t *testing.T) {
+	story(t, polite, map[string]fakerunner.Behaviour{"r1": {}, "r2": forever}, func(w *world) {
+		answers := make(chan struct{})
+		w.onStart = func(run string) {
+			if run == "r1" {
+				<-answers
+			}
+		}
+		w.bare()
+		one := w.start()
+		v := w.gateway.last()
+		v.launch(launchOf("r1"))
+		v.launch(launchOf("r2"))
+		w.wait(time.Second)
+		asked := time.Now()
+		one.end()
+		if took := time.Since(asked); took > 30*time.Second {
+			t.Errorf("it took %v to stop", took)
+		}
+		w.outcomeOf("r2", agentv1.Outcome_OUTCOME_INTERRUPTED, "the worker was stopped")
+		close(answers)
+		w.start()
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_INTERRUPTED, "")
+	})
+}
+
 // While the gateway is away for an hour, what runs goes on and ends, and all of
 // it is told afterwards.
 func TestAnHourAlone(t *testing.T) {

@@ -313,10 +313,28 @@ func (t *table) leave(a *attempt) {
 }
 
 // close ends all goroutines of the table. It is called after stop, when no
-// session is left. What is not acknowledged stays in the journal.
+// session is left. What is not acknowledged stays in the journal. An attempt that did not
+// end is not waited for any longer: its start hangs, or its process in the kernel.
 func (t *table) close() {
 	close(t.closing)
-	t.lives.Wait()
+	t.mu.Lock()
+	stuck := t.open > 0
+	t.mu.Unlock()
+	if !stuck {
+		t.lives.Wait()
+		return
+	}
+	gone := make(chan struct{})
+	go func() { // until the kernel lets them go
+		t.lives.Wait()
+		close(gone)
+	}()
+	late := time.NewTimer(settling)
+	defer late.Stop()
+	select {
+	case <-gone:
+	case <-late.C:
+	}
 }
 
 // awaitEnds waits until all attempts have ended or are left.

@@ -584,6 +584,50 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// A start hangs, as long as a file system does not answer. Whoever stops the runner waits no
+// longer than for a process that can't be killed; and what is started after all is ended.
+func TestStopAmidAStartThatHangs(t *testing.T) {
+	does := map[string]fakerunner.Behaviour{"hangs/1": {Duration: -1}, "runs/1": {Duration: -1}}
+	story(t, does, func(h *host) {
+		r := h.agent()
+		answers := make(chan struct{})
+		h.before = func(id string) {
+			if id == "hangs/1" {
+				<-answers
+			}
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = r.Start(runner.Spec{ID: "hangs/1"}) })
+		a := h.start(r, "runs/1")
+		h.wait(time.Second)
+		s, asked := h.present(), time.Now()
+		s.stop()
+		s.wg.Wait()
+		if took := time.Since(asked); took > 30*time.Second || s.err != nil {
+			t.Errorf("it ended after %v: %v", took, s.err)
+		}
+		if e := a.Exit(); !isDone(a) || !e.Interrupted {
+			t.Errorf("what ran ended as %+v", e)
+		}
+		close(answers)
+		h.wait(time.Second)
+		if left := s.fake.Running(); len(left) > 0 {
+			t.Errorf("%q runs on", left)
+		}
+		r.Close()
+		wg.Wait()
+	})
+}
+
+func isDone(p runner.Process) bool {
+	select {
+	case <-p.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // A runner ends when nobody needs it: not while there is an agent, nor while
 // something runs.
 func TestIdle(t *testing.T) {

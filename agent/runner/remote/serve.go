@@ -108,12 +108,27 @@ func (s *service) live(ctx context.Context, o ServeOptions) {
 		still = s.awaitStill(context.WithoutCancel(ctx), grace+overtime)
 	}
 	close(s.over)
-	deaf := time.AfterFunc(farewell, server.Stop)
-	server.GracefulStop()
-	deaf.Stop()
+	hangUp(server)
 	wg.Wait()
 	if still {
 		s.wg.Wait()
+	}
+}
+
+// hangUp lets an agent hear the last words, and ends all calls. It does not wait for one that
+// hangs, as a start does for as long as a file system does not answer.
+func hangUp(server *grpc.Server) {
+	heard := make(chan struct{})
+	go func() { // until the last call has come back
+		server.GracefulStop()
+		close(heard)
+	}()
+	deaf := time.NewTimer(farewell)
+	defer deaf.Stop()
+	select {
+	case <-heard:
+	case <-deaf.C:
+		server.Stop()
 	}
 }
 
