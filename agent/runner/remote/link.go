@@ -212,10 +212,13 @@ func (r *Runner) adopt(l *link, all []*runnerv1.Attempt) {
 	there := map[string]bool{}
 	for _, m := range all {
 		there[m.GetId()] = true
-		if !r.hasForgotten(m.GetId()) {
+		if r.isWanted(m.GetId()) {
 			r.take(m, nil)
 		}
 	}
+	r.mu.Lock()
+	r.adopted = true
+	r.mu.Unlock()
 	r.o.Log.Info("runner found", "pid", l.pid, "attempts", len(all))
 	r.relink(l, nil)
 	for _, p := range r.missing(there) {
@@ -268,7 +271,7 @@ func (r *Runner) listen(l *link, stream grpc.ServerStreamingClient[runnerv1.Watc
 			return err
 		}
 		for _, a := range attemptsOf(m) {
-			if !r.hasForgotten(a.GetId()) {
+			if r.isWanted(a.GetId()) {
 				r.take(a, nil)
 			}
 			l.starts.told(a)

@@ -61,6 +61,8 @@ type Runner struct {
 	fault     error              // why there is no link
 	keeps     runner.Enforcement // of the last link
 	processes map[string]*process
+	asking    map[string]int           // for starts of them
+	adopted   bool                     // what a runner kept was heard
 	forgotten map[string]bool          // that the runner was not told of yet
 	gathering bool                     // more are waited for
 	renewed   map[string]time.Duration // ends of leases, likewise
@@ -92,7 +94,7 @@ func Open(ctx context.Context, o Options) (*Runner, error) {
 	}
 	r := &Runner{
 		o: o, errands: make(chan struct{}, 1), stopping: make(chan struct{}), relinked: make(chan struct{}), troubled: make(chan struct{}),
-		processes: make(map[string]*process), forgotten: make(map[string]bool), renewed: make(map[string]time.Duration),
+		processes: make(map[string]*process), asking: make(map[string]int), forgotten: make(map[string]bool), renewed: make(map[string]time.Duration),
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
@@ -176,6 +178,8 @@ func (r *Runner) Known() map[string]runner.Process {
 // whether the process was started. Then it returns one that has ended and was
 // interrupted, after it has ended what there may be.
 func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
+	r.beginAsking(s.ID)
+	defer r.endAsking(s.ID)
 	before, cancel := r.until(r.deadline(s))
 	defer cancel()
 	after, cancel := r.until(time.Time{}) // once it is asked for, only a runner knows
@@ -206,6 +210,20 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 		if p, err := r.ask(l, s); !errors.Is(err, errUnanswered) {
 			return p, err
 		}
+	}
+}
+
+func (r *Runner) beginAsking(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asking[id]++
+}
+
+func (r *Runner) endAsking(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asking[id]--; r.asking[id] == 0 {
+		delete(r.asking, id)
 	}
 }
 

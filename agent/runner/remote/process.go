@@ -98,12 +98,14 @@ func (r *Runner) take(m *runnerv1.Attempt, env []string) *process {
 	return p
 }
 
-// hasForgotten reports whether an attempt is nobody's concern any more, though the
-// runner may not know that yet.
-func (r *Runner) hasForgotten(id string) bool {
+// isWanted reports whether an attempt is anybody's concern: it is known, or asked for just
+// now. One that was forgotten may be told of once more, by a message that was on its way, or
+// by a runner that does not know of that yet. What a runner keeps that is found for the first
+// time is left of a former life.
+func (r *Runner) isWanted(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.forgotten[id]
+	return !r.forgotten[id] && (!r.adopted || r.processes[id] != nil || r.asking[id] > 0)
 }
 
 // told returns the process of an attempt that the runner has told of.
