@@ -79,10 +79,10 @@ func (m mark) since(s *state.State, began time.Time) mark {
 	return mark{m.elapsed, m.shown.Add(-s.Jumped(began, m.shown))}
 }
 
-// sighting is when the leader learned of a run, of its last change, that it waits though
-// workers have refused it, and that it is to end; of the latter two there is none until
-// then.
-type sighting struct{ born, changed, queued, cancelled mark }
+// sighting is when the leader learned of a run, of its last change, and that it waits though
+// workers have refused it; of the latter there is none until then. Nothing is counted from
+// when it was asked to end.
+type sighting struct{ born, changed, queued mark }
 
 // mark returns the present moment. The state's clock does not go back: what was
 // decided by a clock that went faster stays decided.
@@ -99,9 +99,6 @@ func (t *term) see(s *state.State, r *state.Run, m mark) {
 	seen, known := t.active[r.ID]
 	if seen.changed = m.since(s, plan.Since(r)); !known {
 		seen.born = m.since(s, r.Created)
-	}
-	if seen.cancelled == (mark{}) && !r.CancelTime.IsZero() {
-		seen.cancelled = m.since(s, r.CancelTime)
 	}
 	if seen.queued = (mark{}); plan.Refused(r) {
 		seen.queued = m.since(s, plan.QueuedSince(r))
@@ -129,23 +126,17 @@ func (m mark) jump(until mark) (j state.ClockJumped, is bool) {
 func (t *term) moved(r *state.Run, m mark) *state.Run {
 	seen := t.active[r.ID]
 	born, changed := seen.born.jumped(m), seen.changed.jumped(m)
-	var cancelled, queued time.Duration
-	if !r.CancelTime.IsZero() {
-		cancelled = seen.cancelled.jumped(m)
-	}
+	var queued time.Duration
 	if plan.Refused(r) {
 		queued = seen.queued.jumped(m)
 	}
-	if born == 0 && changed == 0 && cancelled == 0 && queued == 0 {
+	if born == 0 && changed == 0 && queued == 0 {
 		return r
 	}
 	c := *r
 	c.Created = c.Created.Add(born)
 	if !c.NotBefore.IsZero() {
 		c.NotBefore = c.NotBefore.Add(changed)
-	}
-	if !c.CancelTime.IsZero() {
-		c.CancelTime = c.CancelTime.Add(cancelled)
 	}
 	if n := len(c.Attempts); n > 0 {
 		c.Attempts = slices.Clone(c.Attempts)

@@ -120,7 +120,6 @@ func TestInstantsMoveByWhatIsOnRecord(t *testing.T) {
 	before := func(r *state.Run) time.Time { return r.Created }
 	assigned := func(r *state.Run) time.Time { return r.Attempts[0].Assigned }
 	notBefore := func(r *state.Run) time.Time { return r.NotBefore }
-	cancelled := func(r *state.Run) time.Time { return r.CancelTime }
 	live := func(at time.Duration) []state.Attempt {
 		return []state.Attempt{{Number: 1, Fence: 1, Assigned: stamp(at)}}
 	}
@@ -159,8 +158,6 @@ func TestInstantsMoveByWhatIsOnRecord(t *testing.T) {
 		"to be retried, after":   {retry(hour + 11*minute), notBefore, 0},
 		"refused before":         {refused(minute), plan.QueuedSince, hour},
 		"refused after":          {refused(hour + 11*minute), plan.QueuedSince, 0},
-		"cancelled before":       {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(minute), Attempts: live(0)}, cancelled, hour},
-		"cancelled after":        {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(hour + 11*minute), Attempts: live(0)}, cancelled, 0},
 		"made before, cancelled": {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(hour + 11*minute), Attempts: live(0)}, before, hour},
 	} {
 		test.run.ID, test.run.Definition = id, d
