@@ -122,7 +122,7 @@ func (r *Runner) attend(ctx context.Context) error {
 			return err
 		}
 		var heard sync.WaitGroup
-		heard.Go(func() { l.starts.hear(); cancel() })
+		heard.Go(func() { l.starts.hear(); cancel(); l.starts.others.Wait() })
 		defer heard.Wait()
 		defer cancel()
 	}

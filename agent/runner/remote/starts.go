@@ -24,6 +24,8 @@ type starts struct {
 	queue   []*runnerv1.StartRequest
 	sending bool // somebody sends what is queued
 	over    bool // nothing is sent or heard any more
+
+	others sync.WaitGroup // who sends for others; nobody begins once it is over
 }
 
 // asked is an attempt that was asked for.
@@ -74,22 +76,36 @@ func (l *starts) ask(req *runnerv1.StartRequest) *asked {
 	first := !l.sending
 	l.sending = true
 	l.mu.Unlock()
-	if first {
-		l.send()
+	if first && l.send() {
+		l.handOver()
 	}
 	return a
 }
 
-// send sends until nothing is queued. An error ends the call, which is heard.
-func (l *starts) send() {
-	for {
-		runtime.Gosched() // whoever is about to ask does it first
-		part := l.dequeue()
-		if len(part) == 0 {
-			return
-		}
-		_ = l.stream.Send(&runnerv1.StartsRequest{Link: l.link, Starts: part})
+// send sends one message of what is queued, and reports whether there was anything to send.
+// An error ends the call, which is heard.
+func (l *starts) send() bool {
+	runtime.Gosched() // whoever is about to ask does it first
+	part := l.dequeue()
+	if len(part) == 0 {
+		return false
 	}
+	_ = l.stream.Send(&runnerv1.StartsRequest{Link: l.link, Starts: part})
+	return true
+}
+
+// handOver has the rest sent by somebody else: whoever has sent its own start waits for that.
+func (l *starts) handOver() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) == 0 || l.over {
+		l.sending = false
+		return
+	}
+	l.others.Go(func() { // until nothing is queued
+		for l.send() {
+		}
+	})
 }
 
 // dequeue takes what may share a message.

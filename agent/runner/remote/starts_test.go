@@ -72,6 +72,39 @@ func TestStartsShareMessages(t *testing.T) {
 	})
 }
 
+// Who sends its own start does not send those of all others for as long as there are any: it
+// waits for its answer. They are sent all the same, and when the link is lost nobody sends.
+func TestStartsAreNotSentByOneAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := line{sent: make(chan *runnerv1.StartsRequest)}
+		s := &starts{stream: l, link: 7, asked: map[string]*asked{}}
+		sent := make(chan *asked, 1)
+		go func() { sent <- s.ask(&runnerv1.StartRequest{Id: "first"}) }()
+		synctest.Wait()
+		for i := range 10 {
+			s.ask(&runnerv1.StartRequest{Id: fmt.Sprint(i)})
+			if got := l.next(); i == 0 && got != "link 7 first" || i > 0 && got != fmt.Sprint("link 7 ", i-1) {
+				t.Errorf("message %d is %q", i, got)
+			}
+			synctest.Wait()
+			if len(sent) == 0 {
+				t.Fatalf("after message %d the first one still sends those of others", i)
+			}
+		}
+		l.next()
+		synctest.Wait()
+		go s.ask(&runnerv1.StartRequest{Id: "before the link is lost"})
+		synctest.Wait()
+		s.ask(&runnerv1.StartRequest{Id: "queued"})
+		s.end()
+		l.next()
+		s.others.Wait()
+		if a := <-sent; !a.lost {
+			t.Error("the first one waits on")
+		}
+	})
+}
+
 // Nothing is started that was asked for over a link which another one has replaced, nor for
 // a former life of the agent.
 func TestStartsOfAFormerLink(t *testing.T) {
