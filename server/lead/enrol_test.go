@@ -1,6 +1,7 @@
 package lead
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,37 @@ func TestGivenUpWhileItIsThere(t *testing.T) {
 				t.Errorf("it is offline since %v", w.Offline)
 			}
 		})
+	})
+}
+
+// A worker is removed in the moment in which it comes back: whoever asked for it had seen no
+// session. It would be there without being on record, and be given nothing. Its session ends,
+// and in the next one it is new.
+func TestRemovedWhileItIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		p.hand.connect()
+		time.Sleep(5 * time.Second)
+		p.propose(state.RemoveWorker{ID: "w-1"})
+		time.Sleep(time.Second)
+		var cuts []string
+		p.hand.set(func() { cuts = p.hand.cuts })
+		if len(cuts) != 1 || !strings.Contains(cuts[0], "removed") {
+			t.Fatalf("its session is to end because of %q, want once since it was removed", cuts)
+		}
+		p.hand.disconnect()
+		time.Sleep(time.Second)
+		p.hand.connect()
+		time.Sleep(5 * time.Second)
+		p.store.View(func(s *state.State) {
+			if w := s.Worker("w-1"); w == nil || !w.Offline.IsZero() {
+				t.Errorf("on record is %+v", w)
+			}
+		})
+		if p.hand.set(func() { cuts = p.hand.cuts }); len(cuts) != 1 {
+			t.Errorf("the next session is to end as well: %q", cuts)
+		}
 	})
 }
 

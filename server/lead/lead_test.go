@@ -46,6 +46,7 @@ type hand struct {
 	unasked map[string]bool            // whose log nobody wants, by the ack
 	pending map[string]*agentv1.Result // not acknowledged
 	leases  []*agentv1.Lease
+	cuts    []string // why its session was to end
 }
 
 func name(k *agentv1.AttemptKey) string { return fmt.Sprint(k.GetRunId(), "/", k.GetAttempt()) }
@@ -168,7 +169,13 @@ func (h *hand) end(key *agentv1.AttemptKey, fence uint64, o agentv1.Outcome) {
 func (h *hand) Sessions() []peer.Session { return nil }
 
 // Cut implements peer.Gateway.
-func (h *hand) Cut(string, string, bool) {}
+func (h *hand) Cut(worker, reason string, _ bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if worker == h.id {
+		h.cuts = append(h.cuts, reason)
+	}
+}
 
 // primary is a leader over a disk that outlives it.
 type primary struct {

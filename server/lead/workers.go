@@ -34,8 +34,11 @@ type attempt struct {
 type letter struct {
 	worker state.WorkerID
 	epoch  uint64
-	m      *agentv1.GatewayMessage
+	m      *agentv1.GatewayMessage // nil: its session is to end
 }
+
+// removedReason is why the session of a worker ends that is not on record any more.
+const removedReason = "the worker was removed; it is a new one when it connects again"
 
 // send puts a message in the step's post. Without a session there is none:
 // what it would say is said again when the worker is back.
@@ -48,6 +51,12 @@ func (t *term) send(w state.WorkerID, m *agentv1.GatewayMessage) {
 // deliver hands the post to the gateways.
 func (t *term) deliver() {
 	for _, l := range t.letters {
+		if l.m == nil {
+			if sess := t.sessions[l.worker]; sess != nil && sess.Epoch == l.epoch { // not a later one, which is on record
+				t.Gateway.Cut(string(l.worker), removedReason, false)
+			}
+			continue
+		}
 		if !t.Gateway.Send(string(l.worker), l.epoch, l.m) {
 			t.Log.Debug("session gone before it was told", "worker", l.worker)
 		}
@@ -78,6 +87,9 @@ func (t *term) followWorker(s *state.State, id state.WorkerID) {
 		t.workers.Remove(id)
 		t.queue.SetLeases(id, false)
 		delete(t.silent, id)
+		if sess != nil { // it came back in the moment in which it was removed
+			t.send(id, nil)
+		}
 	case sess != nil:
 		t.enrol(s, sess.Session) // what was not yet agreed when it came has made it something else
 	}
