@@ -19,12 +19,44 @@ type alive struct {
 	attempt *schedv1.Attempt
 }
 
-// end is when it had ended; now if it has not.
+// end is when it had ended; now if it has not. Of one that stands still with its host, or was
+// killed before it could go on, it is when it did something last: nobody would know it from
+// one that had ended then.
 func (a alive) end() time.Time {
-	if a.To.IsZero() {
+	to := orNow(a.To)
+	if n := len(a.Still); n > 0 && !orNow(a.Still[n-1].To).Before(to) {
+		return a.Still[n-1].From
+	}
+	return to
+}
+
+// took is how long it ran, without the time in which it stood still.
+func (a alive) took() time.Duration {
+	d := a.end().Sub(a.From)
+	for _, s := range a.Still {
+		if s.From.Before(a.end()) {
+			d -= orNow(s.To).Sub(s.From)
+		}
+	}
+	return d
+}
+
+// at is when it had run for so long.
+func (a alive) at(d time.Duration) time.Time {
+	at := a.From.Add(d)
+	for _, s := range a.Still {
+		if s.From.Before(at) {
+			at = at.Add(orNow(s.To).Sub(s.From))
+		}
+	}
+	return at
+}
+
+func orNow(t time.Time) time.Time {
+	if t.IsZero() {
 		return time.Now()
 	}
-	return a.To
+	return t
 }
 
 // processes returns what ran of some runs, wherever it did, by attempt. Of what nobody
@@ -132,9 +164,11 @@ type effect struct {
 func (w *world) effects(a alive) []effect {
 	fence, _ := strconv.ParseUint(env(a.Spec, "SCHEDD_FENCE"), 10, 64)
 	all := []effect{{a.From, fence, a}}
-	at := a.From
+	worked := time.Duration(0)
 	for _, c := range w.meant(a).Output {
-		if at = at.Add(c.After); at.After(a.end()) {
+		worked += c.After
+		at := a.at(worked)
+		if at.After(a.end()) {
 			break
 		}
 		all = append(all, effect{at, fence, a})

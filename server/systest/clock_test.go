@@ -402,14 +402,16 @@ func TestWorkerIsSuspended(t *testing.T) {
 				w.define(job("j", policy(&schedv1.Policy{OnLost: onLost})))
 				r := w.run("j")
 				w.wait(time.Minute)
-				w.net.halt(k.name)
+				k.suspend()
 				w.wait(10 * time.Minute)
-				w.net.resume(k.name)
+				k.resume()
 				w.wait(10 * time.Minute)
 				r = w.get(r.GetId())
 				switch onLost {
 				case schedv1.OnLost_ON_LOST_WAIT:
-					w.ended(r, schedv1.Phase_PHASE_SUCCEEDED, succeeded)
+					w.ended(r, schedv1.Phase_PHASE_RUNNING, 0)
+					w.wait(2 * time.Minute)
+					w.ended(w.get(r.GetId()), schedv1.Phase_PHASE_SUCCEEDED, succeeded)
 				case schedv1.OnLost_ON_LOST_RETRY:
 					w.ended(r, schedv1.Phase_PHASE_RUNNING, lost, 0)
 				default:
@@ -419,6 +421,36 @@ func TestWorkerIsSuspended(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A worker stands still with what has a lease, and another one begins in its place. When it
+// goes on the lease is long over: what ran there does nothing more, and is killed.
+func TestLeaseOfASuspendedWorker(t *testing.T) {
+	story(t, func(w *world) {
+		k := shop(w)
+		w.does("j", talker(15*time.Minute, time.Second))
+		w.define(w.leased(job("j", policy(leases()))))
+		r := w.run("j")
+		w.wait(time.Minute)
+		w.startWorker("shop-2", nil, 4)
+		w.awaitOnline()
+		k.suspend()
+		halted := time.Now()
+		w.wait(10 * time.Minute)
+		k.resume()
+		woken := time.Now()
+		w.wait(20 * time.Minute)
+		w.ended(w.get(r.GetId()), schedv1.Phase_PHASE_SUCCEEDED, lost, succeeded)
+		lives := w.lives(map[string]bool{r.GetId(): true})[r.GetId()]
+		if len(lives) != 2 || !lives[0].To.Equal(woken) || !lives[1].From.After(halted.Add(time.Minute)) || !lives[1].From.Before(woken) {
+			t.Fatalf("it stood still from %v to %v, and what ran is %+v", halted, woken, lives)
+		}
+		a := alive{Life: lives[0]}
+		if worked := halted.Sub(a.From); a.took() != worked || !a.end().Equal(halted) || !a.at(worked+time.Second).Equal(woken.Add(time.Second)) {
+			t.Errorf("it is taken to have run for %v, until %v", a.took(), a.end())
+		}
+		w.check()
+	})
 }
 
 // The clock of a worker is set while something runs there. That is told as that clock

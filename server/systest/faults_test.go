@@ -287,11 +287,10 @@ func (c *groupChaos) toWorkers() map[string]func() {
 			c.own.reset()
 			k.link.reset()
 		},
-		// Its timers go on, as no bubble can halt some alone: what is late for it is so by the
-		// clock that counts a suspend. So does what it runs. If that stood still it would be
-		// there until it woke, and nobody could tell that from a lease that is not kept.
+		// Its agent's timers go on, as no bubble can halt some alone: what is late for that is
+		// so by the clock that counts a suspend.
 		"a worker is suspended": func() {
-			c.net.halt(k.name)
+			k.suspend()
 			k.host.Suspend(upTo(d, 2*time.Minute))
 		},
 		"a worker's clock is set": func() {

@@ -285,7 +285,7 @@ func (w *world) mend() {
 	}
 	for _, k := range w.workers {
 		k.link.mend()
-		w.net.resume(k.name)
+		k.resume()
 		k.clock.right()
 		k.files.free()
 		k.host.SetUnable(nil)

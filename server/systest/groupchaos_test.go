@@ -285,7 +285,7 @@ func (c *groupChaos) repair() {
 	}
 	for _, k := range c.workers {
 		if c.dice.IntN(2) == 0 {
-			c.net.resume(k.name)
+			k.resume()
 			c.net.free(func(w way) bool { return w.from == k.name || w.to == k.name })
 			k.files.free()
 			k.host.SetUnable(nil)

@@ -156,7 +156,7 @@ func (w *world) checkProcess(who string, p *schedv1.Policy, a *schedv1.Attempt, 
 	if life.run == nil {
 		return // there was none
 	}
-	took, does := life.end().Sub(life.From), w.meant(life)
+	took, does := life.took(), w.meant(life)
 	given := a.GetAssignedTime().AsTime()
 	if latest := given.Add(p.GetStartWithin().AsDuration() + startSlack); life.From.After(latest) && w.clocksRight(given, life.From) {
 		w.Errorf("%s was given away at %v and started at %v, with a start_within of %v", who, given, life.From, p.GetStartWithin().AsDuration())

@@ -92,9 +92,24 @@ func (k *worker) start() {
 	k.wg.Go(func() { k.err = agent.Run(ctx, c, seams) })
 }
 
-// end stops the agent gracefully. A disk that hangs answers then.
+// suspend has the host stand still, with all that runs there: nothing comes in or goes out.
+// The agent's timers go on, as no bubble can halt some alone.
+func (k *worker) suspend() {
+	k.w.net.halt(k.name)
+	k.host.Halt()
+}
+
+// resume has the host go on.
+func (k *worker) resume() {
+	k.w.net.resume(k.name)
+	k.host.GoOn()
+}
+
+// end stops the agent gracefully. A disk that hangs answers then, and a host that is
+// suspended is not.
 func (k *worker) end() {
 	k.w.Helper()
+	k.resume()
 	k.files.free()
 	k.stop()
 	k.wg.Wait()
@@ -111,6 +126,7 @@ func (k *worker) end() {
 // does is done to a copy that nobody looks at.
 func (k *worker) crash() {
 	k.w.Helper()
+	k.resume()
 	close(k.life.dead)
 	k.link.cut()
 	k.w.net.vanish(k.name)
@@ -143,6 +159,7 @@ func (k *worker) powerOff(dice *rand.Rand) {
 // one in its place, as an upgrade of the runner does.
 func (k *worker) shutDown() {
 	k.w.Helper()
+	k.resume()
 	k.files.free()
 	k.host.Stop()
 	k.wg.Wait()

@@ -61,6 +61,7 @@ type Fake struct {
 	stopping chan struct{}
 	booted   time.Time     // guarded by mu, like all below
 	slept    time.Duration // since then
+	awake    chan struct{} // closed when the host goes on; nil: it does
 	unable   error         // why nothing can be started
 	trouble  string
 	troubled chan struct{} // closed, and replaced, when trouble changes
@@ -141,7 +142,7 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	}
 	p := &process{
 		spec: s, does: b, out: out, started: time.Now(), leaseEnd: s.LeaseEnd, uptime: f.uptime,
-		poke: make(chan struct{}, 1), woken: make(chan struct{}, 1), done: make(chan struct{}),
+		poke: make(chan struct{}, 1), woken: make(chan struct{}, 1), halts: make(chan (<-chan struct{}), 1), done: make(chan struct{}),
 	}
 	if err := f.admit(p); err != nil {
 		_ = out.Close() // nothing was written
@@ -172,6 +173,9 @@ func (f *Fake) admit(p *process) error {
 	f.lives = append(f.lives, p)
 	p.pid = f.nextPID
 	f.running[p.spec.ID] = p
+	if f.awake != nil {
+		p.halt(f.awake)
+	}
 	return nil
 }
 
@@ -241,6 +245,7 @@ func (f *Fake) PowerOff() {
 	defer f.mu.Unlock()
 	clear(f.ended)
 	f.booted, f.slept = time.Now(), 0
+	f.goOnLocked()
 }
 
 // Starts returns how often Start was called for an ID, also when it failed.
@@ -348,6 +353,34 @@ func (f *Fake) Suspend(d time.Duration) {
 	}
 }
 
+// Halt has all that runs stand still until GoOn: the host is suspended. What is asked of
+// the runner meanwhile it does, as no bubble can halt whoever asks.
+func (f *Fake) Halt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.awake != nil {
+		return
+	}
+	f.awake = make(chan struct{})
+	for _, p := range f.running {
+		p.halt(f.awake)
+	}
+}
+
+// GoOn has what stands still go on.
+func (f *Fake) GoOn() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.goOnLocked()
+}
+
+func (f *Fake) goOnLocked() {
+	if f.awake != nil {
+		close(f.awake)
+		f.awake = nil
+	}
+}
+
 // Renew moves the ends of leases.
 func (f *Fake) Renew(ends map[string]time.Duration) {
 	now := f.uptime()
@@ -365,7 +398,11 @@ type Life struct {
 	Spec     runner.Spec
 	From, To time.Time // To is zero while it runs
 	Wrote    int64     // bytes of its output, so far
+	Still    []Span    // when it stood still with its host; the last To is zero while it does
 }
+
+// Span is a part of a life.
+type Span struct{ From, To time.Time }
 
 // Lives returns the lives of all processes that there were, in the order of their
 // starts: what is true, whatever anybody was told of them.
@@ -374,7 +411,7 @@ func (f *Fake) Lives() []Life {
 	defer f.mu.Unlock()
 	lives := make([]Life, len(f.lives))
 	for i, p := range f.lives {
-		lives[i] = Life{p.spec, p.started, p.Exit().Finished, p.wrote.Load()}
+		lives[i] = Life{p.spec, p.started, p.Exit().Finished, p.wrote.Load(), p.stoodStill()}
 	}
 	return lives
 }

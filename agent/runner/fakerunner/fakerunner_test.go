@@ -217,3 +217,64 @@ func TestPowerOff(t *testing.T) {
 		}
 	})
 }
+
+// What runs stands still with its host, and then goes on where it was. Its lease ends
+// meanwhile, and the grace that follows it.
+func TestHalt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		does := map[string]fakerunner.Behaviour{
+			"works":  {Duration: time.Minute, ExitCode: 3, Output: []fakerunner.Chunk{{30 * time.Second, []byte("a")}, {20 * time.Second, []byte("b")}}},
+			"slow":   {Duration: -1},
+			"leased": {Duration: -1, IgnoreTerm: true},
+			"killed": {Duration: -1, IgnoreTerm: true},
+			"young":  {Duration: time.Minute},
+		}
+		f := fakerunner.New(func(s runner.Spec) fakerunner.Behaviour { return does[s.ID] })
+		defer f.Close()
+		up, _ := f.Uptime()
+		began, procs := time.Now(), map[string]runner.Process{}
+		start := func(s runner.Spec) {
+			p, err := f.Start(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			procs[s.ID] = p
+		}
+		out := file(t)
+		start(runner.Spec{ID: "works", Output: out})
+		start(runner.Spec{ID: "slow", Timeout: 2 * time.Minute})
+		start(runner.Spec{ID: "leased", LeaseEnd: up + 2*time.Minute, KillGrace: time.Minute})
+		start(runner.Spec{ID: "killed"})
+		time.Sleep(40 * time.Second)
+		f.Halt()
+		start(runner.Spec{ID: "young"})
+		time.Sleep(10 * time.Minute)
+		if got, err := os.ReadFile(out); string(got) != "a" || err != nil {
+			t.Errorf("while it stands still it has said %q: %v", got, err)
+		}
+		procs["killed"].Kill(0)
+		synctest.Wait()
+		f.GoOn()
+		for id, want := range map[string]time.Duration{
+			"killed": 10*time.Minute + 40*time.Second, "leased": 10*time.Minute + 40*time.Second,
+			"works": 11 * time.Minute, "young": 11*time.Minute + 40*time.Second, "slow": 12 * time.Minute,
+		} {
+			<-procs[id].Done()
+			if took := procs[id].Exit().Finished.Sub(began); took != want {
+				t.Errorf("%s has ended after %v, want %v: %+v", id, took, want, procs[id].Exit())
+			}
+		}
+		if e := procs["leased"].Exit(); !e.LeaseExpired || e.Signal != "SIGKILL" || procs["works"].Exit().Code != 3 || !procs["slow"].Exit().TimedOut {
+			t.Errorf("they ended with %+v, %+v and %+v", e, procs["works"].Exit(), procs["slow"].Exit())
+		}
+		if got, err := os.ReadFile(out); string(got) != "ab" || err != nil {
+			t.Errorf("it has said %q: %v", got, err)
+		}
+		want := []fakerunner.Span{{From: began.Add(40 * time.Second), To: began.Add(10*time.Minute + 40*time.Second)}}
+		for _, l := range f.Lives() {
+			if d := cmp.Diff(want, l.Still); d != "" {
+				t.Errorf("%s stood still (-want +got):\n%s", l.Spec.ID, d)
+			}
+		}
+	})
+}

@@ -3,6 +3,7 @@ package fakerunner
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ type process struct {
 	out     *os.File
 	uptime  func() time.Duration
 	poke    chan struct{}
-	woken   chan struct{} // holds one: look at the clock of leases
+	woken   chan struct{}          // holds one: look at the clock of leases
+	halts   chan (<-chan struct{}) // holds one: stand still until it is closed
 	done    chan struct{}
 	exit    runner.Exit // written before done is closed
 	wrote   atomic.Int64
@@ -28,6 +30,7 @@ type process struct {
 	killAt      time.Time
 	leaseEnd    time.Duration // since boot; 0: it needs no lease
 	interrupted string        // why it was ended for the worker's sake
+	still       []Span        // when it stood still
 }
 
 func (p *process) PID() int              { return p.pid }
@@ -45,10 +48,24 @@ func (p *process) Exit() runner.Exit {
 
 func (p *process) Kill(grace time.Duration) {
 	p.hurry(time.Now().Add(max(grace, 0)))
+	p.nudge()
+}
+
+// nudge has it see that it is to end.
+func (p *process) nudge() {
 	select {
 	case p.poke <- struct{}{}:
 	default: // live has yet to see the last one, and will see this too
 	}
+}
+
+// halt has it stand still until awake is closed.
+func (p *process) halt(awake <-chan struct{}) {
+	select {
+	case <-p.halts: // one that is over, and was too short to be seen
+	default:
+	}
+	p.halts <- awake
 }
 
 // stop ends it for the worker's sake.
@@ -88,6 +105,10 @@ func (p *process) renew(end, now time.Duration) {
 	}
 }
 
+// graceLeft returns how much of the grace is left that follows the lease. It goes by the same
+// clock, which counts the time in which the host was suspended.
+func (p *process) graceLeft() time.Duration { return max(p.leaseLeft()+max(p.spec.KillGrace, 0), 0) }
+
 // leaseLeft returns how long the lease lasts from now on.
 func (p *process) leaseLeft() time.Duration {
 	now := p.uptime()
@@ -96,36 +117,41 @@ func (p *process) leaseLeft() time.Duration {
 	return p.leaseEnd - now
 }
 
+// stoodStill returns when it stood still.
+func (p *process) stoodStill() []Span {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.still)
+}
+
 // live is the attempt from start to end.
 func (p *process) live() runner.Exit {
 	defer func() { _ = p.out.Close() }() // a test reads what arrived
 	e := runner.Exit{
 		CPUTime: p.does.CPUTime, MaxRSS: p.does.MaxRSS, Leftover: p.does.Leftover, Started: p.started,
 	}
-	end := never()
-	if p.does.Duration >= 0 {
-		end = time.NewTimer(p.does.Duration)
-	}
+	end, timeout := p.alarms()
 	defer end.Stop()
-	timeout := never()
-	if p.spec.Timeout > 0 && (p.does.Duration < 0 || p.spec.Timeout < p.does.Duration) { // who ends in time has ended
-		timeout = time.NewTimer(p.spec.Timeout)
-	}
 	defer timeout.Stop()
 	lease := never()
-	if p.spec.LeaseEnd > 0 {
-		lease = time.NewTimer(p.leaseLeft())
-	}
 	defer lease.Stop()
+	if p.spec.LeaseEnd > 0 {
+		lease.Reset(p.leaseLeft())
+	}
 	mouth := p.speaker()
 	defer mouth.stop()
 
 	for ended := false; !ended; {
 		select {
+		case awake := <-p.halts:
+			p.standStill(awake, end, timeout, mouth.timer)
+			if p.spec.LeaseEnd > 0 {
+				lease.Reset(p.leaseLeft())
+			}
 		case <-mouth.timer.C:
 			mouth.speak()
 		case <-end.C:
-			mouth.finish(p.started.Add(p.does.Duration))
+			mouth.finish(end.due)
 			e.Code, ended = p.does.ExitCode, true
 		case <-timeout.C:
 			e.TimedOut, ended = true, true
@@ -144,7 +170,7 @@ func (p *process) live() runner.Exit {
 				continue
 			}
 			e.LeaseExpired, ended = true, true
-			p.hurry(time.Now().Add(max(p.spec.KillGrace, 0)))
+			p.hurry(time.Now().Add(p.graceLeft()))
 			p.die(&e, "its lease expired, ", end, mouth)
 		}
 	}
@@ -157,8 +183,20 @@ func (p *process) live() runner.Exit {
 	return e
 }
 
+// alarms are for its own end and for that of its time.
+func (p *process) alarms() (end, timeout *alarm) {
+	end, timeout = never(), never()
+	if p.does.Duration >= 0 {
+		end.set(p.started.Add(p.does.Duration))
+	}
+	if p.spec.Timeout > 0 && (p.does.Duration < 0 || p.spec.Timeout < p.does.Duration) { // who ends in time has ended
+		timeout.set(p.started.Add(p.spec.Timeout))
+	}
+	return end, timeout
+}
+
 // die is what comes after the first signal.
-func (p *process) die(e *runner.Exit, why string, end *time.Timer, mouth *mouth) {
+func (p *process) die(e *runner.Exit, why string, end *alarm, mouth *mouth) {
 	due := p.killDue()
 	if due.After(time.Now()) && !p.does.IgnoreTerm {
 		e.Code, e.Signal, e.Reason = 143, "SIGTERM", why+"ended after SIGTERM"
@@ -174,8 +212,10 @@ func (p *process) die(e *runner.Exit, why string, end *time.Timer, mouth *mouth)
 		select {
 		case <-mouth.timer.C:
 			mouth.speak()
+		case awake := <-p.halts:
+			p.standStill(awake, end, mouth.timer)
 		case <-end.C:
-			mouth.finish(p.started.Add(p.does.Duration))
+			mouth.finish(end.due)
 			kill.Stop()
 			e.Code, e.Reason = p.does.ExitCode, why+"ended after SIGTERM"
 			return
@@ -190,31 +230,79 @@ func (p *process) die(e *runner.Exit, why string, end *time.Timer, mouth *mouth)
 	}
 }
 
-// never is a timer that doesn't fire.
-func never() *time.Timer {
+// standStill is what it does while its host is suspended: nothing, until that goes on. What
+// was to come then comes so much later. SIGKILL ends it all the same.
+func (p *process) standStill(awake <-chan struct{}, all ...*alarm) {
+	began, killAt, poked := time.Now(), p.killDue(), false
+	p.mu.Lock()
+	p.still = append(p.still, Span{From: began})
+	p.mu.Unlock()
+	for asleep := true; asleep; {
+		select {
+		case <-awake:
+			asleep = false
+		case <-p.poke:
+			poked, asleep = true, p.killDue().After(time.Now())
+		}
+	}
+	if poked {
+		p.nudge()
+	}
+	d := time.Since(began)
+	for _, a := range all {
+		a.putOff(d)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.still[len(p.still)-1].To = time.Now()
+	if !killAt.IsZero() && p.killAt.Equal(killAt) {
+		p.killAt = killAt.Add(d)
+	}
+}
+
+// alarm is a timer that can be put off.
+type alarm struct {
+	*time.Timer
+	due time.Time // zero: it was never set
+}
+
+// never is an alarm that is not set.
+func never() *alarm {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	return t
+	return &alarm{Timer: t}
+}
+
+func (a *alarm) set(due time.Time) {
+	a.due = due
+	a.Reset(time.Until(due))
+}
+
+// putOff has it be due so much later, if it has not gone off.
+func (a *alarm) putOff(d time.Duration) {
+	if !a.due.IsZero() {
+		a.set(a.due.Add(d))
+	}
 }
 
 // mouth says the chunks when they are due.
 type mouth struct {
 	p     *process
 	rest  []Chunk
-	due   time.Time // of the first of rest
-	timer *time.Timer
+	timer *alarm // for the first of rest
 }
 
 func (p *process) speaker() *mouth {
-	m := &mouth{p: p, rest: p.does.Output, due: p.started, timer: never()}
-	m.next()
+	m := &mouth{p: p, rest: p.does.Output, timer: never()}
+	m.next(p.started)
 	return m
 }
 
-func (m *mouth) next() {
+// next sets the timer for the next chunk, which comes after that moment.
+func (m *mouth) next(after time.Time) {
+	m.timer.due = time.Time{}
 	if len(m.rest) > 0 {
-		m.due = m.due.Add(m.rest[0].After)
-		m.timer.Reset(time.Until(m.due))
+		m.timer.set(after.Add(m.rest[0].After))
 	}
 }
 
@@ -224,12 +312,12 @@ func (m *mouth) speak() {
 	n, _ := m.p.out.Write(m.rest[0].Data)
 	m.p.wrote.Add(int64(n))
 	m.rest = m.rest[1:]
-	m.next()
+	m.next(m.timer.due)
 }
 
 // finish writes what was due by the end: timers of one instant fire in any order.
 func (m *mouth) finish(end time.Time) {
-	for len(m.rest) > 0 && !m.due.After(end) {
+	for len(m.rest) > 0 && !m.timer.due.After(end) {
 		m.speak()
 	}
 }
