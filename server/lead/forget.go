@@ -1,6 +1,8 @@
 package lead
 
 import (
+	"time"
+
 	"github.com/schedd/schedd/raftstore/state"
 	"github.com/schedd/schedd/server/plan"
 )
@@ -9,16 +11,24 @@ import (
 // sooner than [pruneEvery].
 const crowdLeast = 1000
 
+// crowdAgain is how soon it is looked again while more runs are in memory than are to be:
+// those that ended lately, or are not on disk yet. When nothing ends any more, nothing else
+// would have them forgotten before the minute.
+const crowdAgain = 5 * time.Second
+
 // forget has the state forget the runs that it need not keep. To find them costs by how
 // many there are, and so it is done again when there are an eighth more, or after a while:
 // as fast as they end, they never are many more than have to be kept.
-func (t *term) forget(s *state.State) {
+func (t *term) forget(s *state.State, now time.Time) {
 	left := numEnded(s)
 	for _, c := range plan.Prune(s, t.Retention, t.History.Held(), t.SureClock()) {
 		left -= len(c.Runs)
 		t.propose(c, nil)
 	}
-	t.crowd = crowdAfter(left)
+	t.crowd, t.prune = crowdAfter(left), now.Add(pruneEvery)
+	if left > t.Retention.Runs {
+		t.prune = now.Add(crowdAgain)
+	}
 }
 
 // numEnded returns how many runs of the state have ended.

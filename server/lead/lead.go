@@ -345,8 +345,7 @@ func (t *term) due(s *state.State, now time.Time) {
 		}
 	}
 	if !now.Before(t.prune) || numEnded(s) >= t.crowd {
-		t.prune = now.Add(pruneEvery)
-		t.forget(s)
+		t.forget(s, now)
 	}
 	if !now.Before(t.trim) {
 		t.trim = now.Add(trimEvery)
