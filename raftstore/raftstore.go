@@ -97,7 +97,7 @@ type Config struct {
 	SnapshotThreshold uint64        // entries after which a snapshot is taken; 16,384
 	SnapshotInterval  time.Duration // how often to look whether to take one; 2 minutes
 	TrailingLogs      uint64        // entries kept behind a snapshot; 32,768
-	MaxLog            int64         // bytes of the log beyond which one is taken at once, unless the last one has more; 256 MiB
+	MaxLog            int64         // bytes of the log beyond which one is taken at once, unless the last one has more; 64 MiB
 	Room              int64         // bytes that the log's file has from the beginning, so that writing it is quicker; none
 	HeartbeatTimeout  time.Duration // silence of the leader after which another is elected; 500 ms, and none when alone. With more, all of Raft is slower
 

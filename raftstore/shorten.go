@@ -8,10 +8,12 @@ import (
 )
 
 const (
-	// maxLog is how many bytes the log may have. With the settings of Raft alone it may
-	// have as many entries as are written in two minutes, and fifty thousand: some ten
-	// gigabytes when each holds a large job.
-	maxLog = 256 << 20
+	// maxLog is how many bytes the log may have: a start reads all of them, and applies
+	// those that came after the snapshot. With the settings of Raft alone it may have as many
+	// entries as are written in two minutes, and fifty thousand: some ten gigabytes when
+	// each holds a large job. With less, so many snapshots are written under load that it
+	// is felt.
+	maxLog = 64 << 20
 
 	// shortenAgain is how soon it is tried again to shorten the log, and shortenRest how long
 	// it is left alone after that.
