@@ -160,6 +160,17 @@ func noRoom(err error) bool {
 	return ok && at.Op == "write" && (errors.Is(at, syscall.ENOSPC) || errors.Is(at, syscall.EDQUOT) || errors.Is(at, syscall.EROFS))
 }
 
+// between calls f while nothing is written, unless the store is closed before.
+func (g *guard) between(f func() error) error {
+	select {
+	case g.turn <- struct{}{}:
+	case <-g.stopping:
+		return nil
+	}
+	defer func() { <-g.turn }()
+	return f()
+}
+
 // judge returns what a write is to be answered: nothing was wrong, it can be tried
 // again, or it is the end.
 func (g *guard) judge(what string, err error) error {

@@ -93,6 +93,7 @@ func (s *Store) start(c Config) error {
 		s.standAtOnce()
 	}
 	s.running.Go(func() { s.boundLog(cmp.Or(c.MaxLog, maxLog)) })
+	s.running.Go(s.dropLog)
 	return nil
 }
 
