@@ -29,6 +29,10 @@ func (s *Store) boundLog(most int64) {
 		<-s.stopping
 		cancel()
 	})
+	select {
+	case <-s.caughtUp: // else a snapshot would be taken of what is soon another state
+	case <-ctx.Done():
+	}
 	s.disk.size.tell(s.logLimit(most))
 	for ctx.Err() == nil {
 		select {
