@@ -77,6 +77,9 @@ func (s *Store) step(ctx context.Context) (more bool, err error) {
 	if err := s.usable(ctx); err != nil {
 		return false, err
 	}
+	if passed, err := s.pass(ctx); passed || err != nil {
+		return passed, err
+	}
 	s.mu.Lock()
 	items, from, again, altered := s.queue.next(s.batch), s.kept, s.copy, maps.Clone(s.altered)
 	s.mu.Unlock()
@@ -148,6 +151,11 @@ func advance(from raftstore.Point, items []item) (to raftstore.Point, holes []Ga
 // written takes note of what is on disk, and tells whether there is more to write.
 func (s *Store) written(n int, to raftstore.Point, holes []Gap) (more bool) {
 	s.heal()
+	return s.taken(n, to, holes)
+}
+
+// taken takes what is on disk out of the queue, and tells whether there is more in it.
+func (s *Store) taken(n int, to raftstore.Point, holes []Gap) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.copy {
