@@ -75,6 +75,7 @@ type node struct {
 	wg     sync.WaitGroup
 	up     bool
 	conns  map[string]*grpc.ClientConn
+	looked int // how often it has asked for all that is remembered; the world's lock guards it
 }
 
 // story tells a story in a bubble about a group of primaries a, b, c, ...
@@ -269,6 +270,7 @@ func (w *world) count(method string) int {
 func (n *node) remembers(yield func(k runlog.Key, length int64) bool) {
 	n.world.mu.Lock()
 	known := maps.Clone(n.world.known)
+	n.looked++
 	n.world.mu.Unlock()
 	for k, length := range known {
 		if !yield(k, length) {

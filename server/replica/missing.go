@@ -55,6 +55,15 @@ func (s *Store) allDue(now time.Time) (all bool, round uint64) {
 	return all, s.round
 }
 
+// lackNothing takes note that nothing is missing: a primary that is alone has nobody to
+// ask. To look at all that is remembered would be to read all of its history.
+func (s *Store) lackNothing(round uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.lacking)
+	s.surveyed = round
+}
+
 // survey returns the logs that this primary should have and that are not whole on its
 // disk, which count as missing until they were compared.
 func (s *Store) survey(all bool, round uint64) (missing []want) {
@@ -67,7 +76,7 @@ func (s *Store) survey(all bool, round uint64) (missing []want) {
 	}
 	for k, length := range s.known(all) {
 		switch {
-		case g.alone || !slices.Contains(Holders(k, g.members), g.self):
+		case !slices.Contains(Holders(k, g.members), g.self):
 		case s.has(k).whole():
 			delete(lacking, k)
 		default:

@@ -132,13 +132,25 @@ func TestKnownChanged(t *testing.T) {
 	})
 }
 
-// A primary that is alone lacks nothing.
+// A primary that is alone lacks nothing, and does not read all of its history to find
+// that out, until others join.
 func TestAloneLacksNothing(t *testing.T) {
 	story(t, 1, func(t *testing.T, w *world) {
+		w.write("a", key(1), 0, 1000)
 		w.end(key(1), 1000)
 		if n, among := w.nodes["a"].Missing(); n != 0 || len(among) != 1 {
 			t.Errorf("%d logs among %v", n, among)
 		}
+		time.Sleep(2 * allEvery)
+		w.mu.Lock()
+		looked := w.nodes["a"].looked
+		w.mu.Unlock()
+		if looked != 0 {
+			t.Errorf("it has looked at all that is remembered %d times", looked)
+		}
+		w.start("b")
+		w.regroup("a", "b")
+		w.soon("b has the log that it was to keep", time.Minute, func() bool { return w.nodes["b"].length(key(1)) == 1000 })
 	})
 }
 

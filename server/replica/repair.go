@@ -166,6 +166,10 @@ func (s *Store) due(now time.Time) []want {
 // others may have done so.
 func (s *Store) sweep(ctx context.Context) {
 	all, round := s.allDue(time.Now())
+	if s.now().alone {
+		s.lackNothing(round)
+		return
+	}
 	missing := s.survey(all, round)
 	s.compareAll(ctx, missing)
 	done := make(map[runlog.Key]bool, len(missing))
@@ -175,7 +179,7 @@ func (s *Store) sweep(ctx context.Context) {
 	g := s.now()
 	var some []want
 	for k, length := range s.known(all) {
-		if g.alone || done[k] || !slices.Contains(Holders(k, g.members), g.self) {
+		if done[k] || !slices.Contains(Holders(k, g.members), g.self) {
 			continue
 		}
 		if some = append(some, want{k, length}); len(some) == maxKeys {
