@@ -20,6 +20,9 @@ type Feed struct {
 	all  bool
 }
 
+// manyChanges is from how many changes on what tells them apart is made anew.
+const manyChanges = 10_000
+
 // Subscriber is what a feed is fed by; [Store] is one.
 type Subscriber interface {
 	Subscribe(f func([]state.Change)) (cancel func())
@@ -45,6 +48,9 @@ func (f *Feed) Take() (list []state.Change, all bool) {
 	defer f.mu.Unlock()
 	list, all = f.list, f.all
 	f.list, f.all = nil, false
+	if len(list) > manyChanges { // a map that was large stays so
+		f.runs, f.seen = map[state.RunID]struct{}{}, map[state.Change]struct{}{}
+	}
 	clear(f.runs)
 	clear(f.seen)
 	return list, all

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -261,6 +262,9 @@ func (s *State) prune(c Prune) error {
 			}
 		}
 		s.born, s.pruned = kept, 0
+		runs := make(map[RunID]*Run, len(s.runs)) // one that was large stays so
+		maps.Copy(runs, s.runs)
+		s.runs = runs
 	}
 	if c.LedgerBefore.IsZero() {
 		return nil

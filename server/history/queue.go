@@ -92,7 +92,7 @@ func (q *queue) drop(n int) {
 	}
 	clear(q.items[:n]) // so that what was written can be freed
 	if q.items = q.items[n:]; len(q.items) == 0 {
-		q.items = nil
+		*q = newQueue() // also since a map that was large stays so
 	}
 }
 
