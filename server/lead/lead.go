@@ -249,6 +249,9 @@ func (t *term) begin(now time.Time) {
 			t.send(state.WorkerID(sess.Worker), inventoryRequest)
 		}
 		t.crowd = crowdAfter(numEnded(s))
+		if numEnded(s) > t.Retention.Runs { // as the leader before had no time to have them forgotten
+			t.prune = now.Add(crowdAgain)
+		}
 		jobs = make([]state.JobKey, 0, s.NumJobs())
 		for j := range s.Jobs() {
 			jobs = append(jobs, j.Key)

@@ -122,34 +122,45 @@ func TestOverloadDoesNotFillTheState(t *testing.T) {
 }
 
 // When a load is over, the state has no more of it than is to be kept as soon as that may
-// be, though nothing ends any more that would have the leader look.
+// be, though nothing ends any more that would have the leader look; also when the leader
+// ended with the load, and another one leads later.
 func TestLoadSoonLeavesTheState(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPrimary(t, time.Second)
-		const jobs, seconds = 30, 60
-		p.keep.Runs = 500
-		p.kill()
-		p.start()
-		end := time.Now().Add(seconds * time.Second)
-		for i := range jobs { // no worker: each is skipped each second, as its first run waits
-			p.defineAs(state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}, func(d *state.Definition) {
-				d.Triggers[0].Every.Interval = time.Second
-				d.Triggers[0].End = end
+	for name, away := range map[string]time.Duration{"the same leader": 0, "another leader": 2 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPrimary(t, time.Second)
+				const jobs, seconds = 30, 60
+				p.keep.Runs = 500
+				p.kill()
+				p.start()
+				end := time.Now().Add(seconds * time.Second)
+				for i := range jobs { // no worker: each is skipped each second, as its first run waits
+					p.defineAs(state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}, func(d *state.Definition) {
+						d.Triggers[0].Every.Interval = time.Second
+						d.Triggers[0].End = end
+					})
+				}
+				time.Sleep(time.Until(end))
+				ended := func() (n int) {
+					p.store.View(func(s *state.State) { n = numEnded(s) })
+					return n
+				}
+				if n := ended(); n < 2*p.keep.Runs {
+					t.Errorf("%d runs that have ended are left right after the load, want those of the last minute", n)
+				}
+				soon := 70 * time.Second
+				if away > 0 {
+					p.kill()
+					time.Sleep(away)
+					p.start()
+					soon = 10 * time.Second
+				}
+				time.Sleep(soon)
+				if n := ended(); n > p.keep.Runs {
+					t.Errorf("%d runs that have ended are left after %v, want %d at most", n, soon, p.keep.Runs)
+				}
+				p.close()
 			})
-		}
-		time.Sleep(time.Until(end))
-		ended := func() (n int) {
-			p.store.View(func(s *state.State) { n = numEnded(s) })
-			return n
-		}
-		if n := ended(); n < 2*p.keep.Runs {
-			t.Errorf("%d runs that have ended are left right after the load, want those of the last minute", n)
-		}
-		const soon = 70 * time.Second
-		time.Sleep(soon)
-		if n := ended(); n > p.keep.Runs {
-			t.Errorf("%d runs that have ended are left %v after the load, want %d at most", n, soon, p.keep.Runs)
-		}
-		p.close()
-	})
+		})
+	}
 }
