@@ -11,7 +11,7 @@ import (
 // restEvery is how often a primary looks whether it is at rest. Giving memory back takes a
 // collection, some hundred milliseconds of CPU for a million jobs, but is not done again
 // before there is as much to give.
-const restEvery = 15 * time.Second
+const restEvery = 5 * time.Second
 
 // giveBack returns memory to the system when the primary is at rest. The runtime keeps
 // what the heap will need until it is collected next, as much as is in use; who has made
@@ -103,10 +103,10 @@ type heap struct {
 // atRest tells whether little was allocated meanwhile, and much could be given back.
 func atRest(before, now heap) bool {
 	const (
-		little = 1 << 20
+		little = 512 << 10
 		some   = 4 << 20 // what is less costs more to look for than it is worth
 	)
-	return now.allocated-before.allocated < now.live/16+little && now.rest > now.live/16+some
+	return now.allocated-before.allocated < now.live/32+little && now.rest > now.live/16+some
 }
 
 // readHeap asks the runtime.
