@@ -23,6 +23,10 @@ const (
 
 	// maxReaders bounds the connections that read, each of which has its own cache.
 	maxReaders = 4
+
+	// restAfter is how long nothing is written, or read, until the cache for that is given
+	// back: up to sixteen megabytes in all.
+	restAfter = 10 * time.Second
 )
 
 // schema makes an empty file. Runs are in the order of their serial numbers, which
@@ -86,6 +90,7 @@ func openDatabase(ctx context.Context, dir string) (*database, error) {
 	if d.read, err = connect(path, maxReaders, "query_only(1)", "cache_size(-2000)", "temp_store(MEMORY)"); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	d.read.SetConnMaxIdleTime(restAfter)
 	if err := d.prepare(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), d.close())
 	}
@@ -140,6 +145,12 @@ func (d *database) update(ctx context.Context, f func(*sql.Tx) error) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+// rest gives back the cache of the connection that writes.
+func (d *database) rest(ctx context.Context) error {
+	_, err := d.write.ExecContext(ctx, "PRAGMA shrink_memory")
+	return err
 }
 
 func (d *database) close() error {

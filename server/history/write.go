@@ -30,10 +30,16 @@ const (
 // run writes what is handed over, until Close, and what is left then.
 func (s *Store) run() {
 	ctx := context.Background() // a transaction is short, and ends by itself
+	idle := time.NewTimer(restAfter)
+	defer idle.Stop()
 	for open := true; open; {
 		select {
 		case <-s.wake:
 			open = s.pause(gather, s.hurry)
+			idle.Reset(restAfter)
+		case <-idle.C:
+			s.rest(ctx)
+			continue
 		case <-s.closing:
 			open = false
 		}
@@ -53,6 +59,19 @@ func (s *Store) run() {
 			open = s.pause(retry, nil)
 			more = true
 		}
+	}
+}
+
+// rest gives back the memory of who has written nothing for some time.
+func (s *Store) rest(ctx context.Context) {
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	db, err := s.handle()
+	if err == nil {
+		err = db.rest(ctx)
+	}
+	if err != nil { // who writes next finds out, and says so
+		s.Log.Debug("the cache of the history stays in memory", "err", err)
 	}
 }
 
