@@ -32,6 +32,7 @@ type past struct {
 	first   time.Time     // instant of the first round
 	last    time.Time     // end of the last one
 	pause   time.Duration // before memory is looked at
+	settle  time.Duration // and after a load once more: what ended lately is in memory for a minute
 }
 
 // The workers of the past. One job of each odd finds none that it may run on: its first
@@ -47,7 +48,7 @@ func runHistory(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	if err != nil {
 		return err
 	}
-	p := &past{cluster: c, jobs: Pick(l, 5_000, 100), load: Pick(l, 500, 50), lead: headStart, pause: Pick(l, 30*time.Second, time.Second)}
+	p := &past{cluster: c, jobs: Pick(l, 5_000, 100), load: Pick(l, 500, 50), lead: headStart, pause: Pick(l, 30*time.Second, time.Second), settle: Pick(l, time.Minute, time.Second)}
 	p.fleet, err = fleet.Start(ctx, fleet.Config{Servers: c.Local.Servers(), Workers: pastWorkers, Slots: fleetSlots, Name: "worker"})
 	if err != nil {
 		return err
@@ -67,6 +68,13 @@ func runHistory(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	if !rest(ctx, p.pause) {
 		return context.Cause(ctx)
 	}
+	early, err := UsageOf(c.Local.Primaries()[0].PID())
+	if err != nil {
+		return err
+	}
+	if !rest(ctx, p.settle) {
+		return context.Cause(ctx)
+	}
 	running, err := UsageOf(c.Local.Primaries()[0].PID())
 	if err != nil {
 		return err
@@ -77,14 +85,15 @@ func runHistory(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	}
 	r.Add("memory for it, running", Megabytes(running.Resident-before.Resident), "MB")
 	r.Add("memory for it, started again", Megabytes(after.Resident-before.Resident), "MB")
+	r.Add("memory for it, a minute before, with the runs of the last minute", Megabytes(early.Resident-before.Resident), "MB")
 	r.Add("pages of files in that, running", Megabytes(running.Files-before.Files), "MB")
 	r.Add("pages of files in that, started again", Megabytes(after.Files-before.Files), "MB")
 	r.Add("primary without", Megabytes(before.Resident), "MB")
 	r.Add("primary, running", Megabytes(running.Resident), "MB")
 	r.Add("primary, running, at most", Megabytes(running.Peak), "MB")
 	r.Add("primary, started again", Megabytes(after.Resident), "MB")
-	r.Note("All memory of the process. Without: started again with the jobs and no run. Running: a while after the last run. " +
-		"In it are the latest runs, which are in memory too, of all jobs 20,000 at most.")
+	r.Note("All memory of the process. Without: started again with the jobs and no run. Running: a minute and a half after the last run, " +
+		"since each is in memory for a minute; a minute sooner, all that had ended in the last minute still are. In it are the latest runs, which are in memory too, of all jobs 20,000 at most.")
 	return p.list(ctx, l, r)
 }
 
