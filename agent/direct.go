@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ import (
 
 const (
 	// acceptWithin is how long a primary that dialled may take to welcome the
-	// worker.
+	// worker, all in all: whoever begins with the handshake is not known by that.
 	acceptWithin = 10 * time.Second
 	// acceptMost bounds the sessions that are open or being opened. There is one,
 	// and its successor; the others are for those who dial and say nothing.
@@ -130,7 +131,9 @@ func (d *direct) accept(ctx context.Context, stream agentv1.AgentDirect_AcceptSe
 
 // serve opens a session with a primary that has dialled, and runs it.
 func (d *direct) serve(ctx context.Context, from string, connect func(context.Context) (session.Stream, error)) {
-	c, err := d.introduce(ctx, acceptWithin, from, connect)
+	opening, cancel := context.WithTimeoutCause(ctx, acceptWithin, fmt.Errorf("%w within %v", session.ErrLate, acceptWithin))
+	defer cancel()
+	c, err := d.introduce(opening, acceptWithin, from, connect)
 	if err != nil {
 		d.log.Warn("no session with a primary that dialled", "from", from, "err", err)
 		return

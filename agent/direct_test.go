@@ -207,6 +207,24 @@ func TestDirectMuteCallers(t *testing.T) {
 	})
 }
 
+// Nor does it help a stranger to begin with the handshake: it is the whole of it that has
+// its time.
+func TestDirectStranger(t *testing.T) {
+	story(t, polite, nil, func(w *world) {
+		p := directly(w, "")
+		w.start()
+		stranger := newGateway(w.T, manners{stranger: true})
+		defer stranger.close()
+		begun := time.Now()
+		<-p.call(stranger)
+		if took := time.Since(begun); took < 10*time.Second || took > 11*time.Second {
+			t.Errorf("it was hung up on after %v, want 10 s", took)
+		}
+		w.workers[0].end()
+		p.wg.Wait()
+	})
+}
+
 // A primary that fell silent is given up, although only the end of the call wakes
 // what waits for it.
 func TestDirectSilence(t *testing.T) {

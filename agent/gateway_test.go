@@ -46,6 +46,7 @@ type manners struct {
 	down       bool // can't be reached
 	mute       bool // answers nothing at all
 	deaf       bool // does not even shake hands
+	stranger   bool // begins to, late, and never welcomes anybody
 	ackResults bool
 	unwanted   bool // of logs, in acks of results
 	ackLogs    bool
@@ -196,6 +197,9 @@ func (g *gateway) converse(stream talk) error {
 		_, err := stream.Recv()
 		return err
 	}
+	if g.how().stranger {
+		return v.stringAlong()
+	}
 	if code := g.how().code; code != codes.OK {
 		return status.Error(code, "made by a load balancer")
 	}
@@ -221,6 +225,17 @@ func (g *gateway) converse(stream talk) error {
 	v.ended = time.Now()
 	v.mu.Unlock()
 	return err // the listener ends with the stream
+}
+
+// stringAlong asks for a proof as late as it can, and does nothing with it.
+func (v *visit) stringAlong() error {
+	time.Sleep(9 * time.Second)
+	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Challenge{Challenge: &agentv1.Challenge{Nonce: make([]byte, 32)}}})
+	for {
+		if _, err := v.stream.Recv(); err != nil {
+			return err
+		}
+	}
 }
 
 func (v *visit) authenticate() error {

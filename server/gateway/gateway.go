@@ -86,7 +86,8 @@ type Config struct {
 	DialWorker func(address string) (*grpc.ClientConn, error)
 
 	// MaxHandshakes is how many streams may be open that have not yet proved
-	// who they are, before more of them are told to try again; 0 means 2048.
+	// who they are; 0 means 2048. One more takes the place of the oldest that has
+	// said nothing, or is told to try again if all have.
 	MaxHandshakes int
 
 	// Log is told when a worker comes and goes, and why.
@@ -104,14 +105,14 @@ type Server struct {
 	counts counts
 	tasks  sync.WaitGroup // all goroutines; grows only before closed is set, or while one of the same session goes on
 
-	mu         sync.Mutex
-	draining   bool
-	closed     bool
-	handshakes int
-	open       map[*session]struct{}         // from the first byte to the last
-	live       map[string]*session           // by worker, once they proved their key
-	left       chan struct{}                 // closed, and made anew, when one leaves
-	dialled    map[string]context.CancelFunc // by address: ends what keeps a session with it
+	mu       sync.Mutex
+	draining bool
+	closed   bool
+	crowd    crowd                         // of those that shake hands
+	open     map[*session]struct{}         // from the first byte to the last
+	live     map[string]*session           // by worker, once they proved their key
+	left     chan struct{}                 // closed, and made anew, when one leaves
+	dialled  map[string]context.CancelFunc // by address: ends what keeps a session with it
 }
 
 var _ peer.Gateway = (*Server)(nil)
@@ -125,7 +126,7 @@ func New(c Config) *Server {
 		c.DialWorker = dialWorker
 	}
 	return &Server{
-		config: c, born: time.Now(), open: make(map[*session]struct{}), live: make(map[string]*session), left: make(chan struct{}),
+		config: c, born: time.Now(), crowd: newCrowd(c.MaxHandshakes), open: make(map[*session]struct{}), live: make(map[string]*session), left: make(chan struct{}),
 		dialled: make(map[string]context.CancelFunc),
 	}
 }
@@ -253,26 +254,42 @@ func (s *Server) Close(ctx context.Context) error {
 // enter counts a new stream in. Each one that was is followed by leave and by
 // tasks.Done.
 func (s *Server) enter(n *session) error {
+	goes, err := s.letIn(n)
+	if goes != nil {
+		goes.end(crowdedOut(s.config.MaxHandshakes))
+	}
+	return err
+}
+
+// letIn is enter, but for the stream that goes to make room.
+func (s *Server) letIn(n *session) (goes *session, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return status.Error(codes.Unavailable, "the primary stops, come back through another connection")
+		return nil, status.Error(codes.Unavailable, "the primary stops, come back through another connection")
 	}
-	if s.handshakes >= s.config.MaxHandshakes {
+	goes, ok := s.crowd.join(n)
+	if !ok {
 		s.counts.rejected.Add(1)
-		return status.Errorf(codes.ResourceExhausted, "%d streams are shaking hands here, try again later", s.handshakes)
+		return nil, status.Errorf(codes.ResourceExhausted, "%d streams are shaking hands here, try again later", s.config.MaxHandshakes)
 	}
 	s.tasks.Add(1)
-	s.handshakes++
 	s.open[n] = struct{}{}
-	return nil
+	return goes, nil
+}
+
+// spoke tells that a stream has said Hello.
+func (s *Server) spoke(n *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.crowd.spoke(n)
 }
 
 // greeted tells that a stream is no longer shaking hands, whatever came of it.
-func (s *Server) greeted() {
+func (s *Server) greeted(n *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.handshakes--
+	s.crowd.leave(n)
 }
 
 // leave counts a stream out.

@@ -47,6 +47,7 @@ func (n *session) authenticate() (spoken uint32, refused *ending) {
 	if err := checkHello(hello); err != nil {
 		return 0, reject(codes.InvalidArgument, true, 0, "hello: "+err.Error())
 	}
+	n.server.spoke(n)
 	if refused := n.challenge(hello); refused != nil {
 		return 0, refused
 	}

@@ -206,21 +206,52 @@ func TestHandshakeInTime(t *testing.T) {
 }
 
 // Streams that prove nothing cost memory, so there is a limit to them. Workers
-// that are already in do not count.
+// that are already in do not count, and whoever has begun may go on.
 func TestTooManyHandshakes(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {
 		p.connect(t, 1)
 		p.connect(t, 2)
-		p.dial(t, 3)
-		p.dial(t, 4)
-		synctest.Wait()
+		for number := range byte(2) {
+			w := p.dial(t, 3+number)
+			w.say(w.hello)
+			w.expect("Challenge")
+		}
 		late := p.dial(t, 5)
 		if _, code := late.expectEnd(); code != codes.ResourceExhausted {
 			t.Errorf("the third got %v, want %v", code, codes.ResourceExhausted)
 		}
-		time.Sleep(11 * time.Second) // the mute ones are gone
+		time.Sleep(11 * time.Second) // those that prove nothing are gone
 		p.connect(t, 5)
 	}, func(c *gateway.Config) { c.MaxHandshakes = 2 })
+}
+
+// Whoever opens streams and says nothing locks no worker out: the oldest of them goes,
+// whoever came before and has said Hello stays, and nothing is counted twice.
+func TestMuteStreamsMakeRoom(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		slow := p.dial(t, 1)
+		slow.say(slow.hello)
+		nonce := slow.expect("Challenge").GetChallenge().GetNonce()
+		oldest := p.dial(t, 2)
+		synctest.Wait()
+		p.dial(t, 3)
+		synctest.Wait()
+		for number := range byte(20) {
+			p.connect(t, 10+number)
+		}
+		if _, code := oldest.expectEnd(); code != codes.ResourceExhausted {
+			t.Errorf("the oldest that was mute ended with %v, want %v", code, codes.ResourceExhausted)
+		}
+		if got := p.log.with("worker refused", "no Hello came"); len(got) != 1 {
+			t.Errorf("log lines %q, want that of the oldest only: there was room then", got)
+		}
+		slow.say(&agentv1.AuthProof{Signature: slow.sign(nonce)})
+		slow.expect("Welcome")
+		synctest.Wait()
+		if got := p.Stats(); got.Sessions != 21 || got.Handshakes != 1 {
+			t.Errorf("stats %+v, want 21 sessions and the mute one that is left", got)
+		}
+	}, func(c *gateway.Config) { c.MaxHandshakes = 3 })
 }
 
 func TestAdmit(t *testing.T) {

@@ -245,7 +245,7 @@ func (n *session) say(m *agentv1.GatewayMessage) {
 func (n *session) greet() {
 	s := n.server
 	refused := n.handshake()
-	s.greeted()
+	s.greeted(n)
 	if refused != nil {
 		defer close(n.received)
 		defer s.leave(n)

@@ -33,7 +33,7 @@ type counts struct {
 // Stats returns what was counted. It is cheap.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
-	sessions, handshakes := len(s.live), s.handshakes
+	sessions, handshakes := len(s.live), len(s.crowd.all)
 	s.mu.Unlock()
 	c := &s.counts
 	return Stats{
