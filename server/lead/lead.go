@@ -204,9 +204,9 @@ type term struct {
 	active   map[state.RunID]sighting     // runs seen that had not ended
 	strays   map[state.RunID]stray        // that may go on until their runs change
 	leases
-	starts starts   // that are not on record yet
-	wanted []*asked // runs by hand that nothing is decided on yet
-	wave   wave     // of sessions that end
+	starts starts           // that are not on record yet
+	wanted []*asked         // runs by hand that nothing is decided on yet
+	waves  map[string]*wave // of sessions that end, by gateway
 
 	pace
 	last  *mark // of the step before, in this term or before it had to begin anew
@@ -226,7 +226,7 @@ func newTerm(c Config, last *mark) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]sighting{}, strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: newStarts(), told: map[uint64]bool{},
+		active: map[state.RunID]sighting{}, strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: newStarts(), waves: map[string]*wave{}, told: map[uint64]bool{},
 	}
 }
 
@@ -359,11 +359,8 @@ func (t *term) due(s *state.State, now time.Time) {
 		t.remindEnforcement(s)
 	}
 	t.request(s, here)
-	room := maxDue
-	if now.Before(t.wave.over()) {
-		room = 0
-	}
-	for _, c := range t.queue.Place(s, room) {
+	t.subside(now)
+	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
 	}
 }
@@ -460,13 +457,10 @@ func (t *term) next(now time.Time) time.Time {
 	if due := t.agenda.Next(); !due.IsZero() && due.Sub(t.wall) < maxSleep {
 		next = t.opens(now.Add(due.Sub(t.wall)))
 	}
-	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.opens(t.starts.next())} {
+	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.opens(t.starts.next()), t.subsides()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}
-	}
-	if over := t.wave.over(); now.Before(over) && over.Before(next) {
-		next = over // what waits can be given away then
 	}
 	return next
 }

@@ -1,43 +1,119 @@
 package lead
 
-import "time"
+import (
+	"time"
 
-// A load balancer that restarts, or a primary that stops, ends the sessions of all workers
-// behind it in one moment. Of ten thousand ends the leader hears one after the other, for
-// a second or so. What it gave away meanwhile would go to one of those that it has not yet
-// heard of, most likely, and then wait for that very worker to come back: nobody else can
-// know that it never began there. So nothing is given away until the wave is over.
-const (
-	// waveMany ends, each less than waveGap after the one before, are a wave. It is over
-	// when nothing was heard of another end for waveGap.
-	waveMany = 32
-	waveGap  = 100 * time.Millisecond
-	// waveMost is how long a wave keeps runs waiting, however long it lasts.
-	waveMost = 2 * time.Second
+	"github.com/schedd/schedd/raftstore/state"
 )
 
-// wave recognises that sessions end by the dozen. The zero value has seen no end.
+// A load balancer that restarts ends the sessions of all workers behind it in one moment. Of
+// ten thousand ends the leader hears one after the other, for a second or more. What it gave
+// away meanwhile would go to one of those that it has not yet heard of, most likely, and then
+// wait for that very worker to come back: nobody else can know that it never began there.
+//
+// So from when sessions of a gateway end by the dozen, the workers that still have one there
+// are in doubt, and are given nothing: until they are heard of, or are back with a new
+// session, or the wave is over. The others go on. Those of another gateway are not in doubt:
+// when a primary stops, it is its own workers that leave.
+const (
+	// waveMany ends in a moment are a wave. As many run off each second: sessions that end
+	// now and then never add up to one.
+	waveMany = 32
+	// waveGap without an end is the end of a wave. A primary that is busy with what ends, and
+	// with who comes back, may be held up for that long between two of them.
+	waveGap = 500 * time.Millisecond
+	// waveMost is how long workers are in doubt, however long a wave lasts.
+	waveMost = 5 * time.Second
+)
+
+// wave recognises that the sessions of a gateway end by the dozen. The zero value has
+// seen no end.
 type wave struct {
-	first, last time.Time // of the ends that came one after the other
-	ends        int
+	level   float64   // of ends: each adds one
+	last    time.Time // when the last one was heard
+	first   time.Time // since when there is a wave; zero: there is none
+	trusted bool      // it has lasted for so long that nobody is in doubt any more
 }
 
-// ended takes note that a session has ended.
-func (w *wave) ended(now time.Time) {
-	if now.Sub(w.last) >= waveGap {
-		*w = wave{first: now}
+// ended takes note that a session has ended, and reports whether that makes a wave.
+func (w *wave) ended(now time.Time) (begins bool) {
+	off := waveMany * now.Sub(w.last).Seconds()
+	w.level, w.last = min(max(0, w.level-off)+1, waveMany), now
+	if w.level < waveMany || !w.first.IsZero() {
+		return false
 	}
-	w.last = now
-	w.ends++
+	w.first = now
+	return true
 }
 
-// over returns when runs may be given away again; zero if there was no wave.
-func (w *wave) over() time.Time {
-	if w.ends < waveMany {
+// next is when there is something to be done about the wave; zero: there is none.
+func (w *wave) next() time.Time {
+	calm, most := w.last.Add(waveGap), w.first.Add(waveMost)
+	switch {
+	case w.first.IsZero():
 		return time.Time{}
-	}
-	if most := w.first.Add(waveMost); most.Before(w.last.Add(waveGap)) {
+	case !w.trusted && most.Before(calm):
 		return most
 	}
-	return w.last.Add(waveGap)
+	return calm
+}
+
+// sessionEnded takes note that a session has ended at a gateway: those that are left there
+// may have ended, too.
+func (t *term) sessionEnded(gateway string, now time.Time) {
+	w := t.waves[gateway]
+	if w == nil {
+		w = &wave{}
+		t.waves[gateway] = w
+	}
+	if !w.ended(now) {
+		return
+	}
+	for id, sess := range t.sessions {
+		if sess.Gateway == gateway {
+			sess.doubted = true
+			t.queue.SetLive(id, false)
+		}
+	}
+}
+
+// takes says whether a worker that has just been heard of can be given runs.
+func (t *term) takes(id state.WorkerID, sess *session, can bool) {
+	sess.takes = can
+	t.queue.SetLive(id, can)
+}
+
+// trust ends the doubt in a session, if there is any.
+func (t *term) trust(id state.WorkerID, sess *session) {
+	if sess.doubted {
+		sess.doubted = false
+		t.takes(id, sess, sess.takes)
+	}
+}
+
+// subside ends the doubts that have lasted for long enough.
+func (t *term) subside(now time.Time) {
+	for gateway, w := range t.waves {
+		if at := w.next(); at.IsZero() || now.Before(at) {
+			continue
+		}
+		for id, sess := range t.sessions {
+			if sess.Gateway == gateway {
+				t.trust(id, sess)
+			}
+		}
+		if w.trusted = true; !now.Before(w.last.Add(waveGap)) {
+			delete(t.waves, gateway)
+		}
+	}
+}
+
+// subsides is when the next doubts end; zero: there are none.
+func (t *term) subsides() (next time.Time) {
+	for _, w := range t.waves {
+		if at := w.next(); next.IsZero() || !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	return next
 }

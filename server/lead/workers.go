@@ -20,6 +20,8 @@ type session struct {
 	pages   uint32                             // of the inventory that have come
 	has     map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives: phases and starts
 	trouble string                             // why it takes no attempts, as the inventory said
+	takes   bool                               // it can be given runs, as it was when it was heard of last
+	doubted bool                               // it may have ended with many others
 }
 
 // attempt names an attempt. A state that was restored may come to the same number
@@ -227,11 +229,12 @@ func (t *term) hear(s *state.State, i item, now time.Time) {
 	case i.detach != "":
 		if sess := t.sessions[i.detach]; sess != nil && sess.Epoch == i.epoch {
 			delete(t.sessions, i.detach)
-			t.wave.ended(now)
+			t.sessionEnded(sess.Gateway, now)
 			t.fallSilent(s, i.detach, now)
 		}
 	default:
 		if sess := t.sessions[i.worker]; sess != nil && sess.Epoch == i.epoch {
+			t.trust(i.worker, sess)
 			t.report(s, sess, i.report, now)
 		}
 	}
@@ -394,7 +397,7 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 		return
 	}
 	if m.GetOutcome() == agentv1.Outcome_OUTCOME_REFUSED {
-		t.rest(w, now)
+		t.rest(w, sess, now)
 	}
 	unwanted := r.Fenced(m.GetFence()) == nil // of a state that was replaced by an older one
 	here := t.mark(s, now)
@@ -439,8 +442,8 @@ func (t *term) ackOld(ctx context.Context) {
 const restTime = 10 * time.Second
 
 // rest gives a worker nothing for a while, after which it is asked what it has.
-func (t *term) rest(w state.WorkerID, now time.Time) {
-	t.queue.SetLive(w, false)
+func (t *term) rest(w state.WorkerID, sess *session, now time.Time) {
+	t.takes(w, sess, false)
 	t.workers.Set(w, now.Add(restTime))
 }
 
@@ -448,7 +451,7 @@ func (t *term) rest(w state.WorkerID, now time.Time) {
 func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 	w := state.WorkerID(sess.Worker)
 	sess.synced = true
-	t.queue.SetLive(w, sess.trouble == "")
+	t.takes(w, sess, sess.trouble == "")
 	t.forgetStrays(w)
 	for _, r := range s.RunsOn(w) {
 		key := attempt{r.ID, r.Live().Number, r.Live().Fence}
