@@ -24,15 +24,18 @@ const (
 	waveGap = 500 * time.Millisecond
 	// waveMost is how long workers are in doubt, however long a wave lasts.
 	waveMost = 5 * time.Second
+	// waveFew workers in doubt are so few that all of them can be asked.
+	waveFew = 100
 )
 
 // wave recognises that the sessions of a gateway end by the dozen. The zero value has
 // seen no end.
 type wave struct {
-	level   float64   // of ends: each adds one
-	last    time.Time // when the last one was heard
-	first   time.Time // since when there is a wave; zero: there is none
-	trusted bool      // it has lasted for so long that nobody is in doubt any more
+	level   float64                 // of ends: each adds one
+	last    time.Time               // when the last one was heard
+	first   time.Time               // since when there is a wave; zero: there is none
+	doubted map[state.WorkerID]bool // who may have ended, too, and whether it was asked
+	trusted bool                    // it has lasted for so long that nobody is in doubt any more
 }
 
 // ended takes note that a session has ended, and reports whether that makes a wave.
@@ -58,12 +61,12 @@ func (w *wave) next() time.Time {
 	return calm
 }
 
-// sessionEnded takes note that a session has ended at a gateway: those that are left there
-// may have ended, too.
+// sessionEnded takes note that the session of a worker has ended at a gateway: those that
+// are left there may have ended, too.
 func (t *term) sessionEnded(gateway string, now time.Time) {
 	w := t.waves[gateway]
 	if w == nil {
-		w = &wave{}
+		w = &wave{doubted: map[state.WorkerID]bool{}}
 		t.waves[gateway] = w
 	}
 	if !w.ended(now) {
@@ -71,9 +74,28 @@ func (t *term) sessionEnded(gateway string, now time.Time) {
 	}
 	for id, sess := range t.sessions {
 		if sess.Gateway == gateway {
-			sess.doubted = true
+			w.doubted[id] = false
 			t.queue.SetLive(id, false)
 		}
+	}
+}
+
+// settle takes a worker out of doubt, and reports whether it was in doubt.
+func (t *term) settle(id state.WorkerID) (was bool) {
+	sess := t.sessions[id]
+	if sess == nil || t.waves[sess.Gateway] == nil {
+		return false
+	}
+	doubted := t.waves[sess.Gateway].doubted
+	_, was = doubted[id]
+	delete(doubted, id)
+	return was
+}
+
+// trust ends the doubt in a worker, if there is any: its session goes on.
+func (t *term) trust(id state.WorkerID) {
+	if t.settle(id) {
+		t.queue.SetLive(id, t.sessions[id].takes)
 	}
 }
 
@@ -83,27 +105,33 @@ func (t *term) takes(id state.WorkerID, sess *session, can bool) {
 	t.queue.SetLive(id, can)
 }
 
-// trust ends the doubt in a session, if there is any.
-func (t *term) trust(id state.WorkerID, sess *session) {
-	if sess.doubted {
-		sess.doubted = false
-		t.takes(id, sess, sess.takes)
-	}
-}
-
-// subside ends the doubts that have lasted for long enough.
+// subside asks those in doubt when they are few, and ends the doubts that have lasted for
+// long enough.
 func (t *term) subside(now time.Time) {
 	for gateway, w := range t.waves {
+		t.askDoubted(w)
 		if at := w.next(); at.IsZero() || now.Before(at) {
 			continue
 		}
-		for id, sess := range t.sessions {
-			if sess.Gateway == gateway {
-				t.trust(id, sess)
-			}
+		for id := range w.doubted {
+			t.trust(id)
 		}
 		if w.trusted = true; !now.Before(w.last.Add(waveGap)) {
 			delete(t.waves, gateway)
+		}
+	}
+}
+
+// askDoubted asks each worker that is in doubt once, unless they are too many, or it takes
+// nothing anyway.
+func (t *term) askDoubted(w *wave) {
+	if len(w.doubted) > waveFew {
+		return
+	}
+	for id, asked := range w.doubted {
+		if !asked && t.sessions[id].takes {
+			w.doubted[id] = true
+			t.send(id, inventoryRequest)
 		}
 	}
 }

@@ -35,12 +35,18 @@ func (p *primary) lose(from, to int, each time.Duration) {
 // asked asks for a run, and returns what has become of it after a while.
 func (p *primary) asked(name string, wait time.Duration) *state.Run {
 	p.t.Helper()
-	if a, err := p.ask(name); err != nil || a.Err != nil {
+	a, err := p.ask(name)
+	if err != nil || a.Err != nil {
 		p.t.Fatalf("%+v, %v", a, err)
 	}
 	time.Sleep(wait)
-	all := p.runs()
-	return all[len(all)-1]
+	for _, r := range p.runs() {
+		if r.ID == a.Run.ID {
+			return r
+		}
+	}
+	p.t.Fatalf("run %v is gone", a.Run.ID)
+	return nil
 }
 
 // given is whom a run was given to, "" if to nobody.
@@ -54,23 +60,55 @@ func given(r *state.Run) state.WorkerID {
 // A load balancer takes all its workers away at once. The leader hears of that one after
 // the other, and with pauses when it is busy, and gives nothing to those that it has not
 // heard of yet: a run that is asked for meanwhile is given to a worker that is still there,
-// as soon as the wave is over.
+// as soon as few are left to be asked.
 func TestGivesNothingIntoAWave(t *testing.T) {
 	asking(t, time.Hour, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
-		const workers, each, pause = 200, 50, 400 * time.Millisecond
+		const workers, each, pause = 4 * waveFew, waveFew / 2, 400 * time.Millisecond
 		p.crowd(workers)
 		synctest.Wait()
-		for from := 0; from < workers; from += each {
+		for from := 0; from < workers-waveFew; from += each {
 			p.lose(from, from+each, time.Millisecond)
 			if r := p.asked(fmt.Sprint("x", from), pause); given(r) != "" {
 				t.Errorf("run %v was given to %s, want it to wait", r.ID, given(r))
 			}
 		}
-		time.Sleep(pause)
+		p.lose(workers-waveFew, workers, 0)
+		synctest.Wait()
 		for _, r := range p.runs() {
 			if given(r) != "w-1" {
 				t.Errorf("run %v was given to %q, want it to be of the worker that is there", r.ID, given(r))
 			}
+		}
+	})
+}
+
+// When many are left it is over when no other has left for a while.
+func TestWaveIsOver(t *testing.T) {
+	asking(t, time.Hour, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
+		p.crowd(waveMany + waveFew)
+		synctest.Wait()
+		p.lose(0, waveMany, 0)
+		if r := p.asked("x", waveGap-time.Millisecond); given(r) != "" {
+			t.Errorf("run %v was given to %s, want it to wait", r.ID, given(r))
+		}
+		time.Sleep(2 * time.Millisecond)
+		if r := p.runs()[0]; given(r) == "" {
+			t.Errorf("run %v still waits", r.ID)
+		}
+	})
+}
+
+// A worker that rests since it has refused an attempt is not asked: its answer would end that.
+func TestWaveWakesNobody(t *testing.T) {
+	asking(t, time.Hour, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
+		p.hand.set(func() { p.hand.leaves = true })
+		p.asked("x", 100*time.Millisecond)
+		p.hand.set(func() { p.hand.leaves = false })
+		p.crowd(waveMany)
+		synctest.Wait()
+		p.lose(0, waveMany, 0)
+		if r := p.asked("y", restTime/2); given(r) != "" {
+			t.Errorf("run %v was given to %s, which rests", r.ID, given(r))
 		}
 	})
 }
@@ -88,7 +126,7 @@ func TestWhoIsThereDuringAWave(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			asking(t, time.Hour, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
-				p.crowd(2 * waveMany)
+				p.crowd(waveMany + waveFew)
 				synctest.Wait()
 				p.lose(0, waveMany, 0)
 				if r := p.asked("x", 10*time.Millisecond); given(r) != "" {
@@ -107,7 +145,7 @@ func TestWhoIsThereDuringAWave(t *testing.T) {
 // When a primary stops, its workers leave. Those of the others go on.
 func TestWaveAtOneGateway(t *testing.T) {
 	asking(t, time.Hour, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
-		p.crowd(2 * waveMany)
+		p.crowd(waveMany + waveFew)
 		p.connect("elsewhere", 1, "q")
 		synctest.Wait()
 		p.lose(0, waveMany, 0)
