@@ -240,8 +240,8 @@ func (t *term) begin(now time.Time) {
 		if s.ClusterID() == "" {
 			t.propose(state.InitCluster{ClusterID: rand.Text()}, nil)
 		}
-		t.queue.NoteWorker()
 		for _, w := range s.Workers() {
+			t.queue.NoteWorker(w.ID, w)
 			t.fallSilent(s, w.ID, now)
 		}
 		for _, sess := range sessions {

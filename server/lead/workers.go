@@ -81,8 +81,8 @@ func (t *term) follow(s *state.State, c state.Change, now time.Time) {
 
 // followWorker does what follows from a change of a worker.
 func (t *term) followWorker(s *state.State, id state.WorkerID) {
-	t.queue.NoteWorker()
 	w, sess := s.Worker(id), t.sessions[id]
+	t.queue.NoteWorker(id, w)
 	switch {
 	case w == nil:
 		t.workers.Remove(id)

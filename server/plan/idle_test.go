@@ -16,7 +16,7 @@ import (
 func TestPlaceLooksWhenSomethingChanged(t *testing.T) {
 	for name, change := range map[string]func(w *world, q *Queue){
 		"a run changed":              func(_ *world, q *Queue) { q.NoteRun() },
-		"a worker changed":           func(_ *world, q *Queue) { q.NoteWorker() },
+		"a worker changed":           func(w *world, q *Queue) { q.NoteWorker("w-a", w.Worker("w-a")) },
 		"a worker came":              func(_ *world, q *Queue) { q.SetLive("w-a", true) },
 		"a worker came to know more": func(_ *world, q *Queue) { q.SetLeases("w-a", true) },
 		"a run came":                 func(w *world, q *Queue) { w.request(q, jobKey, "3") },
@@ -138,7 +138,9 @@ func (m *placement) setLive(id state.WorkerID, live bool) {
 
 func (m *placement) changeWorker(c state.Command) {
 	m.do(noon, c)
-	m.q.NoteWorker()
+	for _, w := range m.workers {
+		m.q.NoteWorker(w, m.Worker(w))
+	}
 }
 
 // changeRun does to a run what a command says, and tells the queue, as followRun of the
@@ -223,8 +225,8 @@ func (m *placement) place(rt *rapid.T, limit int) bool {
 // anew returns a queue as a new leader would make it.
 func (m *placement) anew() *Queue {
 	q := NewQueue()
-	q.NoteWorker()
 	for _, w := range m.workers {
+		q.NoteWorker(w, m.Worker(w))
 		q.SetLive(w, m.live[w])
 		q.SetLeases(w, m.leases[w])
 	}

@@ -23,7 +23,8 @@ type Queue struct {
 	expected map[state.RunID]*state.Run               // see Expect; they are in lines as well
 	live     map[state.WorkerID]bool                  // connected, inventory known
 	leases   map[state.WorkerID]bool                  // can keep leases, by its latest session
-	choices  map[wish]choice                          // who comes into question, until a worker changes
+	choices  map[wish]choice                          // who comes into question, until a worker is another
+	noted    map[state.WorkerID]*state.Worker         // as they were when NoteWorker was told last
 	changed  bool                                     // something that Place goes by, since it gave nothing more
 	turn     int                                      // for RoundRobin
 }
@@ -75,6 +76,7 @@ func NewQueue() *Queue {
 		held:     map[uint64]*ranking[state.RunID, uint64]{},
 		expected: map[state.RunID]*state.Run{},
 		choices:  map[wish]choice{},
+		noted:    map[state.WorkerID]*state.Worker{},
 		live:     map[state.WorkerID]bool{},
 		leases:   map[state.WorkerID]bool{},
 	}
@@ -167,10 +169,25 @@ func (q *Queue) Waiting() bool { return len(q.lines) > 0 || len(q.held) > 0 }
 // there may be room. [Queue.Release] says for whom of its job.
 func (q *Queue) NoteRun() { q.changed = true }
 
-// NoteWorker takes note that a worker was added, changed or removed.
-func (q *Queue) NoteWorker() {
-	clear(q.choices)
+// NoteWorker takes note that a worker was added, changed or removed; then w is nil. Who comes
+// into question for a wish is sorted out anew only if it is another one by what wishes go by:
+// when a load balancer is away for long, ten thousand workers go offline and come back.
+func (q *Queue) NoteWorker(id state.WorkerID, w *state.Worker) {
 	q.changed = true
+	if !alike(q.noted[id], w) {
+		clear(q.choices)
+	}
+	if w == nil {
+		delete(q.noted, id)
+		return
+	}
+	q.noted[id] = w
+}
+
+// alike tells whether two versions of a worker match the same wishes, in the same place.
+func alike(a, b *state.Worker) bool {
+	return a != nil && b != nil && a.Says.Name == b.Says.Name && a.Enforcement == b.Enforcement &&
+		maps.Equal(a.Says.Labels, b.Says.Labels) && maps.Equal(a.ExtraLabels, b.ExtraLabels)
 }
 
 // Place returns assignments for the runs that can go now, at most limit, and
@@ -372,8 +389,15 @@ func indexes(n int) []int {
 	return ix
 }
 
+// least returns the first with the least weight.
 func (p *placing) least(from []int, weight func(int) float64) int {
-	return slices.MinFunc(from, func(a, b int) int { return cmp.Compare(weight(a), weight(b)) })
+	best, least := from[0], weight(from[0])
+	for _, i := range from[1:] {
+		if w := weight(i); w < least {
+			best, least = i, w
+		}
+	}
+	return best
 }
 
 // ofJob returns how many runs of a job each worker has or is about to get.

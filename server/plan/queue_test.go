@@ -19,7 +19,7 @@ func (w *world) worker(q *Queue, name string, slots int, kv ...string) state.Wor
 	}
 	id := state.WorkerID("w-" + name)
 	w.do(noon, state.PutWorker{ID: id, Says: state.WorkerInfo{Name: name, Slots: slots, Labels: l}})
-	q.NoteWorker()
+	q.NoteWorker(id, w.Worker(id))
 	q.SetLive(id, true)
 	q.SetLeases(id, true)
 	return id
@@ -260,7 +260,7 @@ func TestLimits(t *testing.T) {
 		{a, state.Enforcement{Memory: state.MeansCgroupV2, PIDs: state.MeansProc, CPU: state.MeansCgroupV2}, "waits for a worker: none of the workers can keep"},
 	} {
 		w.do(noon, state.SetEnforcement{ID: s.by, Enforcement: s.e})
-		q.NoteWorker()
+		q.NoteWorker(s.by, w.Worker(s.by))
 		if got := w.place(q); got != "" {
 			t.Errorf("placed on %q with %+v", got, s.e)
 		}
@@ -269,7 +269,7 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	w.do(noon, state.SetEnforcement{ID: b, Enforcement: state.Enforcement{Memory: state.MeansCgroupV2, PIDs: state.MeansCgroupV2}})
-	q.NoteWorker()
+	q.NoteWorker(b, w.Worker(b))
 	w.do(noon, state.DrainWorker{ID: b})
 	if got, want := why(), "waits for a worker: of the workers that can keep the job's limits, 1 are draining and the others are offline"; got != want {
 		t.Errorf("reason %q, want %q", got, want)
