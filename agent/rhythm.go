@@ -19,27 +19,6 @@ import (
 const refusedAgain = time.Hour
 
 const (
-	// patienceBase is how long a first try to open a session may take. It is
-	// five round trips on a line of 300 ms. A load balancer that takes the
-	// connection for a host that is gone must not cost more: with two such tries
-	// in a row, and the pauses around them, a worker is back within 5 s.
-	patienceBase = 1500 * time.Millisecond
-	patienceMax  = 30 * time.Second
-)
-
-// patience returns how long the next try to open a session may take, after late
-// tries in a row that took too long and a last good one that took so long. A line
-// on which it takes long, or a primary that all workers come back to at once, gets
-// more and more time.
-func patience(late int, took time.Duration) time.Duration {
-	p := patienceBase
-	for i := 1; i < late && p < patienceMax; i++ {
-		p *= 2
-	}
-	return min(max(p, 4*took), patienceMax)
-}
-
-const (
 	// hasty is how many refusals in a row are taken for the load balancer's that
 	// is being set up, or reloaded.
 	hasty = 5

@@ -14,25 +14,9 @@ import (
 	"github.com/schedd/schedd/proto/wire"
 )
 
-// The first tries give up soon, and those after them have ever more time.
-func TestPatience(t *testing.T) {
-	for late, want := range []time.Duration{1500, 1500, 3000, 6000, 12_000, 24_000, 30_000, 30_000} {
-		if got := patience(late, 0); got != want*time.Millisecond {
-			t.Errorf("after %d tries that took too long: %v, want %v ms", late, got, int(want))
-		}
-	}
-	for _, test := range []struct{ took, want time.Duration }{
-		{10 * time.Millisecond, 1500 * time.Millisecond}, {2 * time.Second, 8 * time.Second}, {time.Minute, 30 * time.Second},
-	} {
-		if got := patience(0, test.took); got != test.want {
-			t.Errorf("after a session that took %v to open: %v, want %v", test.took, got, test.want)
-		}
-	}
-}
-
 // Two tries that hang, one after the other, cost less than 5 s.
 func TestTwoHangingTriesAreOverSoon(t *testing.T) {
-	worst := pause(1, 0, 1) + patience(0, 0) + pause(1, 0, 1) + patience(1, 0) + pause(1, 0, 1)
+	worst := pause(1, 0, 1) + wire.Patience(0, 0) + pause(1, 0, 1) + wire.Patience(1, 0) + pause(1, 0, 1)
 	if worst >= 5*time.Second {
 		t.Errorf("the third try begins after up to %v", worst)
 	}

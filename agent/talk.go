@@ -94,7 +94,7 @@ func (k *talker) open(ctx context.Context) (*conversation, error) {
 	connect := func(ctx context.Context) (session.Stream, error) {
 		return agentv1.NewAgentGatewayClient(conn).Connect(ctx, wire.SessionOptions()...)
 	}
-	c, err := k.introduce(ctx, patience(k.late, k.took), server, connect)
+	c, err := k.introduce(ctx, wire.Patience(k.late, k.took), server, connect)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

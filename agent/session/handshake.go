@@ -17,11 +17,6 @@ import (
 // ErrLate says that a session was not opened in time.
 var ErrLate = errors.New("no welcome")
 
-// proveWithin is how long a worker waits for its welcome once it was challenged: as long as
-// the gateway does. There is somebody, who has begun with this worker, and who may have
-// ten thousand to welcome; to give up now would have all of it done again.
-const proveWithin = 10 * time.Second
-
 // Rejected is the gateway's word that it does not want this session. Nothing but
 // this message has that authority: a status may come from a load balancer.
 type Rejected struct {
@@ -64,7 +59,7 @@ func Open(ctx context.Context, within time.Duration, connect func(context.Contex
 
 	stream, welcome, err := introduce(streamCtx, connect, hello, key, func() {
 		if late.Stop() {
-			late.Reset(max(within, proveWithin))
+			late.Reset(max(within, wire.ProveWithin))
 		}
 	})
 	if !stop() && err == nil {

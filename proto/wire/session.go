@@ -64,6 +64,32 @@ func Backoff(failures int, r float64) time.Duration {
 	return time.Duration(r * float64(min(ceiling, BackoffMax)))
 }
 
+// How long a try to open a session may take.
+const (
+	// patienceBase is what a first try has until it is answered. It is five round trips
+	// on a line of 300 ms. A load balancer that takes the connection for a host that is
+	// gone must not cost more: with two such tries in a row, and the pauses around them,
+	// a worker is back within 5 s.
+	patienceBase = 1500 * time.Millisecond
+	patienceMax  = 30 * time.Second
+	// ProveWithin is how long a worker waits for its welcome once it was challenged: as
+	// long as the gateway does. There is somebody, who has begun with this worker, and who
+	// may have ten thousand to welcome; to give up now would have all of it done again.
+	ProveWithin = 10 * time.Second
+)
+
+// Patience returns how long the next try to open a session may take, after late
+// tries in a row that took too long and a last good one that took so long. A line
+// on which it takes long, or a primary that all workers come back to at once, gets
+// more and more time.
+func Patience(late int, took time.Duration) time.Duration {
+	p := patienceBase
+	for i := 1; i < late && p < patienceMax; i++ {
+		p *= 2
+	}
+	return min(max(p, 4*took), patienceMax)
+}
+
 // Spread returns d made longer or shorter by up to the given part of it, evenly
 // for r in [0, 1): Spread(PingInterval, PingSpread, r) is 8 s to 12 s.
 func Spread(d time.Duration, part, r float64) time.Duration {

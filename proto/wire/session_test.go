@@ -83,3 +83,19 @@ func TestTimingsFit(t *testing.T) {
 		t.Errorf("this build speaks no revision: %d to %d", wire.MinRevision, wire.MaxRevision)
 	}
 }
+
+// The first tries give up soon, and those after them have ever more time.
+func TestPatience(t *testing.T) {
+	for late, want := range []time.Duration{1500, 1500, 3000, 6000, 12_000, 24_000, 30_000, 30_000} {
+		if got := wire.Patience(late, 0); got != want*time.Millisecond {
+			t.Errorf("after %d tries that took too long: %v, want %v ms", late, got, int(want))
+		}
+	}
+	for _, test := range []struct{ took, want time.Duration }{
+		{10 * time.Millisecond, 1500 * time.Millisecond}, {2 * time.Second, 8 * time.Second}, {time.Minute, 30 * time.Second},
+	} {
+		if got := wire.Patience(0, test.took); got != test.want {
+			t.Errorf("after a session that took %v to open: %v, want %v", test.took, got, test.want)
+		}
+	}
+}

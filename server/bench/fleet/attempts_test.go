@@ -80,11 +80,3 @@ func TestInventory(t *testing.T) {
 		}
 	}
 }
-
-func TestPatience(t *testing.T) {
-	for late, want := range []time.Duration{1500 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second, 12 * time.Second, 24 * time.Second, 30 * time.Second, 30 * time.Second} {
-		if got := patience(late); got != want {
-			t.Errorf("after %d late tries: %v, want %v", late, got, want)
-		}
-	}
-}

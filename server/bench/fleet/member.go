@@ -27,7 +27,8 @@ type member struct {
 	key    ed25519.PrivateKey
 	server int // whose turn it is
 	epoch  uint64
-	late   int // tries in a row that took too long
+	late   int           // tries in a row that took too long
+	took   time.Duration // to open the last session
 	known  attempts
 }
 
@@ -145,37 +146,24 @@ func (m *member) dial(server string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// How long a try to open a session may take: what agents give it. After tries that
-// took too long the next one gets more.
-const (
-	patienceBase = 1500 * time.Millisecond
-	patienceMax  = 30 * time.Second
-	// proveWithin is how long it may take to be welcome once it was challenged.
-	proveWithin = 10 * time.Second
-)
-
-func patience(late int) time.Duration {
-	p := patienceBase
-	for i := 1; i < late && p < patienceMax; i++ {
-		p *= 2
-	}
-	return min(p, patienceMax)
-}
-
 // open introduces the worker, up to the welcome.
 func (m *member) open(ctx context.Context, hangUp context.CancelFunc, conn *grpc.ClientConn) (*session, error) {
-	late := time.AfterFunc(patience(m.late), hangUp)
+	began, within := time.Now(), wire.Patience(m.late, m.took)
+	late := time.AfterFunc(within, hangUp)
 	s, err := m.introduce(ctx, conn, func() {
 		if late.Stop() {
-			late.Reset(max(patience(m.late), proveWithin))
+			late.Reset(max(within, wire.ProveWithin))
 		}
 	})
-	if late.Stop() {
-		m.late = 0
-		return s, err
+	if !late.Stop() {
+		m.late++
+		return nil, fmt.Errorf("%w after %v (%w)", context.DeadlineExceeded, within, errors.Join(err, ctx.Err()))
 	}
-	m.late++
-	return nil, fmt.Errorf("%w after %v (%w)", context.DeadlineExceeded, patience(m.late-1), errors.Join(err, ctx.Err()))
+	m.late = 0
+	if err == nil {
+		m.took = time.Since(began)
+	}
+	return s, err
 }
 
 // introduce says hello and proves the key. It calls challenged when it was asked to.
