@@ -28,7 +28,6 @@ func (s *State) bear(j *Job, id RunID, trigger string, b Birth) *Run {
 	} else {
 		r.Definition = j.Definition
 	}
-	s.born = append(s.born, birth{id, r.Serial})
 	s.store(nil, r)
 	return r
 }
@@ -55,9 +54,14 @@ func (s *State) store(old, r *Run) {
 	}
 }
 
-// put puts r in the table of runs.
+// put puts r in the table of runs, and where it was born.
 func (s *State) put(r *Run) {
 	s.runs[r.ID] = r
+	n, is := s.bornBefore(r.Serial)
+	if !is {
+		s.born = slices.Insert(s.born, n, birth{serial: r.Serial})
+	}
+	s.born[n].run = r
 	if r.Phase.Final() {
 		s.ended = append(s.ended, r)
 	}
@@ -250,6 +254,9 @@ func (s *State) prune(c Prune) error {
 	for _, id := range c.Runs {
 		if r := s.runs[id]; r != nil && r.Phase.Final() {
 			delete(s.runs, id)
+			if n, is := s.bornBefore(r.Serial); is {
+				s.born[n].run = nil
+			}
 			s.pruned++
 			s.changedRun(id)
 		}
@@ -257,7 +264,7 @@ func (s *State) prune(c Prune) error {
 	if s.pruned > 1000 && s.pruned > len(s.born)/2 {
 		kept := make([]birth, 0, len(s.born)-s.pruned)
 		for _, b := range s.born {
-			if s.at(b) != nil {
+			if b.run != nil {
 				kept = append(kept, b)
 			}
 		}

@@ -153,7 +153,9 @@ func (c *checker) derived() {
 	uids := map[uint64]bool{}
 	n, going := 0, 0
 	for r := range c.s.RunsByBirth() {
-		n++
+		if n++; c.s.Run(r.ID) != r {
+			c.Fatalf("run %v is another version by birth than by id", r.ID)
+		}
 		uids[r.UID] = true
 		if a := r.Live(); a != nil {
 			live = append(live, r.ID)

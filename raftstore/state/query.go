@@ -55,19 +55,17 @@ func (s *State) Serial() uint64 { return s.serial }
 func (s *State) RunsByBirth() iter.Seq[*Run] {
 	return func(yield func(*Run) bool) {
 		for _, b := range s.born {
-			if r := s.at(b); r != nil && !yield(r) {
+			if b.run != nil && !yield(b.run) {
 				return
 			}
 		}
 	}
 }
 
-// at returns the run that was born there, or nil when it is gone.
-func (s *State) at(b birth) *Run {
-	if r := s.runs[b.id]; r != nil && r.Serial == b.serial {
-		return r
-	}
-	return nil
+// bornBefore returns how many births there are before that with a serial number, and
+// whether there is one with it.
+func (s *State) bornBefore(serial uint64) (n int, is bool) {
+	return slices.BinarySearchFunc(s.born, serial, func(b birth, serial uint64) int { return cmp.Compare(b.serial, serial) })
 }
 
 // RunsBefore yields the runs that were born before the one with that serial,
@@ -76,10 +74,10 @@ func (s *State) RunsBefore(serial uint64) iter.Seq[*Run] {
 	return func(yield func(*Run) bool) {
 		n := len(s.born)
 		if serial != 0 {
-			n, _ = slices.BinarySearchFunc(s.born, serial, func(b birth, serial uint64) int { return cmp.Compare(b.serial, serial) })
+			n, _ = s.bornBefore(serial)
 		}
 		for _, b := range slices.Backward(s.born[:n]) {
-			if r := s.at(b); r != nil && !yield(r) {
+			if b.run != nil && !yield(b.run) {
 				return
 			}
 		}

@@ -129,7 +129,6 @@ func (n *Snapshot) Restore() *State {
 			c.Definition = jobs[r.UID].Definition
 			r = &c
 		}
-		s.born = append(s.born, birth{r.ID, r.Serial})
 		s.store(nil, r)
 	}
 	for _, id := range n.Standbys {

@@ -40,18 +40,18 @@ type State struct {
 	active map[uint64]*activity            // of each job that has or had runs
 	going  int                             // how many runs have not ended, of all jobs
 	load   map[WorkerID]map[RunID]struct{} // live attempts of each worker
-	born   []birth                         // by serial; pruned ones stay until they are many
+	born   []birth                         // by serial; those of pruned runs stay until they are many
 	pruned int                             // how many of born are pruned
 
 	changes []Change
 	ended   []*Run // versions of runs that have ended, in their order
 }
 
-// birth is when a run was made. It is void when the run of that id has another
-// serial, or is gone.
+// birth is when a run was made. It has the run as it is now, since to look for each
+// of many in the table would take most of the time of who goes through all.
 type birth struct {
-	id     RunID
 	serial uint64
+	run    *Run // nil: it is gone
 }
 
 // activity is which runs of a job have not ended.
