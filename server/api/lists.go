@@ -129,14 +129,16 @@ func (s *Server) scan(c *runScan) []glance {
 	s.Store.View(func(st *state.State) {
 		l := look(st, s.wallClock())
 		seen := 0
+		var last *state.Run
 		for r := range st.RunsBefore(c.from) {
-			if !r.Created.After(c.after) {
+			if !c.after.IsZero() && !r.Created.After(c.after) {
 				break // older ones were created even earlier
 			}
 			if seen++; seen > maxScan || len(found) >= c.most {
+				c.from = last.Serial // only now: most of what is looked at takes long to read
 				return
 			}
-			c.from = r.Serial
+			last = r
 			if c.filter.matches(r) {
 				found = append(found, l.at(r))
 			}
