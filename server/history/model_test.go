@@ -187,7 +187,9 @@ func TestListIsWhatMatches(t *testing.T) {
 		all = append(all, r)
 		s.Ended(at(n), []*state.Run{r})
 		if n == runs-50 {
-			flush(t, s) // the rest may wait
+			flush(t, s)
+			s.turn <- struct{}{} // the rest waits
+			defer func() { <-s.turn }()
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,16 +62,7 @@ func (s *Store) List(ctx context.Context, q Query) ([]*state.Run, error) {
 	if q.empty() {
 		return nil, nil
 	}
-	s.mu.Lock()
-	var waiting []*state.Run
-	for _, r := range s.queue.runs {
-		if q.matches(r) {
-			waiting = append(waiting, r)
-		}
-	}
-	s.mu.Unlock()
-	slices.SortFunc(waiting, newestFirst)
-
+	waiting := q.newestOf(s.waiting())
 	var written []*state.Run
 	err := s.read(ctx, func(db *sql.DB) (err error) {
 		written, err = q.find(ctx, db)
@@ -80,6 +72,33 @@ func (s *Store) List(ctx context.Context, q Query) ([]*state.Run, error) {
 		return nil, fmt.Errorf("listing runs: %w", err)
 	}
 	return merge(waiting, written, q.Limit), nil
+}
+
+// waiting returns all that is not on disk, in no order. Who hands runs over waits
+// meanwhile, and with it the state, so they are only taken down.
+func (s *Store) waiting() []*state.Run {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.AppendSeq(make([]*state.Run, 0, len(s.queue.runs)), maps.Values(s.queue.runs))
+}
+
+// newestOf returns what is wanted of some runs, the newest first, and no more than that.
+// It never sorts many more: a load, or a log that is applied again, leaves a hundred
+// thousand to choose from.
+func (q *Query) newestOf(runs []*state.Run) (found []*state.Run) {
+	var least uint64
+	for _, r := range runs {
+		if r.Serial < least || !q.matches(r) {
+			continue
+		}
+		if found = append(found, r); len(found) == 2*q.Limit {
+			slices.SortFunc(found, newestFirst)
+			found = found[:q.Limit]
+			least = found[q.Limit-1].Serial
+		}
+	}
+	slices.SortFunc(found, newestFirst)
+	return found[:min(len(found), q.Limit)]
 }
 
 // find returns what is wanted of what is in the file. Where the file says more of a
