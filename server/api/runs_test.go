@@ -200,6 +200,41 @@ func TestListRuns(t *testing.T) {
 	})
 }
 
+// More runs than are looked at under one lock: each that is wanted is found once, also
+// where one look ends and the next one begins.
+func TestListGoesOnWhereALookEnded(t *testing.T) {
+	const runs = 2*maxScan + 10
+	s := runService{Server: withRuns(runs, maxScan)}
+	for _, i := range []int{0, 1, 9, 10, maxScan - 1} { // from the newest one
+		n := runs - 1 - i
+		var want []time.Time
+		s.Store.View(func(st *state.State) {
+			for r := range st.RunsBefore(0) {
+				if (int(r.Serial)-1)%maxScan == n%maxScan {
+					want = append(want, r.Created.UTC())
+				}
+			}
+		})
+		for _, size := range []int32{1, 2, 100} {
+			var got []time.Time
+			req := &schedv1.ListRunsRequest{Filter: fmt.Sprint("job=report-", n%maxScan+1), PageSize: size}
+			for more := true; more && len(got) <= len(want); more = req.GetPageToken() != "" {
+				page, err := s.ListRuns(t.Context(), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range page.GetRuns() {
+					got = append(got, r.GetCreatedTime().AsTime())
+				}
+				req.PageToken = page.GetNextPageToken()
+			}
+			if d := cmp.Diff(want, got); d != "" || len(want) < 2 {
+				t.Errorf("run %d from the newest, pages of %d: %s", i, size, d)
+			}
+		}
+	}
+}
+
 func TestListsRefuse(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {
 		p.put(aJob("a"))

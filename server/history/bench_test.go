@@ -126,6 +126,7 @@ func BenchmarkMillion(b *testing.B) {
 	for _, q := range queries {
 		b.Run("list/"+q.name+"/history", func(b *testing.B) { benchList(b, s, q.Query) })
 	}
+	b.Run("list/another-job/history", func(b *testing.B) { benchJobsInTurn(b, s) })
 	b.Run("run/history", func(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			if r, err := s.Run(context.Background(), benchRun(i*7919%n).ID); r == nil {
@@ -142,6 +143,19 @@ func BenchmarkMillion(b *testing.B) {
 	})
 	b.ReportMetric(resident()-rss, "MB-resident-after")
 	benchState(b, n, queries)
+}
+
+// benchJobsInTurn lists the newest runs of one job after the other: each run is on another
+// page of the file, and few of these were read before.
+func benchJobsInTurn(b *testing.B, s *Store) {
+	began := cpuTime()
+	for i := 0; b.Loop(); i++ {
+		q := Query{Jobs: []string{fmt.Sprintf("report-of-department-%d", i*7919%benchJobs)}, Limit: 101}
+		if list, err := s.List(context.Background(), q); err != nil || len(list) == 0 {
+			b.Fatal(len(list), err)
+		}
+	}
+	b.ReportMetric((cpuTime()-began).Seconds()*1e3/float64(b.N), "cpu-ms/op")
 }
 
 func benchList(b *testing.B, s *Store, q Query) {
