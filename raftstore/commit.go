@@ -15,10 +15,10 @@ import (
 // for the others, while the next ones are written here.
 const maxInFlight = 4
 
-// commit makes entries of what is proposed, until the queue is closed. It never waits in
-// the hope of more, only for the disk: the next entry is made of all that has gathered
-// while the one before was written here, and is written in turn while that one is
-// agreed, applied and answered. Nothing is answered before its own entry is applied. The
+// commit makes entries of what is proposed, until the queue is closed. It waits for the
+// disk, and for the company of those who are likely to come: the next entry is made of all
+// that has gathered while the one before was written here, and is written in turn while
+// that one is agreed, applied and answered. Nothing is answered before its own entry is applied. The
 // turn may be taken from it: what whoever has that puts in the log comes after all that was
 // put there before, with nothing between.
 func (s *Store) commit() {
@@ -43,7 +43,7 @@ func (s *Store) commit() {
 func (s *Store) arrive(flights <-chan *flight) {
 	for f := range flights {
 		results, index, err := s.answer(f)
-		s.queue.answer()
+		s.queue.answer(len(f.batch))
 		for _, p := range f.batch {
 			if err != nil {
 				p.answer <- answer{err: err}

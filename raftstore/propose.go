@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -93,6 +94,7 @@ type queue struct {
 	taken    int         // how many entries were made
 	written  int         // so many of which the disk is done with
 	answered int         // and so many of which have come to their end
+	company  company
 }
 
 func newQueue() *queue {
@@ -108,6 +110,7 @@ func (q *queue) put(p *proposal) error {
 		return q.closed
 	}
 	q.waiting = append(q.waiting, p)
+	q.company.joined()
 	q.cond.Signal()
 	return nil
 }
@@ -125,11 +128,43 @@ func (q *queue) take() []*proposal {
 		if q.closed != nil {
 			return nil
 		}
+		q.gather()
 		if batch := q.batch(); len(batch) > 0 {
 			q.taken++
+			q.company.taken(len(batch), time.Now())
 			return batch
 		}
 	}
+}
+
+// gather gives those who are about to propose a moment to do so.
+func (q *queue) gather() {
+	patience := q.company.patience()
+	if patience == 0 {
+		return
+	}
+	over := false
+	timer := time.AfterFunc(patience, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		over = true
+		q.cond.Signal()
+	})
+	defer timer.Stop()
+	for q.closed == nil && !over && q.few() && q.company.expected() > 0 {
+		q.cond.Wait()
+	}
+}
+
+// few tells whether those who wait are not enough for an entry.
+func (q *queue) few() bool {
+	n := 0
+	for _, p := range q.waiting {
+		if n += max(1, len(p.commands)); n >= enoughCompany {
+			return false
+		}
+	}
+	return true
 }
 
 func (q *queue) batch() []*proposal {
@@ -165,16 +200,20 @@ func (q *queue) pop() {
 func (q *queue) write() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.written < q.taken {
+		q.company.written(time.Now())
+	}
 	q.written = q.taken
 	q.wake()
 }
 
-// answer takes note that the oldest entry has come to its end. Raft may have refused it,
-// so that it never came to the disk.
-func (q *queue) answer() {
+// answer takes note that the oldest entry, which was made of n proposals, has come to its
+// end. Raft may have refused it, so that it never came to the disk.
+func (q *queue) answer(n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.answered++
+	q.company.answered(n)
 	q.written = max(q.written, q.answered)
 	q.wake()
 }

@@ -144,7 +144,7 @@ func TestGroupCommitLimits(t *testing.T) {
 	}
 }
 
-// A lone proposal is not held back in the hope of more.
+// Who proposes alone, one thing after the other, is not held back in the hope of more.
 func TestProposeNeverWaitsWhenIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := alone(t, NewMemory())
