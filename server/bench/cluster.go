@@ -20,6 +20,7 @@ type Cluster struct {
 	Local *local.Cluster
 	// Clients talk to one primary each, in the order of Local.Primaries.
 	Clients []*Client
+	each    time.Duration // how long is reckoned with to define a job; 0: none was yet
 	stopped bool
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -47,7 +48,7 @@ func runControl(ctx context.Context, l *Lab, r *report.Result) error {
 		primaries int
 		name      string
 		guess     int
-	}{{1, "one primary", 3000}, {3, "three primaries", 1000}} {
+	}{{1, "one primary", 8000}, {3, "three primaries", 4000}} {
 		found, jobs, err := controlled(ctx, l, size.primaries, size.guess, &v)
 		if err != nil {
 			return fmt.Errorf("with %s: %w", size.name, err)
@@ -57,8 +58,11 @@ func runControl(ctx context.Context, l *Lab, r *report.Result) error {
 		}
 		r.Beside("runs, "+size.name, float64(jobs), "/s", fmt.Sprintf("a bare Raft loop with %d callers", bareCallers), base)
 		r.Add("launched after its instant p99, "+size.name, measure.Milliseconds(measure.Quantile(found.Lateness, 0.99)), "ms")
-		r.Add("processor of the primaries, each run, "+size.name, microseconds(found.primaries)/float64(found.occurrences()), "us")
-		r.Add("processor of the workers at the wire, each run, "+size.name, microseconds(found.workers)/float64(found.occurrences()), "us")
+		r.Add("processor of the primaries, each run, "+size.name, found.each(found.all()), "us")
+		if size.primaries > 1 {
+			r.Add("of which the leader", found.each(slices.Max(found.primaries)), "us")
+		}
+		r.Add("processor of the workers at the wire, each run, "+size.name, found.each(found.workers), "us")
 		r.Add("entries of Raft's log, each run, "+size.name, float64(found.entries)/float64(found.occurrences()), "")
 		r.Add("largest primary, "+size.name, Megabytes(found.peak), "MB")
 	}
@@ -78,9 +82,33 @@ type controlTrial struct {
 
 // effort is what was spent.
 type effort struct {
-	primaries, workers time.Duration // of processors
-	entries            uint64        // of Raft's log
-	peak               int64         // of the largest primary's memory
+	primaries []time.Duration // of processors, by each of them
+	workers   time.Duration   // likewise, by all of them
+	entries   uint64          // of Raft's log
+	peak      int64           // of the largest primary's memory
+}
+
+// since is what was spent after that.
+func (e effort) since(before effort) effort {
+	e.workers, e.entries = e.workers-before.workers, e.entries-before.entries
+	e.primaries = slices.Clone(e.primaries)
+	for i := range e.primaries {
+		e.primaries[i] -= before.primaries[i]
+	}
+	return e
+}
+
+// all is what the primaries have spent together.
+func (e effort) all() (sum time.Duration) {
+	for _, d := range e.primaries {
+		sum += d
+	}
+	return sum
+}
+
+// each is the share of one run, in microseconds.
+func (t controlTrial) each(d time.Duration) float64 {
+	return microseconds(d) / float64(t.occurrences())
 }
 
 // controlled looks for the largest load that so many primaries carry for half a minute. It
@@ -95,7 +123,7 @@ func controlled(ctx context.Context, l *Lab, primaries, guess int, v *verdict) (
 		return found, 0, err
 	}
 	defer wire.Stop()
-	search := measure.NewSearch(Pick(l, guess, 100), Pick(l, 12, 2), Pick(l, 5, 2))
+	search := measure.NewSearch(Pick(l, guess, 100), Pick(l, 5, 2), Pick(l, 4, 2))
 	for jobs, full, ok := search.Next(); ok; jobs, full, ok = search.Next() {
 		seconds := Pick(l, 6, 2)
 		if full {
@@ -133,10 +161,7 @@ func controlOnce(ctx context.Context, l *Lab, c *Cluster, wire *wireFleet, jobs,
 	if err != nil {
 		return t, err
 	}
-	t.effort = effort{
-		primaries: after.primaries - before.primaries, workers: after.workers - before.workers,
-		entries: after.entries - before.entries, peak: after.peak,
-	}
+	t.effort = after.since(before)
 	t.Tally = measure.Count(t.due(), wire.take())
 	ledger, err := c.readLedger(ctx, t.schedule)
 	if err != nil {
@@ -144,7 +169,7 @@ func controlOnce(ctx context.Context, l *Lab, c *Cluster, wire *wireFleet, jobs,
 	}
 	v.add(t.Tally, ledger)
 	l.Say("%d jobs for %d s on %d primaries: in time %v, launched p50 %v, p99 %v after their instant, %.0f us of the primaries each", jobs, seconds, len(c.Clients), t.inTime,
-		measure.Quantile(t.Lateness, 0.5).Round(time.Millisecond), measure.Quantile(t.Lateness, 0.99).Round(time.Millisecond), microseconds(t.primaries)/float64(t.occurrences()))
+		measure.Quantile(t.Lateness, 0.5).Round(time.Millisecond), measure.Quantile(t.Lateness, 0.99).Round(time.Millisecond), t.each(t.all()))
 	return t, errors.Join(c.crashed(), c.succeeded(ctx, t.schedule), c.settle(ctx))
 }
 
@@ -179,7 +204,7 @@ func (c *Cluster) settle(ctx context.Context) error {
 	for err == nil && rest(ctx, look) {
 		var now effort
 		now, err = c.effort(ctx)
-		if now.primaries-last.primaries <= idle*time.Duration(len(c.Clients)) {
+		if now.all()-last.all() <= idle*time.Duration(len(c.Clients)) {
 			return err
 		}
 		last = now
@@ -194,7 +219,7 @@ func (c *Cluster) effort(ctx context.Context) (e effort, err error) {
 		if err != nil {
 			return e, err
 		}
-		e.primaries, e.peak = e.primaries+u.Processor, max(e.peak, u.Peak)
+		e.primaries, e.peak = append(e.primaries, u.Processor), max(e.peak, u.Peak)
 	}
 	own, err := UsageOf(os.Getpid())
 	if err != nil {

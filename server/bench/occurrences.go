@@ -79,10 +79,11 @@ func (s schedule) definitions(argv []string) []*schedv1.Job {
 	return jobs
 }
 
-// How long before they are due jobs are defined: a while for all, and for each hundred.
+// How long before they are due jobs are defined: a while for all, and for each of them; later
+// twice as long for each as it took the last time.
 const (
 	headStart     = 3 * time.Second
-	headStartEach = 300 * time.Millisecond
+	headStartEach = time.Millisecond
 )
 
 // errTooLate tells that jobs were due before all of them were defined.
@@ -102,14 +103,19 @@ func (l *Lab) plan(ctx context.Context, c *Cluster, jobs, seconds int, jitter ti
 // plan makes a schedule, and defines its jobs before it begins; argv tells what they run.
 // When that takes longer than was thought, it begins anew, with other jobs and more time.
 func (c *Cluster) plan(ctx context.Context, scenario string, jobs, seconds int, jitter time.Duration, argv func(prefix string) ([]string, error)) (s schedule, err error) {
-	lead := headStart + headStartEach*time.Duration(jobs/100)
+	if c.each == 0 {
+		c.each = headStartEach
+	}
+	lead := headStart + c.each*time.Duration(jobs)
 	for range 3 {
-		s = schedule{prefix: newPrefix(scenario), jobs: jobs, seconds: seconds, jitter: jitter, start: time.Now().Add(lead).Truncate(time.Second).UTC()}
+		begin := time.Now()
+		s = schedule{prefix: newPrefix(scenario), jobs: jobs, seconds: seconds, jitter: jitter, start: begin.Add(lead).Truncate(time.Second).UTC()}
 		program, err := argv(s.prefix)
 		if err != nil {
 			return s, err
 		}
 		if err = c.Put(ctx, s.definitions(program)); err == nil && time.Until(s.start) > 0 {
+			c.each = 2 * time.Since(begin) / time.Duration(max(1, jobs))
 			return s, nil
 		}
 		if err = errors.Join(err, c.removeNow(ctx, jobNames(s.prefix, jobs))); err != nil {

@@ -1,9 +1,9 @@
 package measure
 
-// Search looks for the largest load that is carried. It tries short runs until it knows
-// that within a twentieth, or has had enough of them, and confirms it with one at full
-// length, or, when that fails, with smaller and smaller loads. Call [Search.Next], try that,
-// [Search.Tell] how it went, and so on.
+// Search looks for the largest load that is carried. It tries short runs, by half as much
+// more or by half less, until it knows that within a twentieth, or has had enough of them. It
+// confirms it with one at full length, or, when that fails, with smaller and smaller loads.
+// Call [Search.Next], try that, [Search.Tell] how it went, and so on.
 type Search struct {
 	next      int
 	low, high int // carried, and not carried; 0: none yet
@@ -62,7 +62,7 @@ func (s *Search) narrow() {
 		s.next /= 2
 		s.full = s.short <= 0
 	case s.high == 0:
-		s.next = min(s.next*5/4+1, mostLoad)
+		s.next = min(s.next*3/2+1, mostLoad)
 	default:
 		s.next = (s.low + s.high) / 2
 	}
