@@ -57,6 +57,20 @@ func BenchmarkWrite(b *testing.B) {
 	})
 }
 
+// BenchmarkEnded hands over how far the log is, as with each entry, while the state is held,
+// when few and when many runs wait to be written: what waits should be no matter.
+func BenchmarkEnded(b *testing.B) {
+	for _, waiting := range []int{1_000, 100_000} {
+		b.Run(fmt.Sprint("waiting=", waiting), func(b *testing.B) {
+			s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()}) // not started, so that nothing is written
+			s.Ended(at(1), secondOf(0, waiting))
+			for b.Loop() {
+				s.Ended(at(2), nil)
+			}
+		})
+	}
+}
+
 // write measures what each of the runs costs that f writes.
 func write(b *testing.B, runs int, f func()) {
 	began, used := time.Now(), cpuTime()
