@@ -125,7 +125,7 @@ func controlled(ctx context.Context, l *Lab, primaries, guess int, v *verdict) (
 	defer wire.Stop()
 	search := measure.NewSearch(Pick(l, guess, 100), Pick(l, 5, 2), Pick(l, 4, 2))
 	for jobs, full, ok := search.Next(); ok; jobs, full, ok = search.Next() {
-		seconds := Pick(l, 6, 2)
+		seconds := Pick(l, 10, 2)
 		if full {
 			seconds = Pick(l, 30, 3)
 		}
