@@ -15,6 +15,7 @@ type Feed struct {
 
 	mu   sync.Mutex // guards the following
 	list []state.Change
+	old  []state.Change            // what Take returned, until it is called again
 	runs map[state.RunID]struct{}  // in the list: most changes are of runs, which are told apart cheaply
 	seen map[state.Change]struct{} // likewise, of all others
 	all  bool
@@ -41,13 +42,20 @@ func (f *Feed) Wake() <-chan struct{} { return f.wake }
 // Close ends the feed.
 func (f *Feed) Close() { f.cancel() }
 
+// maxOld bounds the room for changes that is kept for those to come.
+const maxOld = 16_384
+
 // Take returns each thing that changed since it was last called, in the order in
-// which they changed first; all tells that everything may have changed.
+// which they changed first, until it is called again; all tells that everything may have
+// changed.
 func (f *Feed) Take() (list []state.Change, all bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list, all = f.list, f.all
-	f.list, f.all = nil, false
+	f.list, f.old, f.all = f.old[:0], list, false
+	if cap(f.list) > maxOld {
+		f.list = nil
+	}
 	if len(list) > manyChanges { // a map that was large stays so
 		f.runs, f.seen = map[state.RunID]struct{}{}, map[state.Change]struct{}{}
 	}

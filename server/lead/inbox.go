@@ -22,6 +22,7 @@ type Inbox struct {
 	sessions map[state.WorkerID]presence
 	leading  bool
 	items    []item
+	taken    []item // what take returned, until it is called again
 	asks     []*asked
 }
 
@@ -131,7 +132,7 @@ func (b *Inbox) Len() int {
 func (b *Inbox) begin() []peer.Session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.leading, b.items = true, nil
+	b.leading, b.items, b.taken = true, nil, nil
 	all := make([]peer.Session, 0, len(b.sessions))
 	for _, p := range b.sessions {
 		all = append(all, p.session)
@@ -144,17 +145,16 @@ func (b *Inbox) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	turnAway(b.asks)
-	b.leading, b.items, b.asks = false, nil, nil
+	b.leading, b.items, b.taken, b.asks = false, nil, nil, nil
 }
 
-// take returns what was told since it was last called, in order.
+// take returns what was told since it was last called, in order, until it is called again.
 func (b *Inbox) take() []item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	items := b.items
-	b.items = nil
+	b.items, b.taken = emptied(b.taken), b.items
 	settle(b.nudge)
-	return items
+	return b.taken
 }
 
 // put keeps an item while somebody leads. The caller holds mu.

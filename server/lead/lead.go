@@ -178,6 +178,7 @@ func lead(ctx context.Context, c Config, last *mark) error {
 		if err != nil {
 			return err
 		}
+		clear(said) // its room is used again
 		c.Observer.Stepped(time.Since(began))
 		timer.Reset(min(max(time.Until(next), 0), maxSleep))
 	}
@@ -213,12 +214,13 @@ type term struct {
 	ahead bool  // it was told that the state's clock is
 
 	// Of the present step.
-	wall     time.Time     // what the wall clock shows
-	outlook  *plan.Outlook // on what its commands will have changed
-	commands []command
-	told     map[uint64]bool // by fence: of which attempts something new was told
-	letters  []letter
-	old      []oldResult
+	wall      time.Time     // what the wall clock shows
+	outlook   *plan.Outlook // on what its commands will have changed
+	commands  []command
+	proposing []command       // those that it has proposed
+	told      map[uint64]bool // by fence: of which attempts something new was told
+	letters   []letter
+	old       []oldResult
 }
 
 func newTerm(c Config, last *mark) *term {
@@ -408,7 +410,7 @@ func (t *term) propose(c state.Command, done func(state.Result)) {
 // was agreed.
 func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	cmds := t.commands
-	t.commands = nil
+	t.commands, t.proposing = emptied(t.proposing), cmds
 	if len(cmds) > 0 {
 		t.proposed = time.Now()
 	}

@@ -62,7 +62,7 @@ func (t *term) deliver() {
 			t.Log.Debug("session gone before it was told", "worker", l.worker)
 		}
 	}
-	t.letters = nil
+	t.letters = emptied(t.letters)
 }
 
 // follow does what follows from a change of the state.
