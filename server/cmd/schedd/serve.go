@@ -88,5 +88,6 @@ func runServe(ctx context.Context, args []string, out, logs io.Writer) error {
 	defer stop()
 	resting.Go(func() { giveBack(until) })
 	resting.Go(func() { keepPace(until) })
+	resting.Go(func() { giveBackProgram(until) })
 	return s.Run(ctx)
 }
