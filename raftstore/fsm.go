@@ -225,7 +225,7 @@ func (f *fsm) apply(logs []*raft.Log, entries []entry, answers []any) (changes [
 // takes the place of this one. The caller holds the lock.
 func (f *fsm) takePart(index uint64, e entry) (any, error) {
 	if f.incoming == nil || e.part.GetFirst() == 0 {
-		f.incoming = newIncoming()
+		f.incoming = newIncoming(f.shared)
 	}
 	n, err := f.incoming.take(e.part)
 	if n != nil || err != nil {

@@ -145,7 +145,11 @@ func eachPart(file io.Reader, f func(p *logv1.Restore, last bool) error) error {
 // incoming is a snapshot that comes through the log.
 type incoming struct{ snapshotReader }
 
-func newIncoming() *incoming { return &incoming{snapshotReader{n: &state.Snapshot{}}} }
+// newIncoming returns one that has no part yet. What jobs have alike in it they share among
+// themselves, and with what is known to be shared.
+func newIncoming(among shared) *incoming {
+	return &incoming{snapshotReader{n: &state.Snapshot{}, shared: among}}
+}
 
 // errInterrupted is told to whoever goes on with a snapshot that was forgotten.
 var errInterrupted = errors.New("another primary led in between, and nothing was restored: try again")

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -614,6 +615,46 @@ func TestPartsOutOfOrder(t *testing.T) {
 			}
 			if f.incoming != nil {
 				t.Error("something is left behind")
+			}
+		})
+	}
+}
+
+// What jobs have alike they share after their state was restored, too, however it came.
+func TestRestoredJobsShareWhatIsAlike(t *testing.T) {
+	s := state.New()
+	for i := range 2 {
+		d := &state.Definition{
+			Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Minute}}},
+			Task:     state.Task{Argv: []string{strings.Clone("/usr/bin/true")}},
+			Policy:   &state.Policy{MaxConcurrent: 1},
+		}
+		s.Apply(uint64(i+1), state.Entry{Now: raftstoretest.Start, Commands: []state.Command{
+			state.PutJob{Key: state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}, Definition: d, Effective: raftstoretest.Start},
+		}})
+	}
+	for name, restore := range map[string]func(f *fsm){
+		"through the log": func(f *fsm) {
+			for i, data := range split(t, savedOf(t, s)) {
+				f.Apply(&raft.Log{Index: uint64(i + 1), Data: data})
+			}
+		},
+		"as a whole": func(f *fsm) {
+			if err := f.Restore(io.NopCloser(bytes.NewReader(written(t, s)))); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFSM(Config{Log: quiet()}, func(error) {})
+			restore(f)
+			n := f.state.Snapshot()
+			if len(n.Jobs) != 2 {
+				t.Fatalf("%d jobs were restored, want 2", len(n.Jobs))
+			}
+			a, b := n.Jobs[0].Definition, n.Jobs[1].Definition
+			if a.Triggers[0] != b.Triggers[0] || a.Policy != b.Policy || unsafe.StringData(a.Task.Argv[0]) != unsafe.StringData(b.Task.Argv[0]) {
+				t.Error("equal triggers, policies or texts are kept twice")
 			}
 		})
 	}
