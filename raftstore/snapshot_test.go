@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -363,4 +364,30 @@ func resealed(data []byte) []byte {
 		}
 		w.put(p)
 	}
+}
+
+// It is told how far the newest snapshot goes, after another start as well.
+func TestSnapshotIndex(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := NewMemory()
+		s := alone(t, disk)
+		if n := s.SnapshotIndex(); n != 0 {
+			t.Errorf("there is none, and it goes to entry %d", n)
+		}
+		propose(t, s, putWorker(1))
+		if err := s.Snapshot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := s.Status().AppliedIndex
+		propose(t, s, putWorker(2))
+		if n := s.SnapshotIndex(); n != want {
+			t.Errorf("it goes to entry %d, want %d", n, want)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := alone(t, disk).SnapshotIndex(); n != want {
+			t.Errorf("after a start it goes to entry %d, want %d", n, want)
+		}
+	})
 }

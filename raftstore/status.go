@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +49,13 @@ func (s *Store) Status() Status {
 // LogBytes returns how many bytes of entries the log of this primary has. The file may be
 // larger: what was in it before makes room for what comes.
 func (s *Store) LogBytes() int64 { return s.disk.size.held() }
+
+// SnapshotIndex returns the last entry that the newest snapshot of this primary has seen; 0
+// when there is none. A start restores that and applies what comes behind it.
+func (s *Store) SnapshotIndex() uint64 {
+	n, _ := strconv.ParseUint(s.raft.Stats()["last_snapshot_index"], 10, 64) // Raft has no other way to tell
+	return n
+}
 
 // Stats counts what this primary has proposed since it was opened.
 type Stats struct {

@@ -147,6 +147,7 @@ func (m *metrics) watch(s *raftstore.Store, g *gateway.Server, u *peer.Uplink, h
 	m.gauge("runs_active", "Runs that have not ended.", of((*state.State).NumAllActive))
 	m.gauge("raft_log_bytes", "Bytes of the entries in the Raft log.", func() float64 { return float64(s.LogBytes()) })
 	m.gauge("applied_index", "Last log entry applied.", func() float64 { return float64(s.Status().AppliedIndex) })
+	m.gauge("snapshot_index", "Last log entry in the newest snapshot: a start applies those behind it.", func() float64 { return float64(s.SnapshotIndex()) })
 	m.gauge("leader", "1 while this primary leads.", func() float64 {
 		if st := s.Status(); st.LeaderID == st.ID {
 			return 1
