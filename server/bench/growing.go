@@ -163,20 +163,8 @@ func (s *size) rest(ctx context.Context, l *Lab, c *Cluster) error {
 	if err != nil {
 		return err
 	}
-	taken, err := c.scrape(ctx, snapshots)
-	if err != nil {
+	if err := awaitCalm(ctx, Pick(l, calm, time.Second), c.snapshots); err != nil {
 		return err
-	}
-	for now := taken; s.jobs > snapshotAfter && now == taken && time.Since(begin) < snapshotWithin; {
-		if !rest(ctx, time.Second) {
-			return context.Cause(ctx)
-		}
-		if now, err = c.scrape(ctx, snapshots); err != nil {
-			return err
-		}
-	}
-	if !rest(ctx, Pick(l, calm, time.Second)) {
-		return context.Cause(ctx)
 	}
 	s.atRest, err = UsageOf(c.Local.Primaries()[0].PID())
 	s.resting, s.restedFor = s.atRest.Processor-before, time.Since(begin)
@@ -184,8 +172,43 @@ func (s *size) rest(ctx context.Context, l *Lab, c *Cluster) error {
 	return err
 }
 
-// snapshots is the name of how many snapshots a primary has written.
-const snapshots = "schedd_snapshot_seconds_count"
+// awaitCalm waits until no snapshot of Raft is due, and none was written for some time. look
+// tells whether one is, and how many were. Calls that come together share an entry, so that
+// a hundred thousand jobs may be too few of them for a snapshot.
+func awaitCalm(ctx context.Context, calm time.Duration, look func(context.Context) (due bool, written float64, err error)) error {
+	for end := time.Now().Add(snapshotWithin); ; {
+		due, written, err := look(ctx)
+		if err != nil {
+			return err
+		}
+		pause := calm
+		if due {
+			pause = time.Second
+		}
+		if !rest(ctx, pause) {
+			return context.Cause(ctx)
+		}
+		_, now, err := look(ctx)
+		if err != nil || !due && now == written || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// snapshots tells whether the first primary is about to take one, and how many it has
+// written.
+func (c *Cluster) snapshots(ctx context.Context) (due bool, written float64, err error) {
+	applied, err := c.scrape(ctx, "schedd_applied_index")
+	if err != nil {
+		return false, 0, err
+	}
+	covered, err := c.scrape(ctx, "schedd_snapshot_index")
+	if err != nil {
+		return false, 0, err
+	}
+	written, err = c.scrape(ctx, "schedd_snapshot_seconds_count")
+	return applied-covered > snapshotAfter, written, err
+}
 
 // steady is a load that is always the same: a hundred jobs that are due each second, each
 // at a time of its own, and end at once.

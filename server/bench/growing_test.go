@@ -1,7 +1,10 @@
 package bench
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/schedd/schedd/server/bench/report"
@@ -94,5 +97,42 @@ func TestSteadyLoad(t *testing.T) {
 	}
 	if len(phases) != steadyJobs {
 		t.Errorf("%d phases of %d jobs", len(phases), steadyJobs)
+	}
+}
+
+// What does not come is not waited for; what is due, or is being written, is.
+func TestAwaitCalm(t *testing.T) {
+	const calm = 45 * time.Second
+	begin := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // of all bubbles
+	for name, test := range map[string]struct {
+		dueUntil, writtenAt time.Duration // 0: never
+		least, most         time.Duration
+	}{
+		"too few entries for one":       {0, 0, calm, calm},
+		"one is due, and comes":         {time.Minute, time.Minute, time.Minute + calm, time.Minute + calm + 2*time.Second},
+		"one is being written":          {0, 20 * time.Second, 2 * calm, 2 * calm},
+		"one is due, and does not come": {time.Hour, 0, snapshotWithin, snapshotWithin + 2*time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				err := awaitCalm(t.Context(), calm, func(context.Context) (due bool, written float64, err error) {
+					if at := time.Since(begin); test.writtenAt > 0 && at >= test.writtenAt {
+						written = 1
+					}
+					return time.Since(begin) < test.dueUntil, written, nil
+				})
+				if took := time.Since(begin); err != nil || took < test.least || took > test.most {
+					t.Errorf("it took %v, %v; want %v to %v", took, err, test.least, test.most)
+				}
+			})
+		})
+	}
+}
+
+// A primary that does not answer is told.
+func TestAwaitCalmFails(t *testing.T) {
+	gone := errors.New("gone")
+	if err := awaitCalm(t.Context(), time.Second, func(context.Context) (bool, float64, error) { return false, 0, gone }); !errors.Is(err, gone) {
+		t.Errorf("err = %v, want %v", err, gone)
 	}
 }
