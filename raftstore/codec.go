@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -214,11 +215,18 @@ type decoder struct {
 // shares nothing. Of a million jobs it would take some 700 bytes each.
 type shared struct {
 	policies map[string]*state.Policy
-	triggers map[string]*state.Trigger
+	triggers map[string]*sharedTrigger
+	labels   map[string]state.Pairs
 	texts    map[string]string
 }
 
-// maxShared bounds how many policies, and triggers, are looked through: a trigger for each
+// sharedTrigger is a trigger with the list that a job has which has no other.
+type sharedTrigger struct {
+	state.Trigger
+	alone [1]*state.Trigger
+}
+
+// maxShared bounds how many policies, triggers, and sets of labels are looked through: a trigger for each
 // minute of the day in eleven time zones. When there are more, those that come next are
 // shared anew, and jobs that were defined in turns then share nothing. What takes more
 // than maxSharedLen bytes is hardly like another, and would stay in memory when no job has
@@ -231,7 +239,7 @@ const (
 )
 
 func newShared() shared {
-	return shared{policies: map[string]*state.Policy{}, triggers: map[string]*state.Trigger{}, texts: map[string]string{}}
+	return shared{policies: map[string]*state.Policy{}, triggers: map[string]*sharedTrigger{}, labels: map[string]state.Pairs{}, texts: map[string]string{}}
 }
 
 // share returns what read makes of p, or made of an equal one before.
@@ -252,6 +260,29 @@ func share[P proto.Message, S any](d *decoder, known map[string]*S, p P, read fu
 	}
 	known[string(key)] = s
 	return s
+}
+
+// sharedPairs returns what pairs does, or made of equal ones before.
+func (d *decoder) sharedPairs(ls []*logv1.Label) state.Pairs {
+	var room [maxSharedLen]byte
+	key := room[:0]
+	for _, l := range ls {
+		key = append(binary.AppendUvarint(key, uint64(len(l.GetKey()))), l.GetKey()...)
+		key = append(binary.AppendUvarint(key, uint64(len(l.GetValue()))), l.GetValue()...)
+	}
+	known := d.shared.labels
+	if p, ok := known[string(key)]; ok {
+		return p
+	}
+	p := d.pairs(ls)
+	if known == nil || d.err != nil || len(key) > maxSharedLen {
+		return p
+	}
+	if len(known) >= maxShared {
+		clear(known)
+	}
+	known[string(key)] = p
+	return p
 }
 
 // text returns s, or an equal text of before.

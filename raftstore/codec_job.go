@@ -53,8 +53,8 @@ func (d *decoder) definition(p *logv1.Definition) *state.Definition {
 	t := p.GetTask()
 	return &state.Definition{
 		Description: p.GetDescription(),
-		Labels:      d.pairs(p.GetLabels()),
-		Triggers:    each(p.GetTriggers(), func(t *logv1.Trigger) *state.Trigger { return share(d, d.shared.triggers, t, d.trigger) }),
+		Labels:      d.sharedPairs(p.GetLabels()),
+		Triggers:    d.triggers(p.GetTriggers()),
 		Task: state.Task{
 			Argv: d.texts(t.GetArgv()), Script: t.GetScript(), Interpreter: d.texts(t.GetInterpreter()), Env: d.pairs(t.GetEnv()),
 			WorkingDir: d.text(t.GetWorkingDir()), User: d.text(t.GetUser()), Stdin: t.GetStdin(), Limits: d.limits(t.GetLimits()),
@@ -95,6 +95,19 @@ func (e *encoder) trigger(t *state.Trigger) *logv1.Trigger {
 		p.Every = &logv1.Every{Interval: int64(v.Interval), Phase: int64(v.Phase)}
 	}
 	return p
+}
+
+// triggers shares each of them, and the list where there is but one.
+func (d *decoder) triggers(ps []*logv1.Trigger) []*state.Trigger {
+	read := func(p *logv1.Trigger) *sharedTrigger {
+		t := &sharedTrigger{Trigger: *d.trigger(p)}
+		t.alone[0] = &t.Trigger
+		return t
+	}
+	if len(ps) == 1 {
+		return share(d, d.shared.triggers, ps[0], read).alone[:]
+	}
+	return each(ps, func(p *logv1.Trigger) *state.Trigger { return &share(d, d.shared.triggers, p, read).Trigger })
 }
 
 func (d *decoder) trigger(p *logv1.Trigger) *state.Trigger {

@@ -395,8 +395,8 @@ func TestWhatCannotBeStored(t *testing.T) {
 	}
 }
 
-// Jobs that have a trigger or a policy alike share it, however many there are, and none
-// gets what is another's.
+// Jobs that have a trigger, a policy or labels alike share them, however many there are, and
+// none gets what is another's.
 func TestWhatIsAlikeIsShared(t *testing.T) {
 	among := newShared()
 	read := func(minutes, attempts int) *state.Definition {
@@ -404,6 +404,7 @@ func TestWhatIsAlikeIsShared(t *testing.T) {
 		d := &state.Definition{
 			Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Duration(minutes) * time.Minute}}},
 			Policy:   &state.Policy{Retry: state.Retry{MaxAttempts: attempts, ExitCodes: []int{75}}},
+			Labels:   state.Pairs{{Key: "minutes", Value: fmt.Sprint(minutes)}},
 		}
 		c, err := encodeCommand(state.PutJob{Key: state.JobKey{Name: "j"}, Definition: d, Effective: time.Unix(1, 0).UTC()})
 		if err != nil {
@@ -422,8 +423,8 @@ func TestWhatIsAlikeIsShared(t *testing.T) {
 	}
 	for i := range maxShared + 1 {
 		read(i+2, i+2)
-		if len(among.triggers) > maxShared || len(among.policies) > maxShared {
-			t.Fatalf("%d triggers and %d policies are remembered, of %d allowed", len(among.triggers), len(among.policies), maxShared)
+		if len(among.triggers) > maxShared || len(among.policies) > maxShared || len(among.labels) > maxShared {
+			t.Fatalf("%d triggers, %d policies and %d sets of labels are remembered, of %d allowed", len(among.triggers), len(among.policies), len(among.labels), maxShared)
 		}
 	}
 	first := read(1, 1)
@@ -432,6 +433,31 @@ func TestWhatIsAlikeIsShared(t *testing.T) {
 	}
 	if first.Triggers[0] == read(2, 1).Triggers[0] || first.Policy == read(1, 2).Policy {
 		t.Error("different triggers or policies are taken for one")
+	}
+	if other := read(1, 2); &first.Triggers[0] != &other.Triggers[0] || &first.Labels[0] != &other.Labels[0] {
+		t.Error("equal labels, or lists of one trigger, are kept twice")
+	}
+	if &first.Labels[0] == &read(2, 1).Labels[0] {
+		t.Error("different labels are taken for one")
+	}
+}
+
+// Labels are told apart also where they read alike when written in a row.
+func TestLabelsAreNotMixedUp(t *testing.T) {
+	d := decoder{shared: newShared()}
+	for _, p := range []state.Pairs{{{Key: "a", Value: "bc"}}, {{Key: "ab", Value: "c"}}, {{Key: "a", Value: "b"}, {Key: "c", Value: ""}}, nil} {
+		for range 2 {
+			if got := d.sharedPairs((&encoder{}).pairs(p)); !slices.Equal(got, p) || d.err != nil {
+				t.Errorf("%v was read as %v, %v", p, got, d.err)
+			}
+		}
+	}
+	twice := []*logv1.Label{{Key: "a", Value: "b"}, {Key: "a", Value: "b"}}
+	for range 2 {
+		d := decoder{shared: d.shared}
+		if d.sharedPairs(twice); d.err == nil {
+			t.Error("a key that is there twice was taken")
+		}
 	}
 }
 
