@@ -39,8 +39,10 @@ const (
 	// more collects too often for as long.
 	paceEvery = time.Second
 	// apart is how far apart collections are meant to be, in seconds: of half a gigabyte
-	// each takes some hundred milliseconds of CPU.
-	apart = 20
+	// each takes some hundred milliseconds of CPU. Of more they take more, and are meant to be
+	// farther apart by as much, or they would cost a primary with a million jobs more than
+	// all that it does.
+	apart, ofBytes = 20, 512 << 20
 	// usual is how much the heap may grow until it is collected by default, in percent of
 	// what is in use.
 	usual = 100
@@ -87,7 +89,7 @@ func growth(used, pace uint64) int {
 	if used == 0 {
 		return usual
 	}
-	reserve := max(pace*apart, used/8, least)
+	reserve := max(pace*apart*max(used, ofBytes)/ofBytes, used/8, least)
 	most := max(used*usual/100, min(pace*apart, busy))
 	return int(min(min(reserve, most)*100/used, steep))
 }

@@ -46,6 +46,8 @@ func TestGrowth(t *testing.T) {
 		{"and that have something to do", 400, 5, 25},
 		{"and much", 400, 50, 100},
 		{"a million jobs, at rest", 1600, 0, 12},
+		{"a million jobs, and a hundred runs each second", 1600, 5, 19},
+		{"a million jobs, and many runs", 1600, 50, 100},
 	} {
 		if got := growth(test.used*mb, test.pace*mb); got != test.want {
 			t.Errorf("%s: %d %%, want %d", test.name, got, test.want)
