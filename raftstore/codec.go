@@ -118,8 +118,35 @@ func decodeEntry(data []byte, among shared) (entry, error) {
 }
 
 // encoder turns what the state holds into what is stored. err is the first
-// thing that can't be.
-type encoder struct{ err error }
+// thing that can't be. What was written of values that many jobs share is remembered by
+// who writes many of them; where the maps are nil it is not.
+type encoder struct {
+	err      error
+	policies map[*state.Policy]*logv1.Policy
+	triggers map[*state.Trigger]*logv1.Trigger
+	sets     map[*state.Pair][]*logv1.Label // of labels, by the first of them
+}
+
+// remembering returns an encoder that remembers.
+func remembering() encoder {
+	return encoder{policies: map[*state.Policy]*logv1.Policy{}, triggers: map[*state.Trigger]*logv1.Trigger{}, sets: map[*state.Pair][]*logv1.Label{}}
+}
+
+// remembered returns what write makes of s, or made of the same one before.
+func remembered[S, P any](known map[*S]P, s *S, write func(*S) P) P {
+	if p, ok := known[s]; ok {
+		return p
+	}
+	p := write(s)
+	if known == nil {
+		return p
+	}
+	if len(known) >= maxShared {
+		clear(known)
+	}
+	known[s] = p
+	return p
+}
 
 func (e *encoder) failf(format string, args ...any) {
 	if e.err == nil {

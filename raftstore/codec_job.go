@@ -35,15 +35,23 @@ func (e *encoder) definition(f *state.Definition) *logv1.Definition {
 	}
 	return &logv1.Definition{
 		Description: f.Description,
-		Labels:      e.pairs(f.Labels),
-		Triggers:    each(f.Triggers, e.trigger),
+		Labels:      e.sharedPairs(f.Labels),
+		Triggers:    each(f.Triggers, func(t *state.Trigger) *logv1.Trigger { return remembered(e.triggers, t, e.trigger) }),
 		Task: &logv1.Task{
 			Argv: f.Task.Argv, Script: f.Task.Script, Interpreter: f.Task.Interpreter, Env: e.pairs(f.Task.Env),
 			WorkingDir: f.Task.WorkingDir, User: f.Task.User, Stdin: f.Task.Stdin, Limits: e.limits(f.Task.Limits),
 		},
 		Target: &logv1.Target{Selector: f.Target.Selector, Strategy: toEnum[logv1.Strategy](e, f.Target.Strategy, state.LeastLoaded)},
-		Policy: e.policy(f.Policy),
+		Policy: remembered(e.policies, f.Policy, e.policy),
 	}
+}
+
+// sharedPairs returns what pairs does, or did of the same ones before.
+func (e *encoder) sharedPairs(p state.Pairs) []*logv1.Label {
+	if len(p) == 0 {
+		return nil
+	}
+	return remembered(e.sets, &p[0], func(*state.Pair) []*logv1.Label { return e.pairs(p) })
 }
 
 func (d *decoder) definition(p *logv1.Definition) *state.Definition {

@@ -442,6 +442,42 @@ func TestWhatIsAlikeIsShared(t *testing.T) {
 	}
 }
 
+// What is remembered of values that jobs share changes nothing of what is written, also
+// when there are more of them than are remembered.
+func TestRememberingWritesTheSame(t *testing.T) {
+	var jobs []*state.Job
+	for i := range maxShared + 2000 {
+		d := idleJob(i % 1000).Definition
+		if i >= 1000 {
+			d = &state.Definition{
+				Labels:   state.Pairs{{Key: "n", Value: fmt.Sprint(i)}},
+				Triggers: []*state.Trigger{{ID: "t", Every: &state.Every{Interval: time.Duration(i) * time.Second}}},
+				Policy:   &state.Policy{MaxConcurrent: i},
+			}
+		}
+		if i%3 == 0 && 0 < i && i < 1500 {
+			d = jobs[i-1].Definition
+		}
+		jobs = append(jobs, &state.Job{Key: state.JobKey{Name: fmt.Sprint(i)}, UID: uint64(i + 1), Definition: d})
+	}
+	plain, shared := encoder{}, remembering()
+	for range 2 {
+		for _, j := range jobs {
+			want, got := plain.job(j), shared.job(j)
+			if !proto.Equal(want, got) || plain.err != nil || shared.err != nil {
+				t.Fatalf("job %s was written as %v, %v; want %v, %v", j.Key.Name, got, shared.err, want, plain.err)
+			}
+		}
+		if len(shared.policies) > maxShared || len(shared.triggers) > maxShared || len(shared.sets) > maxShared {
+			t.Errorf("%d policies, %d triggers and %d sets of labels are remembered, of %d allowed", len(shared.policies), len(shared.triggers), len(shared.sets), maxShared)
+		}
+	}
+	j := idleJob(0).Definition
+	if first := shared.definition(j); first.GetPolicy() != shared.definition(j).GetPolicy() {
+		t.Error("nothing is remembered")
+	}
+}
+
 // Labels are told apart also where they read alike when written in a row.
 func TestLabelsAreNotMixedUp(t *testing.T) {
 	d := decoder{shared: newShared()}

@@ -104,7 +104,7 @@ type snapshotWriter struct {
 }
 
 func newSnapshotWriter(w io.Writer) *snapshotWriter {
-	return &snapshotWriter{w: bufio.NewWriterSize(w, 1<<16), crc: crc32.New(castagnoli)}
+	return &snapshotWriter{encoder: remembering(), w: bufio.NewWriterSize(w, 1<<16), crc: crc32.New(castagnoli)}
 }
 
 // close writes the end, and returns the first error of all.
