@@ -180,6 +180,10 @@ func (l *Log) Seal() (length, dropped int64, err error) {
 }
 
 func (l *Log) seal() error {
+	if l.isUntouched() {
+		l.meta.sealed = true
+		return nil
+	}
 	f, size, err := l.open(os.O_RDWR)
 	if err != nil {
 		return err
@@ -210,6 +214,13 @@ func (l *Log) seal() error {
 		_ = l.bound(f, size, &m)
 	}
 	return l.save(m, true)
+}
+
+// isUntouched reports whether nothing was ever seen in the log, and nothing is there now:
+// then there is nothing to sync, to compare or to write down.
+func (l *Log) isUntouched() bool {
+	var st unix.Stat_t
+	return !l.kept && l.meta.mark == 0 && unix.Lstat(l.path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0
 }
 
 // Resume tells what [Log.Seal] said of the log's length in a former life, after
@@ -317,15 +328,20 @@ func (l *Log) bound(f *os.File, size int64, m *meta) error {
 }
 
 // open opens the file; without one f is nil. It can't be a link to another: the
-// directory is ours.
+// directory is ours. Package os would ask for it to be in its poller, which takes no such
+// file, with as many calls as all else that is done here.
 func (l *Log) open(flag int) (f *os.File, size int64, err error) {
-	f, err = os.OpenFile(l.path, flag|unix.O_NOFOLLOW, 0)
+	fd, err := unix.Open(l.path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open(l.path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, &fs.PathError{Op: "open", Path: l.path, Err: err}
 	}
+	f = os.NewFile(uintptr(fd), l.path)
 	if size, err = sizeOf(f); err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}
