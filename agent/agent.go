@@ -130,6 +130,9 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 	s.Log.Info("worker starts", "worker", t.worker, "name", c.Name, "data_dir", c.DataDir, "version", settings.Version(), "attempts", len(entries),
 		"server", c.Server, "direct_listen", ways.listens())
 	t.resume(entries)
+	if err := logs.Sweep(); err != nil {
+		s.Log.Warn("files of the spool that are nobody's were not removed; the next start tries again", "err", err)
+	}
 	if t.lasting != nil {
 		t.lives.Go(t.watchRunner)
 	}

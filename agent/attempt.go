@@ -35,9 +35,10 @@ type attempt struct {
 	granted   chan struct{} // closed when it has the first one in this life
 
 	// For its own goroutine.
-	recovered bool // begun in a former life; set before the goroutine starts
-	volatile  bool // not in the journal; set before the result
-	exitKept  bool // the result is in the journal
+	recovered bool   // begun in a former life; set before the goroutine starts
+	volatile  bool   // not in the journal; set before the result
+	exitKept  bool   // the result is in the journal
+	file      string // of the spool, reserved for its log, which has not been created
 
 	// Guarded by table.mu.
 	phase    agentv1.AttemptPhase
@@ -61,6 +62,15 @@ func newAttempt(k session.Key, fence uint64) *attempt {
 		key: k, fence: fence, phase: agentv1.AttemptPhase_ATTEMPT_PHASE_ACCEPTED,
 		poke: make(chan struct{}, 1), released: make(chan struct{}), granted: make(chan struct{}),
 	}
+}
+
+// logLimit is how long its log may become, in bytes.
+func (a *attempt) logLimit() int64 {
+	limit := a.launch.GetLogLimitBytes()
+	if limit <= 0 {
+		limit = logLimit
+	}
+	return max(limit, spool.MinLimit)
 }
 
 func (a *attempt) protoKey() *agentv1.AttemptKey {
@@ -110,12 +120,14 @@ func (a *attempt) shippingLocked() bool {
 func (t *table) carryOut(a *attempt) {
 	known, result := t.accept(a)
 	if known {
+		t.spool.Discard(a.file)
 		t.forget(a)
 		return
 	}
 	if result == nil {
 		result = t.start(a)
 	}
+	t.spool.Discard(a.file)
 	t.conclude(a, result)
 }
 
@@ -143,6 +155,7 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 		a.volatile = true
 		return false, t.declined(a, t.unfit(errFull))
 	}
+	a.file = t.spool.Reserve()
 	err := t.appendRecord(t.acceptedRecord(a))
 	switch {
 	case err == nil:
@@ -191,14 +204,11 @@ func (t *table) start(a *attempt) *agentv1.Result {
 	if r := t.obstacle(a, t.uptime()); r != nil {
 		return r
 	}
-	limit := a.launch.GetLogLimitBytes()
-	if limit <= 0 {
-		limit = logLimit
-	}
-	log, err := t.spool.Create(spool.Key(a.key), max(limit, spool.MinLimit))
+	log, err := t.spool.Create(spool.Key(a.key), a.logLimit(), a.file)
 	if err != nil {
 		return t.declined(a, t.unfit(fmt.Errorf("a log for an attempt: %w", err)))
 	}
+	a.file = ""
 	proc, err := t.runner.Start(t.spec(a, log.Path()))
 	if errors.Is(err, runner.ErrLeft) {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -23,6 +24,9 @@ type acceptance struct {
 	Grace time.Duration `json:"grace,omitempty"` // between TERM and KILL
 
 	KillAfter time.Duration `json:"kill_after,omitempty"` // without a lease
+
+	File     string `json:"file,omitempty"`      // of the spool, reserved for its log
+	LogLimit int64  `json:"log_limit,omitempty"` // in bytes; of a log in a file that was reserved
 }
 
 func (a *attempt) newRecord(kind journal.Kind, payload []byte) journal.Record {
@@ -30,7 +34,11 @@ func (a *attempt) newRecord(kind journal.Kind, payload []byte) journal.Record {
 }
 
 func (t *table) acceptedRecord(a *attempt) journal.Record {
-	payload, err := json.Marshal(acceptance{Boot: t.boot, Job: a.job, Grace: a.grace, KillAfter: a.killAfter})
+	accepted := acceptance{Boot: t.boot, Job: a.job, Grace: a.grace, KillAfter: a.killAfter, File: a.file}
+	if a.file != "" {
+		accepted.LogLimit = a.logLimit()
+	}
+	payload, err := json.Marshal(accepted)
 	if err != nil {
 		payload = nil // strings and a number: it can't fail; without them the attempt is still on record
 	}
@@ -67,11 +75,13 @@ func (t *table) resume(entries []journal.Entry) {
 	kept := t.kept()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, e := range entries {
+	// The newest first: should damage have taken the end of one off the record, the file of
+	// its log is that of a later one by now.
+	for _, e := range slices.Backward(entries) {
 		a := newAttempt(session.Key(e.Key), e.Fence)
 		a.recovered = true
-		a.log, _ = t.spool.Get(spool.Key(e.Key))
 		known := recall(a, e)
+		a.log = t.logOf(a, known)
 		proc := kept[a.id()]
 		delete(kept, a.id())
 		switch {
@@ -92,6 +102,16 @@ func (t *table) resume(entries []journal.Entry) {
 	for id, proc := range kept {
 		t.lives.Go(func() { t.disown(id, proc) })
 	}
+}
+
+// logOf returns the log of an attempt of a former life; nil without one. The file that was
+// reserved for one that has printed nothing, and has ended, may be another's by now.
+func (t *table) logOf(a *attempt, known acceptance) *spool.Log {
+	if a.result != nil && a.result.GetLogBytes() == 0 {
+		log, _ := t.spool.Get(spool.Key(a.key))
+		return log
+	}
+	return t.spool.Claim(spool.Key(a.key), known.LogLimit, known.File)
 }
 
 // kept returns what the runner has of former lives.

@@ -159,11 +159,7 @@ func (t *table) bury(a *attempt) {
 		return
 	}
 	t.setAside(a)
-	if a.log != nil {
-		if err := a.log.Remove(); err != nil && !errors.Is(err, spool.ErrRemoved) {
-			t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
-		}
-	}
+	t.removeLog(a)
 	if !a.volatile {
 		t.keepExit(a, a.result)
 		if err := t.noteRecord(a.ackedRecord()); err != nil {
@@ -171,6 +167,22 @@ func (t *table) bury(a *attempt) {
 		}
 	}
 	t.forget(a)
+}
+
+// removeLog gives back the room that the log of an attempt takes. Its file may be the next
+// one's if the end of this one is on record: of two that are not, nobody could tell later
+// whose it is.
+func (t *table) removeLog(a *attempt) {
+	if a.log == nil {
+		return
+	}
+	remove := a.log.Remove
+	if a.exitKept {
+		remove = a.log.Release
+	}
+	if err := remove(); err != nil && !errors.Is(err, spool.ErrRemoved) {
+		t.log.Warn("spool log was not removed", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
+	}
 }
 
 // awaitRelease reports whether the attempt was released; otherwise the agent

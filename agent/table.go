@@ -306,6 +306,11 @@ func (t *table) isLeaving() bool {
 // leave takes note that an attempt goes on without this agent.
 func (t *table) leave(a *attempt) {
 	t.log.Info("left to the runner", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job)
+	if a.log != nil {
+		if err := a.log.Keep(); err != nil {
+			t.log.Warn("log was not given a name; the next agent finds it if it is of this version or a later one", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.open--

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -403,4 +404,36 @@ func TestOneCanNotBeStarted(t *testing.T) {
 		tb.close()
 		host.Close()
 	})
+}
+
+// The file of an attempt that printed nothing is that of the next one only if its end is on
+// record: otherwise both would have it there, and nobody could tell later whose it is.
+func TestFileIsUsedAgainWhenTheEndIsOnRecord(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("use files again: here nobody can tell who has one open")
+	}
+	for _, fault := range []error{nil, syscall.EIO} {
+		synctest.Test(t, func(t *testing.T) {
+			logs, err := spool.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			host := fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{Duration: time.Second} })
+			d := new(disk)
+			tb := newTable(slog.New(slog.DiscardHandler), d, logs, host)
+			tb.slots = 4
+			tb.Handle(launchMessage("r1"))
+			synctest.Wait()
+			d.fail(fault)
+			time.Sleep(2 * time.Second)
+			tb.Handle(ackMessage("r1", false))
+			synctest.Wait()
+			if again := logs.Reserve() != ""; again != (fault == nil) {
+				t.Errorf("with a disk that says %v its file is used again: %v", fault, again)
+			}
+			tb.stop()
+			tb.close()
+			host.Close()
+		})
+	}
 }

@@ -65,7 +65,7 @@ func TestAcknowledgedBytesNeverChange(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		s := openSpool(t, dir)
-		l, err := s.Create(key, MinLimit)
+		l, err := s.Create(key, MinLimit, "")
 		if err != nil {
 			t.Fatal(err)
 		}

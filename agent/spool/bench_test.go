@@ -69,7 +69,7 @@ func bareLife(path string, out []byte) error {
 }
 
 func logLife(s *Spool, k Key, out []byte) error {
-	l, err := s.Create(k, MinLimit)
+	l, err := s.Create(k, MinLimit, s.Reserve())
 	if err != nil {
 		return err
 	}

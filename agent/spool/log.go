@@ -20,15 +20,16 @@ const page = 4096
 type Log struct {
 	spool *Spool
 	key   Key
-	path  string
 
 	// turn is held (by having sent to it) during a call and guards what
 	// follows. It is a channel because it is held during I/O.
-	turn    chan struct{}
-	meta    meta // as it is on the disk
-	kept    bool // meta has a sidecar; without one the name of the file says all that it does
-	removed bool
-	begun   int64 // bytes of the file that the disk was told to take while it grows
+	turn     chan struct{}
+	path     string
+	borrowed string // the name that its file has among the spares; "" when it has its own
+	meta     meta   // as it is on the disk
+	kept     bool   // meta has a sidecar; without one the name of the file says all that it does
+	removed  bool
+	begun    int64 // bytes of the file that the disk was told to take while it grows
 
 	acked atomic.Int64 // in this life of the agent
 }
@@ -42,8 +43,13 @@ func (l *Log) Acknowledge(n int64) {
 	}
 }
 
-// Path returns the name of the file that the process writes.
-func (l *Log) Path() string { return l.path }
+// Path returns the name of the file that the process writes, for whoever opens it before
+// anything is in it: then it may get another.
+func (l *Log) Path() string {
+	l.turn <- struct{}{}
+	defer l.leave()
+	return l.path
+}
 
 // Poll looks at the file and returns how much of the logical log can be shipped:
 // its bytes up to size are fixed from now on, and [Log.ReadAt] returns them.
@@ -192,6 +198,8 @@ func (l *Log) seal() error {
 		defer func() { _ = f.Close() }()
 	}
 	if size > 0 { // an empty one is worth nothing after a crash of the host
+		// On a disk that is full it may have to do without a name: it is on record whose it is.
+		_ = l.nameOwn()
 		if err := errors.Join(l.spool.writeAll(f, size, l.meta), l.spool.fsync(f), l.spool.syncDir()); err != nil {
 			return err
 		}
@@ -233,15 +241,31 @@ func (l *Log) Resume(length int64) {
 	}
 }
 
-// Remove deletes the log, when the result is acknowledged and the log durable,
-// or when the attempt never started. The disk space is free at once, even if a
-// process left behind has the file open.
-func (l *Log) Remove() error {
+// Keep has the next life find the log, of whatever version it is and whatever it has on
+// record. It is called when the process has the file open, and the agent leaves it.
+func (l *Log) Keep() error {
 	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.leave()
-	if err := l.remove(); err != nil {
+	return l.nameOwn()
+}
+
+// Remove deletes the log, when the result is acknowledged and the log durable,
+// or when the attempt never started. The disk space is free at once, even if a
+// process left behind has the file open.
+func (l *Log) Remove() error { return l.end(l.remove) }
+
+// Release is Remove for a log of an attempt whose end is on record: only then nobody takes
+// its file for this attempt's when it is another one's.
+func (l *Log) Release() error { return l.end(l.release) }
+
+func (l *Log) end(how func() error) error {
+	if err := l.enter(); err != nil {
+		return err
+	}
+	defer l.leave()
+	if err := how(); err != nil {
 		return fmt.Errorf("remove spool log %q: %w", l.path, err)
 	}
 	l.removed = true
@@ -249,12 +273,16 @@ func (l *Log) Remove() error {
 	return nil
 }
 
+func (l *Log) release() error {
+	if !l.kept && l.meta.sealed && l.meta.total == 0 && l.spare() {
+		return nil
+	}
+	return l.remove()
+}
+
 // remove deletes file and sidecar, in this order: a sidecar alone is removed at the next
 // start, while a file alone is a log of which nothing was shipped.
 func (l *Log) remove() error {
-	if !l.kept && l.meta.sealed && l.meta.total == 0 && l.spool.spare(l.path) {
-		return nil
-	}
 	st, err := os.Lstat(l.path)
 	if err == nil && st.Size() > 0 {
 		err = os.Truncate(l.path, 0)
@@ -359,10 +387,12 @@ func sizeOf(f *os.File) (int64, error) {
 	return st.Size(), nil
 }
 
-// create makes the file, which is empty. It is not synced: a process that has written
-// nothing yet leaves nothing behind when the host crashes.
-func (l *Log) create() error {
-	if l.spool.take(l.path) {
+// create makes the file, which is empty, unless the one that was reserved is there. It is
+// not synced: a process that has written nothing yet leaves nothing behind when the host
+// crashes.
+func (l *Log) create(reserved string) error {
+	if reserved != "" && unix.Access(l.spool.spareAt(reserved), unix.F_OK) == nil {
+		l.borrow(reserved)
 		return nil
 	}
 	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

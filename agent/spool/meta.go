@@ -59,8 +59,12 @@ func (l *Log) save(m meta, durable bool) error {
 
 func (m meta) equal(o meta) bool { return string(encodeMeta(m)) == string(encodeMeta(o)) }
 
-// createMeta makes the sidecar. It is whole as soon as it has its name.
+// createMeta makes the sidecar. It is whole as soon as it has its name, which says that
+// there is a log of that name, too.
 func (l *Log) createMeta(m meta) error {
+	if err := l.nameOwn(); err != nil {
+		return err
+	}
 	temp := l.metaPath() + tempSuffix
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

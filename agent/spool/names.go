@@ -50,8 +50,13 @@ func (k Key) logName(limit int64) string {
 }
 
 func (s *Spool) newLog(k Key, limit int64) *Log {
-	return &Log{spool: s, key: k, path: filepath.Join(s.dir, k.logName(limit)), meta: meta{limit: limit}, turn: make(chan struct{}, 1)}
+	l := &Log{spool: s, key: k, meta: meta{limit: limit}, turn: make(chan struct{}, 1)}
+	l.path = l.ownPath(limit)
+	return l
 }
+
+// ownPath is where the log is that has a name of its own.
+func (l *Log) ownPath(limit int64) string { return filepath.Join(l.spool.dir, l.key.logName(limit)) }
 
 // parseName takes a file's name apart; kind is empty for one that none of these makes,
 // and the limit is 0 if the name has none.

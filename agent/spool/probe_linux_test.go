@@ -50,7 +50,7 @@ func TestProbeWithoutInodes(t *testing.T) {
 		}
 		names = append(names, name)
 	}
-	_, err := s.Create(Key{"run", 1}, MinLimit)
+	_, err := s.Create(Key{"run", 1}, MinLimit, "")
 	if perr := s.Probe(); s.Full() || !errors.Is(err, syscall.ENOSPC) || !errors.Is(perr, syscall.ENOSPC) {
 		t.Errorf("full %v, a log: %v, a probe: %v", s.Full(), err, perr)
 	}

@@ -6,8 +6,9 @@
 // adds is the reading side: the logical log, which is what is shipped to the
 // primaries by offset, and the bound on what a file may take of the disk.
 //
-// The file of an attempt that printed nothing is renamed for a later one, if nobody else
-// has it open.
+// The file of an attempt that printed nothing is that of a later one, if nobody else has it
+// open. A file that was reserved so has no name of its own until something is seen in it:
+// whoever reserved it has on record whose it is.
 //
 // It never looks into the bytes: there are no lines, no encoding and no end
 // mark. It never opens a file for a process, which is the runner's work, and
@@ -104,11 +105,11 @@ func OpenOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Spool, e
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory %q: %w", dir, err)
 	}
-	free, err := openSpares(dir + "-spares")
+	found, err := openSpares(dir + "-spares")
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, writeOut: writeOut, outs: make(chan struct{}, outsAtOnce), syncing: make(chan struct{}, 1), setting: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: free}
+	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, writeOut: writeOut, outs: make(chan struct{}, outsAtOnce), syncing: make(chan struct{}, 1), setting: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: found}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool directory %q: %w", dir, err)
@@ -163,10 +164,10 @@ func (s *Spool) findLog(l *Log) error {
 	return nil
 }
 
-// Create makes the empty file of k, with mode 0600, and returns its log. limit
-// is the job's log_limit_bytes, at least [MinLimit]. The caller gives
-// [Log.Path] to the runner, which opens it with O_APPEND for the process.
-func (s *Spool) Create(k Key, limit int64) (*Log, error) {
+// Create makes the empty file of k, with mode 0600, and returns its log; file is the one
+// that was reserved for it, or "". limit is the job's log_limit_bytes, at least [MinLimit].
+// The caller gives [Log.Path] to the runner, which opens it with O_APPEND for the process.
+func (s *Spool) Create(k Key, limit int64, file string) (*Log, error) {
 	err := errors.Join(k.check(), checkLimit(limit))
 	if err == nil && !s.reserve(k) {
 		err = ErrExists
@@ -175,7 +176,7 @@ func (s *Spool) Create(k Key, limit int64) (*Log, error) {
 		return nil, fmt.Errorf("create spool log of run %.150q attempt %d: %w", k.Run, k.Attempt, err)
 	}
 	l := s.newLog(k, limit)
-	if err := l.create(); err != nil {
+	if err := l.create(file); err != nil {
 		s.forget(k)
 		return nil, fmt.Errorf("create spool log of run %q attempt %d: %w", k.Run, k.Attempt, err)
 	}

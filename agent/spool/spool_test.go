@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -45,7 +44,7 @@ type process struct {
 func start(t *testing.T, limit int64) (*Spool, *Log, process) {
 	t.Helper()
 	s := openSpool(t, t.TempDir())
-	l, err := s.Create(key, limit)
+	l, err := s.Create(key, limit, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +376,7 @@ func TestKeysAndLimits(t *testing.T) {
 		{Key{"b", 1}, -1, ErrInvalid},
 		{Key{"b", 1}, 1<<60 + 1, ErrInvalid},
 	} {
-		l, err := s.Create(c.k, c.limit)
+		l, err := s.Create(c.k, c.limit, "")
 		if !errors.Is(err, c.want) {
 			t.Errorf("%v, limit %d: %v, want %v", c.k, c.limit, err, c.want)
 		}
@@ -420,7 +419,7 @@ func TestRemove(t *testing.T) {
 			t.Errorf("after Remove: %v", err)
 		}
 	}
-	if _, err := s.Create(key, MinLimit); err != nil {
+	if _, err := s.Create(key, MinLimit, ""); err != nil {
 		t.Errorf("the key can't be used again: %v", err)
 	}
 }
@@ -450,7 +449,7 @@ func TestOpenFindsWhatACrashLeft(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := openSpool(t, t.TempDir())
-			l, err := s.Create(k, MinLimit)
+			l, err := s.Create(k, MinLimit, s.Reserve())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -572,82 +571,6 @@ func TestResumeBelievesTheSidecar(t *testing.T) {
 	_, l = again(t, s)
 	l.Resume(3)
 	same(t, "after a restart", logical(t, l), []byte("hello"))
-}
-
-// A file that nobody has written to, and nobody can, is that of another attempt later.
-func TestFilesAreUsedAgain(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("use files again: here nobody can tell who has one open")
-	}
-	nothing := func(*Log) error { return nil }
-	for _, c := range []struct {
-		name  string
-		do    func(*Log) error // before it is sealed
-		then  func(*Log) error // after that
-		again bool
-	}{
-		{"it printed nothing", nothing, nothing, true},
-		{"it printed something", func(l *Log) error { return os.WriteFile(l.Path(), []byte("hello"), 0) }, nothing, false},
-		{"it took back what it printed", func(l *Log) error {
-			return errors.Join(os.WriteFile(l.Path(), []byte("hello"), 0), l.pollOnce(), os.Truncate(l.Path(), 0))
-		}, nothing, false},
-		{"what it left behind prints something", nothing, func(l *Log) error { return os.WriteFile(l.Path(), []byte("hello"), 0) }, false},
-		{"what it left behind could print something", nothing, func(l *Log) error {
-			f, err := os.OpenFile(l.Path(), os.O_WRONLY|os.O_APPEND, 0)
-			if err == nil {
-				t.Cleanup(func() { _ = f.Close() })
-			}
-			return err
-		}, false},
-		{"it has another name", func(l *Log) error { return os.Link(l.Path(), filepath.Join(t.TempDir(), "other")) }, nothing, false},
-		{"anybody may write to it", func(l *Log) error { return os.Chmod(l.Path(), 0o666) }, nothing, false},
-		{"it is not there any more", func(l *Log) error { return os.Remove(l.Path()) }, nothing, false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := openSpool(t, filepath.Join(t.TempDir(), "spool"))
-			inode := func(l *Log) uint64 {
-				var st unix.Stat_t
-				if err := unix.Stat(l.Path(), &st); err != nil {
-					t.Fatal(err)
-				}
-				return st.Ino
-			}
-			first, err := s.Create(key, MinLimit)
-			if err != nil {
-				t.Fatal(err)
-			}
-			was := inode(first)
-			if err := c.do(first); err != nil {
-				t.Fatal(err)
-			}
-			seal(t, first)
-			if err := errors.Join(c.then(first), first.Remove()); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := os.Lstat(first.Path()); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("it is still there: %v", err)
-			}
-			if kept := len(s.spares.files) == 1; kept != c.again {
-				t.Errorf("kept: %v, want %v", kept, c.again)
-			}
-			second, err := s.Create(Key{"second", 1}, 2*MinLimit)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c.again && inode(second) != was {
-				t.Error("it was kept and is not used")
-			}
-			run(t, second).write([]byte("hello"))
-			poll(t, second)
-			same(t, "the second one's log", logical(t, second), []byte("hello"))
-		})
-	}
-}
-
-// pollOnce is Poll for its effect.
-func (l *Log) pollOnce() error {
-	_, err := l.Poll()
-	return err
 }
 
 func scribble(name string, off int64) error {

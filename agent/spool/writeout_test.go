@@ -84,7 +84,7 @@ func TestManyLargeOutputsTakeTurns(t *testing.T) {
 		}
 		var ends sync.WaitGroup
 		for i := range 10 {
-			l, err := s.Create(Key{"run", uint32(i + 1)}, 24<<20)
+			l, err := s.Create(Key{"run", uint32(i + 1)}, 24<<20, "")
 			if err != nil {
 				t.Fatal(err)
 			}
