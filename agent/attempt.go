@@ -298,10 +298,9 @@ func limits(l *agentv1.Limits) runner.Limits {
 	return runner.Limits{Memory: l.GetMemoryBytes(), CPUMillis: l.GetCpuMillis(), PIDs: l.GetPids()}
 }
 
-// running takes note that the process runs. The leader is told of it a moment later, by
-// who watches it.
+// running takes note that the process runs. The leader and the operator are told of it a
+// moment later, by who watches it.
 func (t *table) running(a *attempt, log *spool.Log, proc runner.Process) {
-	t.log.Info("launched", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "pid", proc.PID())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a.phase = agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING

@@ -110,7 +110,7 @@ func (t *table) seal(a *attempt, log *spool.Log) (size, dropped int64, err error
 // record is told all the same: the leader can.
 func (t *table) end(a *attempt, r *agentv1.Result) {
 	t.keepExit(a, r)
-	t.log.Info("finished", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job,
+	t.log.Info("finished", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "pid", a.started.GetPid(),
 		"outcome", r.GetOutcome().String(), "exit_code", r.GetExitCode(), "reason", r.GetReason(), "log_bytes", r.GetLogBytes())
 	t.mu.Lock()
 	defer t.mu.Unlock()

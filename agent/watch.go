@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// tellAfter is how long a process runs before the leader is told that it was started.
-	// Of one that ends before it is told as well, with how it ended.
+	// tellAfter is how long a process runs before the leader is told that it was started, and
+	// the agent's log tells it. Of one that ends before both are told, with how it ended.
 	tellAfter = 50 * time.Millisecond
 	// New output is seen after pollLeast; a log that stays as it is gets looked at
 	// less and less often, down to every pollMost.
@@ -76,12 +76,21 @@ func (w *watcher) watch() bool {
 func (w *watcher) look() time.Duration {
 	if !w.told {
 		w.told = true
+		w.sayLaunched()
 		w.report(w.attempt)
 		return w.pause - tellAfter
 	}
 	w.noteStart()
 	w.poll()
 	return w.pause
+}
+
+// sayLaunched tells the operator of a process that goes on. One that was found again was
+// told of.
+func (w *watcher) sayLaunched() {
+	if a := w.attempt; !a.recovered {
+		w.table.log.Info("launched", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "pid", w.proc.PID())
+	}
 }
 
 // noteStart has the start put on record, once. A disk that does not answer holds up
