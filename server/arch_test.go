@@ -90,10 +90,11 @@ var may = map[string][]string{
 	},
 
 	// A worker. It never knows a primary's code.
+	"agent/crew":              {},
 	"agent/gather":            {},
 	"agent/journal":           {"agent/gather"},
 	"agent/spool":             {},
-	"agent/runner":            {"agent/runner/cgroup", "agent/runner/policy"},
+	"agent/runner":            {"agent/crew", "agent/runner/cgroup", "agent/runner/policy"},
 	"agent/runner/cgroup":     {},
 	"agent/runner/policy":     {"agent/runner/cgroup", "agent/runner/trust"},
 	"agent/runner/trust":      {},
@@ -102,7 +103,7 @@ var may = map[string][]string{
 	// A control group for tests; it is linked into no program.
 	"agent/runner/cgroup/cgrouptest": {"agent/runner/cgroup"},
 
-	"agent/runner/remote": {"agent/gather", "agent/journal", "agent/runner", "agent/runner/trust", "proto/schedd/runner/v1"},
+	"agent/runner/remote": {"agent/crew", "agent/gather", "agent/journal", "agent/runner", "agent/runner/trust", "proto/schedd/runner/v1"},
 	"agent/session":       {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
 		"agent/journal", "agent/runner", "agent/runner/cgroup", "agent/runner/policy", "agent/runner/remote", "agent/runner/trust", "agent/session", "agent/spool",

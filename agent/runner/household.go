@@ -5,6 +5,7 @@ package runner
 import (
 	"sync"
 
+	"github.com/schedd/schedd/agent/crew"
 	"github.com/schedd/schedd/agent/runner/cgroup"
 )
 
@@ -12,8 +13,14 @@ import (
 // to whoever in it started them.
 var home = newHousehold()
 
+// crewSize is how many goroutines are kept that have seen an attempt through, or have made
+// its start ready: as many as several hundred starts a second keep busy.
+const crewSize = 32
+
 // household knows whose each child of this process is.
 type household struct {
+	crew *crew.Crew // as long as this process
+
 	// forking is held for reading from before a fork until the child is
 	// enlisted, which takes as long as the file systems of its directory and program
 	// do. Whoever must not mistake one for an orphan tries to have it for writing,

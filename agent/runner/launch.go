@@ -39,7 +39,7 @@ func (l *Local) prepareInTime(s Spec, allowed policy.Policy) (*work, error) {
 		err error
 	}
 	done := make(chan made, 1)
-	go func() { w, err := l.prepare(s, allowed); done <- made{w, err} }()
+	home.crew.Go(func() { w, err := l.prepare(s, allowed); done <- made{w, err} })
 	late := time.NewTimer(l.answer)
 	defer late.Stop()
 	select {

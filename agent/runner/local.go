@@ -184,7 +184,7 @@ func (l *Local) Start(s Spec) (Process, error) {
 		home.forget(p)
 		return nil, err
 	}
-	go p.supervise() // until Done
+	home.crew.Go(p.supervise) // until Done
 	return p, nil
 }
 

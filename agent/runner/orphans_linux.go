@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/schedd/schedd/agent/crew"
 )
 
 // nursery is how Linux tells what is left of an attempt. This process is a
@@ -41,7 +43,7 @@ type orphan struct {
 }
 
 func newHousehold() *household {
-	h := &household{byID: map[string]*process{}, bySession: map[int]*process{}}
+	h := &household{crew: crew.New(crewSize), byID: map[string]*process{}, bySession: map[int]*process{}}
 	h.orphans = map[int]*orphan{}
 	return h
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/schedd/schedd/agent/crew"
 	"github.com/schedd/schedd/agent/runner/cgroup"
 )
 
@@ -19,7 +20,7 @@ type ref struct{ pid int }
 type nursery struct{}
 
 func newHousehold() *household {
-	return &household{byID: map[string]*process{}, bySession: map[int]*process{}}
+	return &household{crew: crew.New(crewSize), byID: map[string]*process{}, bySession: map[int]*process{}}
 }
 
 func (h *household) settle() error {

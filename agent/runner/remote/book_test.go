@@ -95,7 +95,7 @@ func TestWhatIsWrittenDown(t *testing.T) {
 					k.forget([]string{"a/1"})
 				}
 				time.Sleep(time.Minute)
-				k.wg.Wait()
+				k.rest()
 				if !slices.Equal(p.all(), c.inTheEnd) {
 					t.Errorf("in the end %q was done, want %q", p.all(), c.inTheEnd)
 				}

@@ -25,7 +25,7 @@ func served(t *testing.T, guest bool) *service {
 	if guest {
 		s.most = maxKept
 	}
-	t.Cleanup(func() { s.wg.Wait(); _ = b.journal.Close() })
+	t.Cleanup(func() { s.rest(); _ = b.journal.Close() })
 	return s
 }
 

@@ -37,6 +37,6 @@ func TestEndsAreOnRecordAtOnce(t *testing.T) {
 			}
 		}
 		close(k.over)
-		k.wg.Wait()
+		k.rest()
 	})
 }

@@ -90,7 +90,7 @@ func TestRunnersDiskFills(t *testing.T) {
 					t.Errorf("at the end on record is %v", d.kept)
 				}
 				close(k.over)
-				k.wg.Wait()
+				k.rest()
 			})
 		})
 	}
@@ -125,7 +125,7 @@ func TestRunnersDiskFails(t *testing.T) {
 		}
 		k.mu.Unlock()
 		close(k.over)
-		k.wg.Wait()
+		k.rest()
 
 		next := newKeeper(log, fake, &book{log: log, journal: new(disk)})
 		if why := next.book.trouble(); why != "" {

@@ -142,7 +142,7 @@ func FuzzAgent(f *testing.F) {
 		defer func() {
 			fake.Close()
 			close(k.over)
-			k.wg.Wait()
+			k.rest()
 			if err := b.journal.Close(); err != nil {
 				t.Error(err)
 			}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/schedd/schedd/agent/crew"
 	"github.com/schedd/schedd/agent/runner"
 )
 
@@ -25,7 +26,8 @@ type keeper struct {
 	most   int // attempts that are kept; 0: any number
 
 	over    chan struct{}  // closed: all calls have to end, and nothing is tried again
-	wg      sync.WaitGroup // one for each attempt that runs, and for what is noted
+	crew    *crew.Crew     // follows attempts
+	wg      sync.WaitGroup // one for each attempt that is followed, and for what is noted
 	changed chan struct{}  // holds one: look again whether all is quiet
 
 	mu       sync.Mutex // guards all below, and every kept as said there
@@ -65,7 +67,7 @@ type tenure struct {
 
 func newKeeper(log *slog.Logger, r runner.Runner, b *book) *keeper {
 	return &keeper{
-		log: log, runner: r, book: b, over: make(chan struct{}), changed: make(chan struct{}, 1),
+		log: log, runner: r, book: b, over: make(chan struct{}), crew: crew.New(streamWorkers), changed: make(chan struct{}, 1),
 		attempts: make(map[string]*kept), tenure: &tenure{},
 	}
 }
@@ -177,7 +179,8 @@ func (k *keeper) start(by asker, s runner.Spec) (*kept, error) {
 	close(a.ready)
 	k.log.Debug("started", "attempt", a.id, "pid", a.pid)
 	k.endIfStopping(a)
-	k.wg.Go(func() { k.follow(a, s) })
+	k.wg.Add(1)
+	k.crew.Go(func() { defer k.wg.Done(); k.follow(a, s) })
 	return a, nil
 }
 
@@ -401,6 +404,12 @@ func (k *keeper) quiet() (still, alone bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.running == 0, k.running == 0 && k.watcher == nil
+}
+
+// rest returns when nothing is followed or noted any more, and nothing may be from then on.
+func (k *keeper) rest() {
+	k.wg.Wait()
+	k.crew.Rest()
 }
 
 func closed() chan struct{} {

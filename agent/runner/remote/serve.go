@@ -111,7 +111,7 @@ func (s *service) live(ctx context.Context, o ServeOptions) {
 	hangUp(server)
 	wg.Wait()
 	if still {
-		s.wg.Wait()
+		s.rest()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/schedd/schedd/agent/crew"
 	"github.com/schedd/schedd/agent/runner"
 	runnerv1 "github.com/schedd/schedd/proto/schedd/runner/v1"
 )
@@ -14,8 +15,8 @@ import (
 // Starts implements the RPC. Each start has a goroutine, since it may take as long as a
 // file system does.
 func (s *service) Starts(stream grpc.BidiStreamingServer[runnerv1.StartsRequest, runnerv1.StartsResponse]) error {
-	h := &hands{work: make(chan func()), kept: make(chan struct{}, streamWorkers)}
-	defer h.rest()
+	hands := crew.New(streamWorkers)
+	defer hands.Rest()
 	var sending sync.Mutex
 	for {
 		m, err := stream.Recv()
@@ -23,7 +24,7 @@ func (s *service) Starts(stream grpc.BidiStreamingServer[runnerv1.StartsRequest,
 			return nil //nolint:nilerr // the agent has gone
 		}
 		for _, req := range m.GetStarts() {
-			h.do(func() {
+			hands.Go(func() {
 				if refused := s.startAmong(m.GetLink(), req); refused != nil {
 					sending.Lock()
 					defer sending.Unlock()
@@ -54,37 +55,4 @@ func (s *service) startAmong(link uint64, req *runnerv1.StartRequest) *runnerv1.
 	}
 	s.noteStarted(a.id)
 	return nil
-}
-
-// hands are goroutines that start attempts. Some are kept for the next ones.
-type hands struct {
-	work chan func()
-	kept chan struct{} // has one for each that is kept
-	wg   sync.WaitGroup
-}
-
-// do has f done at once.
-func (h *hands) do(f func()) {
-	select {
-	case h.work <- f:
-		return
-	default:
-	}
-	h.wg.Go(func() {
-		f()
-		select {
-		case h.kept <- struct{}{}:
-		default:
-			return
-		}
-		for f := range h.work {
-			f()
-		}
-	})
-}
-
-// rest returns when all is done. Nothing may be given to do any more.
-func (h *hands) rest() {
-	close(h.work)
-	h.wg.Wait()
 }

@@ -144,7 +144,7 @@ func TestStartsOfAFormerLink(t *testing.T) {
 		}
 		fake.Close()
 		close(s.over)
-		s.wg.Wait()
+		s.rest()
 	})
 }
 
@@ -253,6 +253,6 @@ func TestStartsGather(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		close(s.over)
-		s.wg.Wait()
+		s.rest()
 	})
 }

@@ -59,7 +59,7 @@ func TestNewsGather(t *testing.T) {
 				if heard != len(c.ended) {
 					t.Errorf("told of %d ends, want %d", heard, len(c.ended))
 				}
-				k.wg.Wait()
+				k.rest()
 				select {
 				case <-w.wake:
 					t.Error("woken again")
