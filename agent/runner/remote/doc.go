@@ -64,7 +64,7 @@ const (
 	noteAfter = 200 * time.Millisecond
 	// forgetWithin is how long an agent gathers what its runner may forget. It is well below
 	// noteAfter, so that of what is over soon nothing is synced there.
-	forgetWithin = 15 * time.Millisecond
+	forgetWithin = 50 * time.Millisecond
 	// farewell is how long an agent gets to hear the last words of a runner.
 	farewell = 5 * time.Second
 	// An agent asks its runner how it is after each checkEvery. One that has not answered
