@@ -20,6 +20,7 @@ const crewSize = 32
 // household knows whose each child of this process is.
 type household struct {
 	crew *crew.Crew // as long as this process
+	null null
 
 	// forking is held for reading from before a fork until the child is
 	// enlisted, which takes as long as the file systems of its directory and program

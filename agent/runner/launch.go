@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -199,7 +200,7 @@ func openOutput(path string, owner *Owner) (fd int, err error) {
 // openStdin returns a descriptor that reads b, however slowly it is read.
 func (l *Local) openStdin(b []byte) (int, error) {
 	if len(b) == 0 {
-		return open("/dev/null", syscall.O_RDONLY)
+		return home.null.open()
 	}
 	fd, err := l.anonymous()
 	if err != nil {
@@ -229,10 +230,37 @@ func open(path string, flags int) (int, error) {
 	}
 }
 
+// null is /dev/null, which is read where nothing is given. It is opened once, and all
+// attempts read that: there is nothing in it that one could take from another, or leave it.
+type null struct {
+	mu sync.Mutex // guards what follows
+	fd int        // 0: it is not open
+}
+
+func (n *null) open() (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd > 0 {
+		return n.fd, nil
+	}
+	fd, err := open("/dev/null", syscall.O_RDONLY)
+	if err != nil {
+		return -1, err
+	}
+	n.fd = fd
+	return fd, nil
+}
+
+func (n *null) is(fd int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.fd > 0 && fd == n.fd
+}
+
 // close closes the agent's copies of the descriptors.
 func (w *work) close() {
 	for _, fd := range []int{w.stdin, w.output} {
-		if fd >= 0 {
+		if fd >= 0 && !home.null.is(fd) {
 			_ = syscall.Close(fd) // nothing was written through it that could be lost
 		}
 	}

@@ -109,6 +109,12 @@ func TestStdin(t *testing.T) {
 	if _, got := p.run(s); got != "" {
 		t.Errorf("/dev/null held %q", got)
 	}
+	// Whatever one does with it, the next one is given nothing, too, and can't write to it.
+	for range 2 {
+		if _, got := p.run(p.sh("cat; echo x >&0; exec 0<&-")); strings.Contains(got, "x\n") || !strings.Contains(got, "rror") {
+			t.Errorf("from, and to, /dev/null: %q", got)
+		}
+	}
 	// More than any pipe holds, and read only after a while.
 	s = p.sh("read -r first; echo \"$first\"; exec cat")
 	s.Stdin = append([]byte("first line\n"), bytes.Repeat([]byte("0123456789abcde\n"), 1<<16)...)
