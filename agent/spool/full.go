@@ -2,6 +2,7 @@ package spool
 
 import (
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -9,6 +10,28 @@ import (
 // fullBelow is how many free bytes count for none: a process writes a piece of
 // some size at a time, and loses it when it does not fit as a whole.
 const fullBelow = 128 << 10
+
+// roomFor is how long a look that found room counts for who is about to start something. It
+// is no more than what a process writes meanwhile: whether there was room is looked at when
+// it has ended.
+const roomFor = 100 * time.Millisecond
+
+// HadRoom tells whether the disk is not full at now, or was not a moment ago.
+func (s *Spool) HadRoom(now time.Time) bool {
+	s.mu.Lock()
+	age := now.Sub(s.room)
+	s.mu.Unlock()
+	if 0 <= age && age < roomFor {
+		return true
+	}
+	if s.Full() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room = now
+	return true
+}
 
 // Full tells whether the disk has no room left: what processes write then is
 // lost, and only they are told. False also when it can't be told.
