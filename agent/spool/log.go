@@ -391,7 +391,8 @@ func sizeOf(f *os.File) (int64, error) {
 // not synced: a process that has written nothing yet leaves nothing behind when the host
 // crashes.
 func (l *Log) create(reserved string) error {
-	if reserved != "" && unix.Access(l.spool.spareAt(reserved), unix.F_OK) == nil {
+	var st unix.Stat_t
+	if reserved != "" && unix.Lstat(l.spool.spareAt(reserved), &st) == nil {
 		l.borrow(reserved)
 		return nil
 	}
