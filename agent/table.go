@@ -5,8 +5,8 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,9 +19,12 @@ import (
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 )
 
-// runName is what the id of a run looks like. An answer about anything else would
-// be refused by the gateway, with the session.
-var runName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+// isRunName reports whether an id is one that a run may have: 1 to 64 of a-z, 0-9 and "-".
+// An answer about anything else would be refused by the gateway, with the session.
+func isRunName(id string) bool {
+	const all = "abcdefghijklmnopqrstuvwxyz0123456789-"
+	return id != "" && len(id) <= 64 && strings.Trim(id, all) == ""
+}
 
 // record is what the table needs of the journal.
 type record interface {
@@ -159,7 +162,7 @@ func (t *table) ack(m *agentv1.ResultAck) {
 
 // soundLocked reports whether a request names an attempt that may be dealt with.
 func (t *table) soundLocked(k session.Key, fence uint64, what string) bool {
-	if k.Attempt == 0 || !runName.MatchString(k.Run) {
+	if k.Attempt == 0 || !isRunName(k.Run) {
 		t.log.Warn("ignored a request that names no attempt", "request", what, "run", k.Run, "attempt", k.Attempt)
 		return false
 	}

@@ -437,3 +437,15 @@ func TestFileIsUsedAgainWhenTheEndIsOnRecord(t *testing.T) {
 		})
 	}
 }
+
+// A run has a name that the gateway knows as one.
+func TestRunNames(t *testing.T) {
+	for name, is := range map[string]bool{
+		"a": true, "0-z": true, strings.Repeat("a", 64): true,
+		"": false, strings.Repeat("a", 65): false, "A": false, "a b": false, "a/b": false, "ä": false, "a\n": false, "a\x00b": false,
+	} {
+		if isRunName(name) != is {
+			t.Errorf("%q is a name: %v, want %v", name, !is, is)
+		}
+	}
+}

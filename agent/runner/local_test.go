@@ -348,3 +348,15 @@ func TestOutputCutOffByTheProcessItself(t *testing.T) {
 		t.Errorf("exit %+v, output %q", e, got)
 	}
 }
+
+// What tells whose a process is is told by these names, and by the first of each: a process
+// sees that one, too.
+func TestMarks(t *testing.T) {
+	env := []string{"SCHEDD_RUN_IDS=other", "SCHEDD_RUN=other", "SCHEDD_RUN_ID", "SCHEDD_RUN_ID=r=1", "SCHEDD_RUN_ID=later", "SCHEDD_ATTEMPT="}
+	if got, want := runner.Marks(env), []string{"SCHEDD_RUN_ID=r=1", "SCHEDD_ATTEMPT="}; !slices.Equal(got, want) {
+		t.Errorf("marks %q, want %q", got, want)
+	}
+	if got := runner.Marks(env[:5]); got != nil {
+		t.Errorf("without an attempt there are marks: %q", got)
+	}
+}

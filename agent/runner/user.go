@@ -86,11 +86,11 @@ func loginShell(passwd, name string) string {
 
 // environment is env with what a login would add.
 func (id *identity) environment(env []string) []string {
-	env = slices.Clone(env)
-	for _, kv := range []string{"HOME=" + id.home, "USER=" + id.name, "LOGNAME=" + id.name, "SHELL=" + id.shell} {
-		k, _, _ := strings.Cut(kv, "=")
-		if _, given := getenv(env, k); !given {
-			env = append(env, kv)
+	adds := [...]struct{ name, value string }{{"HOME", id.home}, {"USER", id.name}, {"LOGNAME", id.name}, {"SHELL", id.shell}}
+	env = append(make([]string, 0, len(env)+len(adds)), env...)
+	for _, v := range adds {
+		if _, given := getenv(env, v.name); !given {
+			env = append(env, v.name+"="+v.value)
 		}
 	}
 	return env
@@ -150,8 +150,8 @@ func (id *identity) allowed(fi os.FileInfo, bit os.FileMode) bool {
 // getenv finds a name in an environment as a process would: the first one.
 func getenv(env []string, name string) (string, bool) {
 	for _, kv := range env {
-		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
-			return v, true
+		if rest, ok := strings.CutPrefix(kv, name); ok && rest != "" && rest[0] == '=' {
+			return rest[1:], true
 		}
 	}
 	return "", false

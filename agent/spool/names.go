@@ -3,7 +3,6 @@ package spool
 import (
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -15,10 +14,9 @@ type Key struct {
 	Attempt uint32
 }
 
-var runName = regexp.MustCompile(`^[a-z0-9-]{1,128}$`)
-
 func (k Key) check() error {
-	if !runName.MatchString(k.Run) || k.Attempt == 0 {
+	const all = "abcdefghijklmnopqrstuvwxyz0123456789-"
+	if k.Run == "" || len(k.Run) > 128 || strings.Trim(k.Run, all) != "" || k.Attempt == 0 {
 		return fmt.Errorf("%w key", ErrInvalid)
 	}
 	return nil

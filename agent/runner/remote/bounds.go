@@ -38,9 +38,10 @@ func checkNames(id string, env []string) error {
 	return nil
 }
 
-// checkStart returns why an attempt is not started, whatever is in it.
-func (s *service) checkStart(m *runnerv1.StartRequest) error {
-	if err := checkNames(m.GetId(), readEnv(m.GetEnv())); err != nil {
+// checkStart returns why an attempt is not started, whatever is in it. env is its
+// environment.
+func (s *service) checkStart(m *runnerv1.StartRequest, env []string) error {
+	if err := checkNames(m.GetId(), env); err != nil {
 		return err
 	}
 	if !s.guest {

@@ -96,6 +96,9 @@ func showEnv(env []string) (list [][]byte) {
 }
 
 func readEnv(list [][]byte) (env []string) {
+	if len(list) > 0 {
+		env = make([]string, 0, len(list))
+	}
 	for _, kv := range list {
 		env = append(env, string(kv))
 	}

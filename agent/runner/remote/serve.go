@@ -239,10 +239,11 @@ func commonRevision(req *runnerv1.WatchRequest) uint32 {
 // Start implements the RPC. What keeps an attempt from starting is an answer; an
 // error says nothing about it.
 func (s *service) Start(_ context.Context, req *runnerv1.StartRequest) (*runnerv1.StartResponse, error) {
-	if err := s.checkStart(req); err != nil {
+	spec := readSpec(req)
+	if err := s.checkStart(req, spec.Env); err != nil {
 		return &runnerv1.StartResponse{Error: sentence(fmt.Sprintf("starting attempt %.40q: %v", req.GetId(), err))}, nil
 	}
-	a, err := s.start(asker{life: req.GetLife(), link: req.GetLink()}, readSpec(req))
+	a, err := s.start(asker{life: req.GetLife(), link: req.GetLink()}, spec)
 	switch {
 	case errors.Is(err, errNotLink):
 		return nil, status.Error(codes.Unavailable, err.Error()) // which leaves it open

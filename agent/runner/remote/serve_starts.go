@@ -38,11 +38,12 @@ func (s *service) Starts(stream grpc.BidiStreamingServer[runnerv1.StartsRequest,
 // startAmong starts an attempt, which is then told by Watch, or returns why not.
 func (s *service) startAmong(link uint64, req *runnerv1.StartRequest) *runnerv1.StartsResponse {
 	refused := &runnerv1.StartsResponse{Id: req.GetId()}
-	if err := s.checkStart(req); err != nil {
+	spec := readSpec(req)
+	if err := s.checkStart(req, spec.Env); err != nil {
 		refused.Error = sentence(fmt.Sprintf("starting attempt %.40q: %v", req.GetId(), err))
 		return refused
 	}
-	a, err := s.start(asker{life: req.GetLife(), link: link}, readSpec(req))
+	a, err := s.start(asker{life: req.GetLife(), link: link}, spec)
 	switch {
 	case errors.Is(err, errNotLink):
 		return nil // nobody waits for that any more
