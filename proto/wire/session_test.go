@@ -76,6 +76,9 @@ func TestTimingsFit(t *testing.T) {
 	if chunk := wire.ChunkFor(512 << 10); chunk != wire.LogChunk {
 		t.Errorf("a gateway that grants 512 KiB at most, and takes %d bytes, gets chunks of %d", wire.LogChunk, chunk)
 	}
+	if chunk := wire.ChunkFor(1 << 20); chunk != wire.MaxLogChunk {
+		t.Errorf("a line that has a MiB on its way, which is the most that gateways grant, gets chunks of %d bytes, want %d", chunk, wire.MaxLogChunk)
+	}
 	if chunk := wire.ChunkFor(1 << 30); chunk != wire.MaxLogChunk || chunk >= wire.MaxMessage {
 		t.Errorf("the largest chunk has %d bytes, want %d, below a message's %d", chunk, wire.MaxLogChunk, wire.MaxMessage)
 	}

@@ -68,16 +68,22 @@ const (
 	maxHeaders = 64 << 10
 )
 
-// chunksInCredit is in how many chunks a worker's credit goes at least, so that a chunk
-// takes little of the time that all of it does.
-const chunksInCredit = 32
+const (
+	// chunksInCredit is in how many chunks a worker's credit goes at least, so that a chunk
+	// takes little of the time that all of it does.
+	chunksInCredit = 8
+	// smallCredit is the most that gateways granted which take no chunk above LogChunk.
+	smallCredit = 512 << 10
+)
 
 // ChunkFor returns how much output one log message may carry while a worker may have so
 // much on its way: credit grows with the rate of the line, and a few large messages cost
-// both ends less than many small ones. It is [LogChunk] for as much as 512 KiB, the most
-// that gateways granted which take no larger one.
+// both ends less than many small ones.
 func ChunkFor(credit int64) int {
-	return int(min(max(credit/chunksInCredit, LogChunk), MaxLogChunk))
+	if credit <= smallCredit {
+		return LogChunk
+	}
+	return int(min(credit/chunksInCredit, MaxLogChunk))
 }
 
 // How fast a client redials a server, and how long either end lets the other

@@ -14,8 +14,10 @@ const (
 	// worker has attempts, which after a break it asks about all at once.
 	maxChunks = 1 << 14
 
-	// maxMerged bounds a chunk that others were added to.
+	// maxMerged bounds a chunk that others were added to, and leastBulk is from how many bytes
+	// on output is no longer added to another: to copy it costs more than to write it alone.
 	maxMerged = 64 << 10
+	leastBulk = wire.LogChunk
 )
 
 var (
@@ -30,7 +32,7 @@ type chunk struct {
 	offset  int64
 	data    []byte
 	crc     uint32
-	damaged bool // came with another checksum: answered, never written
+	damaged bool // came with another checksum: answered, never written. Bulk is looked at when it is
 }
 
 // intake holds output on its way to disk. Attempts take turns, so that one that
@@ -82,8 +84,9 @@ func (q *intake) put(k runlog.Key, c chunk) error {
 }
 
 // merge makes c a part of the last of the chunks ahead of it, if it goes on where
-// that one ends. A job that prints many small pieces fills the disk's queue with
-// few large ones.
+// that one ends and is small. A job that prints many small pieces fills the disk's queue with
+// few large ones. Should the one ahead turn out to be damaged, the checksum of both still
+// says so.
 func merge(ahead []chunk, c chunk) bool {
 	if len(ahead) == 0 {
 		return false
@@ -92,7 +95,7 @@ func merge(ahead []chunk, c chunk) bool {
 		return true // it asks for an answer, and those ahead get one
 	}
 	last := &ahead[len(ahead)-1]
-	if last.damaged || c.damaged || c.offset != last.offset+int64(len(last.data)) || len(last.data)+len(c.data) > maxMerged {
+	if last.damaged || c.damaged || len(c.data) >= leastBulk || c.offset != last.offset+int64(len(last.data)) || len(last.data)+len(c.data) > maxMerged {
 		return false
 	}
 	if size := len(last.data) + len(c.data); size > cap(last.data) {

@@ -267,13 +267,14 @@ func (n *session) owns(k runlog.Key) bool {
 // error those behind would leave a hole, so they are not even tried.
 func (n *session) write(key runlog.Key, chunks []chunk) (known int64, err error) {
 	for _, c := range chunks {
-		if c.damaged {
-			err = fmt.Errorf("the %d bytes at offset %d came with another checksum: send them again", len(c.data), c.offset)
-			c.offset, c.data, c.crc = 0, nil, 0
+		if !c.damaged {
+			known, err = n.server.config.Logs.Append(key, c.offset, c.data, c.crc)
 		}
-		var failed error
-		known, failed = n.server.config.Logs.Append(key, c.offset, c.data, c.crc)
-		if err = cmp.Or(failed, err); err != nil {
+		if c.damaged || errors.Is(err, runlog.ErrChecksum) {
+			known, err = n.server.config.Logs.Append(key, 0, nil, 0)
+			err = cmp.Or(err, fmt.Errorf("the %d bytes at offset %d came with another checksum: send them again", len(c.data), c.offset))
+		}
+		if err != nil {
 			return known, err
 		}
 		n.server.counts.logBytes.Add(uint64(len(c.data)))

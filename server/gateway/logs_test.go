@@ -91,12 +91,15 @@ func TestLogErrors(t *testing.T) {
 		w.say(output("r", 0, []byte("abc")))
 		w.expect("LogAck")
 
-		damaged := output("r", 3, []byte("def"))
-		damaged.Crc32C++
-		w.say(damaged)
-		a := w.expect("LogAck").GetLogAck()
-		if a.GetKnown() != 3 || a.GetDurable() != 3 || !strings.Contains(a.GetError(), "checksum") {
-			t.Errorf("damaged: got %v, want an error and 3 bytes", a)
+		var a *agentv1.LogAck
+		for _, size := range []int{3, wire.MaxLogChunk} {
+			damaged := output("r", 3, make([]byte, size))
+			damaged.Crc32C++
+			w.say(damaged)
+			a = w.expect("LogAck").GetLogAck()
+			if a.GetKnown() != 3 || a.GetDurable() != 3 || !strings.Contains(a.GetError(), fmt.Sprintf("the %d bytes at offset 3 came with another checksum", size)) {
+				t.Errorf("%d bytes damaged: got %v, want an error and 3 bytes", size, a)
+			}
 		}
 
 		p.logs.fail(errors.New("write log r.1: no space left on device"))
@@ -116,8 +119,8 @@ func TestLogErrors(t *testing.T) {
 		if a = w.expect("LogAck").GetLogAck(); a.GetDurable() != 6 || a.GetError() != "" {
 			t.Errorf("space again: got %v, want 6 bytes and no error", a)
 		}
-		if got := p.Stats(); got.LogErrors != 4 || got.LogBytes != 6 || got.Violations != 0 {
-			t.Errorf("stats %+v, want 4 errors and 6 bytes", got)
+		if got := p.Stats(); got.LogErrors != 5 || got.LogBytes != 6 || got.Violations != 0 {
+			t.Errorf("stats %+v, want 5 errors and 6 bytes", got)
 		}
 	})
 }

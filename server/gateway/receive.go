@@ -116,7 +116,7 @@ func (n *session) takeLog(m *agentv1.LogAppend) *ending {
 		offset:  m.GetOffset(),
 		data:    m.GetData(),
 		crc:     m.GetCrc32C(),
-		damaged: runlog.Checksum(m.GetData()) != m.GetCrc32C(),
+		damaged: len(m.GetData()) < leastBulk && runlog.Checksum(m.GetData()) != m.GetCrc32C(),
 	})
 	if err != nil {
 		return n.violation(codes.ResourceExhausted, err)

@@ -2356,8 +2356,8 @@ type LogAppend struct {
 	Key *AttemptKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Offset of data's first byte in the log.
 	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
-	// Data as the process wrote it; at most 16 KiB, or, if that is more, a 32nd of the
-	// credit, up to 128 KiB.
+	// Data as the process wrote it; at most 16 KiB, or, with a credit above 512 KiB, an
+	// eighth of that, up to 128 KiB.
 	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	// Crc32c of data.
 	Crc32C        uint32 `protobuf:"varint,4,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
