@@ -14,9 +14,6 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, maxBlock); return &b
 // framesAtOnce is how many frames are written at once, at most.
 const framesAtOnce = 4
 
-// batches are for frames that are written at once.
-var batches = sync.Pool{New: func() any { b := make([]byte, framesAtOnce*(frameHeader+maxFrame)); return &b }}
-
 // Append puts data, whose CRC-32C is crc, at offset of k's log, and returns how
 // many bytes of the log are known then. It is positional and idempotent: data
 // at the end are appended, what is below the end is dropped (the first to come
@@ -34,7 +31,8 @@ func (s *Store) Append(k Key, offset int64, data []byte, crc uint32) (known int6
 	if offset < 0 || len(data) > MaxAppend {
 		return 0, fmt.Errorf("append %d bytes at %d to log %v: %w", len(data), offset, k, ErrInvalid)
 	}
-	if Checksum(data) != crc {
+	pieces, sum := sumPieces(data)
+	if sum != crc {
 		return 0, fmt.Errorf("append %d bytes at %d to log %v: %w", len(data), offset, k, ErrChecksum)
 	}
 	a, err := s.begin(k, nil)
@@ -50,15 +48,20 @@ func (s *Store) Append(k Key, offset int64, data []byte, crc uint32) (known int6
 	case offset > a.known || stop <= a.known:
 		return a.known, nil
 	}
-	if err := s.put(a, data[a.known-offset:]); err != nil {
+	if a.known > offset {
+		data = data[a.known-offset:]
+		pieces, _ = sumPieces(data) // others than before
+	}
+	if err := s.put(a, data, pieces[:]); err != nil {
 		s.fail(err)
 		return a.known, fmt.Errorf("append to log %v at %d: %w", k, a.known, err)
 	}
 	return a.known, nil
 }
 
-// put writes data behind all that is known. The turn is held.
-func (s *Store) put(a *attempt, data []byte) error {
+// put writes data behind all that is known. pieces are the checksums of what becomes
+// frames. The turn is held.
+func (s *Store) put(a *attempt, data []byte, pieces []uint32) error {
 	if err := s.restore(a); err != nil {
 		return err
 	}
@@ -67,17 +70,19 @@ func (s *Store) put(a *attempt, data []byte) error {
 		return err
 	}
 	defer s.unpin(a, h)
-	buf := batches.Get().(*[]byte)
-	defer batches.Put(buf)
-
 	seed := seedOf(a.key)
 	for some := range slices.Chunk(data, framesAtOnce*maxFrame) {
-		raw, off := (*buf)[:0], a.known
+		var heads [framesAtOnce * frameHeader]byte
+		var parts [2 * framesAtOnce][]byte // the data stay where they are
+		head, raw, off := heads[:0], parts[:0], a.known
 		for piece := range slices.Chunk(some, maxFrame) {
-			raw = appendFrame(raw, seed, frame{kind: kindData, off: off, data: piece})
+			begin := len(head)
+			head = appendHead(head, seed, frame{kind: kindData, off: off, data: piece}, pieces[0])
+			raw = append(raw, head[begin:], piece)
 			off += int64(len(piece))
+			pieces = pieces[1:]
 		}
-		if err := s.writeEnd(a, h, raw); err != nil {
+		if err := s.writeEnd(a, h, raw...); err != nil {
 			return err
 		}
 		s.set(func() {
@@ -116,16 +121,16 @@ func (s *Store) writable(a *attempt) (*handle, error) {
 	return h, nil
 }
 
-// writeEnd writes raw behind the last good frame, and leaves nothing else there.
-// The turn is held.
-func (s *Store) writeEnd(a *attempt, h *handle, raw []byte) error {
+// writeEnd writes raw behind the last good frame, one part after the other, and leaves
+// nothing else there. The turn is held.
+func (s *Store) writeEnd(a *attempt, h *handle, raw ...[]byte) error {
 	if a.junk {
 		if err := h.file.Truncate(a.end); err != nil {
 			return err
 		}
 		s.set(func() { a.junk = false })
 	}
-	if _, err := h.file.WriteAt(raw, a.end); err != nil {
+	if err := writeParts(h.file, raw, a.end); err != nil {
 		if h.file.Truncate(a.end) != nil {
 			s.set(func() { a.junk = true })
 		}
@@ -200,7 +205,7 @@ func (s *Store) finish(a *attempt) {
 	}
 	h, err := s.reach(a)
 	if err == nil {
-		err = s.writeEnd(a, h, appendFrame(nil, seedOf(a.key), frame{kind: kindEnd, off: a.length}))
+		err = s.writeEnd(a, h, appendHead(nil, seedOf(a.key), frame{kind: kindEnd, off: a.length}, 0))
 		s.unpin(a, h)
 	}
 	if err != nil {

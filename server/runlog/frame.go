@@ -18,11 +18,6 @@ const (
 	kindEnd  = 2 // no data; offset is the length of the log, all of which is durable
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// Checksum is the CRC-32C that [Store.Append] expects of its data.
-func Checksum(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
-
 // frame is a piece of a log as it lies in the file.
 type frame struct {
 	kind byte
@@ -38,14 +33,14 @@ func seedOf(k Key) uint32 {
 	return Checksum(fmt.Appendf(nil, "schedd run log 1\n%s\n%d\n%d", k.Run, k.Attempt, k.Fence))
 }
 
-// appendFrame appends the encoded frame to b.
-func appendFrame(b []byte, seed uint32, f frame) []byte {
+// appendHead appends to b what comes before a frame's data, which have the checksum sum.
+func appendHead(b []byte, seed uint32, f frame, sum uint32) []byte {
 	start := len(b)
 	b = append(b, 0, 0, 0, 0)
 	b = binary.LittleEndian.AppendUint32(b, uint32(f.kind)<<24|uint32(len(f.data)))
 	b = binary.LittleEndian.AppendUint64(b, uint64(f.off))
-	b = append(b, f.data...)
-	binary.LittleEndian.PutUint32(b[start:], crc32.Update(seed, castagnoli, b[start+4:]))
+	head := crc32.Update(seed, castagnoli, b[start+4:])
+	binary.LittleEndian.PutUint32(b[start:], joined(head, sum, len(f.data)))
 	return b
 }
 

@@ -2,12 +2,22 @@ package runlog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"testing"
 	"testing/iotest"
 
 	"pgregory.net/rapid"
 )
+
+// appendFrame appends a whole frame to b, with the checksum of all that it has.
+func appendFrame(b []byte, seed uint32, f frame) []byte {
+	start := len(b)
+	b = append(appendHead(b, seed, f, 0), f.data...)
+	binary.LittleEndian.PutUint32(b[start:], crc32.Update(seed, castagnoli, b[start+4:]))
+	return b
+}
 
 func TestFrameRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
