@@ -242,7 +242,7 @@ func (t *table) LogFence(k session.Key) (fence uint64, fresh bool) {
 }
 
 // ReadLog reads a log from the disk.
-func (t *table) ReadLog(k session.Key, p []byte, offset int64) (int, error) {
+func (t *table) ReadLog(k session.Key, offset int64, parts ...[]byte) (int, error) {
 	t.mu.Lock()
 	var log *spool.Log
 	if a := t.attempts[k]; a != nil {
@@ -252,7 +252,7 @@ func (t *table) ReadLog(k session.Key, p []byte, offset int64) (int, error) {
 	if log == nil {
 		return 0, spool.ErrRemoved
 	}
-	return log.ReadAt(p, offset)
+	return log.ReadParts(offset, parts...)
 }
 
 // LogDurable takes note of how much of a log is safe elsewhere.

@@ -74,8 +74,8 @@ type Logs interface {
 	// LogFence returns the fence that the attempt was launched with, 0 when the log
 	// is gone, and whether nobody can have any of the log yet. It returns at once.
 	LogFence(Key) (fence uint64, fresh bool)
-	// ReadLog reads from the disk, as io.ReaderAt does.
-	ReadLog(k Key, p []byte, offset int64) (int, error)
+	// ReadLog reads from the disk, as io.ReaderAt does, one part after the other.
+	ReadLog(k Key, offset int64, parts ...[]byte) (int, error)
 	// LogDurable tells how many bytes are safe elsewhere. It returns at once.
 	LogDurable(k Key, durable int64)
 	// LogRefused tells that the log of the attempt with this fence will never be

@@ -147,24 +147,34 @@ func (s *shipper) next(now time.Time) []*agentv1.AgentMessage {
 		if p.size == 0 {
 			return []*agentv1.AgentMessage{logAppend(p, nil)}
 		}
-		data := make([]byte, p.size)
-		n, err := s.logs.ReadLog(p.key, data, p.offset)
+		parts := p.buffers()
+		n, err := s.logs.ReadLog(p.key, p.offset, parts...)
 		if n == 0 {
 			s.unreadable(p, err, now)
 			continue
 		}
-		if n < len(data) {
+		if n < p.size {
 			s.shorten(p, n)
 		}
-		return cut(p, data[:n])
+		return cut(p, parts, n)
 	}
 }
 
-// cut makes messages of a piece of a log.
-func cut(p parcel, data []byte) (some []*agentv1.AgentMessage) {
-	for chunk := range slices.Chunk(data, p.chunk) {
-		some = append(some, logAppend(p, chunk))
-		p.offset += int64(len(chunk))
+// cut makes messages of the first n bytes of a parcel. What fits into one goes in the
+// buffer that it is in.
+func cut(p parcel, parts [][]byte, n int) (some []*agentv1.AgentMessage) {
+	for _, part := range parts {
+		part = part[:min(len(part), n)]
+		n -= len(part)
+		for len(part) > 0 {
+			chunk := part
+			if len(part) > p.chunk {
+				chunk = part[:p.chunk:p.chunk]
+			}
+			some = append(some, logAppend(p, chunk))
+			p.offset += int64(len(chunk))
+			part = part[len(chunk):]
+		}
 	}
 	return some
 }

@@ -57,6 +57,18 @@ type parcel struct {
 	chunk  int // the most of it that goes in one message
 }
 
+// buffers returns where to read it to. Large chunks have one each, which is used again when
+// it was sent.
+func (p parcel) buffers() (parts [][]byte) {
+	if p.chunk <= wire.LogChunk {
+		return [][]byte{make([]byte, p.size)}
+	}
+	for left := p.size; left > 0; left -= p.chunk {
+		parts = append(parts, wire.OutputBuffer(min(left, p.chunk)))
+	}
+	return parts
+}
+
 // pressing reports whether there is something to send.
 func (t *track) pressing() bool {
 	return t.ask || t.settled && t.size > t.sent

@@ -23,19 +23,19 @@ func TestAcknowledgedBytesAreNoZeros(t *testing.T) {
 	poll(t, l)
 	for _, life := range []string{"this one", "the next one"} {
 		for _, off := range []int64{0, 4} {
-			if _, err := l.ReadAt(make([]byte, 8), off); !errors.Is(err, ErrGone) {
+			if _, err := l.ReadParts(off, make([]byte, 8)); !errors.Is(err, ErrGone) {
 				t.Errorf("in %s, at %d: error %v, want that they are gone", life, off, err)
 			}
 		}
 		got := make([]byte, 7+len(cutLine)+9)
-		if _, err := l.ReadAt(got, 5); err != nil {
+		if _, err := l.ReadParts(5, got); err != nil {
 			t.Fatal(err)
 		}
 		same(t, "what was not acknowledged", got, []byte("\x00\x00\x00\x00\x00\x00\x00"+cutLine+"once more"))
 		s, l = again(t, s)
 	}
 	seal(t, l)
-	if _, err := l.ReadAt(make([]byte, 1), 4); !errors.Is(err, ErrGone) {
+	if _, err := l.ReadParts(4, make([]byte, 1)); !errors.Is(err, ErrGone) {
 		t.Errorf("sealed: error %v", err)
 	}
 }
@@ -48,13 +48,13 @@ func TestAcknowledgedBytesOfASealedLog(t *testing.T) {
 	l.Acknowledge(7)
 	p.truncate(3)
 	got := make([]byte, 3)
-	if _, err := l.ReadAt(got, 0); err != nil || string(got) != "hel" {
+	if _, err := l.ReadParts(0, got); err != nil || string(got) != "hel" {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, err := l.ReadAt(got, 2); !errors.Is(err, ErrGone) {
+	if _, err := l.ReadParts(2, got); !errors.Is(err, ErrGone) {
 		t.Errorf("error %v, want that they are gone", err)
 	}
-	if _, err := l.ReadAt(got, 7); err != nil || !bytes.Equal(got, make([]byte, 3)) {
+	if _, err := l.ReadParts(7, got); err != nil || !bytes.Equal(got, make([]byte, 3)) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -87,7 +87,7 @@ func TestAcknowledgedBytesNeverChange(t *testing.T) {
 				end = poll(t, l)
 			case "acknowledge":
 				more := make([]byte, rapid.Int64Range(0, end-int64(len(acked))).Draw(t, "acknowledged"))
-				if _, err := l.ReadAt(more, int64(len(acked))); err != nil && !errors.Is(err, io.EOF) {
+				if _, err := l.ReadParts(int64(len(acked)), more); err != nil && !errors.Is(err, io.EOF) {
 					t.Fatalf("what was not acknowledged can't be read: %v", err)
 				}
 				acked = append(acked, more...)
@@ -98,7 +98,7 @@ func TestAcknowledgedBytesNeverChange(t *testing.T) {
 			}
 			off := rapid.Int64Range(0, end).Draw(t, "offset")
 			got := make([]byte, rapid.IntRange(0, 3000).Draw(t, "length"))
-			n, err := l.ReadAt(got, off)
+			n, err := l.ReadParts(off, got)
 			switch {
 			case errors.Is(err, ErrGone) && off < int64(len(acked)):
 			case err != nil && !errors.Is(err, io.EOF):

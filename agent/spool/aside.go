@@ -59,7 +59,7 @@ func (l *Log) copyTo(path string) (err error) {
 	buf := make([]byte, 64<<10)
 	for off, end := int64(0), l.meta.end(); off < end; {
 		p := buf[:min(int64(len(buf)), end-off)]
-		if err := l.read(p, off); err != nil {
+		if err := l.read([][]byte{p}, off); err != nil {
 			return err
 		}
 		if _, err := f.Write(p); err != nil {

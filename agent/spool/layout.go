@@ -104,6 +104,20 @@ func (m meta) end() (n int64) {
 	return n
 }
 
+// readParts is read for what follows one another.
+func (m meta) readParts(f *os.File, parts [][]byte, off int64) (gone int64, err error) {
+	gone = math.MaxInt64
+	for _, b := range parts {
+		first, err := m.read(f, b, off)
+		if err != nil {
+			return 0, err
+		}
+		gone = min(gone, first)
+		off += int64(len(b))
+	}
+	return gone, nil
+}
+
 // read fills b with the logical log from off on, all of which is before its end.
 // f, which may be nil, is the file; what it lacks is read as zeros. It returns
 // where the first of these stands that are there in the place of other bytes.

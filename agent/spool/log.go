@@ -35,7 +35,7 @@ type Log struct {
 }
 
 // Acknowledge tells that the first n bytes of the logical log are safe elsewhere.
-// They stay here until Remove, but if they are lost all the same, ReadAt says so.
+// They stay here until Remove, but if they are lost all the same, ReadParts says so.
 // It returns at once.
 func (l *Log) Acknowledge(n int64) {
 	for before := l.acked.Load(); before < n && !l.acked.CompareAndSwap(before, n); {
@@ -52,7 +52,7 @@ func (l *Log) Path() string {
 }
 
 // Poll looks at the file and returns how much of the logical log can be shipped:
-// its bytes up to size are fixed from now on, and [Log.ReadAt] returns them.
+// its bytes up to size are fixed from now on, and [Log.ReadParts] returns them.
 // While the process runs that is at most the first half of the limit.
 //
 // It also bounds the disk: what is between the head and the tail of a log over
@@ -100,10 +100,10 @@ func (l *Log) poll() error {
 	return errors.Join(perr, l.save(m, false))
 }
 
-// ReadAt reads the logical log at off, up to what Poll or Seal reported last;
-// at that end the error is [io.EOF]. It is [ErrGone] where zeros would stand for
-// bytes that were acknowledged.
-func (l *Log) ReadAt(p []byte, off int64) (int, error) {
+// ReadParts reads the logical log at off into one part after the other, up to what Poll or
+// Seal reported last; at that end the error is [io.EOF]. It is [ErrGone] where zeros would
+// stand for bytes that were acknowledged.
+func (l *Log) ReadParts(off int64, parts ...[]byte) (n int, err error) {
 	if err := l.enter(); err != nil {
 		return 0, err
 	}
@@ -111,18 +111,22 @@ func (l *Log) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read spool log %q at %d: %w offset", l.path, off, ErrInvalid)
 	}
-	want := min(int64(len(p)), max(0, l.meta.end()-off))
-	if err := l.read(p[:want], off); err != nil {
+	left := max(0, l.meta.end()-off)
+	there := make([][]byte, 0, len(parts))
+	for _, p := range parts {
+		if int64(len(p)) > left {
+			p, err = p[:left], io.EOF
+		}
+		there, n, left = append(there, p), n+len(p), left-int64(len(p))
+	}
+	if err := l.read(there, off); err != nil {
 		return 0, fmt.Errorf("read spool log %q at %d: %w", l.path, off, err)
 	}
-	if want < int64(len(p)) {
-		return int(want), io.EOF
-	}
-	return int(want), nil
+	return n, err
 }
 
-// read fills p with what is at off. All of it is before the end.
-func (l *Log) read(p []byte, off int64) error {
+// read fills parts with what is at off. All of it is before the end.
+func (l *Log) read(parts [][]byte, off int64) error {
 	f, _, err := l.open(os.O_RDONLY)
 	if err != nil {
 		return err
@@ -132,7 +136,7 @@ func (l *Log) read(p []byte, off int64) error {
 	}
 	for {
 		cuts := len(l.meta.cuts)
-		gone, err := l.meta.read(f, p, off)
+		gone, err := l.meta.readParts(f, parts, off)
 		if err != nil {
 			return err
 		}

@@ -63,7 +63,7 @@ var (
 	// ErrRemoved is returned by calls on a log after [Log.Remove].
 	ErrRemoved = errors.New("log was removed")
 
-	// ErrGone is returned by [Log.ReadAt] for bytes that were acknowledged, and
+	// ErrGone is returned by [Log.ReadParts] for bytes that were acknowledged, and
 	// are not in the file any more.
 	ErrGone = errors.New("bytes that were acknowledged are gone here; whoever has them has to say so")
 

@@ -34,7 +34,7 @@ func newCodec() codec { return codec{encoding.GetCodecV2(grpcproto.Name)} }
 func (codec) Name() string { return "" }
 
 // Marshal returns what goes over the line. It keeps the output, which nobody changes
-// any more.
+// any more; an [OutputBuffer] is used again when it has gone.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	m, ok := v.(*agentv1.AgentMessage)
 	if !ok || len(m.GetLogAppend().GetData()) < leastBulk {
@@ -50,7 +50,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	rest = protowire.AppendVarint(rest, uint64(size))
 	head := protowire.AppendTag(nil, logAppendField, protowire.BytesType)
 	head = protowire.AppendVarint(head, uint64(len(rest)+size))
-	return mem.BufferSlice{mem.SliceBuffer(append(head, rest...)), mem.SliceBuffer(l.GetData())}, nil
+	return mem.BufferSlice{mem.SliceBuffer(append(head, rest...)), lent(l.GetData())}, nil
 }
 
 // Unmarshal makes a message of what came. Output is copied once, to where it stays.
@@ -67,7 +67,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if err := proto.Unmarshal(rest, &l); err != nil {
 		return err
 	}
-	l.Data = outputBuffer(data.Len() - at)
+	l.Data = OutputBuffer(data.Len() - at)
 	for n, b := 0, data; len(b) > 0; b = b[1:] {
 		raw := b[0].ReadOnlyData()
 		skip := min(at, len(raw))
@@ -121,12 +121,17 @@ func spansRest(head []byte, n, size int) (begin int, ok bool) {
 	return begin, begin <= size && length == uint64(size-begin)
 }
 
-// outputs are buffers for the largest chunks. Without them a flood is a flood of garbage.
-var outputs = sync.Pool{New: func() any { b := make([]byte, MaxLogChunk); return &b }}
+// outputCap is the capacity of a buffer for a large chunk. Nobody else's is that odd, and so
+// tells them from others.
+const outputCap = MaxLogChunk + 1
 
-// outputBuffer returns a buffer for output of that size. One that would mostly be empty is
+// outputs are buffers for the largest chunks. Without them a flood is a flood of garbage.
+var outputs = sync.Pool{New: func() any { b := make([]byte, outputCap); return &b }}
+
+// OutputBuffer returns a buffer for output of that size, in which there may be anything. It
+// is for one message: when that is sent, others get it. One that would mostly be empty is
 // not worth to be kept.
-func outputBuffer(size int) []byte {
+func OutputBuffer(size int) []byte {
 	if size < MaxLogChunk/2 || size > MaxLogChunk {
 		return make([]byte, size)
 	}
@@ -135,8 +140,20 @@ func outputBuffer(size int) []byte {
 
 // ReuseOutput gives back the output of a message that came. Nobody may have it any more.
 func ReuseOutput(data []byte) {
-	if cap(data) == MaxLogChunk {
-		data = data[:MaxLogChunk]
+	if cap(data) == outputCap {
 		outputs.Put(&data)
 	}
 }
+
+// lent is output while gRPC has it, which may be longer than the call that sends it.
+func lent(data []byte) mem.Buffer {
+	if cap(data) != outputCap {
+		return mem.SliceBuffer(data)
+	}
+	return mem.NewBuffer(&data, givenBack{})
+}
+
+// givenBack takes buffers of outputs. It is asked for none.
+type givenBack struct{ mem.NopBufferPool }
+
+func (givenBack) Put(data *[]byte) { ReuseOutput(*data) }

@@ -64,8 +64,8 @@ func TestOutputIsReusedOnlyWhenItIsGivenBack(t *testing.T) {
 		return m.GetLogAppend().GetData()
 	}
 	first := receive(1)
-	if cap(first) != MaxLogChunk {
-		t.Errorf("a large chunk came in a buffer of %d bytes that can't be reused, want %d", cap(first), MaxLogChunk)
+	if cap(first) != outputCap {
+		t.Errorf("a large chunk came in a buffer of %d bytes that can't be reused, want %d", cap(first), outputCap)
 	}
 	for b := range byte(100) {
 		ReuseOutput(receive(b))
@@ -73,6 +73,36 @@ func TestOutputIsReusedOnlyWhenItIsGivenBack(t *testing.T) {
 	}
 	if want := bytes.Repeat([]byte{1}, MaxLogChunk); !bytes.Equal(first, want) {
 		t.Error("output has changed that was not given back")
+	}
+}
+
+// Output that is on its way is nobody else's, however long that takes.
+func TestOutputIsReusedOnlyWhenItIsSent(t *testing.T) {
+	send := func(b byte) mem.BufferSlice {
+		data := OutputBuffer(MaxLogChunk)
+		for i := range data {
+			data[i] = b
+		}
+		way, err := newCodec().Marshal(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_LogAppend{LogAppend: &agentv1.LogAppend{Data: data}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return way
+	}
+	first := send(1)
+	first.Ref() // it is also kept to be sent again
+	first.Free()
+	given := map[*byte]bool{}
+	for b := range byte(100) {
+		way := send(b)
+		given[&way[1].ReadOnlyData()[0]] = true
+		way.Free()
+	}
+	if want := bytes.Repeat([]byte{1}, MaxLogChunk); !bytes.Equal(first[1].ReadOnlyData(), want) {
+		t.Error("output has changed that was not sent yet")
+	}
+	if len(given) == 100 {
+		t.Error("100 chunks that were sent took as many buffers")
 	}
 }
 
