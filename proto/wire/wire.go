@@ -60,9 +60,11 @@ const (
 	// would let megabytes of log pile up in front of a control message.
 	streamWindow = 256 << 10
 	connWindow   = 512 << 10
-	// clientBuffer is how much a client hands to the kernel at once, at most. It holds it
-	// only while it does.
+	// clientBuffer is how much a client hands to the kernel at once, at most, and
+	// serverBuffer how much a server takes from it. A client holds it only while it does, and
+	// a server, of TCP without TLS, only while there is something to take.
 	clientBuffer = 128 << 10
+	serverBuffer = 128 << 10
 	// maxHeaders bounds the headers of one call; gRPC's own limit is 16 MiB,
 	// which a server would hold for anybody who connects.
 	maxHeaders = 64 << 10
@@ -115,6 +117,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.StaticConnWindowSize(connWindow),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.ReadBufferSize(serverBuffer),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.ForceServerCodecV2(newCodec()),
 	}
