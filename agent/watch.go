@@ -18,6 +18,10 @@ const (
 	// less and less often, down to every pollMost.
 	pollLeast = 200 * time.Millisecond
 	pollMost  = time.Second
+	// A log that grows fast is looked at each time that it has grown by pollEach, but not
+	// sooner than after pollFlood: what is not seen is not sent, and not written out.
+	pollEach  = 4 << 20
+	pollFlood = 20 * time.Millisecond
 )
 
 // watcher looks after one process while it runs.
@@ -72,13 +76,15 @@ func (w *watcher) watch() bool {
 }
 
 // look does what is due for a process that goes on, and returns when to look again: the
-// leader is told of it first, and from then on its log is looked at.
+// leader is told of it first, and from then on its log is looked at; at once if it is long.
 func (w *watcher) look() time.Duration {
 	if !w.told {
 		w.told = true
 		w.sayLaunched()
 		w.report(w.attempt)
-		return w.pause - tellAfter
+		if w.log == nil || !w.log.Reaches(pollEach) {
+			return w.pause - tellAfter
+		}
 	}
 	w.noteStart()
 	w.poll()
@@ -130,7 +136,7 @@ func (w *watcher) poll() {
 		w.pause = pollMost
 		return
 	}
-	size, err := w.log.Poll()
+	size, grown, err := w.log.Poll()
 	if err != nil && !w.blind {
 		w.table.log.Warn("log can't be looked at, or not bounded", "run", a.key.Run, "attempt", a.key.Attempt, "job", a.job, "err", err)
 	}
@@ -140,10 +146,18 @@ func (w *watcher) poll() {
 		w.proc.Kill(a.grace)
 	}
 	w.lookAtDisk()
-	w.pause = min(2*w.pause, pollMost)
+	w.pause = nextLook(w.pause, grown)
 	if size > 0 && w.logGrew(a, size) {
-		w.pause = pollLeast
+		w.pause = min(w.pause, pollLeast)
 	}
+}
+
+// nextLook returns when to look at a log again that has grown by so much in a pause.
+func nextLook(pause time.Duration, grown int64) time.Duration {
+	if grown == 0 {
+		return min(2*pause, pollMost)
+	}
+	return min(max(time.Duration(float64(pause)*pollEach/float64(grown)), pollFlood), pollLeast)
 }
 
 // fullReason is told beside how it ended: to its process the disk that is full

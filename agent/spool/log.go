@@ -30,6 +30,7 @@ type Log struct {
 	kept     bool   // meta has a sidecar; without one the name of the file says all that it does
 	removed  bool
 	begun    int64 // bytes of the file that the disk was told to take while it grows
+	seen     int64 // how long the file was when it was polled last
 
 	acked atomic.Int64 // in this life of the agent
 }
@@ -53,22 +54,30 @@ func (l *Log) Path() string {
 
 // Poll looks at the file and returns how much of the logical log can be shipped:
 // its bytes up to size are fixed from now on, and [Log.ReadParts] returns them.
-// While the process runs that is at most the first half of the limit.
+// While the process runs that is at most the first half of the limit. grown is how much
+// longer the file is than at the last call, also behind that.
 //
 // It also bounds the disk: what is between the head and the tail of a log over
 // its limit is given back, so between two calls a file takes no more than its
 // limit, what the process writes meanwhile, and two pages. If the file system
 // can't do that, the error is [ErrUnbounded] and size is valid. On a sealed log
 // Poll cuts off what a process left behind has written since.
-func (l *Log) Poll() (size int64, err error) {
+func (l *Log) Poll() (size, grown int64, err error) {
 	if err := l.enter(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer l.leave()
+	before := l.seen
 	if err = l.poll(); err != nil {
 		err = fmt.Errorf("poll spool log %q: %w", l.path, err)
 	}
-	return l.meta.end(), err
+	return l.meta.end(), max(0, l.seen-before), err
+}
+
+// Reaches tells whether the file has n bytes by now. It holds up nobody.
+func (l *Log) Reaches(n int64) bool {
+	st, err := os.Lstat(l.path)
+	return err == nil && st.Size() >= n
 }
 
 func (l *Log) poll() error {
@@ -80,6 +89,7 @@ func (l *Log) poll() error {
 		return l.look(nil, 0)
 	}
 	defer func() { _ = f.Close() }() // nothing was written through it
+	l.seen = size
 	if l.meta.sealed {
 		if size > l.meta.total {
 			return f.Truncate(l.meta.total)

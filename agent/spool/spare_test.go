@@ -109,7 +109,7 @@ func TestFilesAreUsedAgain(t *testing.T) {
 
 // pollOnce is Poll for its effect.
 func (l *Log) pollOnce() error {
-	_, err := l.Poll()
+	_, _, err := l.Poll()
 	return err
 }
 

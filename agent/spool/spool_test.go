@@ -84,7 +84,7 @@ func noise(seed, n int) []byte {
 
 func poll(t tb, l *Log) int64 {
 	t.Helper()
-	size, err := l.Poll()
+	size, _, err := l.Poll()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestDiskIsBoundedWhileTheProcessWrites(t *testing.T) {
 	for i := range 80 { // 40 MiB
 		b := noise(i, step)
 		p.write(b)
-		if size, err := l.Poll(); errors.Is(err, ErrUnbounded) {
+		if size, _, err := l.Poll(); errors.Is(err, ErrUnbounded) {
 			t.Skip("punch holes: the file system of the temporary directory can't")
 		} else if err != nil || size != min(limit/2, int64(i+1)*step) {
 			t.Fatal(size, err)
@@ -232,7 +232,7 @@ func TestWithoutHolesPollSaysSo(t *testing.T) {
 	poll(t, l) // not over the limit yet
 	p.write(noise(2, MinLimit))
 	for range 2 {
-		if size, err := l.Poll(); !errors.Is(err, ErrUnbounded) || size != MinLimit/2 {
+		if size, _, err := l.Poll(); !errors.Is(err, ErrUnbounded) || size != MinLimit/2 {
 			t.Errorf("%d, %v", size, err)
 		}
 	}
@@ -411,7 +411,7 @@ func TestRemove(t *testing.T) {
 	if _, ok := s.Get(key); ok {
 		t.Error("Get still finds it")
 	}
-	_, perr := l.Poll()
+	_, _, perr := l.Poll()
 	_, rerr := l.ReadParts(0, nil)
 	_, _, serr := l.Seal()
 	for _, err := range []error{perr, rerr, serr, l.Remove()} {

@@ -140,3 +140,28 @@ func TestOutputThatTheDiskDidNotTakeIsNotSealed(t *testing.T) {
 		})
 	}
 }
+
+// How much a file has grown is told also of what is over the half that can be shipped, and
+// after it was truncated.
+func TestGrowthIsTold(t *testing.T) {
+	_, l, p := start(t, MinLimit)
+	grown := func(want int64) {
+		t.Helper()
+		if _, got, err := l.Poll(); got != want || err != nil {
+			t.Errorf("it has grown by %d, %v; want %d", got, err, want)
+		}
+	}
+	grown(0)
+	p.write(noise(1, 100))
+	grown(100)
+	p.write(noise(2, 2*MinLimit))
+	grown(2 * MinLimit)
+	grown(0)
+	if !l.Reaches(2*MinLimit+100) || l.Reaches(2*MinLimit+101) {
+		t.Errorf("it reaches %d bytes: %v, and one more: %v", 2*MinLimit+100, l.Reaches(2*MinLimit+100), l.Reaches(2*MinLimit+101))
+	}
+	p.truncate(10)
+	grown(0)
+	p.write(noise(3, 7))
+	grown(7)
+}
