@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -52,10 +54,38 @@ func (n numbers) sum() ([sha256.Size]byte, error) {
 	return [sha256.Size]byte(h.Sum(nil)), err
 }
 
-// argv is the process: all at once, or a part each second.
-func (n numbers) argv(parts int) []string {
-	const script = `i=0; while [ $i -lt $3 ]; do [ $i -gt 0 ] && sleep 1; seq $(($1 + i * $2)) $(($1 + (i + 1) * $2 - 1)); i=$((i + 1)); done`
-	return []string{"/bin/sh", "-c", script, "numbers", strconv.Itoa(n.from), strconv.Itoa(n.count / parts), strconv.Itoa(parts)}
+// file makes one with all of it. Processes copy it: to make numbers takes more of the
+// processors than all that is measured.
+func (n numbers) file(dir string) (path string, err error) {
+	path = filepath.Join(dir, "numbers-"+strconv.Itoa(n.from))
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return "", fmt.Errorf("make a file to be copied: %w", err)
+	}
+	err = n.write(f)
+	if err == nil {
+		err = f.Sync() // or the disk would take it while others are measured
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("make a file to be copied: %w", err)
+	}
+	return path, nil
+}
+
+// argv is the process, which copies a file: all at once, or a part each second. That counts
+// from when the process began, however long a part takes.
+func (n numbers) argv(path string, parts int) []string {
+	const script = `read t _ </proc/uptime; due=${t%.*}${t#*.}; i=0
+while [ $i -lt $3 ]; do
+	read t _ </proc/uptime; wait=$((due - ${t%.*}${t#*.}))
+	if [ $wait -gt 0 ]; then sleep $((wait / 100)).$((wait / 10 % 10))$((wait % 10)); fi
+	dd if="$1" bs=$2 skip=$i count=1 2>/dev/null || exit
+	due=$((due + 100)); i=$((i + 1))
+done`
+	if parts == 1 {
+		return []string{"cat", path}
+	}
+	return []string{"/bin/sh", "-c", script, "numbers", path, strconv.FormatInt(n.size()/int64(parts), 10), strconv.Itoa(parts)}
 }
 
 // How much is written: 540 MB by one job, and 1 MB a second by each of many.
@@ -81,7 +111,11 @@ func runLogs(ctx context.Context, l *Lab, r *report.Result) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	w := &writers{lab: l, cluster: c, starts: &triggers{pipe: p, prefix: newPrefix("logs-start")}}
+	dir, err := l.effects()
+	if err != nil {
+		return err
+	}
+	w := &writers{lab: l, cluster: c, dir: dir, starts: &triggers{pipe: p, prefix: newPrefix("logs-start")}}
 	if err := c.Put(ctx, []*schedv1.Job{Job(jobName(w.starts.prefix, 0), p.argv(0))}); err != nil {
 		return err
 	}
@@ -113,17 +147,23 @@ func runLogs(ctx context.Context, l *Lab, r *report.Result) (err error) {
 type writers struct {
 	lab     *Lab
 	cluster *Cluster
+	dir     string // where processes may read
 	starts  *triggers
 	broken  int // logs that were not what was written
 }
 
 // measure has jobs write, waits until all of it is durable, and reads it back.
-func (w *writers) measure(ctx context.Context, r *report.Result, name string, base float64, each numbers, parts, jobs int) error {
+func (w *writers) measure(ctx context.Context, r *report.Result, name string, base float64, each numbers, parts, jobs int) (err error) {
+	path, err := each.file(w.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(path)) }()
 	prefix := newPrefix("logs")
 	list := make([]*schedv1.Job, jobs)
 	for i := range list {
-		list[i] = Job(jobName(prefix, i), each.argv(parts))
-		list[i].Policy.LogLimitBytes = each.size() + 1<<20
+		list[i] = Job(jobName(prefix, i), each.argv(path, parts))
+		list[i].Policy.LogLimitBytes = 2*each.size() + 1<<20 // half of it is sent while a process runs
 	}
 	if err := w.cluster.Put(ctx, list); err != nil {
 		return err
@@ -133,18 +173,23 @@ func (w *writers) measure(ctx context.Context, r *report.Result, name string, ba
 		return err
 	}
 	var runs []string
-	var span time.Duration
+	var span, behind time.Duration
 	took, err := w.startsDuring(ctx, func() (err error) {
 		begin := time.Now()
 		if runs, err = w.run(ctx, prefix, jobs); err != nil {
 			return err
 		}
+		var ended time.Time // the last of them
 		for _, run := range runs {
-			if err := w.awaitDurable(ctx, run, each.size()); err != nil {
+			at, err := w.awaitDurable(ctx, run, each.size())
+			if err != nil {
 				return err
 			}
+			if at.After(ended) {
+				ended = at
+			}
 		}
-		span = time.Since(begin)
+		span, behind = time.Since(begin), time.Since(ended)
 		return nil
 	})
 	if err != nil {
@@ -157,6 +202,7 @@ func (w *writers) measure(ctx context.Context, r *report.Result, name string, ba
 	total := float64(each.size()) * float64(jobs)
 	perMegabyte := func(from, to Usage) float64 { return measure.Milliseconds(to.Processor-from.Processor) / (total / 1e6) }
 	r.Beside(name, total/1e6/span.Seconds(), "MB/s", "a raw gRPC stream", base/1e6)
+	r.Add("durable after the last has ended, "+name, behind.Seconds(), "s")
 	r.Add("control p50, "+name, measure.Milliseconds(measure.Quantile(took, 0.5)), "ms")
 	r.Add("control p99, "+name, measure.Milliseconds(measure.Quantile(took, 0.99)), "ms")
 	r.Add("processor of the primary, each MB, "+name, perMegabyte(before.primary, after.primary), "ms")
@@ -200,24 +246,25 @@ func (w *writers) startsDuring(ctx context.Context, f func() error) (took []time
 	return s.took, errors.Join(err, s.err)
 }
 
-// awaitDurable waits until a run has succeeded and its whole log is durable.
-func (w *writers) awaitDurable(ctx context.Context, run string, size int64) error {
+// awaitDurable waits until a run has succeeded and its whole log is durable, and returns
+// when its process had ended.
+func (w *writers) awaitDurable(ctx context.Context, run string, size int64) (ended time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, shipTime)
 	defer cancel()
 	for {
 		resp, err := w.cluster.Client().Runs.GetRun(ctx, &schedv1.GetRunRequest{Id: run})
 		if err != nil {
-			return fmt.Errorf("ask for the run %s: %w", run, err)
+			return ended, fmt.Errorf("ask for the run %s: %w", run, err)
 		}
 		got := resp.GetRun()
 		last := got.GetAttempts()
 		switch {
 		case got.GetPhase() == schedv1.Phase_PHASE_SUCCEEDED && len(last) > 0 && last[0].GetLogDurableBytes() >= size:
-			return nil
+			return last[0].GetFinishedTime().AsTime(), nil
 		case got.GetFinishedTime() != nil && got.GetPhase() != schedv1.Phase_PHASE_SUCCEEDED:
-			return fmt.Errorf("the run %s did not succeed: it is %v, %s", run, got.GetPhase(), got.GetReason())
+			return ended, fmt.Errorf("the run %s did not succeed: it is %v, %s", run, got.GetPhase(), got.GetReason())
 		case !rest(ctx, lookAgain):
-			return fmt.Errorf("wait until the log of run %s is durable: %w: it is %v", run, context.Cause(ctx), got)
+			return ended, fmt.Errorf("wait until the log of run %s is durable: %w: it is %v", run, context.Cause(ctx), got)
 		}
 	}
 }
