@@ -88,6 +88,9 @@ type Seams struct {
 	// WriteAt writes to the journal, for tests whose disk fills. Default: the operating
 	// system's.
 	WriteAt func(f *os.File, p []byte, off int64) (int, error)
+	// WriteOut has the disk take a part of a log, without saying that it stays, for tests
+	// whose disk hangs. Default: the operating system's.
+	WriteOut func(f *os.File, from, to int64, wait bool) error
 }
 
 // Run is a worker, until ctx is done; then it stops as the package says and
@@ -114,7 +117,7 @@ func Run(ctx context.Context, c Config, s Seams) (err error) {
 		return fmt.Errorf("open the worker's memory: %w", err)
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	logs, err := spool.OpenOn(s.Fsync, h.path(spoolDir), s.Log)
+	logs, err := spool.OpenOn(spool.Disk{Fsync: s.Fsync, WriteOut: s.WriteOut}, h.path(spoolDir), s.Log)
 	if err != nil {
 		return fmt.Errorf("open the worker's logs: %w", err)
 	}

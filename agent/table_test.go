@@ -87,8 +87,13 @@ func (d *disk) kinds(run string) (kinds []journal.Kind) {
 // inTable runs a test in a bubble with a table without sessions, whose attempts
 // run for a minute.
 func inTable(t *testing.T, f func(*testing.T, *table, *disk, *fakerunner.Fake)) {
+	inTableOn(t, spool.Disk{}, f)
+}
+
+// inTableOn is inTable with logs on another disk than usual.
+func inTableOn(t *testing.T, under spool.Disk, f func(*testing.T, *table, *disk, *fakerunner.Fake)) {
 	synctest.Test(t, func(t *testing.T) {
-		logs, err := spool.Open(t.TempDir(), slog.New(slog.DiscardHandler))
+		logs, err := spool.OpenOn(under, t.TempDir(), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,19 +8,15 @@ import (
 
 	"github.com/schedd/schedd/agent/runner/fakerunner"
 	"github.com/schedd/schedd/agent/session"
+	"github.com/schedd/schedd/agent/spool"
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 )
 
 // A log that is long by the first look is seen at that, and while it goes on to grow fast it
 // is looked at often.
 func TestFloodIsSeenSoon(t *testing.T) {
 	inTable(t, func(t *testing.T, tb *table, _ *disk, _ *fakerunner.Fake) {
-		launch, k := launchMessage("r1"), session.Key{Run: "r1", Attempt: 1}
-		launch.GetLaunch().LogLimitBytes = 512 << 20
-		tb.Handle(launch)
-		synctest.Wait()
-		tb.mu.Lock()
-		path := tb.attempts[k].log.Path()
-		tb.mu.Unlock()
+		k, path := startFlood(tb)
 		for i, step := range []struct {
 			size   int64
 			within time.Duration
@@ -39,6 +35,44 @@ func TestFloodIsSeenSoon(t *testing.T) {
 				t.Errorf("%d: %d bytes are seen after %v, want %d", i, size, step.within, step.size)
 			}
 		}
+	})
+}
+
+// startFlood starts an attempt, and returns where its process would write half a gigabyte.
+func startFlood(tb *table) (k session.Key, path string) {
+	launch, k := launchMessage("r1"), session.Key{Run: "r1", Attempt: 1}
+	launch.GetLaunch().LogLimitBytes = 512 << 20
+	tb.Handle(launch)
+	synctest.Wait()
+	tb.mu.Lock()
+	defer tb.mu.Unlock()
+	return k, tb.attempts[k].log.Path()
+}
+
+// A disk that does not take output holds up neither a kill nor what reads it.
+func TestDiskThatTakesNoOutput(t *testing.T) {
+	var answers chan struct{}
+	hangs := func(*os.File, int64, int64, bool) error { <-answers; return nil }
+	inTableOn(t, spool.Disk{WriteOut: hangs}, func(t *testing.T, tb *table, _ *disk, host *fakerunner.Fake) {
+		answers = make(chan struct{}) // in the bubble
+		k, path := startFlood(tb)
+		if err := os.Truncate(path, 8<<20); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(tellAfter)
+		synctest.Wait()
+		if n, err := tb.ReadLog(k, 0, make([]byte, 1000)); n != 1000 || err != nil {
+			t.Errorf("%d bytes were read, %v, want 1000", n, err)
+		}
+		tb.Handle(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Kill{Kill: &agentv1.Kill{
+			Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 1}, Fence: 9,
+		}}})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if all := host.Running(); len(all) > 0 {
+			t.Errorf("a second after it was killed %v runs", all)
+		}
+		close(answers)
 	})
 }
 

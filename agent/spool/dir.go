@@ -38,5 +38,5 @@ func (s *Spool) fsyncDir() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.fsync(d), d.Close())
+	return errors.Join(s.disk.Fsync(d), d.Close())
 }

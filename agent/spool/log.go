@@ -74,8 +74,15 @@ func (l *Log) Poll() (size, grown int64, err error) {
 	return l.meta.end(), max(0, l.seen-before), err
 }
 
-// Reaches tells whether the file has n bytes by now. It holds up nobody.
+// Reaches tells whether the file has n bytes by now. It waits for nobody: while somebody
+// else is at the log it says no.
 func (l *Log) Reaches(n int64) bool {
+	select {
+	case l.turn <- struct{}{}:
+		defer l.leave()
+	default:
+		return false
+	}
 	st, err := os.Lstat(l.path)
 	return err == nil && st.Size() >= n
 }
@@ -101,7 +108,7 @@ func (l *Log) poll() error {
 	}
 	m := l.meta
 	perr := l.bound(f, size, &m)
-	l.writeEarly(f, size)
+	l.writeEarly(size)
 	if n := min(size, m.room()); n > m.mark {
 		if sum, whole := fingerprint(f, n); whole { // else it shrinks at this moment; the next call sees that
 			m.mark, m.sum = n, sum
@@ -184,7 +191,7 @@ func (l *Log) read(parts [][]byte, off int64) error {
 // of its seal: whoever keeps its length tells it the next life by [Log.Resume].
 func (l *Log) Seal() (length, dropped int64, err error) {
 	if err := l.settle(); err != nil {
-		return 0, 0, fmt.Errorf("write spool log %q to the disk: %w", l.path, err)
+		return 0, 0, fmt.Errorf("write spool log %q to the disk: %w", l.Path(), err)
 	}
 	if err := l.enter(); err != nil {
 		return 0, 0, err
@@ -214,7 +221,7 @@ func (l *Log) seal() error {
 	if size > 0 { // an empty one is worth nothing after a crash of the host
 		// On a disk that is full it may have to do without a name: it is on record whose it is.
 		_ = l.nameOwn()
-		if err := errors.Join(l.spool.writeAll(f, size, l.meta), l.spool.fsync(f), l.spool.syncDir()); err != nil {
+		if err := errors.Join(l.spool.writeAll(f, size, l.meta), l.spool.disk.Fsync(f), l.spool.syncDir()); err != nil {
 			return err
 		}
 	}
@@ -372,18 +379,21 @@ func (l *Log) bound(f *os.File, size int64, m *meta) error {
 // open opens the file; without one f is nil. It can't be a link to another: the
 // directory is ours. Package os would ask for it to be in its poller, which takes no such
 // file, with as many calls as all else that is done here.
-func (l *Log) open(flag int) (f *os.File, size int64, err error) {
-	fd, err := unix.Open(l.path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (l *Log) open(flag int) (f *os.File, size int64, err error) { return openOwn(l.path, flag) }
+
+// openOwn is open for a file by its name.
+func openOwn(path string, flag int) (f *os.File, size int64, err error) {
+	fd, err := unix.Open(path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	for errors.Is(err, unix.EINTR) {
-		fd, err = unix.Open(l.path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err = unix.Open(path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, &fs.PathError{Op: "open", Path: l.path, Err: err}
+		return nil, 0, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	f = os.NewFile(uintptr(fd), l.path)
+	f = os.NewFile(uintptr(fd), path)
 	if size, err = sizeOf(f); err != nil {
 		return nil, 0, errors.Join(err, f.Close())
 	}

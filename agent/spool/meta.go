@@ -48,7 +48,7 @@ func (l *Log) save(m meta, durable bool) error {
 	}
 	_, err = f.WriteAt(encodeMeta(m), int64(m.seq%2)*slotLen)
 	if err == nil && durable {
-		err = l.spool.fsync(f)
+		err = l.spool.disk.Fsync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("save sidecar: %w", err)
@@ -73,7 +73,7 @@ func (l *Log) createMeta(m meta) error {
 	slot := encodeMeta(m)
 	_, err = f.Write(append(slot, slot...))
 	if err == nil {
-		err = l.spool.fsync(f)
+		err = l.spool.disk.Fsync(f)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(temp, l.metaPath())

@@ -46,7 +46,7 @@ func (s *Spool) fill(path string) error {
 	}
 	_, err = f.Write(make([]byte, fullBelow/2))
 	if err == nil {
-		err = s.fsync(f)
+		err = s.disk.Fsync(f)
 	}
 	return errors.Join(err, f.Close())
 }

@@ -12,7 +12,8 @@
 //
 // It never looks into the bytes: there are no lines, no encoding and no end
 // mark. It never opens a file for a process, which is the runner's work, and
-// never sends one anywhere. It holds no file open between calls.
+// never sends one anywhere. It holds no file open between calls, but for one that the disk
+// is told to take.
 //
 // # The logical log
 //
@@ -78,10 +79,8 @@ type Spool struct {
 	dir   string
 	log   *slog.Logger
 	punch func(f *os.File, from, to int64) error
-	fsync func(*os.File) error
-
-	writeOut func(f *os.File, from, to int64, wait bool) error
-	outs     chan struct{} // one token for each file that the disk takes a step of
+	disk  Disk
+	outs  chan struct{} // one token for each file that the disk takes a step of
 
 	syncing chan struct{} // held, by having sent to it, by who syncs the directory
 	setting chan struct{} // likewise, by who sets a log aside
@@ -98,12 +97,28 @@ type Spool struct {
 // sidecar that is damaged, or missing where only it has the limit, is set aside under a
 // name ending in ".damaged", and logged.
 func Open(dir string, log *slog.Logger) (*Spool, error) {
-	return OpenOn((*os.File).Sync, dir, log)
+	return OpenOn(Disk{}, dir, log)
 }
 
-// OpenOn is Open on a disk of which tests know how long an fsync takes, and what is there
-// when the power fails.
-func OpenOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Spool, error) {
+// Disk is the one that a spool is on, for tests that know what it does. What is nil is the
+// operating system's.
+type Disk struct {
+	// Fsync has a file, or the directory, stay when the power fails.
+	Fsync func(*os.File) error
+	// WriteOut has the disk take a part of a file, and with wait returns when it has. It
+	// stays when the power fails only after an Fsync.
+	WriteOut func(f *os.File, from, to int64, wait bool) error
+}
+
+// OpenOn is Open on a disk of which tests know how long it takes, and what is there when
+// the power fails.
+func OpenOn(disk Disk, dir string, log *slog.Logger) (*Spool, error) {
+	if disk.Fsync == nil {
+		disk.Fsync = (*os.File).Sync
+	}
+	if disk.WriteOut == nil {
+		disk.WriteOut = writeOut
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory %q: %w", dir, err)
 	}
@@ -111,7 +126,7 @@ func OpenOn(fsync func(*os.File) error, dir string, log *slog.Logger) (*Spool, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Spool{dir: dir, log: log, punch: punch, fsync: fsync, writeOut: writeOut, outs: make(chan struct{}, outsAtOnce), syncing: make(chan struct{}, 1), setting: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: found}
+	s := &Spool{dir: dir, log: log, punch: punch, disk: disk, outs: make(chan struct{}, outsAtOnce), syncing: make(chan struct{}, 1), setting: make(chan struct{}, 1), logs: map[Key]*Log{}, spares: found}
 	names, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool directory %q: %w", dir, err)

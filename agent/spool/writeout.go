@@ -19,8 +19,9 @@ const (
 
 // writeEarly has the disk begin to take what the process has written, so that little is
 // left to wait for when it ends. Not what is over the limit: it may be given back before
-// the disk has seen it.
-func (l *Log) writeEarly(f *os.File, size int64) {
+// the disk has seen it. Nobody waits for that: a disk that hangs would hold up whoever
+// looks after the process, and who reads its output.
+func (l *Log) writeEarly(size int64) {
 	to := min(size, l.meta.limit, l.begun+outEarly) / page * page
 	if size < l.begun { // it was truncated
 		l.begun = 0
@@ -34,9 +35,17 @@ func (l *Log) writeEarly(f *os.File, size int64) {
 	default: // the disk is busy with others, and would hold up whoever looks; the next look tries again
 		return
 	}
-	defer func() { <-l.spool.outs }()
-	_ = l.spool.writeOut(f, l.begun, to, false) // what goes wrong, the sync of the seal is told
+	from, path := l.begun, l.path
 	l.begun = to
+	go func() {
+		defer func() { <-l.spool.outs }()
+		f, _, err := openOwn(path, os.O_RDWR)
+		if err != nil || f == nil {
+			return // it is looked for again when it is sealed
+		}
+		defer func() { _ = f.Close() }()              // nothing was written through it
+		_ = l.spool.disk.WriteOut(f, from, to, false) // what goes wrong, the sync of the seal is told
+	}()
 }
 
 // settle is called when the process has ended, before the log is sealed, and has the disk
@@ -46,12 +55,12 @@ func (l *Log) settle() error {
 	if err := l.enter(); err != nil {
 		return err
 	}
-	m := l.meta
+	m, path := l.meta, l.path
 	l.leave()
 	if m.sealed || m.mark == 0 { // it was not even looked at: it is short
 		return nil
 	}
-	f, size, err := l.open(os.O_RDWR)
+	f, size, err := openOwn(path, os.O_RDWR)
 	if err != nil || f == nil {
 		return err
 	}
@@ -77,5 +86,5 @@ func (s *Spool) writeAll(f *os.File, size int64, m meta) error {
 func (s *Spool) writeStep(f *os.File, from, to int64) error {
 	s.outs <- struct{}{}
 	defer func() { <-s.outs }()
-	return s.writeOut(f, from, to, true)
+	return s.disk.WriteOut(f, from, to, true)
 }

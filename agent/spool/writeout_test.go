@@ -18,14 +18,36 @@ type out struct {
 	wait     bool
 }
 
-// told has a spool note what its disk is told to take.
-func told(s *Spool) *[]out {
+// told has a spool note what its disk is told to take. What it returns returns all that was
+// since it was called last, when the disk is at rest.
+func told(s *Spool) (take func() []out) {
+	var mu sync.Mutex
 	var all []out
-	s.writeOut = func(_ *os.File, from, to int64, wait bool) error {
+	atRest(s)
+	s.disk.WriteOut = func(_ *os.File, from, to int64, wait bool) error {
+		mu.Lock()
+		defer mu.Unlock()
 		all = append(all, out{from, to, wait})
 		return nil
 	}
-	return &all
+	return func() []out {
+		atRest(s)
+		mu.Lock()
+		defer mu.Unlock()
+		some := all
+		all = nil
+		return some
+	}
+}
+
+// atRest waits until the disk takes nothing.
+func atRest(s *Spool) {
+	for range outsAtOnce {
+		s.outs <- struct{}{}
+	}
+	for range outsAtOnce {
+		<-s.outs
+	}
 }
 
 // The disk begins to take what a process writes while it still writes, but not what may be
@@ -33,13 +55,13 @@ func told(s *Spool) *[]out {
 func TestLargeOutputIsWrittenInSteps(t *testing.T) {
 	const limit, write = 24 << 20, 10 << 20
 	s, l, p := start(t, limit)
-	all := told(s)
+	take := told(s)
 	look := func(want ...out) {
 		t.Helper()
-		if poll(t, l); !slices.Equal(*all, want) {
-			t.Fatalf("the disk was told to take %v, want %v", *all, want)
+		poll(t, l)
+		if got := take(); !slices.Equal(got, want) {
+			t.Fatalf("the disk was told to take %v, want %v", got, want)
 		}
-		*all = nil
 	}
 	p.write(noise(1, outLeast-1))
 	look() // too little to be worth it
@@ -53,13 +75,14 @@ func TestLargeOutputIsWrittenInSteps(t *testing.T) {
 	look()
 
 	seal(t, l)
-	for i, o := range *all {
+	all := take()
+	for i, o := range all {
 		if !o.wait || o.to-o.from > outStep || o.from >= l.meta.room() && o.from < l.meta.hole {
 			t.Errorf("%d: %v, want steps, and none of the hole from %d to %d", i, o, l.meta.room(), l.meta.hole)
 		}
 	}
-	if n := len(*all); n < 2*limit/outStep-1 || (*all)[n-1].to <= 4*write-outStep {
-		t.Errorf("the disk was told to take %v, want all of %d bytes, twice: once while others read", *all, 4*write)
+	if n := len(all); n < 2*limit/outStep-1 || all[n-1].to <= 4*write-outStep {
+		t.Errorf("the disk was told to take %v, want all of %d bytes, twice: once while others read", all, 4*write)
 	}
 }
 
@@ -71,7 +94,7 @@ func TestManyLargeOutputsTakeTurns(t *testing.T) {
 		s := openSpool(t, dir)
 		var mu sync.Mutex
 		var now, most, all int
-		s.writeOut = func(*os.File, int64, int64, bool) error {
+		s.disk.WriteOut = func(*os.File, int64, int64, bool) error {
 			mu.Lock()
 			defer mu.Unlock()
 			now, all = now+1, all+1
@@ -110,12 +133,12 @@ func TestTruncatedOutputIsWrittenAgain(t *testing.T) {
 	if err := p.f.Truncate(0); err != nil {
 		t.Fatal(err)
 	}
-	all := told(s)
+	take := told(s)
 	poll(t, l)
 	p.write(noise(2, outLeast))
 	poll(t, l)
-	if want := []out{{0, outLeast, false}}; !slices.Equal(*all, want) {
-		t.Errorf("the disk was told to take %v, want %v", *all, want)
+	if got, want := take(), []out{{0, outLeast, false}}; !slices.Equal(got, want) {
+		t.Errorf("the disk was told to take %v, want %v", got, want)
 	}
 }
 
@@ -128,12 +151,13 @@ func TestOutputThatTheDiskDidNotTakeIsNotSealed(t *testing.T) {
 			p.write(noise(1, outStep))
 			if reported > 0 {
 				poll(t, l)
+				atRest(s)
 			}
-			s.writeOut = func(*os.File, int64, int64, bool) error { return errors.New("input/output error") }
+			s.disk.WriteOut = func(*os.File, int64, int64, bool) error { return errors.New("input/output error") }
 			if _, _, err := l.Seal(); err == nil || !strings.Contains(err.Error(), "input/output error") {
 				t.Errorf("sealed: %v", err)
 			}
-			s.writeOut = writeOut
+			s.disk.WriteOut = writeOut
 			if length, _ := seal(t, l); length != outStep {
 				t.Errorf("sealed at %d, want %d", length, outStep)
 			}

@@ -16,7 +16,7 @@ import (
 type fileDisk struct {
 	mu     sync.Mutex
 	safe   map[uint64]int64 // how much of a file was synced, by its inode
-	before func()           // called before each fsync; nil: none takes time
+	before func()           // called before each fsync and writeOut; nil: none takes time
 	answer func()           // ends a hang; nil: there is none
 	full   bool             // there is no room for anything
 }
@@ -34,26 +34,38 @@ func (d *fileDisk) fsync(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	before := d.before
-	d.mu.Unlock()
-	if before != nil {
-		before()
-	}
+	d.await()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.safe[inode(i)] = i.Size()
 	return nil
 }
 
-// slow has f be called before each fsync. A slow disk is an f that sleeps; nil ends it.
+// await takes as long as the disk does.
+func (d *fileDisk) await() {
+	d.mu.Lock()
+	before := d.before
+	d.mu.Unlock()
+	if before != nil {
+		before()
+	}
+}
+
+// writeOut has the disk take a part of a file, which does not stay for that. It takes as
+// long as an fsync does.
+func (d *fileDisk) writeOut(*os.File, int64, int64, bool) error {
+	d.await()
+	return nil
+}
+
+// slow has f be called before each fsync and writeOut. A slow disk is an f that sleeps; nil ends it.
 func (d *fileDisk) slow(f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.before = f
 }
 
-// hang has no fsync come back before free.
+// hang has no fsync, and no writeOut, come back before free.
 func (d *fileDisk) hang() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -162,6 +174,9 @@ func TestPowerTakesWhatIsNotSynced(t *testing.T) {
 			t.Fatal(err)
 		}
 		write("+3")
+		if err := d.writeOut(f, 0, 8, true); err != nil { // which is no fsync
+			t.Fatal(err)
+		}
 		w.lose(dice, d.synced(), dir)
 		left, err := os.ReadFile(f.Name())
 		if err != nil {

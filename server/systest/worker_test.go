@@ -84,7 +84,7 @@ func (k *worker) start() {
 	c := k.config
 	c.DataDir = k.dir
 	seams := agent.Seams{
-		Log: k.w.log.With("on", fmt.Sprintf("%s.%d", k.name, k.lives)), Runner: k.life, Dialer: k.link.dial, BootID: fmt.Sprint("boot-", 1+k.boot), Fsync: k.files.fsync, WriteAt: k.files.writeAt,
+		Log: k.w.log.With("on", fmt.Sprintf("%s.%d", k.name, k.lives)), Runner: k.life, Dialer: k.link.dial, BootID: fmt.Sprint("boot-", 1+k.boot), Fsync: k.files.fsync, WriteAt: k.files.writeAt, WriteOut: k.files.writeOut,
 		Listen: func(context.Context, string) (net.Listener, error) {
 			return k.w.net.listen(port{k.name, directPort}), nil
 		},
