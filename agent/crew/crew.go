@@ -7,14 +7,15 @@ import "sync"
 
 // Crew does work at once, however much there is, and keeps some of those who did it.
 type Crew struct {
-	work chan func()
-	idle chan struct{} // has one for each that is kept
-	wg   sync.WaitGroup
+	work      chan func()
+	dismissed chan struct{}
+	idle      chan struct{} // has one for each that is kept
+	wg        sync.WaitGroup
 }
 
 // New returns a crew that keeps so many.
 func New(most int) *Crew {
-	return &Crew{work: make(chan func()), idle: make(chan struct{}, most)}
+	return &Crew{work: make(chan func()), dismissed: make(chan struct{}), idle: make(chan struct{}, most)}
 }
 
 // Go has f done at once, beside the caller.
@@ -31,14 +32,23 @@ func (c *Crew) Go(f func()) {
 		default:
 			return
 		}
-		for f := range c.work {
-			f()
+		for {
+			select {
+			case f := <-c.work:
+				f()
+			case <-c.dismissed:
+				return
+			}
 		}
 	})
 }
 
-// Rest returns when all is done. Nothing may be given to do any more.
+// Dismiss has nobody be kept any more. What is given to do is done all the same. It is
+// called once, and returns at once.
+func (c *Crew) Dismiss() { close(c.dismissed) }
+
+// Rest is Dismiss, and returns when all is done. Nothing may be given to do any more.
 func (c *Crew) Rest() {
-	close(c.work)
+	c.Dismiss()
 	c.wg.Wait()
 }

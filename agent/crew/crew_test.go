@@ -63,3 +63,27 @@ func TestSomeAreKept(t *testing.T) {
 		}
 	})
 }
+
+// Whoever is dismissed amid work does it, and what is given to do later is done, too. Nobody
+// stays.
+func TestDismissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := crew.New(4)
+		before := runtime.NumGoroutine()
+		var done atomic.Int64
+		work := func() {
+			time.Sleep(time.Second)
+			done.Add(1)
+		}
+		for range 10 {
+			c.Go(work)
+		}
+		c.Dismiss()
+		c.Go(work)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n != 0 || done.Load() != 11 {
+			t.Errorf("%d were done, and %d stay; want 11, and none", done.Load(), n)
+		}
+	})
+}

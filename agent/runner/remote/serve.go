@@ -110,9 +110,11 @@ func (s *service) live(ctx context.Context, o ServeOptions) {
 	close(s.over)
 	hangUp(server)
 	wg.Wait()
-	if still {
-		s.rest()
+	if !still {
+		s.crew.Dismiss() // what hangs may go on for ever
+		return
 	}
+	s.rest()
 }
 
 // hangUp lets an agent hear the last words, and ends all calls. It does not wait for one that
