@@ -12,9 +12,9 @@ import (
 // wait for that very worker to come back: nobody else can know that it never began there.
 //
 // So from when sessions of a gateway end by the dozen, the workers that still have one there
-// are in doubt, and are given nothing: until they are heard of, or are back with a new
-// session, or the wave is over. The others go on. Those of another gateway are not in doubt:
-// when a primary stops, it is its own workers that leave.
+// are in doubt, and are given nothing until the wave is over: that one of them was heard of
+// says nothing, since it may be cut in the next moment. Those that are back with a new session
+// go on. So do those of another gateway: when a primary stops, it is its own workers that leave.
 const (
 	// waveMany ends in a moment are a wave. As many run off each second: sessions that end
 	// now and then never add up to one.
@@ -24,18 +24,15 @@ const (
 	waveGap = 500 * time.Millisecond
 	// waveMost is how long workers are in doubt, however long a wave lasts.
 	waveMost = 5 * time.Second
-	// waveFew workers in doubt are so few that all of them can be asked.
-	waveFew = 100
 )
 
 // wave recognises that the sessions of a gateway end by the dozen. The zero value has
 // seen no end.
 type wave struct {
-	level   float64                 // of ends: each adds one
-	last    time.Time               // when the last one was heard
-	first   time.Time               // since when there is a wave; zero: there is none
-	doubted map[state.WorkerID]bool // who may have ended, too, and whether it was asked
-	trusted bool                    // it has lasted for so long that nobody is in doubt any more
+	level   float64   // of ends: each adds one
+	last    time.Time // when the last one was heard
+	first   time.Time // since when there is a wave; zero: there is none
+	trusted bool      // it has lasted for so long that nobody is in doubt any more
 }
 
 // ended takes note that a session has ended, and reports whether that makes a wave.
@@ -61,12 +58,12 @@ func (w *wave) next() time.Time {
 	return calm
 }
 
-// sessionEnded takes note that the session of a worker has ended at a gateway: those that
-// are left there may have ended, too.
+// sessionEnded takes note that a session has ended at a gateway: those that are left there
+// may have ended, too.
 func (t *term) sessionEnded(gateway string, now time.Time) {
 	w := t.waves[gateway]
 	if w == nil {
-		w = &wave{doubted: map[state.WorkerID]bool{}}
+		w = &wave{}
 		t.waves[gateway] = w
 	}
 	if !w.ended(now) {
@@ -74,64 +71,32 @@ func (t *term) sessionEnded(gateway string, now time.Time) {
 	}
 	for id, sess := range t.sessions {
 		if sess.Gateway == gateway {
-			w.doubted[id] = false
+			sess.doubted = true
 			t.queue.SetLive(id, false)
 		}
 	}
 }
 
-// settle takes a worker out of doubt, and reports whether it was in doubt.
-func (t *term) settle(id state.WorkerID) (was bool) {
-	sess := t.sessions[id]
-	if sess == nil || t.waves[sess.Gateway] == nil {
-		return false
-	}
-	doubted := t.waves[sess.Gateway].doubted
-	_, was = doubted[id]
-	delete(doubted, id)
-	return was
-}
-
-// trust ends the doubt in a worker, if there is any: its session goes on.
-func (t *term) trust(id state.WorkerID) {
-	if t.settle(id) {
-		t.queue.SetLive(id, t.sessions[id].takes)
-	}
-}
-
-// takes says whether a worker that has just been heard of can be given runs.
+// takes says whether a worker can be given runs, as far as it is up to the worker.
 func (t *term) takes(id state.WorkerID, sess *session, can bool) {
 	sess.takes = can
-	t.queue.SetLive(id, can)
+	t.queue.SetLive(id, can && !sess.doubted)
 }
 
-// subside asks those in doubt when they are few, and ends the doubts that have lasted for
-// long enough.
+// subside ends the doubts that have lasted for long enough.
 func (t *term) subside(now time.Time) {
 	for gateway, w := range t.waves {
-		t.askDoubted(w)
 		if at := w.next(); at.IsZero() || now.Before(at) {
 			continue
 		}
-		for id := range w.doubted {
-			t.trust(id)
+		for id, sess := range t.sessions {
+			if sess.Gateway == gateway && sess.doubted {
+				sess.doubted = false
+				t.takes(id, sess, sess.takes)
+			}
 		}
 		if w.trusted = true; !now.Before(w.last.Add(waveGap)) {
 			delete(t.waves, gateway)
-		}
-	}
-}
-
-// askDoubted asks each worker that is in doubt once, unless they are too many, or it takes
-// nothing anyway.
-func (t *term) askDoubted(w *wave) {
-	if len(w.doubted) > waveFew {
-		return
-	}
-	for id, asked := range w.doubted {
-		if !asked && t.sessions[id].takes {
-			w.doubted[id] = true
-			t.send(id, inventoryRequest)
 		}
 	}
 }

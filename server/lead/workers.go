@@ -20,7 +20,8 @@ type session struct {
 	pages   uint32                             // of the inventory that have come
 	has     map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives: phases and starts
 	trouble string                             // why it takes no attempts, as the inventory said
-	takes   bool                               // it can be given runs, as it was when it was heard of last
+	takes   bool                               // it can be given runs, as far as it is up to it
+	doubted bool                               // it may have ended with many others
 }
 
 // attempt names an attempt. A state that was restored may come to the same number
@@ -227,14 +228,12 @@ func (t *term) hear(s *state.State, i item, now time.Time) {
 		t.attach(s, *i.attach)
 	case i.detach != "":
 		if sess := t.sessions[i.detach]; sess != nil && sess.Epoch == i.epoch {
-			t.settle(i.detach)
 			delete(t.sessions, i.detach)
 			t.sessionEnded(sess.Gateway, now)
 			t.fallSilent(s, i.detach, now)
 		}
 	default:
 		if sess := t.sessions[i.worker]; sess != nil && sess.Epoch == i.epoch {
-			t.trust(i.worker)
 			t.report(s, sess, i.report, now)
 		}
 	}
@@ -244,7 +243,6 @@ func (t *term) hear(s *state.State, i item, now time.Time) {
 // known.
 func (t *term) attach(s *state.State, p peer.Session) {
 	w := state.WorkerID(p.Worker)
-	t.settle(w)
 	t.sessions[w] = &session{Session: p, has: map[attempt]*agentv1.AttemptStatus{}}
 	t.queue.SetLive(w, false)
 	t.queue.SetLeases(w, p.Hello.GetLeases())
