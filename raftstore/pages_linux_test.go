@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/hashicorp/raft"
 )
@@ -35,60 +35,60 @@ func mappedBytes(t *testing.T, path string) (bytes int64) {
 // What a start has read of the log does not stay in memory, and can be read again. What is
 // written meanwhile, while the file grows and is mapped anew, is not harmed.
 func TestLogLeavesMemory(t *testing.T) {
-	const entries, size = 20, 500_000
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, raftDBFile)
-	start := func() *Store {
-		s := open(t, Config{NodeID: "a", Dir: dir})
-		for s.Status().Role != "leader" || s.barrier() != nil {
-			time.Sleep(10 * time.Millisecond)
+	synctest.Test(t, func(t *testing.T) {
+		const entries, size = 20, 500_000
+		path := filepath.Join(dir, raftDBFile)
+		start := func() *Store {
+			s := open(t, Config{NodeID: "a", Dir: dir})
+			awaitLeader(t, s)
+			return s
 		}
-		return s
-	}
-	s := start()
-	for i := range entries {
-		propose(t, s, largeWorker(i, size))
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s = start()
-	if n := mappedBytes(t, path); n < entries*size/2 {
-		t.Fatalf("a start has %d bytes of the log mapped, and has read %d: nothing is seen of it here", n, entries*size)
-	}
-	if err := s.disk.dropLog(); err != nil {
-		t.Fatal(err)
-	}
-	if n := mappedBytes(t, path); n > size {
-		t.Errorf("%d bytes of the log are mapped, want next to none", n)
-	}
-	stop, stopped := make(chan struct{}), make(chan error)
-	go func() {
-		var err error
-		for err == nil {
-			select {
-			case <-stop:
-				stopped <- nil
-				return
-			default:
-				err = s.disk.dropLog()
+		s := start()
+		for i := range entries {
+			propose(t, s, largeWorker(i, size))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = start()
+		if n := mappedBytes(t, path); n < entries*size/2 {
+			t.Fatalf("a start has %d bytes of the log mapped, and has read %d: nothing is seen of it here", n, entries*size)
+		}
+		if err := s.disk.dropLog(); err != nil {
+			t.Fatal(err)
+		}
+		if n := mappedBytes(t, path); n > size {
+			t.Errorf("%d bytes of the log are mapped, want next to none", n)
+		}
+		stop, stopped := make(chan struct{}), make(chan error)
+		go func() {
+			var err error
+			for err == nil {
+				select {
+				case <-stop:
+					stopped <- nil
+					return
+				default:
+					err = s.disk.dropLog()
+				}
 			}
+			stopped <- err
+		}()
+		for i := range entries {
+			propose(t, s, largeWorker(i, size))
 		}
-		stopped <- err
-	}()
-	for i := range entries {
-		propose(t, s, largeWorker(i, size))
-	}
-	close(stop)
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
-	if err := verifyLog(s.disk.guard.logs, 0, func(*raft.Log) {}, quiet()); err != nil {
-		t.Errorf("reading the log again: %v", err)
-	}
+		close(stop)
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+		if err := verifyLog(s.disk.guard.logs, 0, func(*raft.Log) {}, quiet()); err != nil {
+			t.Errorf("reading the log again: %v", err)
+		}
+	})
 }
 
 func TestMappedAt(t *testing.T) {
