@@ -23,7 +23,7 @@ const leaseTimeout = 500 * time.Millisecond
 
 // The settings of Raft that don't depend on who uses it.
 const (
-	logCache          = 256 // entries kept in memory for followers that lag a little; each up to some ten KiB
+	logCache          = 64  // entries kept in memory for followers that lag a little; each some ten KiB under load
 	maxAppendEntries  = 128 // entries sent at once
 	keptSnapshots     = 2
 	snapshotThreshold = 16384
@@ -144,11 +144,11 @@ func (c Config) closeWays() error {
 
 // startRaft starts Raft, which panics when its log is not as it left it.
 func startRaft(conf *raft.Config, f raft.FSM, d *disk, t raft.Transport) (r *raft.Raft, err error) {
-	cache, err := raft.NewLogCache(logCache, d.logs)
+	logs, err := newRecentLogs(logCache, d.logs)
 	if err != nil {
-		return nil, fmt.Errorf("making a cache: %w", err)
+		return nil, err
 	}
-	if r, err = raft.NewRaft(conf, f, cache, d.stable, d.snapshots, t); err != nil {
+	if r, err = raft.NewRaft(conf, f, logs, d.stable, d.snapshots, t); err != nil {
 		return nil, fmt.Errorf("starting raft: %w", err)
 	}
 	return r, nil
