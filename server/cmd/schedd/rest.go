@@ -102,13 +102,20 @@ type heap struct {
 	rest      uint64 // what came since then, and what is free and could be given back
 }
 
-// atRest tells whether little was allocated meanwhile, and much could be given back.
+// atRest tells whether little was allocated meanwhile, and much could be given back: of a
+// large state more than would be needed again within a minute, since to look for it costs
+// seconds of CPU.
 func atRest(before, now heap) bool {
 	const (
 		little = 512 << 10
 		some   = 4 << 20 // what is less costs more to look for than it is worth
+		minute = uint64(time.Minute / restEvery)
 	)
-	return now.allocated-before.allocated < now.live/32+little && now.rest > now.live/16+some
+	allocated := now.allocated - before.allocated
+	if allocated > little && now.rest < allocated*minute {
+		return false
+	}
+	return allocated < now.live/32+little && now.rest > now.live/16+some
 }
 
 // readHeap asks the runtime.

@@ -17,6 +17,7 @@ func TestAtRest(t *testing.T) {
 		{"a large state after a burst", 20, 1000, 900, true},
 		{"at work", 20, 20, 30, false},
 		{"a large state at work", 300, 1000, 900, false},
+		{"a million jobs, and a hundred runs each second", 25, 1200, 240, false},
 		{"nothing to give back", 0, 20, 5, false},
 		{"a large state that was given back", 0, 1000, 60, false},
 		{"small", 0, 0, 4, false},
