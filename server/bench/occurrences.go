@@ -83,7 +83,7 @@ func (s schedule) definitions(argv []string) []*schedv1.Job {
 // twice as long for each as it took the last time.
 const (
 	headStart     = 3 * time.Second
-	headStartEach = time.Millisecond
+	headStartEach = 2 * time.Millisecond
 )
 
 // errTooLate tells that jobs were due before all of them were defined.
