@@ -114,7 +114,8 @@ func (c *Cluster) plan(ctx context.Context, scenario string, jobs, seconds int, 
 		if err != nil {
 			return s, err
 		}
-		if err = c.Put(ctx, s.definitions(program)); err == nil && time.Until(s.start) > 0 {
+		inTime, err := c.putBefore(ctx, s.start, s.definitions(program))
+		if err == nil && inTime {
 			c.each = 2 * time.Since(begin) / time.Duration(max(1, jobs))
 			return s, nil
 		}
@@ -124,6 +125,17 @@ func (c *Cluster) plan(ctx context.Context, scenario string, jobs, seconds int, 
 		lead *= 4
 	}
 	return s, errTooLate
+}
+
+// putBefore defines jobs until an instant, and tells whether that was enough time.
+func (c *Cluster) putBefore(ctx context.Context, until time.Time, jobs []*schedv1.Job) (inTime bool, err error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	err = c.Put(ctx, jobs)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // carry waits for all processes of a schedule, and counts them.
