@@ -183,10 +183,15 @@ func (w *world) checkSpan(name, id string, span *schedv1.LedgerSpan, due []time.
 // definition returns what a verdict is about: the trigger as it was defined
 // last before the ledger began: by the true time, or by the clock of who took it, if that
 // was behind. One that was ahead leaves a mark in the state, which the ledger does not go by.
+// When it was set back the clock of the state stands, and neither tells: then it is the version
+// of which the ledger says that it was decided by.
 func (w *world) definition(name string, v *schedv1.TriggerVerdict) *schedv1.Trigger {
 	w.Helper()
 	for _, p := range slices.Backward(w.put[name]) {
-		if began := v.GetStartTime().AsTime(); p.at.After(began) && p.job.GetUpdatedTime().AsTime().After(began) {
+		began := v.GetStartTime().AsTime()
+		later := p.at.After(began) && p.job.GetUpdatedTime().AsTime().After(began)
+		named := len(v.GetSpans()) > 0 && v.GetSpans()[0].GetJobVersion() == p.job.GetVersion()
+		if later && (!named || w.clocksRight(began, p.at)) {
 			continue
 		}
 		for _, t := range p.job.GetTriggers() {

@@ -423,6 +423,28 @@ func TestWorkerIsSuspended(t *testing.T) {
 	}
 }
 
+// A leader's clock is set back, and a job is changed before anybody has noticed: the clock of
+// the state stands, and what was decided was decided by the new definition.
+func TestJobIsChangedAsAClockIsSetBack(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		w.startWorker("shop-1", nil, 4)
+		w.awaitOnline()
+		w.takes("j", time.Second)
+		w.define(job("j", every(20*time.Second)))
+		w.wait(time.Minute)
+		m := w.awaitLeader()
+		w.run("j")
+		m.clock.step(-2500 * time.Millisecond)
+		w.wait(100 * time.Millisecond)
+		w.define(job("j", at(time.Now().Truncate(time.Second).Add(2*time.Minute))))
+		w.wait(30 * time.Second)
+		m.clock.right()
+		w.wait(2 * time.Minute)
+		w.checkEverywhere()
+	})
+}
+
 // A worker stands still with what has a lease, and another one begins in its place. When it
 // goes on the lease is long over: what ran there does nothing more, and is killed.
 func TestLeaseOfASuspendedWorker(t *testing.T) {
