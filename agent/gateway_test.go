@@ -229,7 +229,7 @@ func (g *gateway) converse(stream talk) error {
 
 // stringAlong asks for a proof as late as it can, and does nothing with it.
 func (v *visit) stringAlong() error {
-	time.Sleep(9 * time.Second)
+	<-time.After(9 * time.Second)
 	v.send(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Challenge{Challenge: &agentv1.Challenge{Nonce: make([]byte, 32)}}})
 	for {
 		if _, err := v.stream.Recv(); err != nil {
