@@ -11,9 +11,8 @@ import (
 // some size at a time, and loses it when it does not fit as a whole.
 const fullBelow = 128 << 10
 
-// roomFor is how long a look that found room counts for who is about to start something. It
-// is no more than what a process writes meanwhile: whether there was room is looked at when
-// it has ended.
+// roomFor is how long a look that found room counts for who is about to start something.
+// What fills the disk meanwhile is noticed when it has ended, by who asks whether it is full.
 const roomFor = 100 * time.Millisecond
 
 // HadRoom tells whether the disk is not full at now, or was not a moment ago.
