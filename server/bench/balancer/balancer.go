@@ -68,6 +68,13 @@ func (p *pair) close() {
 	}
 }
 
+// hangUp tells the primary that nothing comes any more, and wakes nobody here.
+func (p *pair) hangUp() {
+	if tcp, ok := p.server.(interface{ CloseWrite() error }); ok {
+		_ = tcp.CloseWrite() // close follows
+	}
+}
+
 // New returns one that is up. With a TLS configuration it ends TLS. It dials by TCP, or by
 // dial unless that is nil.
 func New(targets []string, tls *tls.Config, dial func(ctx context.Context, address string) (net.Conn, error)) *Balancer {
@@ -119,13 +126,17 @@ func (b *Balancer) accept(l *bufconn.Listener) {
 }
 
 // Down cuts all connections at once and takes no more, as a balancer does that is killed.
-// It returns when the last one is gone.
+// It returns when the last one is gone. Primaries are told of all of them first: each that is
+// closed wakes some who have much to do then, and ten thousand would be cut over seconds.
 func (b *Balancer) Down() {
 	b.mu.Lock()
 	if b.listener != nil {
 		_ = b.listener.Close() // who accepts is told
 	}
 	b.listener = nil
+	for p := range b.pairs {
+		p.hangUp()
+	}
 	for p := range b.pairs {
 		p.close()
 	}
