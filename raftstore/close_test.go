@@ -3,9 +3,11 @@ package raftstore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,4 +72,36 @@ func TestCloseWithCallsInFlight(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The others have no room for what a leader wants to put in the log, and hear it all the
+// same, so it goes on to lead. When it is stopped it does not wait until they have room.
+func TestCloseOfALeaderThatNobodyCanFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l := newFormed(t, three...)
+		for id, disk := range c.disks {
+			if id != l.id {
+				disk.Fail(syscall.ENOSPC)
+			}
+		}
+		told := make(chan error, 1)
+		go func() {
+			_, err := l.Propose(context.Background(), putWorker(1))
+			told <- err
+		}()
+		time.Sleep(time.Minute)
+		if st := l.Status(); st.Role != "leader" {
+			t.Fatalf("it is a %s, and not what is meant here", st.Role)
+		}
+		asked := time.Now()
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(asked); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if err := <-told; !errors.Is(err, ErrUnknown) {
+			t.Errorf("who proposed is told %v, want that nobody knows", err)
+		}
+	})
 }

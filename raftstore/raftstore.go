@@ -227,22 +227,44 @@ func (s *Store) Close() error {
 	close(s.stopping)
 	s.queue.close(ErrStopped)
 	// Raft forgets to answer what it has committed but not applied when it is
-	// shut down (hashicorp/raft#498), so let it answer first.
+	// shut down (hashicorp/raft#498), so let it answer first. What can't be agreed on it
+	// answers only then: the others may have no room for it, or this disk be gone.
+	s.awaitAnswers()
+	down := s.raft.Shutdown()
+	// Raft would wait for the answers of others that are gone, each for so long as
+	// it may take, before it closes what they come by.
+	s.closeErr = errors.Join(closeTransport(s.transport), down.Error())
 	s.running.Wait()
-	if !s.disk.guard.ended.Load() {
-		s.inflight.Wait()
-	} else {
+	s.inflight.Wait()
+	s.closeErr = errors.Join(s.closeErr, s.disk.close())
+	close(s.stopped)
+	return s.closeErr
+}
+
+// lastAnswers is how long a store that is closed waits for Raft to answer: longer than a
+// leader that nobody follows goes on to lead.
+const lastAnswers = 5 * time.Second
+
+// awaitAnswers waits until Raft has answered what it will, but not for ever.
+func (s *Store) awaitAnswers() {
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		s.running.Wait()
+		if !s.disk.guard.ended.Load() {
+			s.inflight.Wait()
+			return
+		}
 		// Who would answer has ended because of the disk. What has got as far as the log
 		// is answered, since whoever put it there has given back the turn.
 		s.turn <- struct{}{}
+	}()
+	patience := time.NewTimer(lastAnswers)
+	defer patience.Stop()
+	select {
+	case <-all:
+	case <-patience.C:
 	}
-	down := s.raft.Shutdown()
-	s.inflight.Wait()
-	// Raft would wait for the answers of others that are gone, each for so long as
-	// it may take, before it closes what they come by.
-	s.closeErr = errors.Join(closeTransport(s.transport), down.Error(), s.disk.close())
-	close(s.stopped)
-	return s.closeErr
 }
 
 // enter counts one call that waits for Raft, unless the store is closing. Who
