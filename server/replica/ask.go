@@ -227,6 +227,8 @@ func (s *Store) read(ctx context.Context, id string, k runlog.Key, from, to int6
 		silence.Reset(stall)
 		known, err := s.logs.Append(k, m.GetOffset(), m.GetData(), m.GetCrc32C())
 		switch {
+		case errors.Is(err, runlog.ErrSealed): // meanwhile, and all of it is here
+			return nil
 		case err != nil:
 			return err
 		case known >= to:

@@ -24,7 +24,7 @@ const framesAtOnce = 4
 //
 // At most [MaxAppend] bytes; more, and what is no key or offset, is
 // [ErrInvalid]. [ErrChecksum]: send again. [ErrSealed]: bytes beyond the sealed
-// length, none of them is taken. Other errors are of the disk: known says how
+// length of a log that is whole here by now: those before are taken, and none of these. Other errors are of the disk: known says how
 // much was taken nevertheless, and the rest may be sent again later; among them
 // [ErrUnavailable], after a failed fsync.
 func (s *Store) Append(k Key, offset int64, data []byte, crc uint32) (known int64, err error) {
@@ -42,29 +42,41 @@ func (s *Store) Append(k Key, offset int64, data []byte, crc uint32) (known int6
 	defer s.end(a)
 
 	stop := offset + int64(len(data))
-	switch {
-	case len(data) > 0 && a.sealed && stop > a.length:
-		return a.known, fmt.Errorf("append to log %v up to %d, sealed at %d: %w", k, stop, a.length, ErrSealed)
-	case offset > a.known || stop <= a.known:
-		return a.known, nil
-	}
-	if a.known > offset {
-		data = data[a.known-offset:]
-		pieces, _ = sumPieces(data) // others than before
-	}
-	if err := s.put(a, data, pieces[:]); err != nil {
+	if err := s.extend(a, offset, data, pieces[:]); err != nil {
 		s.fail(err)
 		return a.known, fmt.Errorf("append to log %v at %d: %w", k, a.known, err)
 	}
+	if len(data) > 0 && a.sealed && stop > a.length && a.known == a.length {
+		return a.known, fmt.Errorf("append to log %v up to %d, sealed at %d: %w", k, stop, a.length, ErrSealed)
+	}
 	return a.known, nil
+}
+
+// extend puts that part of data at offset in a log that follows what is known, and is not
+// beyond its end; pieces are the checksums of all of data. The turn is held.
+func (s *Store) extend(a *attempt, offset int64, data []byte, pieces []uint32) error {
+	stop := offset + int64(len(data))
+	if a.sealed {
+		stop = min(stop, a.length)
+	}
+	follows := func() bool { return offset <= a.known && a.known < stop }
+	if !follows() {
+		return nil
+	}
+	// Less may be known of a log whose fsync failed when it has been stored anew.
+	if err := s.restore(a); err != nil || !follows() {
+		return err
+	}
+	if some := data[a.known-offset : stop-offset]; len(some) < len(data) {
+		others, _ := sumPieces(some)
+		data, pieces = some, others[:]
+	}
+	return s.put(a, data, pieces)
 }
 
 // put writes data behind all that is known. pieces are the checksums of what becomes
 // frames. The turn is held.
 func (s *Store) put(a *attempt, data []byte, pieces []uint32) error {
-	if err := s.restore(a); err != nil {
-		return err
-	}
 	h, err := s.writable(a)
 	if err != nil {
 		return err

@@ -47,7 +47,12 @@ func (m *model) append(t *rapid.T) {
 	want, wantErr := f.known, error(nil)
 	switch stop := off + int64(n); {
 	case f.length >= 0 && n > 0 && stop > f.length:
-		wantErr = ErrSealed
+		if off <= f.known {
+			want = f.length
+		}
+		if want == f.length {
+			wantErr = ErrSealed
+		}
 	case off <= f.known:
 		want = max(want, stop)
 	}

@@ -258,3 +258,36 @@ func TestFailedFsync(t *testing.T) {
 		}
 	}
 }
+
+// An fsync fails, and what was not written is gone from the page cache, too. Whoever sends on
+// is told to go back to what is left, and nothing gets into the wrong place.
+func TestFailedFsyncThatLosesBytes(t *testing.T) {
+	d := newDisk()
+	defer d.close()
+	s := openWith(t, t.TempDir(), d.fsync)
+	put(t, s, key, 0, printed(key, 0, 100_000))
+	mustSync(t, s, key, 100_000)
+	put(t, s, key, 100_000, printed(key, 100_000, 50_000))
+	d.fails = 2
+	for range 2 { // the second is that of the copy
+		if _, err := s.Sync(t.Context(), key); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("sync on a broken disk: %v", err)
+		}
+	}
+	info, err := os.Stat(pathOf(s, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(pathOf(s, key), d.safe[inode(info)]); err != nil {
+		t.Fatal(err)
+	}
+	data := printed(key, 150_000, 10)
+	if known, err := s.Append(key, 150_000, data, Checksum(data)); known != 100_000 || err != nil {
+		t.Fatalf("known %d, %v, want to be told to go back to 100000", known, err)
+	}
+	put(t, s, key, 100_000, printed(key, 100_000, 50_010))
+	mustSync(t, s, key, 150_010)
+	if got := content(t, s, key); !bytes.Equal(got, printed(key, 0, 150_010)) {
+		t.Errorf("%d bytes, and not those that were printed", len(got))
+	}
+}
