@@ -105,3 +105,35 @@ func TestCloseOfALeaderThatNobodyCanFollow(t *testing.T) {
 		}
 	})
 }
+
+// Nor does one that has just been elected wait until it has told the others so.
+func TestStopOfALeaderThatNobodyFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l := newFormed(t, three...)
+		for id, disk := range c.disks {
+			if id != l.id {
+				disk.Fail(syscall.ENOSPC)
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		led := make(chan error, 1)
+		go func() {
+			led <- l.Lead(ctx, func(context.Context) error {
+				t.Error("it leads, and can't have told the others")
+				return nil
+			})
+		}()
+		time.Sleep(time.Minute)
+		asked := time.Now()
+		stop()
+		if err := <-led; err != nil {
+			t.Error(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(asked); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}

@@ -86,17 +86,20 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 		return nil, 0, fmt.Errorf("proposing: %w", f.err)
 	}
 	future := f.future
-	if errors.Is(future.Error(), raft.ErrEnqueueTimeout) {
+	if errors.Is(s.await(future), raft.ErrEnqueueTimeout) {
 		s.turn <- struct{}{}
 		future = s.put(f.entry)
 		<-s.turn
 	}
-	if err = future.Error(); err == nil {
+	if err = s.await(future); err == nil {
 		results, err = future.Response().(response).get()
 	}
 	s.stats.count(f.commands, len(f.entry), err)
 	if o := s.observer.Proposed; o != nil {
 		o(f.commands, len(f.entry), time.Since(f.begin), err)
+	}
+	if errors.Is(err, raft.ErrRaftShutdown) { // which it also says of what it has committed
+		err = errUnanswered
 	}
 	switch err := ours(err); {
 	case err == nil:
@@ -105,6 +108,22 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 		return nil, 0, fmt.Errorf("proposing: %w", err)
 	default:
 		return nil, 0, fmt.Errorf("proposing: %w: %w", ErrUnknown, err)
+	}
+}
+
+// errUnanswered is what becomes of an entry that Raft had when it ended.
+var errUnanswered = fmt.Errorf("%w: this primary was stopped before it was agreed", ErrUnknown)
+
+// await returns what Raft answers, or that nobody knows when it has ended without an answer
+// (hashicorp/raft#498).
+func (s *Store) await(future raft.Future) error {
+	answered := make(chan error, 1)
+	go func() { answered <- future.Error() }()
+	select {
+	case err := <-answered:
+		return err
+	case <-s.down:
+		return errUnanswered
 	}
 }
 
@@ -117,7 +136,7 @@ const putAgain = time.Second
 func (s *Store) put(entry []byte) raft.ApplyFuture {
 	for {
 		f := s.raft.Apply(entry, putAgain)
-		if !errors.Is(f.Error(), raft.ErrEnqueueTimeout) || s.disk.guard.ended.Load() {
+		if !errors.Is(s.await(f), raft.ErrEnqueueTimeout) || s.disk.guard.ended.Load() {
 			return f
 		}
 		select {

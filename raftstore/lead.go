@@ -48,7 +48,7 @@ func (s *Store) Lead(ctx context.Context, f func(ctx context.Context) error) err
 // term leads one term, and reports whether the next one has begun.
 func (s *Store) term(ctx context.Context, f func(context.Context) error) (again bool, err error) {
 	for {
-		err := s.barrier()
+		err := s.barrierUntil(ctx)
 		if err == nil {
 			break
 		}
@@ -98,6 +98,21 @@ func (s *Store) handingOver(ctx context.Context) (again, over bool) {
 	return again, true
 }
 
+// barrierUntil is barrier, but for no longer than ctx lasts and the store is open: the others
+// may have no room for it.
+func (s *Store) barrierUntil(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- s.barrier() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.stopping:
+		return ErrStopped
+	}
+}
+
 // barrier waits until all that came before it in the log is applied, here and,
 // before long, everywhere. It is an entry without commands, not Raft's own barrier:
 // that is not given to the state, so that the others could not tell when they have
@@ -120,7 +135,7 @@ func (s *Store) mark() error {
 		return err
 	}
 	future := s.put(entry)
-	if err := future.Error(); err != nil {
+	if err := s.await(future); err != nil {
 		return err
 	}
 	_, err = future.Response().(response).get()

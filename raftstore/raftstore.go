@@ -153,6 +153,7 @@ type Store struct {
 	levelOf     func(state.Command) uint32 // likewise
 
 	stopping chan struct{} // closed when Close begins
+	down     chan struct{} // closed when Raft has ended
 	stopped  chan struct{} // closed when Close has ended
 	caughtUp chan struct{} // closed by catchUp
 	once     sync.Once     // guards the closing of caughtUp
@@ -234,6 +235,7 @@ func (s *Store) Close() error {
 	// Raft would wait for the answers of others that are gone, each for so long as
 	// it may take, before it closes what they come by.
 	s.closeErr = errors.Join(closeTransport(s.transport), down.Error())
+	close(s.down)
 	s.running.Wait()
 	s.inflight.Wait()
 	s.closeErr = errors.Join(s.closeErr, s.disk.close())
@@ -258,6 +260,7 @@ func (s *Store) awaitAnswers() {
 		// Who would answer has ended because of the disk. What has got as far as the log
 		// is answered, since whoever put it there has given back the turn.
 		s.turn <- struct{}{}
+		<-s.turn
 	}()
 	patience := time.NewTimer(lastAnswers)
 	defer patience.Stop()

@@ -99,10 +99,11 @@ func (s *Store) proposeParts(ctx context.Context, file io.Reader) error {
 			return err
 		}
 		future := s.put(data)
-		switch err := ours(future.Error()); {
+		told := s.await(future)
+		switch err := ours(told); {
 		case err == nil:
 		case errors.Is(err, ErrUnknown) && !last: // without the last it is nothing
-			return fmt.Errorf("%w: %w", ErrNotLeader, future.Error())
+			return fmt.Errorf("%w: %w", ErrNotLeader, told)
 		case errors.Is(err, ErrNotLeader), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknown), !last:
 			return err
 		default:
