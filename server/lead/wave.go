@@ -37,8 +37,11 @@ type wave struct {
 
 // ended takes note that a session has ended, and reports whether that makes a wave.
 func (w *wave) ended(now time.Time) (begins bool) {
-	off := waveMany * now.Sub(w.last).Seconds()
-	w.level, w.last = min(max(0, w.level-off)+1, waveMany), now
+	w.level = max(0, w.level-waveMany*now.Sub(w.last).Seconds())
+	if w.trusted && w.level < waveMany/2 { // they end now and then; the next wave is another one
+		w.first, w.trusted = time.Time{}, false
+	}
+	w.level, w.last = min(w.level+1, waveMany), now
 	if w.level < waveMany || !w.first.IsZero() {
 		return false
 	}

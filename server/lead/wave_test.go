@@ -172,3 +172,22 @@ func TestSomeEndsAreNoWave(t *testing.T) {
 		}
 	})
 }
+
+// After a wave sessions still end now and then. When many of them end once more, that is
+// another wave.
+func TestAnotherWave(t *testing.T) {
+	asking(t, time.Hour, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
+		const some = 70 // that end one by one, within 7 s
+		p.crowd(3*waveMany + some)
+		synctest.Wait()
+		p.lose(0, waveMany, 0)
+		p.lose(waveMany, waveMany+some, 100*time.Millisecond)
+		if r := p.asked("x", 10*time.Millisecond); given(r) == "" {
+			t.Errorf("run %v waits while sessions end now and then", r.ID)
+		}
+		p.lose(waveMany+some, 2*waveMany+some, 0)
+		if r := p.asked("y", 10*time.Millisecond); given(r) != "" {
+			t.Errorf("run %v was given to %s, want it to wait", r.ID, given(r))
+		}
+	})
+}
