@@ -58,6 +58,26 @@ func TestChoicesOutliveAbsence(t *testing.T) {
 	}
 }
 
+// A worker is removed and is back as it was, and the queue is told only of how it is then. Who
+// was chosen from in between does not count.
+func TestChoiceAmidARemoval(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	w.worker(q, "a", 1)
+	b := w.worker(q, "b", 1)
+	w.define(func(d *state.Definition) { d.Policy.Overlap = state.OverlapAllow })
+	w.do(noon, state.RemoveWorker{ID: b})
+	w.request(q, jobKey, "1")
+	if got := w.place(q); got != "a" {
+		t.Fatalf("placed on %q, want a, which is alone", got)
+	}
+	w.do(noon, state.PutWorker{ID: b, Says: state.WorkerInfo{Name: "b", Slots: 1, Labels: map[string]string{}}})
+	q.NoteWorker(b, w.Worker(b))
+	w.request(q, jobKey, "2")
+	if got := w.place(q); got != "b" {
+		t.Errorf("placed on %q, want b, which is back", got)
+	}
+}
+
 // What it costs to give a run to one of 10,000 workers while others go offline.
 func BenchmarkPlaceAmongMany(b *testing.B) {
 	const workers = 10_000

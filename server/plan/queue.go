@@ -309,9 +309,25 @@ func (q *Queue) choice(s *state.State, w wish) choice {
 		if len(q.choices) >= maxChoices {
 			clear(q.choices)
 		}
-		q.choices[w] = c
+		if q.knows(s) {
+			q.choices[w] = c
+		}
 	}
 	return c
+}
+
+// knows tells whether the queue has heard of all that the state says of workers, by what
+// wishes go by. Of a worker that was removed in this moment, and is back in the next, it
+// would not hear that it was another one in between.
+func (q *Queue) knows(s *state.State) bool {
+	n := 0
+	for _, w := range s.Workers() {
+		if noted := q.noted[w.ID]; noted != w && !alike(noted, w) {
+			return false
+		}
+		n++
+	}
+	return n == len(q.noted)
 }
 
 // takes tells whether a worker that is connected can take a run.
