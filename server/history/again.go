@@ -55,7 +55,7 @@ func (s *Store) pass(ctx context.Context) (passed bool, err error) {
 	s.mu.Lock()
 	from := s.kept
 	n, latest := again(from, s.queue.items)
-	whole := len(s.gaps) == 0 && !s.copy
+	whole := len(s.gaps) == 0 && len(s.altered) == 0 && !s.copy
 	s.mu.Unlock()
 	if n == 0 || !whole {
 		return false, nil
