@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,6 +80,7 @@ func readParts(smaps io.Reader, file string) (parts []part, err error) {
 	lines := bufio.NewScanner(smaps)
 	var p part
 	found, fixed := false, false // one of the file, which nobody can write to
+	changed := int64(0)          // of that, in memory
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
 		if len(fields) == 0 {
@@ -95,7 +97,7 @@ func readParts(smaps io.Reader, file string) (parts []part, err error) {
 			}
 			continue
 		}
-		if !fixed || fields[0] != "Rss:" && fields[0] != "Anonymous:" || len(fields) < 2 {
+		if !fixed || len(fields) < 2 || !slices.Contains([]string{"Rss:", "Anonymous:", "Swap:"}, fields[0]) {
 			continue
 		}
 		kilobytes, err := strconv.ParseInt(fields[1], 10, 64)
@@ -104,7 +106,9 @@ func readParts(smaps io.Reader, file string) (parts []part, err error) {
 			return nil, fmt.Errorf("reading %q: %w", lines.Text(), err)
 		case fields[0] == "Rss:":
 			p.resident = kilobytes << 10
-		case kilobytes == 0: // of it was changed
+		case fields[0] == "Anonymous:":
+			changed = kilobytes
+		case changed+kilobytes == 0: // in memory, or swapped out
 			parts = append(parts, p)
 		}
 	}

@@ -13,16 +13,24 @@ func TestReadParts(t *testing.T) {
 Size:              12424 kB
 Rss:               11720 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 VmFlags: rd ex mr mw me
 01022000-01def000 r--p 00c22000 fe:00 10428716    /opt/my schedd
 Rss:               12524 kB
 Anonymous:             0 kB
+Swap:                  0 kB
+01dee000-01def000 r--p 019ee000 fe:00 10428716    /opt/my schedd
+Rss:                   0 kB
+Anonymous:             0 kB
+Swap:                  4 kB
 01def000-01e00000 r--p 019ef000 fe:00 10428716    /opt/my schedd
 Rss:                  68 kB
 Anonymous:            68 kB
+Swap:                  0 kB
 01e00000-01e89000 rw-p 01a00000 fe:00 10428716    /opt/my schedd
 Rss:                 548 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 01e89000-01eff000 rw-p 00000000 00:00 0
 Rss:                 120 kB
 Anonymous:           120 kB

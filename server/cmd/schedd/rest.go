@@ -89,7 +89,7 @@ func growth(used, pace uint64) int {
 	if used == 0 {
 		return usual
 	}
-	reserve := max(pace*apart*max(used, ofBytes)/ofBytes, used/8, least)
+	reserve := max(uint64(float64(pace)*apart*float64(max(used, ofBytes))/ofBytes), used/8, least)
 	most := max(used*usual/100, min(pace*apart, busy))
 	return int(min(min(reserve, most)*100/used, steep))
 }
