@@ -292,7 +292,7 @@ func (t *table) setAside(a *attempt) {
 	log := t.log.With("run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "reason", refused)
 	path, err := a.log.SetAside()
 	if err != nil {
-		log.Error("log refused, and not set aside: the primaries have another one of this attempt; see that no other host has a copy of this worker's data directory", "err", err)
+		log.Error("log refused, and removed, since it can't be set aside: the primaries have another one of this attempt; see that no other host has a copy of this worker's data directory", "err", err)
 		return
 	}
 	log.Error("log refused, and set aside: the primaries have another one of this attempt; see that no other host has a copy of this worker's data directory", "path", path)

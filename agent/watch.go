@@ -37,6 +37,7 @@ type watcher struct {
 	pause   time.Duration // until the next look at its log
 	blind   bool          // the last look failed
 	full    bool          // the disk was full while it ran
+	named   bool          // its log was given a name of its own
 }
 
 // cause is why the agent ended a process: the first reason it had.
@@ -87,6 +88,7 @@ func (w *watcher) look() time.Duration {
 		}
 	}
 	w.noteStart()
+	w.nameLog()
 	w.poll()
 	return w.pause
 }
@@ -106,6 +108,19 @@ func (w *watcher) noteStart() {
 		w.note = false
 		w.noted.Go(func() { w.table.noteStart(w.attempt) })
 	}
+}
+
+// nameLog has an agent of a former version find the log of a process that goes on, should
+// this one crash, and that one be put in its place. Of what is over soon it would find
+// nothing that could not be had again.
+func (w *watcher) nameLog() {
+	if w.named || w.log == nil {
+		return
+	}
+	if err := w.log.Keep(); err != nil {
+		return // a full disk, most likely: the next look tries again
+	}
+	w.named = true
 }
 
 // killNow does what the leader asked for.

@@ -108,13 +108,14 @@ func (l *Log) poll() error {
 	}
 	m := l.meta
 	perr := l.bound(f, size, &m)
-	l.writeEarly(size)
 	if n := min(size, m.room()); n > m.mark {
 		if sum, whole := fingerprint(f, n); whole { // else it shrinks at this moment; the next call sees that
 			m.mark, m.sum = n, sum
 		}
 	}
-	return errors.Join(perr, l.save(m, false))
+	err = errors.Join(perr, l.save(m, false))
+	l.writeEarly(size) // by the name that it has now
+	return err
 }
 
 // ReadParts reads the logical log at off into one part after the other, up to what Poll or

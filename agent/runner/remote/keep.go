@@ -386,9 +386,13 @@ func (k *keeper) stop(ifIdle bool) (running int, grace time.Duration, ok bool) {
 func (k *keeper) endIfStopping(a *kept) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.stopping {
-		a.endLocked()
+	if !k.stopping {
+		return
 	}
+	if isClosed(k.over) { // nobody will be there when its grace is over
+		a.grace = 0
+	}
+	a.endLocked()
 }
 
 // endLocked ends an attempt for the runner's sake.
@@ -410,6 +414,15 @@ func (k *keeper) quiet() (still, alone bool) {
 func (k *keeper) rest() {
 	k.wg.Wait()
 	k.crew.Rest()
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func closed() chan struct{} {
