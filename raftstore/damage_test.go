@@ -376,13 +376,14 @@ func TestOldAndUnfinishedSnapshots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := numWorkers(s); n != 2 || strings.Contains(log.String(), "damaged") {
-		t.Errorf("%d workers, want the 2 of the snapshot; log:\n%s", n, log.String())
-	}
+	n := numWorkers(s)
 	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what was unfinished is there: %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+	if n != 2 || strings.Contains(log.String(), "damaged") {
+		t.Errorf("%d workers, want the 2 of the snapshot; log:\n%s", n, log.String())
 	}
 }
