@@ -151,7 +151,7 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 		a.volatile = true
 		return false, t.declined(a, a.refusal)
 	}
-	if !t.spool.HadRoom(time.Now()) {
+	if t.spool.Full() {
 		a.volatile = true
 		return false, t.declined(a, t.unfit(errFull))
 	}

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,27 +9,6 @@ import (
 // fullBelow is how many free bytes count for none: a process writes a piece of
 // some size at a time, and loses it when it does not fit as a whole.
 const fullBelow = 128 << 10
-
-// roomFor is how long a look that found room counts for who is about to start something.
-// What fills the disk meanwhile is noticed when it has ended, by who asks whether it is full.
-const roomFor = 100 * time.Millisecond
-
-// HadRoom tells whether the disk is not full at now, or was not a moment ago.
-func (s *Spool) HadRoom(now time.Time) bool {
-	s.mu.Lock()
-	age := now.Sub(s.room)
-	s.mu.Unlock()
-	if 0 <= age && age < roomFor {
-		return true
-	}
-	if s.Full() {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.room = now
-	return true
-}
 
 // Full tells whether the disk has no room left: what processes write then is
 // lost, and only they are told. False also when it can't be told.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -88,28 +87,4 @@ func TestProbeReadOnly(t *testing.T) {
 	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-}
-
-// A look that found room counts for a moment, by whatever clock; one that found none, never.
-func TestRoomIsLookedForNowAndThen(t *testing.T) {
-	s, _ := onTmpfs(t, "size=1m")
-	now := time.Now()
-	looks := func(after time.Duration, want bool) {
-		t.Helper()
-		if got := s.HadRoom(now.Add(after)); got != want {
-			t.Errorf("after %v there was room: %v", after, got)
-		}
-	}
-	looks(0, true)
-	rest := filepath.Join(s.dir, "rest")
-	if err := os.WriteFile(rest, make([]byte, 1<<20-fullBelow/2), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	looks(roomFor-1, true)
-	looks(roomFor, false)
-	looks(-1, false)
-	if err := os.Remove(rest); err != nil {
-		t.Fatal(err)
-	}
-	looks(roomFor+1, true)
 }

@@ -45,7 +45,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,7 +88,6 @@ type Spool struct {
 	logs   map[Key]*Log // nil while it is being made
 	flight *flight      // the next sync of the directory; nil while nobody waits for it
 	spares spares
-	room   time.Time // when the disk was last seen not to be full, by HadRoom
 }
 
 // Open opens the spool in dir, which is made if it isn't there, and finds the
