@@ -26,7 +26,7 @@ func (s *Store) dropLog() {
 			return
 		}
 		if err := s.disk.dropLog(); err != nil {
-			s.log.Debug("the log's pages stay in memory for now", "err", err)
+			s.log.Debug("the log's pages were not given back; it is tried again", "err", err)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 const (
@@ -25,21 +24,12 @@ const (
 // otherwise, and counts as memory of the process: most of the program, some 25 MB. They are
 // in the page cache all the same, from where they are mapped again as they are run.
 func giveBackProgram(ctx context.Context) {
-	tick := time.NewTicker(restEvery)
-	defer tick.Stop()
-	before, left := readHeap(), int64(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := readHeap()
+	left := int64(0)
+	eachLook(ctx, func(before, now heap) {
 		if now.allocated-before.allocated < calmly {
 			left = unmapProgram(left, worthwhile)
 		}
-		before = now
-	}
+	})
 }
 
 // unmapProgram gives back what is mapped of the program, if that is so many bytes more than

@@ -17,6 +17,15 @@ const restEvery = 5 * time.Second
 // what the heap will need until it is collected next, as much as is in use; who has made
 // no use of it for some time can do without.
 func giveBack(ctx context.Context) {
+	eachLook(ctx, func(before, now heap) {
+		if atRest(before, now) {
+			debug.FreeOSMemory()
+		}
+	})
+}
+
+// eachLook calls f again and again with the heap as it was and as it is, until ctx is done.
+func eachLook(ctx context.Context, f func(before, now heap)) {
 	tick := time.NewTicker(restEvery)
 	defer tick.Stop()
 	before := readHeap()
@@ -27,9 +36,7 @@ func giveBack(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := readHeap()
-		if atRest(before, now) {
-			debug.FreeOSMemory()
-		}
+		f(before, now)
 		before = now
 	}
 }
