@@ -86,12 +86,13 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 		return nil, 0, fmt.Errorf("proposing: %w", f.err)
 	}
 	future := f.future
-	if errors.Is(s.await(future), raft.ErrEnqueueTimeout) {
+	if err = s.await(future); errors.Is(err, raft.ErrEnqueueTimeout) {
 		s.turn <- struct{}{}
 		future = s.put(f.entry)
 		<-s.turn
+		err = s.await(future)
 	}
-	if err = s.await(future); err == nil {
+	if err == nil {
 		results, err = future.Response().(response).get()
 	}
 	s.stats.count(f.commands, len(f.entry), err)
