@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,7 +81,8 @@ type world struct {
 	lostBytes   int64 // of files, and entries of Raft's log, that went with the power
 	lostEntries int
 
-	suspects []string // what check complains of is kept here, when not nil, and not said
+	suspects []string               // what check complains of is kept here, when not nil, and not said
+	first    atomic.Pointer[string] // what was said first to be wrong
 
 	mu      sync.Mutex        // guards what follows
 	scripts map[string]script // by job; what is not here is over soon
@@ -154,16 +156,6 @@ func newWorld(t *testing.T, dir string) *world {
 		w.tail.close()
 	})
 	return w
-}
-
-// Errorf says that the story is not as it should be.
-func (w *world) Errorf(format string, args ...any) {
-	w.Helper()
-	if w.suspects != nil {
-		w.suspects = append(w.suspects, fmt.Sprintf(format, args...))
-		return
-	}
-	w.T.Errorf(format, args...)
 }
 
 // startPrimary starts a primary on the disk that the last one left.
