@@ -235,13 +235,13 @@ func (t *table) start(a *attempt) *agentv1.Result {
 // ended by the first look at its log: an attempt that was accepted is taken for one that
 // may have started.
 func (t *table) follow(a *attempt, proc runner.Process, note bool) *agentv1.Result {
-	w := &watcher{table: t, attempt: a, log: a.log, proc: proc, note: note, pause: pollLeast}
-	defer w.noted.Wait()
+	w := newWatcher(t, a, proc, note)
+	defer w.beside.Wait()
 	if !w.watch() {
 		return nil
 	}
-	w.lookAtDisk()
-	w.noted.Wait()
+	w.beside.Wait()
+	w.noteFull(t.spool.Full())
 	r := t.ended(a, a.log, proc.Exit(), w.why)
 	if w.full {
 		r.Reason = joined(fullReason, r.GetReason())

@@ -24,20 +24,34 @@ const (
 	pollFlood = 20 * time.Millisecond
 )
 
-// watcher looks after one process while it runs.
+// watcher looks after one process while it runs. What may wait for the disk is done beside
+// it: a disk that hangs holds up no kill.
 type watcher struct {
 	*table
 	attempt *attempt
 	log     *spool.Log
 	proc    runner.Process
-	told    bool // the leader hears of its start
-	note    bool // its start is to be put on record
-	noted   sync.WaitGroup
-	why     cause         // why it had to be ended
-	pause   time.Duration // until the next look at its log
-	blind   bool          // the last look failed
-	full    bool          // the disk was full while it ran
-	named   bool          // its log was given a name of its own
+	told    bool           // the leader hears of its start
+	note    bool           // its start is to be put on record
+	beside  sync.WaitGroup // one for each that may wait for the disk
+	seen    chan sight     // holds one
+	why     cause          // why it had to be ended
+	pause   time.Duration  // until the next look at its log
+	blind   bool           // the last look failed
+	full    bool           // the disk was full while it ran
+
+	named bool // its log was given a name of its own; for who looks, one at a time
+}
+
+// sight is what a look at a log has shown.
+type sight struct {
+	size, grown int64
+	err         error
+	full        bool // the disk is
+}
+
+func newWatcher(t *table, a *attempt, proc runner.Process, note bool) *watcher {
+	return &watcher{table: t, attempt: a, log: a.log, proc: proc, note: note, seen: make(chan sight, 1), pause: pollLeast}
 }
 
 // cause is why the agent ended a process: the first reason it had.
@@ -71,26 +85,26 @@ func (w *watcher) watch() bool {
 			}
 			w.stopNow()
 		case <-look.C:
-			look.Reset(w.look())
+			if !w.told && !w.tell() {
+				look.Reset(w.pause - tellAfter)
+				continue
+			}
+			w.noteStart()
+			w.beside.Go(func() { w.seen <- w.look() })
+		case s := <-w.seen:
+			w.take(s)
+			look.Reset(w.pause)
 		}
 	}
 }
 
-// look does what is due for a process that goes on, and returns when to look again: the
-// leader is told of it first, and from then on its log is looked at; at once if it is long.
-func (w *watcher) look() time.Duration {
-	if !w.told {
-		w.told = true
-		w.sayLaunched()
-		w.report(w.attempt)
-		if w.log == nil || !w.log.Reaches(pollEach) {
-			return w.pause - tellAfter
-		}
-	}
-	w.noteStart()
-	w.nameLog()
-	w.poll()
-	return w.pause
+// tell has the leader told of a process that goes on, before its log is looked at, and
+// reports whether that is long by then and looked at at once.
+func (w *watcher) tell() (long bool) {
+	w.told = true
+	w.sayLaunched()
+	w.report(w.attempt)
+	return w.log != nil && w.log.Reaches(pollEach)
 }
 
 // sayLaunched tells the operator of a process that goes on. One that was found again was
@@ -106,7 +120,7 @@ func (w *watcher) sayLaunched() {
 func (w *watcher) noteStart() {
 	if w.note {
 		w.note = false
-		w.noted.Go(func() { w.table.noteStart(w.attempt) })
+		w.beside.Go(func() { w.table.noteStart(w.attempt) })
 	}
 }
 
@@ -144,25 +158,31 @@ func (w *watcher) stopNow() {
 	w.proc.Kill(w.attempt.grace)
 }
 
-// poll looks at the log. What goes wrong is told once.
-func (w *watcher) poll() {
-	a := w.attempt
+// look looks at the log, as long as the disk takes for that.
+func (w *watcher) look() (s sight) {
 	if w.log == nil { // it was damaged, and set aside
-		w.pause = pollMost
-		return
+		return sight{}
 	}
-	size, grown, err := w.log.Poll()
-	if err != nil && !w.blind {
-		w.table.log.Warn("log can't be looked at, or not bounded", "run", a.key.Run, "attempt", a.key.Attempt, "job", a.job, "err", err)
+	w.nameLog()
+	s.size, s.grown, s.err = w.log.Poll()
+	s.full = w.spool.Full()
+	return s
+}
+
+// take does what is due after a look at the log. What goes wrong is told once.
+func (w *watcher) take(s sight) {
+	a := w.attempt
+	if s.err != nil && !w.blind {
+		w.table.log.Warn("log can't be looked at, or not bounded", "run", a.key.Run, "attempt", a.key.Attempt, "job", a.job, "err", s.err)
 	}
-	w.blind = err != nil
-	if errors.Is(err, spool.ErrUnbounded) {
+	w.blind = s.err != nil
+	if errors.Is(s.err, spool.ErrUnbounded) {
 		w.why.set(agentv1.Outcome_OUTCOME_FAILED, "ended by the worker: its log is over the limit and would fill the disk")
 		w.proc.Kill(a.grace)
 	}
-	w.lookAtDisk()
-	w.pause = nextLook(w.pause, grown)
-	if size > 0 && w.logGrew(a, size) {
+	w.noteFull(s.full)
+	w.pause = nextLook(w.pause, s.grown)
+	if s.size > 0 && w.logGrew(a, s.size) {
 		w.pause = min(w.pause, pollLeast)
 	}
 }
@@ -179,10 +199,10 @@ func nextLook(pause time.Duration, grown int64) time.Duration {
 // may have made no difference, while its output is not whole.
 const fullReason = "the worker's disk was full while it ran: output may be missing"
 
-// lookAtDisk takes note of a disk that is full, since what is written then is
+// noteFull takes note of a disk that is full, since what is written then is
 // lost and nobody but the process is told.
-func (w *watcher) lookAtDisk() {
-	if w.full || !w.spool.Full() {
+func (w *watcher) noteFull(full bool) {
+	if w.full || !full {
 		return
 	}
 	w.full = true

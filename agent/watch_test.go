@@ -64,9 +64,7 @@ func TestDiskThatTakesNoOutput(t *testing.T) {
 		if n, err := tb.ReadLog(k, 0, make([]byte, 1000)); n != 1000 || err != nil {
 			t.Errorf("%d bytes were read, %v, want 1000", n, err)
 		}
-		tb.Handle(&agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Kill{Kill: &agentv1.Kill{
-			Key: &agentv1.AttemptKey{RunId: "r1", Attempt: 1}, Fence: 9,
-		}}})
+		tb.Handle(killMessage("r1"))
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if all := host.Running(); len(all) > 0 {
@@ -74,6 +72,46 @@ func TestDiskThatTakesNoOutput(t *testing.T) {
 		}
 		close(answers)
 	})
+}
+
+// A disk that hangs when the first output is put on record holds up no kill: not of the
+// attempt whose output that is, and not of another. The results wait for the disk.
+func TestDiskThatKeepsNoRecordOfOutput(t *testing.T) {
+	var answers chan struct{}
+	hangs := func(*os.File) error { <-answers; return nil }
+	inTableOn(t, spool.Disk{Fsync: hangs}, func(t *testing.T, tb *table, _ *disk, host *fakerunner.Fake) {
+		answers = make(chan struct{}) // in the bubble
+		for _, run := range []string{"r1", "r2"} {
+			tb.Handle(launchMessage(run))
+		}
+		time.Sleep(2 * pollMost)
+		synctest.Wait()
+		for _, run := range []string{"r1", "r2"} {
+			if size, _ := tb.LogSize(session.Key{Run: run, Attempt: 1}); size != 0 {
+				t.Fatalf("%d bytes of %s are told, of which the disk keeps no record", size, run)
+			}
+			tb.Handle(killMessage(run))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if all := host.Running(); len(all) > 0 {
+			t.Errorf("a second after they were killed %v run", all)
+		}
+		close(answers)
+		synctest.Wait()
+		for _, run := range []string{"r1", "r2"} {
+			if r := resultOf(tb, run); r.GetOutcome() != agentv1.Outcome_OUTCOME_KILLED || r.GetLogBytes() != int64(len("hello")) {
+				t.Errorf("result of %s once the disk answers: %v", run, r)
+			}
+		}
+	})
+}
+
+// killMessage has an attempt of [launchMessage] killed, without grace.
+func killMessage(run string) *agentv1.GatewayMessage {
+	return &agentv1.GatewayMessage{Body: &agentv1.GatewayMessage_Kill{Kill: &agentv1.Kill{
+		Key: &agentv1.AttemptKey{RunId: run, Attempt: 1}, Fence: 9,
+	}}}
 }
 
 // A log that grows slowly is looked at each pollLeast, and one that does not grow less and

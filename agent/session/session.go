@@ -25,6 +25,10 @@ import (
 	"github.com/schedd/schedd/proto/wire"
 )
 
+// diskPatience is how long a session that has ended waits for its shipper, which may wait for
+// the disk.
+const diskPatience = time.Second
+
 // farewell is how long a session that was ended on purpose waits for the
 // gateway to end the stream as well; what the gateway says until then counts.
 const farewell = 5 * time.Second
@@ -180,7 +184,9 @@ func (s *Session) Run(ctx context.Context, attempts Attempts, logs Logs, leases 
 	return err
 }
 
-// converse runs the three goroutines until the receiver has ended.
+// converse runs the three goroutines until the receiver has ended. The shipper ends with it,
+// unless it waits for the disk: then it ends by itself when that has answered, since the
+// next session must not wait for that.
 func (s *Session) converse(ctx context.Context, attempts Attempts) error {
 	talk, end := context.WithCancel(ctx)
 	defer end()
@@ -190,7 +196,11 @@ func (s *Session) converse(ctx context.Context, attempts Attempts) error {
 		defer end()
 		received = s.receive(attempts)
 	})
-	wg.Go(func() { s.shipper.run(talk, s.chunks) })
+	shipped := make(chan struct{})
+	go func() {
+		defer close(shipped)
+		s.shipper.run(talk, s.chunks)
+	}()
 
 	sent := s.send(talk, attempts)
 	end()
@@ -202,6 +212,12 @@ func (s *Session) converse(ctx context.Context, attempts Attempts) error {
 	last := time.AfterFunc(farewell, s.hangUp)
 	wg.Wait()
 	last.Stop()
+	hung := time.NewTimer(diskPatience)
+	defer hung.Stop()
+	select {
+	case <-shipped:
+	case <-hung.C:
+	}
 	if s.drain != nil {
 		s.drain.Stop()
 	}
