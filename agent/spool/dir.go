@@ -25,7 +25,7 @@ func (s *Spool) syncDir() error {
 		s.mu.Lock()
 		s.flight = nil // who comes from now on may be too late for this one
 		s.mu.Unlock()
-		f.err = s.fsyncDir()
+		f.err = s.fsyncDir(s.dir)
 		<-s.syncing
 		close(f.done)
 	}
@@ -33,10 +33,20 @@ func (s *Spool) syncDir() error {
 	return f.err
 }
 
-func (s *Spool) fsyncDir() error {
-	d, err := os.Open(s.dir)
+func (s *Spool) fsyncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	return errors.Join(s.disk.Fsync(d), d.Close())
+}
+
+// syncName returns when the name that the file of a log has is on the disk. One that is
+// borrowed may have been another's, in the spool itself.
+func (l *Log) syncName() error {
+	err := l.spool.syncDir()
+	if l.borrowed != "" {
+		err = errors.Join(err, l.spool.fsyncDir(l.spool.spares.dir))
+	}
+	return err
 }

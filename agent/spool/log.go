@@ -222,7 +222,7 @@ func (l *Log) seal() error {
 	if size > 0 { // an empty one is worth nothing after a crash of the host
 		// On a disk that is full it may have to do without a name: it is on record whose it is.
 		_ = l.nameOwn()
-		if err := errors.Join(l.spool.writeAll(f, size, l.meta), l.spool.disk.Fsync(f), l.spool.syncDir()); err != nil {
+		if err := errors.Join(l.spool.writeAll(f, size, l.meta), l.spool.disk.Fsync(f), l.syncName()); err != nil {
 			return err
 		}
 	}

@@ -272,3 +272,28 @@ func TestReservedFileIsNotUsed(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 }
+
+// A disk that is full has no room for a name of its own. Then the log that is sealed stays
+// where it is when the power fails: it is its directory that the disk is told to keep.
+func TestDirectoryOfAReservedFileIsSynced(t *testing.T) {
+	needsSpares(t)
+	for _, fails := range []bool{false, true} {
+		s := openSpool(t, filepath.Join(t.TempDir(), "spool"))
+		l, err := s.Create(key, MinLimit, reserved(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, l).write([]byte("hello"))
+		if fails { // to be renamed to that
+			if err := os.Mkdir(l.ownPath(MinLimit), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synced := map[string]bool{}
+		s.disk.Fsync = func(f *os.File) error { synced[f.Name()] = true; return nil }
+		seal(t, l)
+		if in := filepath.Dir(l.Path()); (in == s.spares.dir) != fails || !synced[in] || !synced[s.dir] {
+			t.Errorf("without room for a name: %v: it is %s, and synced were %v", fails, l.Path(), synced)
+		}
+	}
+}
