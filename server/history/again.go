@@ -55,6 +55,10 @@ func (s *Store) pass(ctx context.Context) (passed bool, err error) {
 	s.mu.Lock()
 	from := s.kept
 	n, latest := again(from, s.queue.items)
+	done := raftstore.Point{}
+	if n > 0 {
+		done = s.queue.items[n-1].at
+	}
 	whole := len(s.gaps) == 0 && len(s.altered) == 0 && !s.copy
 	s.mu.Unlock()
 	if n == 0 || !whole {
@@ -64,6 +68,6 @@ func (s *Store) pass(ctx context.Context) (passed bool, err error) {
 	if err != nil || !is {
 		return false, err
 	}
-	s.taken(n, from, nil)
+	s.taken(n, from, done, nil)
 	return true, nil
 }

@@ -2,9 +2,12 @@ package history
 
 import (
 	"database/sql"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/schedd/schedd/raftstore"
 	"github.com/schedd/schedd/raftstore/state"
@@ -92,6 +95,103 @@ func TestAnotherLogIsWritten(t *testing.T) {
 				t.Errorf("run %v is %v, %v, want one that ended at %v", want.ID, got, err, want.Finished)
 				break
 			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The log was restored from a copy that is older than the history. What is handed over again
+// is on disk, and what ends from then on is not: who waits for that, such as a snapshot, waits
+// until it is.
+func TestNobodyIsToldOfWhatIsNotWritten(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const n, fork = 200, 100
+		s := begin(dir, generous, newShared())
+		s.Ended(at(n-1), numbers(0, n))
+		flush(t, s)
+		if err := s.abandon(); err != nil {
+			t.Fatal(err)
+		}
+		s = begin(dir, generous, newShared())
+		synctest.Wait()
+		s.turn <- struct{}{} // nothing is written meanwhile
+		s.Ended(at(fork-1), numbers(0, fork))
+		end := raftstore.Point{Index: at(fork).Index, Now: at(n).Now, Cluster: "c"}
+		latest := aRun(n)
+		s.Ended(end, []*state.Run{latest})
+		told := make(chan error, 1)
+		go func() { told <- s.Flush(t.Context(), end.Index) }()
+		synctest.Wait()
+		if passed, err := s.pass(t.Context()); !passed || err != nil || s.Stats().Queued != 1 {
+			t.Errorf("passed over: %v, %v; %d runs wait, want the latest", passed, err, s.Stats().Queued)
+		}
+		synctest.Wait()
+		select {
+		case err := <-told:
+			t.Errorf("who waits for it was told %v, and it is not on disk", err)
+		default:
+		}
+		<-s.turn
+		flush(t, s)
+		if err := s.abandon(); err != nil {
+			t.Fatal(err)
+		}
+		s = begin(dir, generous, newShared())
+		if got, err := s.Run(t.Context(), latest.ID); err != nil || got == nil || !got.Finished.Equal(latest.Finished) {
+			t.Errorf("on disk is %v, %v, want run %v", got, err, latest.ID)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A run is found to be altered while the log is handed over again, and with it that run,
+// which has left the state. It is written again, and nothing is lacking.
+func TestAlteredRunIsHandedOverAgain(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const n, half, early, late = 400, 200, 50, 300
+		s := begin(dir, generous, stateAt(n))
+		s.Ended(at(n-1), numbers(0, n))
+		flush(t, s)
+		if err := s.abandon(); err != nil {
+			t.Fatal(err)
+		}
+		s = begin(dir, generous, stateAt(n))
+		alter(t, s, early)
+		alter(t, s, late)
+		s.Ended(at(half-1), numbers(0, half))
+		time.Sleep(10 * time.Second)
+		if waits := s.Stats().Queued; waits != 0 {
+			t.Fatalf("%d runs of the first half wait", waits)
+		}
+		s.turn <- struct{}{} // all of the second half waits, and then it is found
+		if _, err := s.Run(t.Context(), aRun(late).ID); !errors.Is(err, errAltered) {
+			t.Errorf("it is shown: %v", err)
+		}
+		s.Ended(at(n-1), numbers(half, n))
+		<-s.turn
+		flush(t, s)
+		time.Sleep(10 * time.Second)
+		got, err := s.Run(t.Context(), aRun(late).ID)
+		if d := gocmp.Diff(aRun(late), got); d != "" || err != nil {
+			t.Errorf("handed over again: %v\n%s", err, d)
+		}
+		if missing, lost := s.Missing(), s.Stats().Lost; missing != "" || lost != 0 {
+			t.Errorf("missing %q, lost %d", missing, lost)
+		}
+
+		// That which was passed over is found later, and no log has it any more.
+		if _, err := s.Run(t.Context(), aRun(early).ID); !errors.Is(err, errAltered) {
+			t.Errorf("it is shown: %v", err)
+		}
+		time.Sleep(10 * time.Second)
+		if runs, missing, _ := has(t, s); runs != n-1 || missing == "" {
+			t.Errorf("%d runs of %d, missing %q; want all others, and a word", runs, n, missing)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)

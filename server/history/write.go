@@ -170,11 +170,13 @@ func advance(from raftstore.Point, items []item) (to raftstore.Point, holes []Ga
 // written takes note of what is on disk, and tells whether there is more to write.
 func (s *Store) written(n int, to raftstore.Point, holes []Gap) (more bool) {
 	s.heal()
-	return s.taken(n, to, holes)
+	return s.taken(n, to, to, holes)
 }
 
-// taken takes what is on disk out of the queue, and tells whether there is more in it.
-func (s *Store) taken(n int, to raftstore.Point, holes []Gap) (more bool) {
+// taken takes what is on disk out of the queue, and tells whether there is more in it. The
+// file is as far as to, and of what was handed over all is there up to done: where the log
+// is an older one than the file knows, what follows in it is not.
+func (s *Store) taken(n int, to, done raftstore.Point, holes []Gap) (more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.copy {
@@ -187,12 +189,12 @@ func (s *Store) taken(n int, to raftstore.Point, holes []Gap) (more bool) {
 		signal(s.holes)
 	}
 	for f := range s.flushers {
-		if f.index <= to.Index {
+		if f.index <= done.Index {
 			close(f.done)
 			delete(s.flushers, f)
 		}
 	}
-	if len(s.flushers) > 0 && len(s.queue.items) == 0 && to.Index < s.told.Index {
+	if len(s.flushers) > 0 && len(s.queue.items) == 0 && done.Index < s.told.Index {
 		// The log went on while this was written, and no run ended in that.
 		s.queue.add(item{at: s.told}, nil)
 	}
@@ -315,10 +317,11 @@ func (s *Store) suspect(err error) {
 }
 
 // excise takes out runs that were changed on disk, by their serial numbers. Those that
-// the state still has are written again, since it may forget them soon; the others leave
-// gaps where they ended, for other primaries to fill. The caller has the turn.
+// the state still has are written again, since it may forget them soon, and those that wait
+// to be; the others leave gaps where they ended, for other primaries to fill. The caller has
+// the turn.
 func (s *Store) excise(ctx context.Context, altered map[int64][]time.Time) error {
-	again := s.inState(altered)
+	again := s.inMemory(altered)
 	var holes []Gap
 	for serial, finished := range altered {
 		if len(finished) == 1 && slices.ContainsFunc(again, func(r *state.Run) bool {
@@ -359,22 +362,35 @@ func (s *Store) excise(ctx context.Context, altered map[int64][]time.Time) error
 	return nil
 }
 
-// inState returns what the state has of runs that were found to be changed: those of
-// their serial numbers, and those that ended when they did, as the number may be wrong.
-func (s *Store) inState(altered map[int64][]time.Time) (runs []*state.Run) {
+// inMemory returns what the state and the queue have of runs that were found to be changed:
+// those of their serial numbers, and those that ended when they did, as the number may be
+// wrong.
+func (s *Store) inMemory(altered map[int64][]time.Time) (runs []*state.Run) {
 	times := map[int64]bool{}
 	for _, finished := range altered {
 		for _, at := range finished {
 			times[nanos(at)] = true
 		}
 	}
+	look := func(r *state.Run) {
+		if _, is := altered[int64(r.Serial)]; is || times[nanos(r.Finished)] {
+			runs = append(runs, r)
+		}
+	}
 	s.view(func(st *state.State) {
 		for r := range st.RunsByBirth() {
-			if _, is := altered[int64(r.Serial)]; r.Phase.Final() && (is || times[nanos(r.Finished)]) {
-				runs = append(runs, r)
+			if r.Phase.Final() {
+				look(r)
 			}
 		}
 	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.queue.runs {
+		if !slices.Contains(runs, r) {
+			look(r)
+		}
+	}
 	return runs
 }
 
