@@ -196,6 +196,7 @@ type term struct {
 	workers *plan.Timers[state.WorkerID] // when to give a silent worker up, or let one that rests go on
 	prune   time.Time                    // when to forget runs next
 	crowd   int                          // or with how many that have ended
+	held    time.Time                    // up to when the history had all when they were to be forgotten last
 	trim    time.Time                    // when to forget some of the ledger next
 	remind  time.Time                    // when to look whose enforcement is not on record
 	knows   bool                         // all primaries can apply what says it

@@ -225,11 +225,13 @@ type past struct {
 	runs map[state.RunID]*state.Run
 	lags bool
 	err  error
+	asks int // how often it was asked up to when it has all
 }
 
 func (p *past) Held() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.asks++
 	if p.lags {
 		return time.Time{}
 	}

@@ -164,3 +164,44 @@ func TestLoadSoonLeavesTheState(t *testing.T) {
 		})
 	}
 }
+
+// While the history can't be written no run may be forgotten, however many there are: it is
+// looked for them each minute, and not all the time. Soon after it can they are.
+func TestNothingIsLookedForThatCannotBeForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		p.keep.Runs = 500
+		p.past.set(func(p *past) { p.lags = true })
+		p.kill()
+		p.start()
+		end := time.Now().Add(time.Minute)
+		for i := range 30 { // no worker: each is skipped each second, as its first run waits
+			p.defineAs(state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}, func(d *state.Definition) {
+				d.Triggers[0].Every.Interval = time.Second
+				d.Triggers[0].End = end
+			})
+		}
+		time.Sleep(2 * time.Minute)
+		ended := func() (n int) {
+			p.store.View(func(s *state.State) { n = numEnded(s) })
+			return n
+		}
+		before := 0
+		p.past.set(func(p *past) { before = p.asks })
+		time.Sleep(time.Hour)
+		p.past.set(func(p *past) {
+			if n := p.asks - before; n < 59 || n > 61 {
+				t.Errorf("it was looked %d times in an hour, want each minute", n)
+			}
+			p.lags = false
+		})
+		if n := ended(); n < 3*p.keep.Runs {
+			t.Errorf("%d runs that have ended are left, and the history has none", n)
+		}
+		time.Sleep(70 * time.Second)
+		if n := ended(); n > p.keep.Runs {
+			t.Errorf("%d runs that have ended are left, want %d at most", n, p.keep.Runs)
+		}
+		p.close()
+	})
+}

@@ -43,8 +43,9 @@ const (
 )
 
 // Prune returns the commands that forget the runs which are older or more than is to be
-// kept. held is up to when the history has all that ended; what ended later stays.
-func Prune(s *state.State, keep Retention, held, now time.Time) []state.Prune {
+// kept. held is up to when the history has all that ended; what ended later stays. young
+// tells whether there are such runs that have only ended too lately to be forgotten.
+func Prune(s *state.State, keep Retention, held, now time.Time) (cmds []state.Prune, young bool) {
 	var gone []state.RunID
 	type kind struct {
 		uid uint64
@@ -61,20 +62,21 @@ func Prune(s *state.State, keep Retention, held, now time.Time) []state.Prune {
 		perJob[k]++
 		kept++
 		over := perJob[k] > keep.RunsPerJob || kept > keep.Runs || age > keep.RunAge
-		may := r.Finished.Before(held) && age > linger && (age > keep.LostAge || !awaited(r))
-		if over && may || kept > keep.MostRuns {
+		may := over && r.Finished.Before(held) && (age > keep.LostAge || !awaited(r))
+		if may && age > linger || kept > keep.MostRuns {
 			gone = append(gone, r.ID)
 			perJob[k]--
 			kept--
+		} else if may {
+			young = true
 		}
 	}
-	var cmds []state.Prune
 	for len(gone) > 0 {
 		n := min(len(gone), maxPrune)
 		cmds = append(cmds, state.Prune{Runs: gone[:n]})
 		gone = gone[n:]
 	}
-	return cmds
+	return cmds, young
 }
 
 // PruneLedger returns the command that forgets the ledger which is older than is to be

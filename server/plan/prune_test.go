@@ -15,7 +15,8 @@ import (
 // pruned applies what Prune asks for, and returns which runs are gone.
 func pruned(s *state.State, keep Retention, held, now time.Time) (gone []*state.Run) {
 	was := slices.Collect(s.RunsByBirth())
-	for _, c := range Prune(s, keep, held, now) {
+	cmds, _ := Prune(s, keep, held, now)
+	for _, c := range cmds {
 		s.Apply(s.Index()+1, state.Entry{Now: now, Commands: []state.Command{c}})
 	}
 	for _, r := range was {
@@ -48,21 +49,27 @@ func TestPrune(t *testing.T) {
 		lost int           // which of them was lost; 0: none, else from 1
 		held time.Duration // how far behind the history is
 		want int           // how many of the oldest are forgotten
+		soon bool          // others are in a moment
 	}{
-		{"few and young", []time.Duration{2 * h, h}, 0, 0, 0},
-		{"too many of the job", []time.Duration{4 * h, 3 * h, 2 * h, h}, 0, 0, 2},
-		{"too old", []time.Duration{30 * h, 25 * h}, 0, 0, 2},
-		{"too many, and the history lags", []time.Duration{4 * h, 3 * h, 2 * h, h}, 0, 3*h + time.Minute, 1},
-		{"too old, and the history is broken", []time.Duration{30 * h, 25 * h}, 0, 1000 * h, 0},
-		{"more than memory holds, and the history is broken", []time.Duration{9 * h, 8 * h, 7 * h, 6 * h, 5 * h, 4 * h, 3 * h, 2 * h}, 0, 1000 * h, 2},
-		{"too many, but just over", []time.Duration{4 * time.Second, 3 * time.Second, 2 * time.Second}, 0, 0, 0},
-		{"lost, and its result may still come", []time.Duration{200 * h, h}, 1, 0, 0},
-		{"lost for good", []time.Duration{250 * h, h}, 1, 0, 1},
+		{"few and young", []time.Duration{2 * h, h}, 0, 0, 0, false},
+		{"too many of the job", []time.Duration{4 * h, 3 * h, 2 * h, h}, 0, 0, 2, false},
+		{"too old", []time.Duration{30 * h, 25 * h}, 0, 0, 2, false},
+		{"too many, and the history lags", []time.Duration{4 * h, 3 * h, 2 * h, h}, 0, 3*h + time.Minute, 1, false},
+		{"too old, and the history is broken", []time.Duration{30 * h, 25 * h}, 0, 1000 * h, 0, false},
+		{"more than memory holds, and the history is broken", []time.Duration{9 * h, 8 * h, 7 * h, 6 * h, 5 * h, 4 * h, 3 * h, 2 * h}, 0, 1000 * h, 2, false},
+		{"too many, but just over", []time.Duration{4 * time.Second, 3 * time.Second, 2 * time.Second}, 0, 0, 0, true},
+		{"too many, but just over, and the history lags", []time.Duration{4 * time.Second, 3 * time.Second, 2 * time.Second}, 0, h, 0, false},
+		{"too many, some just over", []time.Duration{h, 3 * time.Second, 2 * time.Second, time.Second}, 0, 0, 1, true},
+		{"lost, and its result may still come", []time.Duration{200 * h, h}, 1, 0, 0, false},
+		{"lost for good", []time.Duration{250 * h, h}, 1, 0, 1, false},
 	} {
 		s, runs := finished(test.ages...)
 		if test.lost > 0 {
 			runs[test.lost-1].Phase = state.Lost
 			runs[test.lost-1].Attempts[0].Outcome = state.OutcomeLost
+		}
+		if _, soon := Prune(s, keep, noon.Add(-test.held), noon); soon != test.soon {
+			t.Errorf("%s: others are to be forgotten in a moment: %v", test.name, soon)
 		}
 		gone := pruned(s, keep, noon.Add(-test.held), noon)
 		if !slices.Equal(gone, runs[:test.want]) {
