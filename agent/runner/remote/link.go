@@ -212,9 +212,7 @@ func (r *Runner) adopt(l *link, all []*runnerv1.Attempt) {
 	there := map[string]bool{}
 	for _, m := range all {
 		there[m.GetId()] = true
-		if r.isWanted(m.GetId()) {
-			r.take(m, nil)
-		}
+		r.heard(m)
 	}
 	r.mu.Lock()
 	r.adopted = true
@@ -271,9 +269,7 @@ func (r *Runner) listen(l *link, stream grpc.ServerStreamingClient[runnerv1.Watc
 			return err
 		}
 		for _, a := range attemptsOf(m) {
-			if r.isWanted(a.GetId()) {
-				r.take(a, nil)
-			}
+			r.heard(a)
 			l.starts.told(a)
 		}
 		if m.GetStopping() != nil && !r.isStopping() {

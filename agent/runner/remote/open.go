@@ -354,6 +354,10 @@ func (r *Runner) EndStrays(id string, env []string) (int, error) {
 func (r *Runner) Forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.forgetLocked(id)
+}
+
+func (r *Runner) forgetLocked(id string) {
 	delete(r.processes, id)
 	r.forgotten[id] = true
 	if !r.gathering {

@@ -98,6 +98,21 @@ func (r *Runner) take(m *runnerv1.Attempt, env []string) *process {
 	return p
 }
 
+// heard takes what a runner tells of an attempt, if that is anybody's concern. One that has
+// ended and is not is forgotten once more: a runner that dies may not have put it on record,
+// and its successor would keep it for as long as this agent lives.
+func (r *Runner) heard(m *runnerv1.Attempt) {
+	if r.isWanted(m.GetId()) {
+		r.take(m, nil)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.GetExit() != nil && !r.forgotten[m.GetId()] {
+		r.forgetLocked(m.GetId())
+	}
+}
+
 // isWanted reports whether an attempt is anybody's concern: it is known, or asked for just
 // now. One that was forgotten may be told of once more, by a message that was on its way, or
 // by a runner that does not know of that yet. What a runner keeps that is found for the first

@@ -38,8 +38,8 @@ func (pliant) Forget(context.Context, *runnerv1.ForgetRequest, ...grpc.CallOptio
 }
 
 // That an attempt has ended is told twice, and the second time comes when the agent has
-// forgotten it, and its runner as well: it is nobody's, and is not kept. One that is asked for
-// just now is somebody's.
+// forgotten it, and its runner as well: it is nobody's, and is not kept, here or there. One
+// that is asked for just now is somebody's.
 func TestEndThatIsToldTwice(t *testing.T) {
 	r := &Runner{
 		o: Options{Log: slog.New(slog.DiscardHandler)}, errands: make(chan struct{}, 1), stopping: make(chan struct{}), relinked: make(chan struct{}),
@@ -68,7 +68,10 @@ func TestEndThatIsToldTwice(t *testing.T) {
 	if known := r.Known(); len(known) != 1 || known["young/1"] == nil {
 		t.Errorf("it knows of %v, want of what was asked for alone", known)
 	}
-	if len(r.asking) != 0 || len(r.forgotten) != 0 {
+	if len(r.forgotten) != 1 || !r.forgotten["former/1"] {
+		t.Errorf("the runner is to forget %v, want what is nobody's", r.forgotten)
+	}
+	if r.sendForgotten(t.Context(), l); len(r.asking) != 0 || len(r.forgotten) != 0 {
 		t.Errorf("left are %v and %v", r.asking, r.forgotten)
 	}
 }

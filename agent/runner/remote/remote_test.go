@@ -447,6 +447,42 @@ func TestRunnerDiesUnderTheNextAgent(t *testing.T) {
 	})
 }
 
+// The runner dies before it has put on record that it may forget an attempt. Its successor
+// has it again, and the agent, which does not know of it any more, has it forgotten once more;
+// also of one whose end was not on record either.
+func TestRunnerDiesBeforeItForgets(t *testing.T) {
+	does := map[string]fakerunner.Behaviour{"a/1": {Duration: 2 * time.Second, ExitCode: 3}, "b/1": {Duration: 5 * time.Second}}
+	story(t, does, func(h *host) {
+		r := h.agent()
+		a, b := h.start(r, "a/1"), h.start(r, "b/1")
+		<-a.Done()
+		h.wait(time.Second)
+		journal := filepath.Join(h.dir, "journal")
+		was, err := os.ReadFile(journal)
+		if err != nil {
+			h.Fatal(err)
+		}
+		<-b.Done()
+		r.Forget("a/1")
+		r.Forget("b/1")
+		h.wait(time.Second)
+		if err := os.WriteFile(journal, was, 0o600); err != nil {
+			h.Fatal(err)
+		}
+		h.kill()
+		h.wait(30 * time.Second)
+		if h.launched() != 2 {
+			t.Errorf("%d runners were started", h.launched())
+		}
+		r.Close()
+		r = h.agent()
+		if got := h.kept(r); got != "" {
+			t.Errorf("the next agent is told %s", got)
+		}
+		r.Close()
+	})
+}
+
 // The link breaks during a start, and is back when it is too late to start anything. The
 // runner has started it, though, and says so: it is not given up, with nobody to look
 // after it.
