@@ -5,12 +5,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/schedd/schedd/agent"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
+	"github.com/schedd/schedd/agent/spool"
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 )
 
@@ -104,6 +106,37 @@ func TestCrashAfterTheAck(t *testing.T) {
 		w.wait(time.Second)
 		w.says(w.gateway.last(), "inventory")
 		w.startsOf("r1", 1)
+	})
+}
+
+// The agent dies while an attempt goes on that has printed nothing, in a file that was
+// another one's, and an agent of a former version is put in its place. That one knows of no such
+// files, and finds the log by its name.
+func TestCrashBeforeAFormerVersion(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no file is used again here")
+	}
+	script := map[string]fakerunner.Behaviour{"quiet": {Duration: time.Second}, "r1": forever}
+	story(t, polite, script, func(w *world) {
+		w.start()
+		w.gateway.last().launch(launchOf("quiet"))
+		w.wait(time.Minute)
+		spares := filepath.Join(w.dir, "spool-spares", "*")
+		if files, err := filepath.Glob(spares); len(files) != 1 || err != nil {
+			t.Fatalf("of the first one is left %q, %v; want its file", files, err)
+		}
+		w.gateway.last().launch(launchOf("r1"))
+		w.wait(5 * time.Second)
+		if files, err := filepath.Glob(spares); len(files) != 0 || err != nil {
+			t.Errorf("only the journal says whose is %q, %v", files, err)
+		}
+		logs, err := spool.Open(filepath.Join(w.image(), "spool"), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, found := logs.Get(spool.Key{Run: "r1", Attempt: 1}); !found {
+			t.Error("its log is not found by its name")
+		}
 	})
 }
 

@@ -621,9 +621,10 @@ func TestStop(t *testing.T) {
 }
 
 // A start hangs, as long as a file system does not answer. Whoever stops the runner waits no
-// longer than for a process that can't be killed; and what is started after all is ended.
+// longer than for a process that can't be killed; and what is started after all is ended, at
+// once: nobody is there to end it when its grace is over.
 func TestStopAmidAStartThatHangs(t *testing.T) {
-	does := map[string]fakerunner.Behaviour{"hangs/1": {Duration: -1}, "runs/1": {Duration: -1}}
+	does := map[string]fakerunner.Behaviour{"hangs/1": {Duration: -1, IgnoreTerm: true}, "runs/1": {Duration: -1}}
 	story(t, does, func(h *host) {
 		r := h.agent()
 		answers := make(chan struct{})
@@ -633,7 +634,7 @@ func TestStopAmidAStartThatHangs(t *testing.T) {
 			}
 		}
 		var wg sync.WaitGroup
-		wg.Go(func() { _, _ = r.Start(runner.Spec{ID: "hangs/1"}) })
+		wg.Go(func() { _, _ = r.Start(runner.Spec{ID: "hangs/1", KillGrace: 10 * time.Second}) })
 		a := h.start(r, "runs/1")
 		h.wait(time.Second)
 		s, asked := h.present(), time.Now()
