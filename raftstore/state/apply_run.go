@@ -2,7 +2,6 @@ package state
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -57,6 +56,7 @@ func (s *State) store(old, r *Run) {
 // put puts r in the table of runs, and where it was born.
 func (s *State) put(r *Run) {
 	s.runs[r.ID] = r
+	s.most = max(s.most, len(s.runs))
 	n, is := s.bornBefore(r.Serial)
 	if !is {
 		s.born = slices.Insert(s.born, n, birth{serial: r.Serial})
@@ -262,16 +262,7 @@ func (s *State) prune(c Prune) error {
 		}
 	}
 	if s.pruned > 1000 && s.pruned > len(s.born)/2 {
-		kept := make([]birth, 0, len(s.born)-s.pruned)
-		for _, b := range s.born {
-			if b.run != nil {
-				kept = append(kept, b)
-			}
-		}
-		s.born, s.pruned = kept, 0
-		runs := make(map[RunID]*Run, len(s.runs)) // one that was large stays so
-		maps.Copy(runs, s.runs)
-		s.runs = runs
+		s.tighten()
 	}
 	if c.LedgerBefore.IsZero() {
 		return nil

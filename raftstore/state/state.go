@@ -42,6 +42,7 @@ type State struct {
 	load   map[WorkerID]map[RunID]struct{} // live attempts of each worker
 	born   []birth                         // by serial; those of pruned runs stay until they are many
 	pruned int                             // how many of born are pruned
+	most   int                             // how many runs there were at once since they were moved together
 
 	changes []Change
 	ended   []*Run // versions of runs that have ended, in their order
