@@ -127,20 +127,20 @@ func copied(n *state.Snapshot) (c content) {
 func TestRoomOfWhatIsLeft(t *testing.T) {
 	const many, left = 40_000, 4000
 	p := newPast()
-	before := room()
+	before := inUse()
 	for range many {
 		p.run()
 	}
 	p.forget(left)
-	took := int64(room()-before) / left
+	took := int64(inUse()-before) / left
 	runtime.KeepAlive(p)
 	if took > 900 {
 		t.Errorf("%d bytes for each run that is left of %d times as many, want 600 to 700", took, many/left)
 	}
 }
 
-// room returns how much memory can't be given back to the system.
-func room() uint64 {
+// inUse returns how much memory can't be given back to the system.
+func inUse() uint64 {
 	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats

@@ -96,14 +96,14 @@ func (t *term) mark(s *state.State, now time.Time) mark {
 
 // see takes note that a run has changed.
 func (t *term) see(s *state.State, r *state.Run, m mark) {
-	seen, known := t.active[r.ID]
+	seen, known := t.active.Get(r.ID)
 	if seen.changed = m.since(s, plan.Since(r)); !known {
 		seen.born = m.since(s, r.Created)
 	}
 	if seen.queued = (mark{}); plan.Refused(r) {
 		seen.queued = m.since(s, plan.QueuedSince(r))
 	}
-	t.active[r.ID] = seen
+	t.active.Set(r.ID, seen)
 }
 
 // minJump is the least jump of the clock that is put on record. Less makes no difference
@@ -124,7 +124,7 @@ func (m mark) jump(until mark) (j state.ClockJumped, is bool) {
 // moved returns a run with its instants moved by how much the state's clock has jumped
 // since the leader learned of them.
 func (t *term) moved(r *state.Run, m mark) *state.Run {
-	seen := t.active[r.ID]
+	seen, _ := t.active.Get(r.ID)
 	born, changed := seen.born.jumped(m), seen.changed.jumped(m)
 	var queued time.Duration
 	if plan.Refused(r) {

@@ -43,7 +43,8 @@ func TestInstantsMoveWithTheClock(t *testing.T) {
 		"it was set forward before":     {at(time.Minute, time.Hour+time.Minute), at(2*time.Minute, time.Hour+2*time.Minute), time.Hour, 0},
 		"it stands still":               {at(time.Minute, time.Minute), at(time.Hour, time.Minute), -59 * time.Minute, -59 * time.Minute},
 	} {
-		term := &term{active: map[state.RunID]sighting{id: {born: at(0, 0), changed: test.changed}}}
+		term := &term{active: plan.NewTable[state.RunID, sighting]()}
+		term.active.Set(id, sighting{born: at(0, 0), changed: test.changed})
 		is := term.moved(run, test.now)
 		if d := is.Created.Sub(run.Created); d != test.born {
 			t.Errorf("%s: when it was made moves by %v, want %v", name, d, test.born)
@@ -88,7 +89,7 @@ func TestCancelledOrTimedOut(t *testing.T) {
 		r := &state.Run{ID: state.RunID{1}, Definition: d, Phase: state.Running, Created: begin.Round(0), Attempts: []state.Attempt{
 			{Number: 1, Fence: 5, Assigned: begin.Round(0)},
 		}}
-		term, st := &term{active: map[state.RunID]sighting{}}, state.New()
+		term, st := &term{active: plan.NewTable[state.RunID, sighting]()}, state.New()
 		term.see(st, r, at(0, 0))
 		c := *r
 		c.CancelTime, c.CancelNote = test.cancelled.shown, "enough"
@@ -161,7 +162,7 @@ func TestInstantsMoveByWhatIsOnRecord(t *testing.T) {
 		"made before, cancelled": {&state.Run{Phase: state.Running, Created: stamp(0), CancelTime: stamp(hour + 11*minute), Attempts: live(0)}, before, hour},
 	} {
 		test.run.ID, test.run.Definition = id, d
-		term := &term{active: map[state.RunID]sighting{}}
+		term := &term{active: plan.NewTable[state.RunID, sighting]()}
 		here := mark{begin, stamp(2 * hour)}
 		term.see(st, test.run, here)
 		if by := test.what(term.moved(test.run, here)).Sub(test.what(test.run)); by != test.want {

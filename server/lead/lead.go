@@ -202,9 +202,9 @@ type term struct {
 	knows   bool                         // all primaries can apply what says it
 
 	sessions map[state.WorkerID]*session
-	silent   map[state.WorkerID]time.Time // since when a worker has no session
-	active   map[state.RunID]sighting     // runs seen that had not ended
-	strays   map[state.RunID]stray        // that may go on until their runs change
+	silent   map[state.WorkerID]time.Time       // since when a worker has no session
+	active   *plan.Table[state.RunID, sighting] // runs seen that had not ended
+	strays   map[state.RunID]stray              // that may go on until their runs change
 	leases
 	starts starts           // that are not on record yet
 	wanted []*asked         // runs by hand that nothing is decided on yet
@@ -229,7 +229,7 @@ func newTerm(c Config, last *mark) *term {
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: map[state.RunID]sighting{}, strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: newStarts(), waves: map[string]*wave{}, told: map[uint64]bool{},
+		active: plan.NewTable[state.RunID, sighting](), strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: newStarts(), waves: map[string]*wave{}, told: map[uint64]bool{},
 	}
 }
 

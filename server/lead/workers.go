@@ -127,13 +127,13 @@ func (t *term) followRun(s *state.State, id state.RunID, now time.Time) {
 	}
 	t.runs.Remove(id)
 	if r == nil {
-		delete(t.active, id)
+		t.active.Delete(id)
 		return // forgotten; it had ended before
 	}
 	t.queue.Forget(id, r.UID)
 	t.makeRoom(s, r)
-	_, was := t.active[id]
-	delete(t.active, id)
+	_, was := t.active.Get(id)
+	t.active.Delete(id)
 	if was || len(r.Attempts) == 0 { // not for what comes after the end
 		t.Observer.Ended(r.Phase)
 		tell := t.Log.Info
@@ -163,7 +163,7 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 		return
 	}
 	m := t.mark(s, now)
-	if _, known := t.active[r.ID]; !known {
+	if _, known := t.active.Get(r.ID); !known {
 		t.see(s, r, m)
 	}
 	r = t.moved(r, m)

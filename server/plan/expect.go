@@ -47,5 +47,8 @@ func (q *Queue) forgetExpected() {
 	for id, r := range q.expected {
 		q.Forget(id, r.UID)
 	}
+	if len(q.expected) > many {
+		q.expected = map[state.RunID]*state.Run{}
+	}
 	clear(q.expected)
 }

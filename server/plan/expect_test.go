@@ -31,8 +31,8 @@ func TestDueIsAssignedAtOnce(t *testing.T) {
 	if len(runs) != 1 || runs[0].Phase != state.Assigned || runs[0].Live().Worker != worker {
 		t.Fatalf("runs %+v, want one on its worker", runs)
 	}
-	if len(q.wishes) != 0 || len(q.lines) != 0 {
-		t.Errorf("the queue still has %v", q.wishes)
+	if q.wishes.Len() != 0 || len(q.lines) != 0 {
+		t.Errorf("the queue still has %v", q.wishes.all)
 	}
 }
 
@@ -71,8 +71,8 @@ func TestExpectedGoLast(t *testing.T) {
 	if len(cmds) != 2 || cmds[1].(state.Assign).Run != waits.ID {
 		t.Fatalf("%+v, want a decision, and the run that waits assigned", cmds)
 	}
-	if len(q.wishes) != 0 {
-		t.Errorf("the queue still has %v", q.wishes)
+	if q.wishes.Len() != 0 {
+		t.Errorf("the queue still has %v", q.wishes.all)
 	}
 	w.do(at("12:00:00"), cmds...)
 	q.Add(w.ActiveRuns(w.Job(jobKey).UID)[0])

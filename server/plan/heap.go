@@ -56,6 +56,18 @@ func (h *ranking[K, R]) remove(k K) {
 	if i < last {
 		h.fix(i)
 	}
+	if isSparse(last, cap(h.items)) {
+		h.giveBack()
+	}
+}
+
+// giveBack makes list and index anew, with room for about as many as there are.
+func (h *ranking[K, R]) giveBack() {
+	h.items = append(make([]ranked[K, R], 0, 2*len(h.items)), h.items...)
+	h.index = make(map[K]int, len(h.items))
+	for i := range h.items {
+		h.index[h.items[i].key] = i
+	}
 }
 
 func (h *ranking[K, R]) fix(i int) { h.down(h.up(i)) }

@@ -94,8 +94,8 @@ func TestPlacementOfLeases(t *testing.T) {
 	if r := w.Run(r.ID); r.Phase != state.Assigned || r.Live().WorkerName != "new" {
 		t.Errorf("with a worker that can it is %v", r.Phase)
 	}
-	if len(q.wishes) != 0 || len(q.lines) != 0 {
-		t.Errorf("left in line: %v", q.wishes)
+	if q.wishes.Len() != 0 || len(q.lines) != 0 {
+		t.Errorf("left in line: %v", q.wishes.all)
 	}
 }
 

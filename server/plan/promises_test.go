@@ -164,8 +164,8 @@ func TestQueueForgetsWhatEnded(t *testing.T) {
 	for _, l := range q.lines {
 		waiting += len(l.waiting.items)
 	}
-	if waiting > 0 || len(q.wishes) > 0 {
-		t.Errorf("%d runs in line and %d known as queued, want none", waiting, len(q.wishes))
+	if waiting > 0 || q.wishes.Len() > 0 {
+		t.Errorf("%d runs in line and %d known as queued, want none", waiting, q.wishes.Len())
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // connected; it belongs to one leader for one term.
 type Queue struct {
 	lines    map[wish]*line
-	wishes   map[state.RunID]wish                     // of each run in a line, or held
+	wishes   *Table[state.RunID, wish]                // of each run in a line, or held
 	held     map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
 	expected map[state.RunID]*state.Run               // see Expect; they are in lines as well
 	live     map[state.WorkerID]bool                  // connected, inventory known
@@ -66,7 +66,7 @@ type line struct {
 func NewQueue() *Queue {
 	return &Queue{
 		lines:    map[wish]*line{},
-		wishes:   map[state.RunID]wish{},
+		wishes:   NewTable[state.RunID, wish](),
 		held:     map[uint64]*ranking[state.RunID, uint64]{},
 		expected: map[state.RunID]*state.Run{},
 		choices:  map[wish]choice{},
@@ -78,15 +78,15 @@ func NewQueue() *Queue {
 
 // Add puts a pending run in its line. Adding it again changes nothing.
 func (q *Queue) Add(r *state.Run) {
-	if _, there := q.wishes[r.ID]; !there {
-		q.wishes[r.ID] = wishOf(r.Definition)
+	if _, there := q.wishes.Get(r.ID); !there {
+		q.wishes.Set(r.ID, wishOf(r.Definition))
 		q.wait(r.ID, r.Serial)
 	}
 }
 
 // wait puts a run in its line.
 func (q *Queue) wait(id state.RunID, serial uint64) {
-	w := q.wishes[id]
+	w, _ := q.wishes.Get(id)
 	l := q.lines[w]
 	if l == nil {
 		l = &line{wish: w, waiting: newSerials[state.RunID]()}
@@ -98,11 +98,11 @@ func (q *Queue) wait(id state.RunID, serial uint64) {
 
 // Forget takes out a run that waits no longer. It need not be there.
 func (q *Queue) Forget(id state.RunID, uid uint64) {
-	w, there := q.wishes[id]
+	w, there := q.wishes.Get(id)
 	if !there {
 		return
 	}
-	delete(q.wishes, id)
+	q.wishes.Delete(id)
 	if l := q.lines[w]; l != nil {
 		l.waiting.remove(id)
 		if len(l.waiting.items) == 0 {
@@ -224,7 +224,7 @@ func (p *placing) line(l *line, limit int) {
 		l.waiting.remove(first.key)
 		r := p.run(first.key)
 		if r == nil || r.Phase != state.Pending {
-			delete(p.q.wishes, first.key)
+			p.q.wishes.Delete(first.key)
 			continue
 		}
 		if p.mustWait(r) {
@@ -251,7 +251,7 @@ func (p *placing) run(id state.RunID) *state.Run {
 // give assigns a run to a worker.
 func (p *placing) give(r *state.Run, w *state.Worker) {
 	p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
-	delete(p.q.wishes, r.ID)
+	p.q.wishes.Delete(r.ID)
 	p.load[w.ID]++
 	p.begun[r.UID]++
 	if on := p.spread[r.UID]; on != nil {
