@@ -39,6 +39,7 @@ type attempt struct {
 	volatile  bool   // not in the journal; set before the result
 	exitKept  bool   // the result is in the journal
 	file      string // of the spool, reserved for its log, which has not been created
+	fulls     int64  // how often the disk had been full, in this life, before it started
 
 	// Guarded by table.mu.
 	phase    agentv1.AttemptPhase
@@ -151,7 +152,7 @@ func (t *table) accept(a *attempt) (known bool, result *agentv1.Result) {
 		a.volatile = true
 		return false, t.declined(a, a.refusal)
 	}
-	if t.spool.Full() {
+	if t.diskFull() {
 		a.volatile = true
 		return false, t.declined(a, t.unfit(errFull))
 	}
@@ -208,7 +209,7 @@ func (t *table) start(a *attempt) *agentv1.Result {
 	if err != nil {
 		return t.declined(a, t.unfit(fmt.Errorf("a log for an attempt: %w", err)))
 	}
-	a.file = ""
+	a.file, a.fulls = "", t.fulls.Load()
 	proc, err := t.runner.Start(t.spec(a, log.Path()))
 	if errors.Is(err, runner.ErrLeft) {
 		return nil
@@ -241,9 +242,9 @@ func (t *table) follow(a *attempt, proc runner.Process, note bool) *agentv1.Resu
 		return nil
 	}
 	w.beside.Wait()
-	w.noteFull(t.spool.Full())
+	w.noteFull(t.diskFull())
 	r := t.ended(a, a.log, proc.Exit(), w.why)
-	if w.full {
+	if t.fulls.Load() > a.fulls {
 		r.Reason = joined(fullReason, r.GetReason())
 	}
 	return r

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -51,6 +52,7 @@ type table struct {
 	stopping chan struct{}  // closed: no new attempts; those that run are ended or left
 	closing  chan struct{}  // closed: nobody waits for acknowledgements any more
 	changed  chan struct{}  // holds one: an attempt has ended, or was acknowledged
+	fulls    atomic.Int64   // how often the disk was seen to be full
 
 	mu       sync.Mutex // guards all below, and every attempt as said there
 	stopped  bool       // stopping is closed

@@ -98,7 +98,7 @@ func (t *table) try() error {
 	if err := t.journal.Probe(); err != nil {
 		return ofDisk(err)
 	}
-	if t.spool.Full() {
+	if t.diskFull() {
 		return ofDisk(errFull)
 	}
 	if err := t.spool.Probe(); err != nil {
@@ -108,6 +108,15 @@ func (t *table) try() error {
 		return ofRunner(err)
 	}
 	return nil
+}
+
+// diskFull tells whether the disk is full, and takes note of that for all that run now.
+func (t *table) diskFull() bool {
+	full := t.spool.Full()
+	if full {
+		t.fulls.Add(1)
+	}
+	return full
 }
 
 // noteTry takes note of what came of a try, and reports whether all is well.

@@ -38,7 +38,7 @@ type watcher struct {
 	why     cause          // why it had to be ended
 	pause   time.Duration  // until the next look at its log
 	blind   bool           // the last look failed
-	full    bool           // the disk was full while it ran
+	full    bool           // it has told that the disk is full
 
 	named bool // its log was given a name of its own; for who looks, one at a time
 }
@@ -165,7 +165,7 @@ func (w *watcher) look() (s sight) {
 	}
 	w.nameLog()
 	s.size, s.grown, s.err = w.log.Poll()
-	s.full = w.spool.Full()
+	s.full = w.diskFull() // also when it is known to be: others have begun since
 	return s
 }
 

@@ -106,6 +106,8 @@ type Disk struct {
 	// WriteOut has the disk take a part of a file, and with wait returns when it has. It
 	// stays when the power fails only after an Fsync.
 	WriteOut func(f *os.File, from, to int64, wait bool) error
+	// Statfs says how much room there is.
+	Statfs func(dir string, st *unix.Statfs_t) error
 }
 
 // OpenOn is Open on a disk of which tests know how long it takes, and what is there when
@@ -116,6 +118,9 @@ func OpenOn(disk Disk, dir string, log *slog.Logger) (*Spool, error) {
 	}
 	if disk.WriteOut == nil {
 		disk.WriteOut = writeOut
+	}
+	if disk.Statfs == nil {
+		disk.Statfs = unix.Statfs
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool directory %q: %w", dir, err)
