@@ -283,10 +283,13 @@ func (w *world) replaced(runs []*schedv1.Run, r *schedv1.Run) bool {
 
 // policyOf returns the policy that a run was made with; nil when nobody has written down
 // what that was.
-func (w *world) policyOf(r *schedv1.Run) *schedv1.Policy {
+func (w *world) policyOf(r *schedv1.Run) *schedv1.Policy { return w.definitionOf(r).GetPolicy() }
+
+// definitionOf returns the definition that a run was made with; nil if it is not known.
+func (w *world) definitionOf(r *schedv1.Run) *schedv1.Job {
 	for _, p := range slices.Backward(w.put[r.GetJob()]) {
 		if p.job.GetUid() == r.GetJobUid() && p.job.GetVersion() == r.GetJobVersion() {
-			return p.job.GetPolicy()
+			return p.job
 		}
 	}
 	return nil

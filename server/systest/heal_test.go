@@ -56,6 +56,7 @@ func (w *world) amiss() map[string]bool {
 		defer w.ask(m)()
 		w.sessionsAmiss(leader, say)
 		w.attemptsAmiss(say)
+		w.waitsAmiss(say)
 	}
 	return all
 }

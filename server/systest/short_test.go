@@ -119,5 +119,9 @@ func (w *world) shortLife(lone *worker) {
 	w.wait(5 * time.Second)
 	w.workers[1].start()
 	w.resume("paused")
-	w.pass(2)
+	w.pass(1)
+	for range 2 {
+		w.run("queue") // has to wait for its turn
+	}
+	w.pass(1)
 }
