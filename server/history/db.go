@@ -80,8 +80,11 @@ func openDatabase(ctx context.Context, dir string) (*database, error) {
 		return nil, fmt.Errorf("making the directory of the history: %w", err)
 	}
 	path := filepath.Join(dir, fileName)
+	size, err := sizeOf(path)
+	if err != nil {
+		return nil, err
+	}
 	d := &database{}
-	var err error
 	// FULL, as a run that this says it has may be forgotten by all others: NORMAL
 	// loses the latest commits with the power.
 	if d.write, err = connect(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "journal_size_limit(16777216)"); err != nil {
@@ -91,10 +94,47 @@ func openDatabase(ctx context.Context, dir string) (*database, error) {
 		return nil, errors.Join(err, d.close())
 	}
 	d.read.SetConnMaxIdleTime(restAfter)
-	if err := d.prepare(ctx); err != nil {
+	if err := errors.Join(d.prepare(ctx), d.whole(ctx, size)); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), d.close())
 	}
 	return d, nil
+}
+
+// sizeOf returns how long a file is; 0 when there is none.
+func sizeOf(path string) (int64, error) {
+	is, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking for the history: %w", err)
+	}
+	return is.Size(), nil
+}
+
+// errTorn says that the file ends within a page, and is not what was written.
+var errTorn = errors.New("its end was lost")
+
+// whole looks whether a file, which was as long as size before it was opened, is what was
+// written. Of one that ends within a page SQLite takes the rest of that page for zeros, and
+// says nothing: the rows that were there are just not found. All of it is read then. Where
+// pages are missing as a whole, or the log has the page, SQLite sees to it.
+func (d *database) whole(ctx context.Context, size int64) error {
+	var page int64
+	if err := d.write.QueryRowContext(ctx, "PRAGMA page_size").Scan(&page); err != nil {
+		return err
+	}
+	if size%page == 0 {
+		return nil
+	}
+	var said string
+	if err := d.write.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&said); err != nil {
+		return err
+	}
+	if said != "ok" {
+		return fmt.Errorf("%w: %s", errTorn, said)
+	}
+	return nil
 }
 
 // connect returns a pool of at most so many connections to the file, each of which
@@ -167,7 +207,7 @@ func (d *database) close() error {
 func damaged(err error) bool {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
-		return false
+		return errors.Is(err, errTorn)
 	}
 	switch e.Code() & 0xff { // the rest tells where
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
