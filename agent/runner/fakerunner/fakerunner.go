@@ -123,10 +123,6 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	if unable != nil {
 		return nil, runner.Unable(fmt.Errorf("starting attempt %q: %w", s.ID, unable))
 	}
-	b := f.script(s)
-	if b.StartError != nil {
-		return nil, b.StartError
-	}
 	switch now, _ := f.Uptime(); {
 	case s.Deadline > 0 && now >= s.Deadline:
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, runner.ErrLate)
@@ -135,6 +131,10 @@ func (f *Fake) Start(s runner.Spec) (runner.Process, error) {
 	}
 	if err := keeps.Check(s.Limits); err != nil {
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
+	}
+	b := f.script(s)
+	if b.StartError != nil {
+		return nil, b.StartError
 	}
 	out, err := open(s.Output)
 	if err != nil {

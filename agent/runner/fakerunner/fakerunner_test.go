@@ -226,6 +226,7 @@ func TestHalt(t *testing.T) {
 			"works":  {Duration: time.Minute, ExitCode: 3, Output: []fakerunner.Chunk{{30 * time.Second, []byte("a")}, {20 * time.Second, []byte("b")}}},
 			"slow":   {Duration: -1},
 			"leased": {Duration: -1, IgnoreTerm: true},
+			"graced": {Duration: -1, IgnoreTerm: true},
 			"killed": {Duration: -1, IgnoreTerm: true},
 			"young":  {Duration: time.Minute},
 		}
@@ -244,6 +245,7 @@ func TestHalt(t *testing.T) {
 		start(runner.Spec{ID: "works", Output: out})
 		start(runner.Spec{ID: "slow", Timeout: 2 * time.Minute})
 		start(runner.Spec{ID: "leased", LeaseEnd: up + 2*time.Minute, KillGrace: time.Minute})
+		start(runner.Spec{ID: "graced", LeaseEnd: up + 30*time.Second, KillGrace: time.Minute})
 		start(runner.Spec{ID: "killed"})
 		time.Sleep(40 * time.Second)
 		f.Halt()
@@ -257,7 +259,8 @@ func TestHalt(t *testing.T) {
 		f.GoOn()
 		for id, want := range map[string]time.Duration{
 			"killed": 10*time.Minute + 40*time.Second, "leased": 10*time.Minute + 40*time.Second,
-			"works": 11 * time.Minute, "young": 11*time.Minute + 40*time.Second, "slow": 12 * time.Minute,
+			"graced": 10*time.Minute + 40*time.Second,
+			"works":  11 * time.Minute, "young": 11*time.Minute + 40*time.Second, "slow": 12 * time.Minute,
 		} {
 			<-procs[id].Done()
 			if took := procs[id].Exit().Finished.Sub(began); took != want {

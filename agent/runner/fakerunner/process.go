@@ -214,6 +214,9 @@ func (p *process) die(e *runner.Exit, why string, end *alarm, mouth *mouth) {
 			mouth.speak()
 		case awake := <-p.halts:
 			p.standStill(awake, end, mouth.timer)
+			if e.LeaseExpired { // the clock of leases went on
+				p.hurry(time.Now().Add(p.graceLeft()))
+			}
 		case <-end.C:
 			mouth.finish(end.due)
 			kill.Stop()
