@@ -77,7 +77,10 @@ func (w *world) processes(runs []*schedv1.Run) map[string]alive {
 			}
 		}
 	}
-	maps.DeleteFunc(ran, func(id string, a alive) bool { return a.From.IsZero() || w.byTwins(w.book.of(id)) })
+	maps.DeleteFunc(ran, func(id string, a alive) bool {
+		starts := w.book.of(id)
+		return a.From.IsZero() || w.byTwins(starts) || a.attempt.GetOutcome() == notStarted && w.hasTwin(starts[0].worker)
+	})
 	return ran
 }
 

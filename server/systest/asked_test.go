@@ -230,6 +230,7 @@ func (w *world) checkCancel(id string, r *schedv1.Run, told time.Time) {
 		w.Errorf("run %s of %s was cancelled at %v, and nothing is on record of that", id, r.GetJob(), told)
 	case slices.Contains([]schedv1.Phase{phaseCancelled, phaseSucceeded, schedv1.Phase_PHASE_TIMED_OUT}, p):
 	case p == schedv1.Phase_PHASE_FAILED && !w.endOf(r).After(told): // it had failed, which was not on record yet
+	case p == phaseLost && !r.GetFinishedTime().AsTime().After(r.GetCancelRequestedTime().AsTime()): // so it was given up, which was not on record yet
 	default:
 		w.Errorf("run %s of %s was cancelled at %v, and is %v (%s)", id, r.GetJob(), told, p, r.GetReason())
 	}

@@ -229,7 +229,7 @@ func (w *world) checkStarts(runs []*schedv1.Run) {
 			w.Errorf("attempt %s of %s was started, and nobody knows of it", id, starts[0].env("SCHEDD_JOB"))
 		case starts[0].env("SCHEDD_FENCE") != fmt.Sprint(a.GetFence()):
 			w.Errorf("attempt %s was started with the fence %s, and has %d", id, starts[0].env("SCHEDD_FENCE"), a.GetFence())
-		case a.GetOutcome() == schedv1.Outcome_OUTCOME_NOT_STARTED && starts[0].does.StartError == nil:
+		case a.GetOutcome() == notStarted && starts[0].does.StartError == nil && !w.hasTwin(starts[0].worker):
 			w.Errorf("attempt %s was started, and is said not to have been", id)
 		}
 	}
@@ -251,6 +251,10 @@ func (w *world) byTwins(starts []start) bool {
 	a, b := starts[0].worker, starts[1].worker
 	return w.copies[a] == b || w.copies[b] == a
 }
+
+// hasTwin tells whether a worker is a copy, or had one: of an attempt that one of them
+// started the other may have said that it did not.
+func (w *world) hasTwin(worker string) bool { return w.twinned[worker] || w.copies[worker] != "" }
 
 // checkFences: who was assigned later has a greater fence.
 func (w *world) checkFences(runs []*schedv1.Run) {

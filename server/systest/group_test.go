@@ -34,7 +34,8 @@ type member struct {
 	link  *link  // to the others
 	lives int
 
-	logsBroken bool // the disk of its run logs fails
+	logsBroken bool      // the disk of its run logs fails
+	logsMended time.Time // when it last began to work again; zero: it always did
 
 	server *server.Server // nil: it is down
 	stop   context.CancelFunc

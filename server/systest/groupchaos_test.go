@@ -130,6 +130,7 @@ func (c *groupChaos) heal() {
 	c.unclone()
 	c.mend()
 	clear(c.ails)
+	c.awaitLogs()
 	c.checkHealed()
 	c.learn()
 }

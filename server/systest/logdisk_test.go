@@ -34,6 +34,21 @@ func (m *member) breakLogs(on bool) {
 	}
 	step(os.Remove(dir))
 	step(os.Rename(dir+".away", dir))
+	m.logsMended = time.Now()
+}
+
+// logsTrusted is for how long a disk that failed to take output has to take some until its
+// primary takes workers again, and some of what it tries.
+const logsTrusted = time.Minute + 10*time.Second
+
+// awaitLogs waits until all primaries take workers again whose disks took no output: until
+// then none of them is mended.
+func (w *world) awaitLogs() {
+	for _, m := range w.group {
+		if !m.logsMended.IsZero() {
+			time.Sleep(time.Until(m.logsMended.Add(logsTrusted)))
+		}
+	}
 }
 
 // ready tells what a load balancer hears of the member.
