@@ -42,8 +42,8 @@ func (f *Feed) Wake() <-chan struct{} { return f.wake }
 // Close ends the feed.
 func (f *Feed) Close() { f.cancel() }
 
-// maxOld bounds the room for changes that is kept for those to come.
-const maxOld = 16_384
+// maxOld bounds the room for changes that is kept for those to come, twice for each feed.
+const maxOld = 4096
 
 // Take returns each thing that changed since it was last called, in the order in
 // which they changed first, until it is called again; all tells that everything may have
@@ -53,8 +53,8 @@ func (f *Feed) Take() (list []state.Change, all bool) {
 	defer f.mu.Unlock()
 	list, all = f.list, f.all
 	f.list, f.old, f.all = f.old[:0], list, false
-	if cap(f.list) > maxOld {
-		f.list = nil
+	if cap(list) > maxOld {
+		f.old = nil // nothing may change for long, and then nobody takes anything
 	}
 	if len(list) > manyChanges { // a map that was large stays so
 		f.runs, f.seen = map[state.RunID]struct{}{}, map[state.Change]struct{}{}

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -40,4 +41,39 @@ func TestFeedIsGoodUntilTheNext(t *testing.T) {
 			t.Errorf("round %d: %d changes that came after the others were taken, want 2", round, len(got))
 		}
 	}
+}
+
+// Who took many changes has them, and the feed does not keep them until there are more.
+func TestFeedKeepsNoRoomForMany(t *testing.T) {
+	var p publisher
+	f := NewFeed(&p)
+	var many []state.Change
+	for i := range 100_000 {
+		many = append(many, state.Change{Run: state.RunID{byte(i), byte(i >> 8), byte(i >> 16)}})
+	}
+	before := inUse()
+	p.tell(many)
+	take := func() int {
+		got, _ := f.Take()
+		return len(got)
+	}
+	if n := take(); n != len(many) {
+		t.Errorf("%d changes were taken, want %d", n, len(many))
+	}
+	if took := int64(inUse() - before); took > 1<<20 {
+		t.Errorf("the feed still takes %d bytes after %d changes", took, len(many))
+	}
+	p.tell(many[:3])
+	if n := take(); n != 3 {
+		t.Errorf("%d changes came later, want 3", n)
+	}
+}
+
+// inUse returns how much memory can't be given back to the system.
+func inUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
 }

@@ -28,7 +28,7 @@ func fail(cmds []command, err error) {
 }
 
 // maxEmptied bounds the room that is kept to be filled again.
-const maxEmptied = 16_384
+const maxEmptied = 4096
 
 // emptied returns the room of a list for another one. Each step has about as much to do as
 // the one before, and lists that grow from nothing are a tenth of the garbage of a busy
