@@ -125,7 +125,7 @@ func (a *Agenda) set(j *state.Job, al *alarm, decided, now time.Time) {
 		next = earlier(next, p.Until)
 	}
 	a.alarms.set(al, next)
-	if next.Sub(now) > keepWithin {
+	if next.IsZero() || next.Sub(now) > keepWithin {
 		al.c = nil
 	}
 }

@@ -79,6 +79,34 @@ func change(rt *rapid.T, w *world, k state.JobKey, now time.Time) {
 	}
 }
 
+// What a trigger was compiled to is kept while it will be due soon, and not when it is over.
+func TestScheduleThatIsOverIsNotKept(t *testing.T) {
+	w := newWorld(t)
+	end := func(clock string) func(*state.Definition) {
+		return func(d *state.Definition) { d.Triggers[0].End = at(clock) }
+	}
+	w.define(end("12:01:30"))
+	a, _ := agendaOf(w, at("11:59:30"))
+	for _, clock := range []string{"12:00:00", "12:01:00"} {
+		if a.jobs[jobKey].c == nil {
+			t.Errorf("before %s the schedule is not kept, and has to be computed anew", clock)
+		}
+		w.do(at(clock), a.Due(NewOutlook(w.State, DefaultBounds), at(clock), 100)...)
+		w.end(at(clock))
+	}
+	if al := a.jobs[jobKey]; al.c != nil || !a.Next().IsZero() {
+		t.Errorf("there is nothing to come any more, and the schedule %+v is kept; the next look is at %v", al.c, a.Next())
+	}
+	w.verify()
+	// It may still be given more time.
+	w.settle(at("12:01:40"))
+	w.defineAs(jobKey, at("12:01:40"), end("12:05:00"))
+	a.Note(w.State, jobKey, at("12:01:40"))
+	if got := a.Next(); !got.Equal(at("12:02:00")) {
+		t.Errorf("with another end the next look is at %v, want 12:02", got)
+	}
+}
+
 // A job that can't be scheduled any more is quarantined, and comes back when it
 // can.
 func TestQuarantine(t *testing.T) {
