@@ -1,6 +1,9 @@
 package state
 
-import "strings"
+import (
+	"maps"
+	"strings"
+)
 
 // tighten has the runs that are left take no more room than they need, after many were
 // forgotten: a list and a map that were large stay so.
@@ -12,7 +15,7 @@ func (s *State) tighten() {
 		}
 	}
 	s.born, s.pruned = left, 0
-	if len(left) <= s.most/4 { // so that it costs less than to forget the others did
+	if len(left) <= s.most/4 { // then it costs less than to forget the others did
 		s.moveTogether()
 	}
 	s.runs = make(map[RunID]*Run, len(left))
@@ -23,16 +26,16 @@ func (s *State) tighten() {
 
 // moveTogether puts copies in the place of all runs, page by page. Memory is given back to
 // the system by pages, and while there were many runs each page came to have some that
-// are left: those keep the room of all. So do tracks, each of which takes another place
-// whenever something is decided; where there are more of them than there were runs, they
-// are not worth it. Who was handed a run or a track keeps what he has.
+// are left: those keep the room of all. So do jobs that were defined meanwhile, and tracks,
+// each of which takes another place whenever something is decided; of these there may be a
+// million, and it would take too long. Who was handed something keeps what he has.
 func (s *State) moveTogether() {
-	m := mover{texts: map[string]string{}}
+	m := mover{texts: map[string]string{}, definitions: map[*Definition]*Definition{}}
+	if len(s.jobs)+s.numTracks() <= s.most/2 {
+		s.moveJobs(&m)
+	}
 	for i, b := range s.born {
 		s.born[i].run = m.run(b.run)
-	}
-	if n := s.numTracks(); n <= s.most {
-		s.moveTracks(&m)
 	}
 	s.most = len(s.born)
 }
@@ -45,7 +48,14 @@ func (s *State) numTracks() int {
 	return n
 }
 
-func (s *State) moveTracks(m *mover) {
+// moveJobs moves jobs, and what is kept of each beside its runs.
+func (s *State) moveJobs(m *mover) {
+	for k, j := range s.jobs {
+		s.jobs[k] = m.job(j)
+	}
+	for uid, a := range s.active {
+		s.active[uid] = m.activity(a)
+	}
 	for k, t := range s.tracks {
 		s.tracks[k] = m.track(t)
 	}
@@ -58,18 +68,40 @@ func (s *State) moveTracks(m *mover) {
 	}
 }
 
-// mover copies runs and tracks, with the texts that they share with no job.
+// mover makes copies that are beside each other, with those texts that are of runs and not of jobs.
 type mover struct {
-	runs     pages[Run]
-	attempts pages[Attempt]
-	tracks   pages[Track]
-	texts    map[string]string
+	jobs        pages[Job]
+	defined     pages[Definition]
+	definitions map[*Definition]*Definition // by what they are a copy of
+	activities  pages[activity]
+	runs        pages[Run]
+	attempts    pages[Attempt]
+	tracks      pages[Track]
+	texts       map[string]string
+}
+
+func (m *mover) job(j *Job) *Job {
+	c, d := &m.jobs.take(1)[0], &m.defined.take(1)[0]
+	*c, *d = *j, *j.Definition
+	c.Definition, m.definitions[j.Definition] = d, d
+	return c
+}
+
+func (m *mover) activity(a *activity) *activity {
+	c := &m.activities.take(1)[0]
+	*c = *a
+	c.runs = make(map[RunID]struct{}, len(a.runs))
+	maps.Copy(c.runs, a.runs)
+	return c
 }
 
 func (m *mover) run(r *Run) *Run {
 	c := &m.runs.take(1)[0]
 	*c = *r
 	c.Trigger, c.Reason, c.CancelNote = m.text(r.Trigger), m.text(r.Reason), m.text(r.CancelNote)
+	if d := m.definitions[r.Definition]; d != nil {
+		c.Definition = d // as its job has it
+	}
 	if len(r.Attempts) > 0 {
 		c.Attempts = m.attempts.take(len(r.Attempts))
 	}
@@ -105,8 +137,8 @@ func (m *mover) text(s string) string {
 // pages are room for values beside each other.
 type pages[T any] struct{ room []T }
 
-// page is how many runs, attempts or tracks are beside each other: some eight kilobytes of
-// them, all of which stay while one does.
+// page is how many are beside each other, all of which stay while one does: of runs it is
+// eight kilobytes.
 const page = 26
 
 // take returns room for n values, which has an end.

@@ -63,8 +63,8 @@ func (p *past) forget(left int) {
 	p.ids = slices.Clone(p.ids[len(p.ids)-left:])
 }
 
-// What is left of many runs is as it was, as are the tracks, and whoever was handed one
-// keeps it.
+// What is left of many runs is as it was, as are jobs and tracks, and whoever was handed
+// one keeps it.
 func TestWhatIsLeftOfMany(t *testing.T) {
 	const left = 12
 	p := newPast()
@@ -80,8 +80,8 @@ func TestWhatIsLeftOfMany(t *testing.T) {
 	p.forget(left)
 	is := p.Snapshot()
 	is.Sort()
-	if is.Runs[0] == was.Runs[0] || is.Tracks[0].Track == was.Tracks[0].Track || is.Past[0].Track == was.Past[0].Track {
-		t.Error("a run, or a track, is where it was among many")
+	if is.Runs[0] == was.Runs[0] || is.Jobs[0] == was.Jobs[0] || is.Tracks[0].Track == was.Tracks[0].Track || is.Past[0].Track == was.Past[0].Track {
+		t.Error("a run, a job or a track is where it was among many")
 	}
 	was.Index = is.Index
 	if diff := cmp.Diff(was, is); diff != "" {
@@ -92,8 +92,11 @@ func TestWhatIsLeftOfMany(t *testing.T) {
 			t.Errorf("run %v is another version by birth than by id", r.ID)
 		}
 	}
+	if p.Run(waits.ID).Definition != p.Job(job).Definition {
+		t.Error("the run that waits has another definition than its job, though it is of the same version")
+	}
 	before := copied(is)
-	p.apply(state.Assign{Run: waits.ID, Attempt: 1, Worker: "a"}, decide(3, 4, "s", version(2), seen(p.Activity(uid))))
+	p.apply(state.Assign{Run: waits.ID, Attempt: 1, Worker: "a"}, decide(3, 4, "s", version(2), seen(p.Activity(uid))), state.PauseJob{Key: job, Effective: minute(4)})
 	if diff := cmp.Diff(handed, copied(was), cmp.AllowUnexported(content{})); diff != "" {
 		t.Errorf("what was handed out has changed:\n%s", diff)
 	}
@@ -105,9 +108,10 @@ func TestWhatIsLeftOfMany(t *testing.T) {
 	}
 }
 
-// content is what runs and tracks are, wherever they are.
+// content is what runs, jobs and tracks are, wherever they are.
 type content struct {
 	runs   []state.Run
+	jobs   []state.Job
 	tracks []state.Track
 }
 
@@ -116,6 +120,9 @@ func copied(n *state.Snapshot) (c content) {
 		r := *r
 		r.Attempts = slices.Clone(r.Attempts)
 		c.runs = append(c.runs, r)
+	}
+	for _, j := range n.Jobs {
+		c.jobs = append(c.jobs, *j)
 	}
 	for _, k := range slices.Concat(n.Tracks, n.Past) {
 		c.tracks = append(c.tracks, *k.Track)
