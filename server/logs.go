@@ -206,29 +206,32 @@ func (s *Server) knownLogs(all bool) iter.Seq2[runlog.Key, int64] {
 				}
 			}
 		})
-		if !eachLog(runs, yield) || !all {
+		for _, r := range runs {
+			for i := range r.Attempts {
+				if !tellOutput(raftstore.OutputOf(r.ID, &r.Attempts[i]), yield) {
+					return
+				}
+			}
+		}
+		if !all {
 			return
 		}
-		err := s.history.Each(context.Background(), func(runs []*state.Run) bool { return eachLog(runs, yield) })
+		err := s.history.Outputs(context.Background(), func(outputs []raftstore.Output) bool {
+			for _, o := range outputs {
+				if !tellOutput(o, yield) {
+					return false
+				}
+			}
+			return true
+		})
 		if err != nil {
 			s.log.Warn("the logs of older runs are compared later", "err", err)
 		}
 	}
 }
 
-// eachLog calls yield with the logs of runs, until it returns false.
-func eachLog(runs []*state.Run, yield func(k runlog.Key, length int64) bool) bool {
-	for _, r := range runs {
-		for i := range r.Attempts {
-			a := &r.Attempts[i]
-			length := int64(-1)
-			if a.Reported() {
-				length = a.LogBytes
-			}
-			if length != 0 && !yield(logKey(r, a), length) {
-				return false
-			}
-		}
-	}
-	return true
+// tellOutput calls yield with the log of an attempt, if it may have one, and returns
+// whether to go on.
+func tellOutput(o raftstore.Output, yield func(k runlog.Key, length int64) bool) bool {
+	return o.Bytes == 0 || yield(runlog.Key{Run: o.Run.String(), Attempt: uint32(o.Attempt), Fence: o.Fence}, o.Bytes)
 }

@@ -251,32 +251,6 @@ func TestListIsWhatMatches(t *testing.T) {
 	})
 }
 
-// All are shown, the newest first, and few enough at a time.
-func TestEachGoesOverPages(t *testing.T) {
-	s := begin(t.TempDir(), generous, newShared())
-	defer s.Close()
-	const runs = 2500
-	s.Ended(at(runs-1), numbers(0, runs))
-	flush(t, s)
-	for most, want := range map[int][]int{runs + 1: {1000, 1000, 500}, 1500: {1000, 1000}} {
-		var pages []int
-		seen := 0
-		err := s.Each(t.Context(), func(page []*state.Run) bool {
-			pages = append(pages, len(page))
-			for _, r := range page {
-				if next := uint64(runs - seen); r.Serial != next {
-					t.Fatalf("run %d is shown where %d should be", r.Serial, next)
-				}
-				seen++
-			}
-			return seen < most
-		})
-		if err != nil || !slices.Equal(pages, want) {
-			t.Errorf("until %d are seen: pages of %v, %v; want %v", most, pages, err, want)
-		}
-	}
-}
-
 // Only so many are kept, and the newest of them, whatever the order in which they came.
 func TestRetention(t *testing.T) {
 	dir := t.TempDir()

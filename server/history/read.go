@@ -10,9 +10,6 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// eachPage is how many runs [Store.Each] shows at a time: all of them are in memory then.
-const eachPage = 1000
-
 // byID asks for the row of a run.
 const byID = "SELECT " + rowColumns + " FROM runs WHERE id = ?"
 
@@ -86,22 +83,6 @@ func (s *Store) Runs(ctx context.Context, ids []state.RunID) (map[state.RunID]*s
 		return nil, fmt.Errorf("looking for %d runs: %w", len(ids), err)
 	}
 	return found, nil
-}
-
-// Each calls f with all runs, the newest first, some at a time, until it returns false.
-// The error is [ErrUnavailable], or ctx's.
-func (s *Store) Each(ctx context.Context, f func([]*state.Run) bool) error {
-	q := Query{Limit: eachPage}
-	for {
-		runs, err := s.List(ctx, q)
-		if err != nil {
-			return err
-		}
-		if len(runs) > 0 && !f(runs) || len(runs) < q.Limit {
-			return nil
-		}
-		q.Below = runs[len(runs)-1].Serial
-	}
 }
 
 // Count returns how many runs are on disk. It takes longer the more there are, up to a

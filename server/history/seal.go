@@ -33,13 +33,21 @@ func seal(record []byte) []byte {
 // unseal reads a record. One of whose seal the tag was changed is taken as it is, and
 // may be: nothing else of it was.
 func unseal(record []byte) (*state.Run, error) {
+	if err := checkSeal(record); err != nil {
+		return nil, err
+	}
+	return raftstore.DecodeRun(record)
+}
+
+// checkSeal tells whether a record is as it was written.
+func checkSeal(record []byte) error {
 	tag := protowire.AppendTag(nil, sealField, protowire.Fixed32Type)
 	if n := len(record) - len(tag) - 4; n >= 0 && string(record[n:n+len(tag)]) == string(tag) {
 		if crc32.Checksum(record[:n], castagnoli) != binary.LittleEndian.Uint32(record[n+len(tag):]) {
-			return nil, errAltered
+			return errAltered
 		}
 	}
-	return raftstore.DecodeRun(record)
+	return nil
 }
 
 // row is a run as it is in the file.
@@ -62,6 +70,18 @@ func (r row) run() (*state.Run, error) {
 		return nil, &alteredError{r.serial, []time.Time{instant(r.finished), run.Finished}, errMisplaced}
 	}
 	return run, nil
+}
+
+// appendOutputs reads only what a row says of output. The error is an [*alteredError].
+func (r row) appendOutputs(list []raftstore.Output) ([]raftstore.Output, error) {
+	err := checkSeal(r.record)
+	if err == nil {
+		list, err = raftstore.AppendOutputs(list, r.record)
+	}
+	if err != nil {
+		err = &alteredError{r.serial, []time.Time{instant(r.finished)}, err}
+	}
+	return list, err
 }
 
 // errMisplaced is of a record that stands where another one should.

@@ -17,7 +17,7 @@ func BenchmarkWaiting(b *testing.B) {
 	s.Start(newShared().View)
 	defer s.Close()
 	queries := []named{
-		{"all", Query{Limit: eachPage}},
+		{"all", Query{Limit: outputPage}},
 		{"job", Query{Limit: 101, Jobs: []string{"report-of-department-333"}}},
 		{"phase", Query{Limit: 101, Phases: []state.Phase{state.Succeeded}}},
 	}

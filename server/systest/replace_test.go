@@ -1,7 +1,9 @@
 package systest
 
 import (
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +28,34 @@ func TestAllReplacedInTurn(t *testing.T) {
 		}
 		for _, m := range w.group {
 			w.replace(m)
+		}
+		w.checkEverywhere()
+	})
+}
+
+// A primary is replaced by an empty one, and most runs have left memory by then. It has its
+// own copy of the output of each of them before it is said to lack none.
+func TestOlderOutputIsCopied(t *testing.T) {
+	story(t, func(w *world) {
+		w.settings = shortMemory
+		w.startGroup(3)
+		w.startWorker("shop-1", nil, 10)
+		w.awaitOnline()
+		w.does("j", talker(2*time.Second, time.Second))
+		w.define(job("j", every(10*time.Second)))
+		w.wait(10 * time.Minute)
+		w.settle(time.Hour)
+		w.wait(30 * time.Minute)
+		m := w.group[2]
+		w.replace(m)
+		logs := map[string]bool{}
+		for _, name := range must[[]string](w)(filepath.Glob(filepath.Join(m.dir, "runlogs", "*", "*.log*"))) {
+			id, _, _ := strings.Cut(filepath.Base(name), ".")
+			logs[id] = true
+		}
+		runs := w.runsOf("j")
+		if len(runs) < 50 || len(logs) != len(runs) {
+			t.Errorf("%s has the output of %d runs of %d", m.id, len(logs), len(runs))
 		}
 		w.checkEverywhere()
 	})
