@@ -23,8 +23,9 @@ const leaseTimeout = 500 * time.Millisecond
 
 // The settings of Raft that don't depend on who uses it.
 const (
-	logCache          = 64  // entries kept in memory for followers that lag a little; each some ten KiB under load
-	maxAppendEntries  = 128 // entries sent at once
+	logCache          = 64      // entries kept in memory for followers that lag a little
+	logCacheBytes     = 1 << 20 // of these at most: under load each may have some ten KiB, or sixty
+	maxAppendEntries  = 128     // entries sent at once
 	keptSnapshots     = 2
 	snapshotThreshold = 16384
 	trailingLogs      = 32768
@@ -144,11 +145,7 @@ func (c Config) closeWays() error {
 
 // startRaft starts Raft, which panics when its log is not as it left it.
 func startRaft(conf *raft.Config, f raft.FSM, d *disk, t raft.Transport) (r *raft.Raft, err error) {
-	logs, err := newRecentLogs(logCache, d.logs)
-	if err != nil {
-		return nil, err
-	}
-	if r, err = raft.NewRaft(conf, f, logs, d.stable, d.snapshots, t); err != nil {
+	if r, err = raft.NewRaft(conf, f, newRecentLogs(logCache, logCacheBytes, d.logs), d.stable, d.snapshots, t); err != nil {
 		return nil, fmt.Errorf("starting raft: %w", err)
 	}
 	return r, nil
