@@ -89,13 +89,13 @@ func newBehind(ctx context.Context, c *Cluster, n int, watch *arrivals) (*behind
 	if err != nil {
 		return nil, err
 	}
-	b := &behind{balancer: balancer.New(c.Local.Servers(), server, nil)} //nolint:contextcheck // it lives until Down
+	b := &behind{balancer: balancer.New(c.Local.Servers(), server, nil)} //nolint:contextcheck // it lives until Close
 	config := fleet.Config{Servers: []string{"127.0.0.1"}, Workers: n, Slots: wireSlots, Name: "behind", TLS: client, Opening: opening, Dial: b.balancer.Dial}
 	if watch != nil {
 		config.Launched = watch.launched
 	}
 	if b.Fleet, err = fleet.Start(ctx, config); err != nil {
-		b.balancer.Down()
+		b.balancer.Close()
 		return nil, err
 	}
 	within, cancel := context.WithTimeout(ctx, comingTime)
@@ -109,7 +109,7 @@ func newBehind(ctx context.Context, c *Cluster, n int, watch *arrivals) (*behind
 
 func (b *behind) stop() {
 	b.Stop()
-	b.balancer.Down()
+	b.balancer.Close()
 }
 
 // idleness is what sessions cost that have nothing to do.

@@ -17,8 +17,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +39,7 @@ type Balancer struct {
 	next    atomic.Uint64 // whose turn it is
 	turns   chan struct{} // holds one for each client that hands are shaken with
 	wg      sync.WaitGroup
+	exit    sync.Mutex // held by who closes a pair
 
 	mu       sync.Mutex        // guards what follows
 	listener *bufconn.Listener // nil: it is down
@@ -125,11 +128,22 @@ func (b *Balancer) accept(l *bufconn.Listener) {
 	}
 }
 
-// Down cuts all connections at once and takes no more, as a balancer does that is killed.
-// It returns when the last one is gone. Primaries are told of all of them first: each that is
-// closed wakes some who have much to do then, and ten thousand would be cut over seconds.
+// Down cuts all connections at once and takes no more, as a balancer does that is killed: then
+// it is the kernel that closes them, ten thousand within some hundredths of a second. So
+// primaries are told of all of them first, and then those who dialled, one after the other.
+// It does not wait until the last one is gone, which is for [Balancer.Close].
 func (b *Balancer) Down() {
+	for _, p := range b.hangUp() {
+		b.close(p)
+	}
+}
+
+// hangUp takes no more connections, tells primaries of the end of all, and returns them.
+func (b *Balancer) hangUp() []*pair {
+	b.exit.Lock()
+	defer b.exit.Unlock()
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.listener != nil {
 		_ = b.listener.Close() // who accepts is told
 	}
@@ -137,10 +151,12 @@ func (b *Balancer) Down() {
 	for p := range b.pairs {
 		p.hangUp()
 	}
-	for p := range b.pairs {
-		p.close()
-	}
-	b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.pairs))
+}
+
+// Close is [Balancer.Down] for good. It returns when the last connection is gone.
+func (b *Balancer) Close() {
+	b.Down()
 	b.wg.Wait()
 }
 
@@ -148,14 +164,24 @@ func (b *Balancer) Down() {
 // shaken and there is a connection to a primary.
 func (b *Balancer) serve(l *bufconn.Listener, conn net.Conn) {
 	p := &pair{client: conn}
-	defer p.close()
+	defer b.close(p)
 	client, err := b.open(l, p)
 	<-b.turns
 	defer b.remove(p)
 	if err != nil {
 		return // that it is closed is what whoever dialled is told
 	}
-	carry(p, client)
+	b.carry(p, client)
+}
+
+// close closes both ends of a pair, when those before it have had their turn. Whoever dialled
+// has much to do then. Elsewhere workers have processors of their own; here, who asks for runs
+// would wait behind ten thousand of them, and that is not what is to be measured.
+func (b *Balancer) close(p *pair) {
+	b.exit.Lock()
+	defer b.exit.Unlock()
+	runtime.Gosched()
+	p.close()
 }
 
 // open shakes hands with the client of a pair, and connects to the next address. It
@@ -187,10 +213,10 @@ func (b *Balancer) open(l *bufconn.Listener, p *pair) (client net.Conn, err erro
 }
 
 // carry passes on what a connection carries, both ways, until one end closes.
-func carry(p *pair, client net.Conn) {
+func (b *Balancer) carry(p *pair, client net.Conn) {
 	var wg sync.WaitGroup
-	wg.Go(func() { pour(p, client, p.server) })
-	wg.Go(func() { pour(p, p.server, client) })
+	wg.Go(func() { defer b.close(p); pour(client, p.server) })
+	wg.Go(func() { defer b.close(p); pour(p.server, client) })
 	wg.Wait()
 }
 
@@ -212,9 +238,8 @@ func (b *Balancer) remove(p *pair) {
 	delete(b.pairs, p)
 }
 
-// pour copies what comes until one end closes, and then closes both.
-func pour(p *pair, to, from net.Conn) {
-	defer p.close()
+// pour copies what comes until one end closes.
+func pour(to, from net.Conn) {
 	for some := make([]byte, buffer); ; {
 		n, err := from.Read(some)
 		if n > 0 {

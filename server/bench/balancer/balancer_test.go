@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,7 +78,7 @@ func dial(t *testing.T, b *balancer.Balancer, config *tls.Config) net.Conn {
 // Bytes go both ways, to one after the other, and what is longer than a buffer is whole.
 func TestCarries(t *testing.T) {
 	b := balancer.New([]string{echo(t, "a"), echo(t, "b")}, nil, nil)
-	t.Cleanup(b.Down)
+	t.Cleanup(b.Close)
 	var first []string
 	for range 4 {
 		word := strings.Repeat("0123456789", 5000)
@@ -96,7 +97,7 @@ func TestCarries(t *testing.T) {
 // A restart cuts all, and then connections are taken again.
 func TestRestart(t *testing.T) {
 	b := balancer.New([]string{echo(t, "a")}, nil, nil)
-	t.Cleanup(b.Down)
+	t.Cleanup(b.Close)
 	old := dial(t, b, nil)
 	say(t, old, "hello")
 	b.Down()
@@ -116,7 +117,7 @@ func TestNobodyThere(t *testing.T) {
 	if _, err := dial(t, b, nil).Read(make([]byte, 1)); err == nil {
 		t.Error("a connection leads nowhere")
 	}
-	b.Down()
+	b.Close()
 }
 
 // It ends TLS, as gRPC needs it.
@@ -126,7 +127,7 @@ func TestEndsTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := balancer.New([]string{echo(t, "a")}, server, nil)
-	t.Cleanup(b.Down)
+	t.Cleanup(b.Close)
 	conn := dial(t, b, client)
 	if got := say(t, conn, "hello"); got != "ahello" {
 		t.Errorf("heard %q", got)
@@ -151,7 +152,7 @@ func TestTurns(t *testing.T) {
 			go func() { _, _ = io.WriteString(far, "a"); _, _ = io.Copy(far, far) }()
 			return near, nil
 		})
-		defer b.Down()
+		defer b.Close()
 		for range 2 * runtime.GOMAXPROCS(0) {
 			dial(t, b, nil)
 		}
@@ -165,4 +166,45 @@ func TestTurns(t *testing.T) {
 			t.Errorf("heard %q after %v, and the primary of %d connections; want it as soon as those who are silent were cut", got, time.Since(begin), reached)
 		}
 	})
+}
+
+// target is a connection to a primary that hangs up as soon as it is told that nothing comes
+// any more.
+type target struct {
+	net.Conn
+	told *atomic.Int64
+}
+
+func (c target) CloseWrite() error {
+	c.told.Add(1)
+	return c.Close()
+}
+
+// Primaries are told of the end of all connections before anybody else is, however soon they
+// answer to that.
+func TestTellsPrimariesFirst(t *testing.T) {
+	const many = 500
+	var told atomic.Int64
+	b := balancer.New([]string{"a"}, nil, func(context.Context, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go func() { _, _ = io.WriteString(far, "a"); _, _ = io.Copy(far, far) }()
+		return target{near, &told}, nil
+	})
+	t.Cleanup(b.Close)
+	var wg sync.WaitGroup
+	var early atomic.Int64
+	for range many {
+		conn := dial(t, b, nil)
+		say(t, conn, "hello")
+		wg.Go(func() {
+			if _, err := conn.Read(make([]byte, 1)); err == nil || told.Load() < many {
+				early.Add(1)
+			}
+		})
+	}
+	b.Down()
+	wg.Wait()
+	if n := early.Load(); n != 0 {
+		t.Errorf("%d of %d were told before all connections to primaries were cut", n, many)
+	}
 }
