@@ -232,7 +232,7 @@ const streamWorkers = 32
 // serve puts the services on one gRPC server.
 func (s *Server) serve() {
 	options := slices.Concat(wire.ServerOptions(), api.ServerOptions(s.log, s.metrics.called), s.untilCaughtUp(), s.api.Forwarding())
-	options = append(options, grpc.NumStreamWorkers(streamWorkers))
+	options = append(options, grpc.NumStreamWorkers(streamWorkers), grpc.Creds(s.gateway.Credentials()))
 	s.grpc = grpc.NewServer(options...)
 	s.health = health.NewServer()
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)

@@ -27,7 +27,8 @@
 //	          with the first output.
 //
 // [peer.Leader] hears Attach, the reports and Detach of a session in this order, and
-// one after the other.
+// one after the other. When a connection has ended it hears so first, and what the sessions
+// on it have left behind is cleared away after that.
 package gateway
 
 import (
@@ -166,7 +167,7 @@ func priorityOf(m *agentv1.GatewayMessage) (priority, bool) {
 func (s *Server) session(worker string) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := s.live[worker]; n != nil && !n.over() {
+	if n := s.live[worker]; n != nil && !n.leaving() {
 		return n
 	}
 	return nil
@@ -178,7 +179,7 @@ func (s *Server) Sessions() []peer.Session {
 	defer s.mu.Unlock()
 	all := make([]peer.Session, 0, len(s.live))
 	for _, n := range s.live {
-		if !n.over() {
+		if !n.leaving() {
 			all = append(all, n.Session)
 		}
 	}

@@ -97,7 +97,7 @@ func (n *session) admit() *ending {
 		return n.tooOld(old)
 	case err != nil: // there are other primaries, and the worker has its own pauses
 		return reject(codes.Unavailable, false, 0, err.Error())
-	case old != nil && !old.over():
+	case old != nil && !old.leaving():
 		n.server.counts.superseded.Add(1)
 		old.end(move(codes.Aborted, fmt.Sprintf("superseded by the worker's session of epoch %#x from %s", n.Epoch, n.ObservedAddress)))
 	}
@@ -120,7 +120,7 @@ func (n *session) askAdmit() *ending {
 // stream was overtaken by the worker's next one, or two agents have the same
 // key, which people have to know: they would cut each other off for ever.
 func (n *session) tooOld(live *session) *ending {
-	if live.over() {
+	if live.leaving() {
 		return reject(codes.Unavailable, false, 0, fmt.Sprintf("the worker's session of epoch %#x is just ending, and this one is of %#x", live.Epoch, n.Epoch))
 	}
 	reason := fmt.Sprintf("a session of this worker of epoch %#x is live, and this one is of %#x", live.Epoch, n.Epoch)

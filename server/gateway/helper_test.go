@@ -39,7 +39,9 @@ type primary struct {
 	logs     *logs
 	log      *buffer
 	listener *bufconn.Listener
-	conns    chan int // numbers the connections: their addresses differ
+	conns    chan int        // numbers the connections: their addresses differ
+	accepted []addressed     // all of them
+	hold     <-chan struct{} // keeps those that are accepted while it is set from being closed
 }
 
 // story runs a test in a bubble, with a primary that is closed at its end: a
@@ -57,11 +59,11 @@ func story(t *testing.T, tell func(t *testing.T, p *primary), change ...func(*ga
 			f(&c)
 		}
 		p.Server = gateway.New(c)
-		server := grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true))...)
+		server := grpc.NewServer(append(wire.ServerOptions(), grpc.WaitForHandlers(true), grpc.Creds(p.Credentials()))...)
 		agentv1.RegisterAgentGatewayServer(server, p.Server)
 		var serving sync.WaitGroup
 		serving.Go(func() {
-			if err := server.Serve(numbered{p.listener, p.conns}); err != nil {
+			if err := server.Serve(numbered{p.listener, p}); err != nil {
 				t.Errorf("serve: %v", err)
 			}
 		})
@@ -80,7 +82,7 @@ func story(t *testing.T, tell func(t *testing.T, p *primary), change ...func(*ga
 // numbered gives each connection an address of its own.
 type numbered struct {
 	net.Listener
-	next chan int
+	of *primary
 }
 
 func (l numbered) Accept() (net.Conn, error) {
@@ -88,14 +90,25 @@ func (l numbered) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := <-l.next
-	l.next <- n + 1
-	return addressed{c, &net.TCPAddr{IP: net.IPv4(192, 0, 2, byte(n)), Port: 4000 + n}}, nil
+	n := <-l.of.conns
+	l.of.conns <- n + 1
+	a := addressed{c, &net.TCPAddr{IP: net.IPv4(192, 0, 2, byte(n)), Port: 4000 + n}, l.of.hold}
+	l.of.accepted = append(l.of.accepted, a)
+	return a, nil
 }
 
 type addressed struct {
 	net.Conn
 	remote net.Addr
+	hold   <-chan struct{}
+}
+
+// Close is the first thing that gRPC does to clean up after a connection.
+func (c addressed) Close() error {
+	if c.hold != nil {
+		<-c.hold
+	}
+	return c.Conn.Close()
 }
 
 func (c addressed) RemoteAddr() net.Addr { return c.remote }
@@ -121,6 +134,12 @@ type talk interface {
 // of the same number have the same key.
 func (p *primary) dial(t *testing.T, number byte) *worker {
 	t.Helper()
+	return p.carried(t)(number)
+}
+
+// carried makes a connection, and returns what opens a stream over it.
+func (p *primary) carried(t *testing.T) func(number byte) *worker {
+	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///primary", append(wire.DialOptions(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -134,11 +153,14 @@ func (p *primary) dial(t *testing.T, number byte) *worker {
 			t.Errorf("close the connection: %v", err)
 		}
 	})
-	stream, err := agentv1.NewAgentGatewayClient(conn).Connect(t.Context(), wire.SessionOptions()...)
-	if err != nil {
-		t.Fatalf("dial: %v", err)
+	return func(number byte) *worker {
+		t.Helper()
+		stream, err := agentv1.NewAgentGatewayClient(conn).Connect(t.Context(), wire.SessionOptions()...)
+		if err != nil {
+			t.Fatalf("dial: %v", err)
+		}
+		return newWorker(t, number, stream)
 	}
-	return newWorker(t, number, stream)
 }
 
 func newWorker(t *testing.T, number byte, stream talk) *worker {

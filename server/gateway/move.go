@@ -61,7 +61,7 @@ func (s *Server) movable(age time.Duration) []*session {
 	defer s.mu.Unlock()
 	var all []*session
 	for _, n := range s.live {
-		if !n.over() && !n.Direct && !n.asked.Load() && time.Since(n.born) >= age {
+		if !n.leaving() && !n.Direct && !n.asked.Load() && time.Since(n.born) >= age {
 			all = append(all, n)
 		}
 	}

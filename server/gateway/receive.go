@@ -11,6 +11,7 @@ import (
 
 	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/proto/wire"
+	"github.com/schedd/schedd/server/peer"
 	"github.com/schedd/schedd/server/runlog"
 )
 
@@ -30,7 +31,7 @@ func (n *session) handle(m *agentv1.AgentMessage) *ending {
 		if err := checkReport(m); err != nil {
 			return n.violation(codes.InvalidArgument, err)
 		}
-		n.server.config.Leader.Report(n.Worker, n.Epoch, m)
+		n.report(m)
 	case *agentv1.AgentMessage_LogAppend:
 		return n.takeLog(b.LogAppend)
 	case *agentv1.AgentMessage_Goodbye:
@@ -45,6 +46,11 @@ func (n *session) handle(m *agentv1.AgentMessage) *ending {
 	return nil
 }
 
+// report hands a message on to the leader.
+func (n *session) report(m *agentv1.AgentMessage) {
+	n.tell(func(l peer.Leader) { l.Report(n.Worker, n.Epoch, m) })
+}
+
 // takePing answers a ping. One that asks for leases is the leader's to answer, too:
 // that this gateway is there says nothing about whether it is.
 func (n *session) takePing(m *agentv1.AgentMessage) *ending {
@@ -56,7 +62,7 @@ func (n *session) takePing(m *agentv1.AgentMessage) *ending {
 		Seq: ping.GetSeq(), NextPing: durationpb.New(nextPing(time.Since(n.server.born), rand.Float64())),
 	}}})
 	if len(ping.GetFences()) > 0 {
-		n.server.config.Leader.Report(n.Worker, n.Epoch, m)
+		n.report(m)
 	}
 	return nil
 }

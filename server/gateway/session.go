@@ -52,6 +52,10 @@ type session struct {
 	received chan struct{} // closed when nothing is received any more
 	ended    chan struct{} // closed by end
 
+	telling  sync.Mutex  // held while the leader is told of the session
+	attached bool        // the leader knows of it; guarded by telling
+	gone     atomic.Bool // the leader need not know of it any more; set while telling is held
+
 	asked  atomic.Bool // the worker was, or will be, asked to move
 	once   sync.Once
 	ending *ending // set before ended is closed
@@ -86,6 +90,9 @@ func (s *Server) Connect(stream agentv1.AgentGateway_ConnectServer) error {
 		return err
 	}
 	defer s.tasks.Done()
+	c := connectionOf(stream.Context())
+	c.join(n)
+	defer c.leave(n)
 	n.run()
 	return n.ending.status()
 }
@@ -132,9 +139,12 @@ func (n *session) over() bool {
 	}
 }
 
+// leaving tells whether the session has ended or its connection has, which ends it soon.
+func (n *session) leaving() bool { return n.over() || n.gone.Load() }
+
 // put queues a message, and ends a session whose worker takes nothing.
 func (n *session) put(p priority, m *agentv1.GatewayMessage) bool {
-	if n.over() {
+	if n.leaving() {
 		return false
 	}
 	if !n.out.put(p, m) {
@@ -260,8 +270,38 @@ func (n *session) greet() {
 	n.setTimer(quietAfter)
 	n.out.open(func() { s.tasks.Go(n.send) })
 	n.log.Info("worker connected", "instance", n.Hello.GetInstance(), "version", n.Hello.GetVersion(), "direct", n.Direct)
-	s.config.Leader.Attach(n.Session)
+	n.attach()
 	s.tasks.Go(n.receive)
+}
+
+// attach tells the leader of the session, unless its connection has ended already.
+func (n *session) attach() {
+	n.telling.Lock()
+	defer n.telling.Unlock()
+	if n.attached = !n.gone.Load(); n.attached {
+		n.server.config.Leader.Attach(n.Session)
+	}
+}
+
+// tell hands on what is of interest as long as the leader knows of the session. A worker
+// says again what was not answered.
+func (n *session) tell(f func(peer.Leader)) {
+	n.telling.Lock()
+	defer n.telling.Unlock()
+	if n.attached {
+		f(n.server.config.Leader)
+	}
+}
+
+// detach tells the leader, once, that the session is over.
+func (n *session) detach() {
+	n.telling.Lock()
+	defer n.telling.Unlock()
+	if n.attached {
+		n.server.config.Leader.Detach(n.Worker, n.Epoch)
+	}
+	n.attached = false
+	n.gone.Store(true)
 }
 
 // receive takes what the worker says, until the stream ends.
@@ -274,7 +314,7 @@ func (n *session) receive() {
 // parted tells that nothing comes any more.
 func (n *session) parted() {
 	defer n.server.leave(n)
-	n.server.config.Leader.Detach(n.Worker, n.Epoch)
+	n.detach()
 	n.log.Info("worker left", "reason", n.ending.reason, "after", time.Since(n.born).Round(time.Millisecond))
 }
 
@@ -295,7 +335,7 @@ func (n *session) listen() {
 		n.server.counts.received.Add(1)
 		if seen.IsZero() || now.Sub(seen) >= time.Second {
 			seen = now
-			n.server.config.Leader.Seen(n.Worker, n.Epoch, now)
+			n.tell(func(l peer.Leader) { l.Seen(n.Worker, n.Epoch, now) })
 		}
 		if e := n.handle(m); e != nil {
 			n.end(e)
