@@ -62,7 +62,8 @@ func runReconnect(ctx context.Context, l *Lab, r *report.Result) (err error) {
 		return err
 	}
 	failed, opened, begin := b.Counts().Failed, b.Counts().Opened, time.Now()
-	meanwhile := d.during(ctx, func() error { return b.restart(ctx) })
+	var told time.Duration
+	meanwhile := d.during(ctx, func() (err error) { told, err = b.restart(ctx); return err })
 	took := time.Since(begin)
 	if err := errors.Join(before.err, meanwhile.err); err != nil {
 		return err
@@ -73,6 +74,7 @@ func runReconnect(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	}
 	r.Add("sessions", float64(n), "")
 	r.Add("all back after", took.Seconds(), "s")
+	r.Add("the last was told of the cut after", told.Seconds(), "s")
 	r.Add("dispatch p99 meanwhile", measure.Quantile(meanwhile.took, 0.99).Seconds(), "s")
 	r.Add("dispatch p50 meanwhile", measure.Quantile(meanwhile.took, 0.5).Seconds(), "s")
 	r.Add("dispatch, longest meanwhile", measure.Quantile(meanwhile.took, 1).Seconds(), "s")
@@ -89,14 +91,20 @@ func runReconnect(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	return c.crashed()
 }
 
-// restart takes the balancer away, brings it back, and waits until all workers are back.
-func (b *behind) restart(ctx context.Context) error {
-	b.balancer.Down()
+// restart takes the balancer away, brings it back, and waits until all workers are back. It
+// returns after what time the last of them was told that it is cut.
+func (b *behind) restart(ctx context.Context) (told time.Duration, err error) {
+	begin, all := time.Now(), b.balancer.Down()
 	rest(ctx, balancerDown)
 	b.balancer.Up() //nolint:contextcheck // it lives until Down
 	ctx, cancel := context.WithTimeout(ctx, backTime)
 	defer cancel()
-	return b.AwaitOnline(ctx)
+	select {
+	case <-all: // before, some that seem to be there are not back yet
+	case <-ctx.Done():
+	}
+	told = time.Since(begin)
+	return told, b.AwaitOnline(ctx)
 }
 
 // arrivals is when runs came to a worker.

@@ -130,12 +130,17 @@ func (b *Balancer) accept(l *bufconn.Listener) {
 
 // Down cuts all connections at once and takes no more, as a balancer does that is killed: then
 // it is the kernel that closes them, ten thousand within some hundredths of a second. So
-// primaries are told of all of them first, and then those who dialled, one after the other.
-// It does not wait until the last one is gone, which is for [Balancer.Close].
-func (b *Balancer) Down() {
-	for _, p := range b.hangUp() {
-		b.close(p)
-	}
+// primaries are told of all of them first, and then those who dialled, a few at a time. It does
+// not wait for that: told is closed when it is done.
+func (b *Balancer) Down() (told <-chan struct{}) {
+	all, done := b.hangUp(), make(chan struct{})
+	b.wg.Go(func() {
+		defer close(done)
+		for few := range slices.Chunk(all, toldAtOnce) {
+			b.close(few...)
+		}
+	})
+	return done
 }
 
 // hangUp takes no more connections, tells primaries of the end of all, and returns them.
@@ -174,14 +179,20 @@ func (b *Balancer) serve(l *bufconn.Listener, conn net.Conn) {
 	b.carry(p, client)
 }
 
-// close closes both ends of a pair, when those before it have had their turn. Whoever dialled
+// toldAtOnce is how many of those who dialled are told that they were cut before all others
+// have had their turn.
+const toldAtOnce = 8
+
+// close closes both ends of pairs, when those before them have had their turn. Whoever dialled
 // has much to do then. Elsewhere workers have processors of their own; here, who asks for runs
 // would wait behind ten thousand of them, and that is not what is to be measured.
-func (b *Balancer) close(p *pair) {
+func (b *Balancer) close(pairs ...*pair) {
 	b.exit.Lock()
 	defer b.exit.Unlock()
 	runtime.Gosched()
-	p.close()
+	for _, p := range pairs {
+		p.close()
+	}
 }
 
 // open shakes hands with the client of a pair, and connects to the next address. It
