@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/schedd/schedd/agent/crew"
 	"github.com/schedd/schedd/agent/journal"
 	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/session"
@@ -35,6 +36,10 @@ type record interface {
 	Probe() error
 }
 
+// crewSize is how many goroutines are kept for the lives of attempts that are yet to come:
+// as many as a worker has at once that starts several hundred a second.
+const crewSize = 128
+
 // table owns the attempts of this worker, over any number of sessions. Each
 // attempt has one goroutine from its acceptance until it is forgotten, see
 // [table.carryOut]; all that sessions call returns at once.
@@ -48,6 +53,7 @@ type table struct {
 	boot    string         // the host's boot id, empty when not known
 	slots   int
 
+	crew     *crew.Crew     // lives the lives of attempts
 	lives    sync.WaitGroup // one for each attempt's goroutine
 	stopping chan struct{}  // closed: no new attempts; those that run are ended or left
 	closing  chan struct{}  // closed: nobody waits for acknowledgements any more
@@ -70,7 +76,7 @@ func newTable(log *slog.Logger, j record, s *spool.Spool, r runner.Runner) *tabl
 	lasting, _ := r.(runner.Lasting)
 	return &table{
 		log: log, journal: j, spool: s, runner: r, lasting: lasting,
-		stopping: make(chan struct{}), closing: make(chan struct{}), changed: make(chan struct{}, 1),
+		crew: crew.New(crewSize), stopping: make(chan struct{}), closing: make(chan struct{}), changed: make(chan struct{}, 1),
 		attempts: make(map[session.Key]*attempt), boxes: make(map[*session.Outbox]struct{}),
 	}
 }
@@ -188,7 +194,8 @@ func (t *table) beginLocked(a *attempt, life func(*attempt)) {
 	if a.killAfter > 0 {
 		t.leased++
 	}
-	t.lives.Go(func() { life(a) })
+	t.lives.Add(1)
+	t.crew.Go(func() { defer t.lives.Done(); life(a) })
 }
 
 // forget takes an attempt out of the table.
@@ -327,6 +334,7 @@ func (t *table) leave(a *attempt) {
 // end is not waited for any longer: its start hangs, or its process in the kernel.
 func (t *table) close() {
 	close(t.closing)
+	t.crew.Dismiss()
 	t.mu.Lock()
 	stuck := t.open > 0
 	t.mu.Unlock()

@@ -15,7 +15,7 @@ var home = newHousehold()
 
 // crewSize is how many goroutines are kept that have seen an attempt through, or have made
 // its start ready: as many as several hundred starts a second keep busy.
-const crewSize = 32
+const crewSize = 128
 
 // household knows whose each child of this process is.
 type household struct {

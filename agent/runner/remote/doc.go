@@ -53,6 +53,9 @@ const (
 	// streamWorkers are the goroutines that serve calls, and start attempts, again and again:
 	// in a new one the stack grows for each.
 	streamWorkers = 16
+	// crewSize is how many goroutines are kept that have followed an attempt: as many as
+	// several hundred starts a second keep busy.
+	crewSize = 128
 	// IdleExit is how long a runner that an agent has started stays without
 	// an agent and without attempts that run.
 	IdleExit = 5 * time.Minute

@@ -67,7 +67,7 @@ type tenure struct {
 
 func newKeeper(log *slog.Logger, r runner.Runner, b *book) *keeper {
 	return &keeper{
-		log: log, runner: r, book: b, over: make(chan struct{}), crew: crew.New(streamWorkers), changed: make(chan struct{}, 1),
+		log: log, runner: r, book: b, over: make(chan struct{}), crew: crew.New(crewSize), changed: make(chan struct{}, 1),
 		attempts: make(map[string]*kept), tenure: &tenure{},
 	}
 }
