@@ -5,7 +5,6 @@ package runner
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -156,9 +155,10 @@ func (w *work) setProgram(allowed policy.Policy) (err error) {
 // in the way of the collector of garbage, all of the process would. What is wrong with
 // them the child finds, as the user that it is then.
 func (w *work) reach() {
-	_, _ = os.Stat(w.dir)
+	var st syscall.Stat_t // that of package os makes more of it than is looked at here
+	_ = syscall.Stat(w.dir, &st)
 	program := in(w.dir, w.program)
-	if info, err := os.Stat(program); err != nil || !info.Mode().IsRegular() {
+	if err := syscall.Stat(program, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return
 	}
 	if fd, err := open(program, syscall.O_RDONLY); err == nil {

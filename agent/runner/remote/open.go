@@ -150,6 +150,21 @@ func (r *Runner) await(ctx context.Context, not *link) (*link, error) {
 	}
 }
 
+// awaitFor is await for a start: until it is too late for that, or, once it was asked for,
+// since then only a runner knows, for as long as it takes.
+func (r *Runner) awaitFor(s runner.Spec, asked bool, not *link) (*link, error) {
+	if l := r.linked(); l != nil && l != not && !r.isClosed() {
+		return l, nil // as nearly always, and without a context
+	}
+	var late time.Time
+	if !asked {
+		late = r.deadline(s)
+	}
+	ctx, cancel := r.until(late)
+	defer cancel()
+	return r.await(ctx, not)
+}
+
 // relink takes note of a new link, or of the loss of one.
 func (r *Runner) relink(l *link, fault error) {
 	r.mu.Lock()
@@ -180,15 +195,10 @@ func (r *Runner) Known() map[string]runner.Process {
 func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 	r.beginAsking(s.ID)
 	defer r.endAsking(s.ID)
-	before, cancel := r.until(r.deadline(s))
-	defer cancel()
-	after, cancel := r.until(time.Time{}) // once it is asked for, only a runner knows
-	defer cancel()
-	ctx := before
 	var l *link
 	var err error
 	for asked := ""; ; {
-		if l, err = r.await(ctx, l); err != nil && asked == "" {
+		if l, err = r.awaitFor(s, asked != "", l); err != nil && asked == "" {
 			return nil, runner.Unable(fmt.Errorf("starting attempt %q: there is no runner: %w", s.ID, err))
 		} else if err != nil {
 			return r.doubtful(s)
@@ -206,7 +216,7 @@ func (r *Runner) Start(s runner.Spec) (runner.Process, error) {
 		if err := l.keeps.Check(s.Limits); err != nil && asked == "" {
 			return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
 		}
-		asked, ctx = l.instance, after
+		asked = l.instance
 		if p, err := r.ask(l, s); !errors.Is(err, errUnanswered) {
 			return p, err
 		}
@@ -248,8 +258,6 @@ var errUnanswered = errors.New("the runner did not answer")
 
 // ask asks the runner once to start an attempt.
 func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
-	ctx, cancel := r.until(time.Time{}) // an answer that comes late is an answer
-	defer cancel()
 	_, shared := r.o.Uptime()
 	req := showSpec(r.o.Life, s, shared)
 	if l.starts != nil && proto.Size(req) <= maxShared {
@@ -258,6 +266,8 @@ func (r *Runner) ask(l *link, s runner.Spec) (runner.Process, error) {
 	if l.starts != nil {
 		req.Link = l.starts.link // once it is asked again over the next one, it is not started for this one
 	}
+	ctx, cancel := r.until(time.Time{}) // an answer that comes late is an answer
+	defer cancel()
 	resp, err := l.client.Start(ctx, req)
 	switch status.Code(err) {
 	case codes.OK:
