@@ -162,7 +162,7 @@ func (t *table) bury(a *attempt) {
 	t.removeLog(a)
 	if !a.volatile {
 		t.keepExit(a, a.result)
-		if err := t.noteRecord(a.ackedRecord()); err != nil {
+		if err := t.noteSoon(a.ackedRecord()); err != nil {
 			t.log.Warn("attempt stays in the journal and will be reported again", "run", a.key.Run, "attempt", a.key.Attempt, "err", err)
 		}
 	}
@@ -188,10 +188,11 @@ func (t *table) removeLog(a *attempt) {
 // awaitRelease reports whether the attempt was released; otherwise the agent
 // stops. Meanwhile it tries to put on record what could not be.
 func (t *table) awaitRelease(a *attempt) bool {
-	again := time.NewTicker(journalAgain)
-	defer again.Stop()
-	if a.exitKept || a.volatile {
-		again.Stop()
+	var again <-chan time.Time
+	if !a.exitKept && !a.volatile {
+		ticker := time.NewTicker(journalAgain)
+		defer ticker.Stop()
+		again = ticker.C
 	}
 	for {
 		select {
@@ -199,7 +200,7 @@ func (t *table) awaitRelease(a *attempt) bool {
 			return true
 		case <-t.closing:
 			return isClosed(a.released)
-		case <-again.C:
+		case <-again:
 			t.keepExit(a, a.result)
 		}
 	}

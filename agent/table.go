@@ -33,6 +33,7 @@ type record interface {
 	Append(...journal.Record) error
 	AppendSoon(...journal.Record) error
 	Note(...journal.Record) error
+	NoteSoon(...journal.Record) error
 	Probe() error
 }
 

@@ -50,6 +50,8 @@ func (d *disk) AppendSoon(recs ...journal.Record) error { return d.Append(recs..
 
 func (d *disk) Note(recs ...journal.Record) error { return d.Append(recs...) }
 
+func (d *disk) NoteSoon(recs ...journal.Record) error { return d.Append(recs...) }
+
 func (d *disk) Probe() error { return d.Append() }
 
 // hang has calls wait until the disk answers.

@@ -150,6 +150,11 @@ func (t *table) noteRecord(rec journal.Record) error {
 	return t.awaitJournal(t.journal.Note, []journal.Record{rec})
 }
 
+// noteSoon is noteRecord for what may take a little longer.
+func (t *table) noteSoon(rec journal.Record) error {
+	return t.awaitJournal(t.journal.NoteSoon, []journal.Record{rec})
+}
+
 func (t *table) awaitJournal(put func(...journal.Record) error, recs []journal.Record) error {
 	hung := time.AfterFunc(hungAfter, func() { t.unfit(errHung) })
 	defer hung.Stop()

@@ -36,11 +36,16 @@ func (j *Journal) write(batch []*request) error {
 	var recs []*Record
 	sync := false
 	for _, r := range batch {
-		mine := layer{below: known, slots: map[Key]slot{}}
+		mine := known
+		if len(batch) > 1 && len(r.recs) > 1 { // else what is refused leaves nothing behind that anybody sees
+			mine = layer{below: known, slots: map[Key]slot{}}
+		}
 		if r.err = mine.add(r.recs, j.table.floor); r.err == nil {
-			maps.Copy(known.slots, mine.slots)
+			if len(batch) > 1 && len(r.recs) > 1 {
+				maps.Copy(known.slots, mine.slots)
+			}
 			recs = append(recs, r.recs...)
-			sync = sync || r.need != noted
+			sync = sync || r.need != noted && r.need != notedSoon
 		}
 	}
 	if err := j.flush(recs, sync); err != nil {

@@ -172,7 +172,9 @@ type Journal struct {
 	mu      sync.Mutex // guards what follows
 	queue   []*request
 	patient []*request // that wait for company, and are not in queue yet
+	idle    []*request // likewise, and wait for no fsync
 	rhythm  gather.Rhythm
+	notes   gather.Rhythm // of those that may be idle
 	closed  bool
 }
 
@@ -192,6 +194,7 @@ const (
 	noted      need = iota // written
 	synced                 // on the disk
 	syncedSoon             // likewise, and it may take a little longer
+	notedSoon              // written, and that may take a little longer
 )
 
 // Append writes recs and returns when they are on the disk. It takes all or
@@ -231,6 +234,16 @@ func (j *Journal) Note(recs ...Record) error {
 	return j.add(recs, noted)
 }
 
+// NoteSoon is Note for records that nobody is waiting for: while others come in quick
+// succession it waits for some of them, [gather.Longest] at most, so that they share a write.
+// The next call that waits for an fsync takes along all that wait.
+func (j *Journal) NoteSoon(recs ...Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	return j.add(recs, notedSoon)
+}
+
 // Sync returns when all that was noted before is on the disk.
 func (j *Journal) Sync() error { return j.add(nil, synced) }
 
@@ -251,7 +264,7 @@ func (j *Journal) add(recs []Record, n need) error {
 		case err := <-r.done:
 			return err
 		case <-timer.C:
-			j.hurry()
+			j.hurry(n)
 		}
 	}
 	for {
@@ -333,6 +346,14 @@ func (j *Journal) enqueue(r *request, now time.Time) (waits bool, err error) {
 		j.queue = append(j.queue, r)
 		return false, nil
 	}
+	if r.need == notedSoon {
+		j.idle = append(j.idle, r)
+		if j.notes.Busy(now) && len(j.idle) < gather.Enough {
+			return true, nil
+		}
+		j.rouseLocked()
+		return false, nil
+	}
 	j.patient = append(j.patient, r)
 	if j.rhythm.Busy(now) && r.need == syncedSoon && len(j.patient) < gather.Enough {
 		return true, nil
@@ -342,15 +363,26 @@ func (j *Journal) enqueue(r *request, now time.Time) (waits bool, err error) {
 }
 
 // hurry has those wait for their turn who have waited long enough for company.
-func (j *Journal) hurry() {
+func (j *Journal) hurry(n need) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if n == notedSoon {
+		j.rouseLocked()
+		return
+	}
 	j.hurryLocked()
 }
 
 func (j *Journal) hurryLocked() {
 	j.queue = append(j.queue, j.patient...)
 	j.patient = nil
+	j.rouseLocked()
+}
+
+// rouseLocked is hurryLocked for those alone that wait for no fsync.
+func (j *Journal) rouseLocked() {
+	j.queue = append(j.queue, j.idle...)
+	j.idle = nil
 }
 
 // dequeue takes what may go into one batch.

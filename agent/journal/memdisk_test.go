@@ -26,6 +26,7 @@ type memDisk struct {
 	ro      bool                  // it is read-only
 	dirErr  error
 	syncs   int
+	writes  int
 	gate    func(name string) // called by a file's sync before it counts, without the lock
 }
 
@@ -155,6 +156,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		f.later(p, off)
 		return 0, err
 	}
+	f.d.writes++
 	if f.d.ro {
 		return 0, syscall.EROFS
 	}

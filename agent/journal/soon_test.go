@@ -78,3 +78,62 @@ func TestThoseInNoHurryShareAnFsync(t *testing.T) {
 		})
 	}
 }
+
+// Notes that nobody waits for share a write while there are many of them, are never late, and
+// cost no fsync. What is synced takes them along, and they do not hurry what waits for that.
+func TestNotesInNoHurryShareAWrite(t *testing.T) {
+	synced := func(j *Journal, run string) error { return j.Append(rec(Accepted, run, 1)) }
+	soon := func(j *Journal, run string) error { return j.AppendSoon(rec(Accepted, run, 1)) }
+	for _, c := range []struct {
+		name          string
+		idle          bool // nothing came shortly before
+		notes         int
+		with          func(*Journal, string) error // called before the last of them
+		took          time.Duration                // until all are written
+		writes, syncs int
+	}{
+		{name: "after a pause", idle: true, notes: 1, writes: 1},
+		{name: "one alone", notes: 1, took: gather.Longest, writes: 1},
+		{name: "some", notes: gather.Enough - 1, took: gather.Longest, writes: 1},
+		{name: "enough", notes: gather.Enough, writes: 1},
+		{name: "more than enough", notes: 3 * gather.Enough, writes: 3},
+		{name: "with one that is synced", notes: 2, with: synced, took: gather.Longest, writes: 2, syncs: 1},
+		{name: "beside one that waits for company", notes: gather.Enough, with: soon, took: gather.Longest, writes: 2, syncs: 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newMemDisk()
+				j, _ := openMem(t, d)
+				for i := range 2 * gather.Enough {
+					appendAll(t, j, rec(Accepted, fmt.Sprint("former-", i), 1))
+					if err := j.NoteSoon(rec(Exited, fmt.Sprint("former-", i), 1)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if c.idle {
+					time.Sleep(time.Minute)
+				}
+				began, writes, syncs := time.Now(), d.writes, d.syncs
+				var wg sync.WaitGroup
+				call := func(add func() error) {
+					wg.Go(func() {
+						if err := add(); err != nil {
+							t.Error(err)
+						}
+					})
+					synctest.Wait()
+				}
+				for i := range c.notes {
+					if c.with != nil && i == c.notes-1 {
+						call(func() error { return c.with(j, "other") })
+					}
+					call(func() error { return j.NoteSoon(rec(Accepted, fmt.Sprint("note-", i), 1)) })
+				}
+				wg.Wait()
+				if took := time.Since(began); took != c.took || d.writes-writes != c.writes || d.syncs-syncs != c.syncs {
+					t.Errorf("it took %v, %d writes and %d fsyncs, want %v, %d and %d", took, d.writes-writes, d.syncs-syncs, c.took, c.writes, c.syncs)
+				}
+			})
+		})
+	}
+}
