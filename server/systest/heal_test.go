@@ -225,7 +225,8 @@ func (w *world) goroutines() map[string]int {
 }
 
 // begunBy returns who began a goroutine, by its stack: for one of a WaitGroup, what it was
-// given to do. Of the main one of a bubble nothing is said.
+// given to do, and for one of a crew, what that was given. Of the main one of a bubble nothing
+// is said, nor of one that a crew keeps for what comes next: of these there is a most.
 func begunBy(stack string) string {
 	frames, by, ok := strings.Cut(stack, "\ncreated by ")
 	if !ok {
@@ -236,9 +237,17 @@ func begunBy(stack string) string {
 		return by
 	}
 	lines := strings.Split(frames, "\n") // of each frame two; the outermost is the WaitGroup's
-	if n := len(lines); n >= 4 {
-		by = lines[n-4]
-		by = by[:max(0, strings.LastIndex(by, "("))]
+	did := func(back int) string {       // without its arguments; empty when there is no such frame
+		if n := len(lines); n > back {
+			return lines[n-back][:max(0, strings.LastIndex(lines[n-back], "("))]
+		}
+		return ""
+	}
+	switch given := did(4); {
+	case strings.HasSuffix(given, "agent/crew.(*Crew).Go.func1"):
+		return did(6)
+	case given != "":
+		return given
 	}
 	return by
 }
