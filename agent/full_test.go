@@ -54,7 +54,8 @@ func TestOnlyRootHasRoom(t *testing.T) {
 }
 
 // The disk is full for a moment in which one of the attempts is looked at, or is to start,
-// and no other. The results of all that ran then say so, and no later one's does.
+// and no other. The results of all that ran then say so, and no later one's does. A moment
+// in which nobody looks is not noticed.
 func TestFullBetweenLooks(t *testing.T) {
 	var room atomic.Int64
 	room.Store(1 << 18)
@@ -68,10 +69,19 @@ func TestFullBetweenLooks(t *testing.T) {
 		time.Sleep(2 * troubleAgain)
 		synctest.Wait()
 		tb.Handle(launchMessage("r3"))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		seen := tb.fulls.Load()
+		room.Store(0)
+		time.Sleep(pollFlood)
+		room.Store(1 << 18)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if r := resultOf(tb, "r2"); r.GetOutcome() != agentv1.Outcome_OUTCOME_REFUSED {
 			t.Errorf("r2 was to start without room: %v", r)
+		}
+		if n := tb.fulls.Load() - seen; n != 0 {
+			t.Errorf("the moment that was to be between two looks was seen by %d", n)
 		}
 		for run, want := range map[string]bool{"r1": true, "r3": false} {
 			r := resultOf(tb, run)
