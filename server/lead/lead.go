@@ -393,7 +393,7 @@ func (t *term) decided(c state.Command) func(state.Result) {
 func (t *term) assigned(c state.Assign, now time.Time) func(state.Result) {
 	return func(r state.Result) {
 		if r.Err != nil {
-			t.queue.NoteRun()
+			t.queue.Refused(c.Run)
 			t.runs.Set(c.Run, now)
 		}
 	}

@@ -76,10 +76,10 @@ func TestNothingPlaceableIsLeftWaiting(t *testing.T) {
 			m.happen(rt)
 			limit := rapid.SampledFrom([]int{1, 2, 1000}).Draw(rt, "limit")
 			for range rapid.IntRange(0, 2).Draw(rt, "places") {
-				m.place(rt, limit)
+				m.place(rt, limit, rapid.SliceOfN(rapid.IntRange(0, 3), 0, 2).Draw(rt, "asked for just now"))
 			}
 			if rapid.Bool().Draw(rt, "until nothing goes") {
-				for m.place(rt, limit) {
+				for m.place(rt, limit, nil) {
 				}
 				if left := m.anew().Place(m.State, 1000); len(left) > 0 {
 					rt.Fatalf("nothing goes any more, and yet this could: %+v", left)
@@ -101,19 +101,8 @@ type placement struct {
 
 func newPlacement(t *testing.T) *placement {
 	m := &placement{world: newWorld(t), q: NewQueue(), live: map[state.WorkerID]bool{}, leases: map[state.WorkerID]bool{}}
-	for i, edit := range []func(*state.Definition){
-		func(d *state.Definition) { d.Policy.Overlap = state.OverlapAllow },
-		func(d *state.Definition) { d.Policy.Overlap, d.Policy.MaxConcurrent = state.OverlapQueue, 1 },
-		func(d *state.Definition) { d.Policy.Overlap, d.Policy.MaxConcurrent = state.OverlapQueue, 2 },
-		func(d *state.Definition) {
-			killAfter(d)
-			d.Policy.Overlap, d.Target.Selector = state.OverlapAllow, "disk=ssd"
-		},
-	} {
-		m.defineAs(m.job(i), noon, func(d *state.Definition) {
-			d.Policy.OnLost, d.Policy.Retry.MaxAttempts = state.OnLostRetry, 100
-			edit(d)
-		})
+	for i, selector := range []string{"", "", "", "disk=ssd"} {
+		m.setJob(i, selector, max(i, 1))
 	}
 	for i := range 3 {
 		m.workers = append(m.workers, state.WorkerID(fmt.Sprint("w-", i)))
@@ -125,6 +114,21 @@ func newPlacement(t *testing.T) *placement {
 
 func (m *placement) job(i int) state.JobKey {
 	return state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}
+}
+
+// setJob defines a job, or defines it anew: its runs that wait stay as they are.
+func (m *placement) setJob(i int, selector string, most int) {
+	m.defineAs(m.job(i), noon, func(d *state.Definition) {
+		d.Policy.OnLost, d.Policy.Retry.MaxAttempts = state.OnLostRetry, 100
+		d.Target.Selector = selector
+		switch d.Policy.Overlap, d.Policy.MaxConcurrent = state.OverlapQueue, most; i {
+		case 0:
+			d.Policy.Overlap = state.OverlapAllow
+		case 3:
+			killAfter(d)
+			d.Policy.Overlap = state.OverlapAllow
+		}
+	})
 }
 
 func (m *placement) putWorker(id state.WorkerID, slots int) {
@@ -164,7 +168,7 @@ func (m *placement) changeRun(id state.RunID, c state.Command) {
 func (m *placement) happen(rt *rapid.T) {
 	worker := rapid.SampledFrom(m.workers).Draw(rt, "worker")
 	bit := rapid.Bool().Draw(rt, "bit")
-	switch op := rapid.IntRange(0, 11).Draw(rt, "op"); op {
+	switch op := rapid.IntRange(0, 12).Draw(rt, "op"); op {
 	case 0:
 		m.putWorker(worker, rapid.IntRange(1, 3).Draw(rt, "slots"))
 	case 1:
@@ -179,6 +183,8 @@ func (m *placement) happen(rt *rapid.T) {
 	case 5, 6, 7, 8:
 		m.runs++
 		m.request(m.q, m.job(rapid.IntRange(0, 3).Draw(rt, "job")), fmt.Sprint(m.runs))
+	case 9:
+		m.setJob(rapid.IntRange(0, 3).Draw(rt, "job"), rapid.SampledFrom([]string{"", "disk=ssd", "disk=tape"}).Draw(rt, "selector"), rapid.IntRange(1, 3).Draw(rt, "most"))
 	default:
 		m.touch(rt, bit)
 	}
@@ -206,18 +212,39 @@ func (m *placement) touch(rt *rapid.T, retry bool) {
 	}
 }
 
-// place gives what Place says, but for some that are refused, and reports whether there
-// was anything.
-func (m *placement) place(rt *rapid.T, limit int) bool {
+// place gives what Place says, and reports whether there was anything. Jobs are asked for
+// runs just then. Some of what that decides is refused, and some of what Place says.
+func (m *placement) place(rt *rapid.T, limit int, jobs []int) bool {
+	var asked []state.Request
+	for _, i := range jobs {
+		m.runs++
+		j := m.Job(m.job(i))
+		asked = append(asked, state.Request{Key: j.Key, UID: j.UID, ID: state.RequestRunID(j.UID, fmt.Sprint(m.runs)), Birth: state.Birth{Nominal: noon}})
+		m.q.Expect(m.State, asked[len(asked)-1], noon)
+	}
 	cmds := m.q.Place(m.State, limit)
+	var born []state.RunID
+	for _, c := range asked {
+		if rapid.Bool().Draw(rt, "decided") {
+			c.Version, c.Activity = m.Job(c.Key).Version, m.Activity(c.UID) // as one after the other
+			born = append(born, m.do(noon, c).Run.ID)
+		}
+	}
 	for _, c := range cmds {
 		id := c.(state.Assign).Run
-		if rapid.IntRange(0, 9).Draw(rt, "refused") > 0 {
+		if m.Run(id) != nil && rapid.IntRange(0, 9).Draw(rt, "refused") > 0 {
 			m.changeRun(id, c)
 			continue
 		}
-		m.q.NoteRun()
-		m.q.Add(m.Run(id)) // it is looked at again
+		m.q.Refused(id)
+		if r := m.Run(id); r != nil {
+			m.q.Add(r) // it is looked at again
+		}
+	}
+	for _, id := range born {
+		if r := m.Run(id); r.Phase == state.Pending {
+			m.q.Add(r)
+		}
 	}
 	return len(cmds) > 0
 }

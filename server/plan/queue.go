@@ -18,15 +18,16 @@ import (
 // connected; it belongs to one leader for one term.
 type Queue struct {
 	lines    map[wish]*line
-	wishes   *Table[state.RunID, wish]                // of each run in a line, or held
-	held     map[uint64]*ranking[state.RunID, uint64] // by job uid: they wait for other runs of the job
-	expected map[state.RunID]*state.Run               // see Expect; they are in lines as well
-	live     map[state.WorkerID]bool                  // connected, inventory known
-	leases   map[state.WorkerID]bool                  // can keep leases, by its latest session
-	choices  map[wish]choice                          // who comes into question, until a worker is another
-	noted    map[state.WorkerID]*state.Worker         // as they were when NoteWorker was told last
-	changed  bool                                     // something that Place goes by, since it gave nothing more
-	turn     int                                      // for RoundRobin
+	wishes   *Table[state.RunID, wish]        // of each run in a line, or held
+	held     map[uint64]held                  // by job uid: they wait for other runs of the job
+	given    map[state.RunID]uint64           // the job uids of those that Place has given away last
+	expected map[state.RunID]*state.Run       // see Expect; they are in lines as well
+	live     map[state.WorkerID]bool          // connected, inventory known
+	leases   map[state.WorkerID]bool          // can keep leases, by its latest session
+	choices  map[wish]choice                  // who comes into question, until a worker is another
+	noted    map[state.WorkerID]*state.Worker // as they were when NoteWorker was told last
+	changed  bool                             // something that Place goes by, since it gave nothing more
+	turn     int                              // for RoundRobin
 }
 
 // wish is what a run asks of its worker.
@@ -67,7 +68,8 @@ func NewQueue() *Queue {
 	return &Queue{
 		lines:    map[wish]*line{},
 		wishes:   NewTable[state.RunID, wish](),
-		held:     map[uint64]*ranking[state.RunID, uint64]{},
+		held:     map[uint64]held{},
+		given:    map[state.RunID]uint64{},
 		expected: map[state.RunID]*state.Run{},
 		choices:  map[wish]choice{},
 		noted:    map[state.WorkerID]*state.Worker{},
@@ -109,32 +111,10 @@ func (q *Queue) Forget(id state.RunID, uid uint64) {
 			delete(q.lines, w)
 		}
 	}
-	if h := q.held[uid]; h != nil {
+	for _, h := range q.held[uid] {
 		h.remove(id)
-		if len(h.items) == 0 {
-			delete(q.held, uid)
-		}
 	}
-}
-
-// Release takes note that there may be room for n more runs of a job: as many of
-// those that waited for it may go, the oldest first.
-func (q *Queue) Release(uid uint64, n int) {
-	h := q.held[uid]
-	if h == nil {
-		return
-	}
-	for range n {
-		oldest, ok := h.first()
-		if !ok {
-			break
-		}
-		h.remove(oldest.key)
-		q.wait(oldest.key, oldest.rank)
-	}
-	if len(h.items) == 0 {
-		delete(q.held, uid)
-	}
+	q.tidy(uid)
 }
 
 // SetLive says whether a worker can be given runs now.
@@ -159,8 +139,8 @@ func (q *Queue) SetLeases(w state.WorkerID, can bool) {
 // Waiting tells whether any run waits, for a worker or for others of its job.
 func (q *Queue) Waiting() bool { return len(q.lines) > 0 || len(q.held) > 0 }
 
-// NoteRun takes note that a run has changed, or could not be given to whom Place has said:
-// there may be room. [Queue.Release] says for whom of its job.
+// NoteRun takes note that a run has changed: there may be room. [Queue.Release] says for
+// whom of its job.
 func (q *Queue) NoteRun() { q.changed = true }
 
 // Place returns assignments for the runs that can go now, at most limit, and
@@ -176,6 +156,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 		return nil
 	}
 	q.changed = false
+	clear(q.given)
 	p := placing{q: q, s: s, load: map[state.WorkerID]int{}, begun: map[uint64]int{}, spread: map[uint64]map[state.WorkerID]int{}}
 	if !p.anyRoom() {
 		return nil
@@ -252,6 +233,7 @@ func (p *placing) run(id state.RunID) *state.Run {
 func (p *placing) give(r *state.Run, w *state.Worker) {
 	p.cmds = append(p.cmds, state.Assign{Run: r.ID, Attempt: len(r.Attempts) + 1, Worker: w.ID})
 	p.q.wishes.Delete(r.ID)
+	p.q.given[r.ID] = r.UID
 	p.load[w.ID]++
 	p.begun[r.UID]++
 	if on := p.spread[r.UID]; on != nil {
@@ -278,19 +260,6 @@ func (p *placing) takes(w *state.Worker) bool {
 }
 
 func (p *placing) room(w *state.Worker) int { return w.Slots() - p.s.Load(w.ID) - p.load[w.ID] }
-
-// mustWait reports whether other runs of the job have to end first.
-func (p *placing) mustWait(r *state.Run) bool {
-	policy := r.Definition.Policy
-	return policy.Overlap != state.OverlapAllow && p.s.NumLive(r.UID)+p.begun[r.UID] >= policy.MaxConcurrent
-}
-
-func (p *placing) hold(r *state.Run) {
-	if p.q.held[r.UID] == nil {
-		p.q.held[r.UID] = newSerials[state.RunID]()
-	}
-	p.q.held[r.UID].set(r.ID, r.Serial)
-}
 
 // choose returns the index of the worker that the run goes to. A worker on
 // which it was tried last comes into question only when there is no other.
