@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,7 +42,10 @@ func (l *logless) Subscribe(f func([]state.Change)) (cancel func()) {
 }
 
 // post sees that all that workers are told can be sent.
-type post struct{ bad atomic.Value }
+type post struct {
+	bad  atomic.Value
+	cuts []string // why sessions were to end
+}
 
 func (p *post) Send(_ string, _ uint64, m *agentv1.GatewayMessage) bool {
 	if _, err := proto.Marshal(m); err != nil {
@@ -51,7 +55,8 @@ func (p *post) Send(_ string, _ uint64, m *agentv1.GatewayMessage) bool {
 }
 
 func (*post) Sessions() []peer.Session { return nil }
-func (*post) Cut(string, string, bool) {}
+
+func (p *post) Cut(worker, reason string, _ bool) { p.cuts = append(p.cuts, worker+": "+reason) }
 
 // said writes what a worker says, each message behind its length.
 func said(messages ...*agentv1.AgentMessage) (b []byte) {
@@ -191,7 +196,7 @@ func (w *trial) live(id state.WorkerID) *state.Run { return w.RunsOn(id)[0] }
 func (w *trial) done() *state.Run { return w.Run(state.RequestRunID(1, "ends")) }
 
 // A worker that says without end that it has more attempts is not listened to for ever: what
-// it says is kept up to a bound, and it is given nothing.
+// it says is kept up to a bound, its session ends, and it counts as silent.
 func TestEndlessInventory(t *testing.T) {
 	w := newTrial(t)
 	for n := range uint32(maxInventory/1000 + 50) {
@@ -208,7 +213,10 @@ func TestEndlessInventory(t *testing.T) {
 			t.Fatalf("after page %d it keeps %d attempts, of %d that a worker may have", n, kept, maxInventory)
 		}
 	}
-	if r := w.live("w-1"); r.Phase != state.Assigned {
-		t.Errorf("the run that it was given is %v", r.Phase)
+	if want := []string{"w-1: " + errMaxInventory.Error()}; !slices.Equal(w.post.cuts, want) {
+		t.Errorf("sessions were ended: %q, want %q", w.post.cuts, want)
+	}
+	if r := w.live("w-1"); r.Phase != state.Assigned || w.term.silent["w-1"].IsZero() {
+		t.Errorf("the run that it was given is %v, and it is silent since %v", r.Phase, w.term.silent["w-1"])
 	}
 }

@@ -193,7 +193,7 @@ type term struct {
 	agenda  *plan.Agenda
 	queue   *plan.Queue
 	runs    *plan.Timers[state.RunID]    // when to look at a run again
-	workers *plan.Timers[state.WorkerID] // when to give a silent worker up, or let one that rests go on
+	workers *plan.Timers[state.WorkerID] // when to give a silent worker up, a session without an inventory, or let one that rests go on
 	prune   time.Time                    // when to forget runs next
 	crowd   int                          // or with how many that have ended
 	held    time.Time                    // up to when the history had all when they were to be forgotten last
@@ -202,7 +202,7 @@ type term struct {
 	knows   bool                         // all primaries can apply what says it
 
 	sessions map[state.WorkerID]*session
-	silent   map[state.WorkerID]time.Time       // since when a worker has no session
+	silent   map[state.WorkerID]time.Time       // since when it is not known what a worker has
 	active   *plan.Table[state.RunID, sighting] // runs seen that had not ended
 	strays   map[state.RunID]stray              // that may go on until their runs change
 	leases
@@ -248,7 +248,7 @@ func (t *term) begin(now time.Time) {
 			t.fallSilent(s, w.ID, now)
 		}
 		for _, sess := range sessions {
-			t.attach(s, sess)
+			t.attach(s, sess, now)
 			t.send(state.WorkerID(sess.Worker), inventoryRequest)
 		}
 		t.crowd = crowdAfter(numEnded(s))
@@ -344,9 +344,12 @@ func (t *term) due(s *state.State, now time.Time) {
 		}
 	}
 	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
-		if t.sessions[w] == nil {
+		switch sess := t.sessions[w]; {
+		case sess == nil:
 			t.propose(state.SetOffline{ID: w}, nil)
-		} else {
+		case !sess.synced:
+			t.disown(s, sess, unsyncedReason, now)
+		default:
 			t.send(w, inventoryRequest) // it has rested
 		}
 	}

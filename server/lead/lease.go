@@ -99,9 +99,9 @@ func (t *term) grant(ctx context.Context, agreed bool, now time.Time) {
 }
 
 // answer gives a worker the leases that it asks for and may have, if the session in
-// which it has asked is still the one that counts.
+// which it has asked is still the one that counts, and it is known what the worker has.
 func (t *term) answer(s *state.State, w state.WorkerID, a ask) {
-	if sess := t.sessions[w]; sess == nil || sess.Epoch != a.epoch {
+	if sess := t.sessions[w]; sess == nil || sess.Epoch != a.epoch || !sess.synced {
 		return
 	}
 	has := func(a *state.Attempt) bool { return t.absent(a).IsZero() }

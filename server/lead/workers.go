@@ -17,11 +17,13 @@ import (
 type session struct {
 	peer.Session
 	synced  bool                               // its inventory is known
+	by      time.Time                          // when it has to be; from then on the worker counts as not there
 	pages   uint32                             // of the inventory that have come
 	has     map[attempt]*agentv1.AttemptStatus // the inventory, as it arrives: phases and starts
 	trouble string                             // why it takes no attempts, as the inventory said
 	takes   bool                               // it can be given runs, as far as it is up to it
 	doubted bool                               // it may have ended with many others
+	asks    *agentv1.Ping                      // for leases, before its inventory is known
 }
 
 // attempt names an attempt. A state that was restored may come to the same number
@@ -37,6 +39,7 @@ type letter struct {
 	worker state.WorkerID
 	epoch  uint64
 	m      *agentv1.GatewayMessage // nil: its session is to end
+	why    string                  // it is to end
 }
 
 // removedReason is why the session of a worker ends that is not on record any more.
@@ -46,7 +49,14 @@ const removedReason = "the worker was removed; it is a new one when it connects 
 // what it would say is said again when the worker is back.
 func (t *term) send(w state.WorkerID, m *agentv1.GatewayMessage) {
 	if sess := t.sessions[w]; sess != nil {
-		t.letters = append(t.letters, letter{w, sess.Epoch, m})
+		t.letters = append(t.letters, letter{worker: w, epoch: sess.Epoch, m: m})
+	}
+}
+
+// cut has a worker's session end, if there is one, which the worker is told why.
+func (t *term) cut(w state.WorkerID, why string) {
+	if sess := t.sessions[w]; sess != nil {
+		t.letters = append(t.letters, letter{worker: w, epoch: sess.Epoch, why: why})
 	}
 }
 
@@ -55,7 +65,7 @@ func (t *term) deliver() {
 	for _, l := range t.letters {
 		if l.m == nil {
 			if sess := t.sessions[l.worker]; sess != nil && sess.Epoch == l.epoch { // not a later one, which is on record
-				t.Gateway.Cut(string(l.worker), removedReason, false)
+				t.Gateway.Cut(string(l.worker), l.why, false)
 			}
 			continue
 		}
@@ -89,9 +99,7 @@ func (t *term) followWorker(s *state.State, id state.WorkerID) {
 		t.workers.Remove(id)
 		t.queue.SetLeases(id, false)
 		delete(t.silent, id)
-		if sess != nil { // it came back in the moment in which it was removed
-			t.send(id, nil)
-		}
+		t.cut(id, removedReason) // it came back in the moment in which it was removed
 	case sess != nil:
 		t.enrol(s, sess.Session) // what was not yet agreed when it came has made it something else
 	}
@@ -170,8 +178,8 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	var silent, absent time.Time
 	live := r.Live()
 	if live != nil {
-		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced {
-			return // reconcile looks, when it is known what runs there
+		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced && now.Before(sess.by) {
+			return // reconcile looks, when it is known what runs there, or disown
 		}
 		silent, absent = m.asShown(t.silent[live.Worker]), m.asShown(t.absent(live))
 	}
@@ -225,7 +233,7 @@ func (t *term) expect(s *state.State, i item) {
 func (t *term) hear(s *state.State, i item, now time.Time) {
 	switch {
 	case i.attach != nil:
-		t.attach(s, *i.attach)
+		t.attach(s, *i.attach, now)
 	case i.detach != "":
 		if sess := t.sessions[i.detach]; sess != nil && sess.Epoch == i.epoch {
 			delete(t.sessions, i.detach)
@@ -240,14 +248,14 @@ func (t *term) hear(s *state.State, i item, now time.Time) {
 }
 
 // attach begins a session. The worker is given nothing before its inventory is
-// known.
-func (t *term) attach(s *state.State, p peer.Session) {
+// known, and counts as silent until then.
+func (t *term) attach(s *state.State, p peer.Session, now time.Time) {
 	w := state.WorkerID(p.Worker)
-	t.sessions[w] = &session{Session: p, has: map[attempt]*agentv1.AttemptStatus{}}
+	t.sessions[w] = &session{Session: p, by: now.Add(syncWithin), has: map[attempt]*agentv1.AttemptStatus{}}
 	t.queue.SetLive(w, false)
 	t.queue.SetLeases(w, p.Hello.GetLeases())
-	t.workers.Remove(w)
-	delete(t.silent, w)
+	t.workers.Set(w, now.Add(syncWithin))
+	t.noteSilence(w, now)
 	t.enrol(s, p)
 	t.setEnforcement(s, p)
 }
@@ -291,9 +299,16 @@ func (t *term) remindEnforcement(s *state.State) {
 	}
 }
 
+// noteSilence takes note that it is not known what a worker has, if it was until now.
+func (t *term) noteSilence(w state.WorkerID, now time.Time) {
+	if _, is := t.silent[w]; !is {
+		t.silent[w] = now
+	}
+}
+
 // fallSilent begins to wait for a worker that has no session.
 func (t *term) fallSilent(s *state.State, w state.WorkerID, now time.Time) {
-	t.silent[w] = now
+	t.noteSilence(w, now)
 	t.queue.SetLive(w, false)
 	if x := s.Worker(w); x != nil && x.Offline.IsZero() {
 		t.workers.Set(w, now.Add(t.OfflineAfter))
@@ -307,7 +322,10 @@ func (t *term) fallSilent(s *state.State, w state.WorkerID, now time.Time) {
 func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, now time.Time) {
 	switch b := m.GetBody().(type) {
 	case *agentv1.AgentMessage_Inventory:
-		if t.takePage(sess, b.Inventory) {
+		switch whole, err := t.takePage(sess, b.Inventory); {
+		case err != nil:
+			t.disown(s, sess, err.Error(), now)
+		case whole:
 			t.reconcile(s, sess, now)
 			sess.has = map[attempt]*agentv1.AttemptStatus{}
 		}
@@ -319,7 +337,7 @@ func (t *term) report(s *state.State, sess *session, m *agentv1.AgentMessage, no
 	case *agentv1.AgentMessage_Result:
 		t.result(s, sess, b.Result, now)
 	case *agentv1.AgentMessage_Ping:
-		t.asksFor(state.WorkerID(sess.Worker), sess.Epoch, b.Ping)
+		t.ping(sess, b.Ping)
 	}
 }
 
@@ -328,36 +346,6 @@ func (t *term) begins(r *state.Run, fence uint64, at *timestamppb.Timestamp, now
 	if r.Phase == state.Assigned {
 		t.starts.hold(state.Start{Run: r.ID, Fence: fence, Time: instant(at)}, now)
 	}
-}
-
-// maxInventory is how many attempts a worker may say that it has: ten times as many as it
-// may have slots. What it says is in the leader's memory until it has said all.
-const maxInventory = 100_000
-
-// takePage takes a page of an inventory, and reports whether that is all of it
-// now. One whose first pages were said before this term, or before there was a
-// link, is of no use: what is missing in it would be taken for lost. The worker
-// has been asked for another.
-func (t *term) takePage(sess *session, i *agentv1.Inventory) (whole bool) {
-	if i.GetPage() == 0 {
-		sess.has, sess.pages = map[attempt]*agentv1.AttemptStatus{}, 0
-	}
-	if i.GetPage() != sess.pages {
-		return false
-	}
-	if len(sess.has)+len(i.GetAttempts()) > maxInventory {
-		t.Log.Warn("a worker says that it has more attempts than any can have, and is not believed", "worker", sess.Worker, "name", sess.Hello.GetName(), "most", maxInventory)
-		sess.has, sess.pages = nil, 0
-		return false
-	}
-	sess.pages++
-	t.noteTrouble(sess, clipped(i.GetTrouble()))
-	for _, a := range i.GetAttempts() {
-		if id, err := state.ParseRunID(a.GetKey().GetRunId()); err == nil {
-			sess.has[attempt{id, int(a.GetKey().GetAttempt()), a.GetFence()}] = &agentv1.AttemptStatus{Phase: a.GetPhase(), StartedTime: a.GetStartedTime()}
-		}
-	}
-	return !i.GetMore()
 }
 
 // noteTrouble takes note of why a worker takes no attempts.
@@ -443,13 +431,15 @@ const restTime = 10 * time.Second
 // rest gives a worker nothing for a while, after which it is asked what it has.
 func (t *term) rest(w state.WorkerID, sess *session, now time.Time) {
 	t.takes(w, sess, false)
-	t.workers.Set(w, now.Add(restTime))
+	if sess.synced { // else it is given nothing anyway
+		t.workers.Set(w, now.Add(restTime))
+	}
 }
 
 // reconcile compares what should run on a worker with what it says runs there.
 func (t *term) reconcile(s *state.State, sess *session, now time.Time) {
 	w := state.WorkerID(sess.Worker)
-	sess.synced = true
+	t.sync(w, sess)
 	t.takes(w, sess, sess.trouble == "")
 	t.forgetStrays(w)
 	for _, r := range s.RunsOn(w) {

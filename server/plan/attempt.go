@@ -208,7 +208,7 @@ type Look struct {
 }
 
 // Check says what to do about a run that has not ended. silent is since when
-// its worker has no session; zero when it has one. absent is since when its worker has
+// its worker has no session, or none in which it tells what it has; zero when it has one. absent is since when its worker has
 // said that it does not have the attempt, though it was seen to run, or was given a lease;
 // zero when it has not said so.
 func Check(r *state.Run, silent, absent, now time.Time) Look {
