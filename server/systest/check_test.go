@@ -83,6 +83,7 @@ func (w *world) checkAll() {
 	w.checkEffects(ran)
 	for _, r := range runs {
 		w.checkTries(r, ran)
+		w.checkLost(r)
 		w.checkRun(w.get(r.GetId()), ran) // lists say less about logs
 	}
 }

@@ -69,6 +69,7 @@ func (c *groupChaos) hurt(m *member, what func(), again func()) {
 	if c.ails[m] = (ailment{time.Now().Add(lasts), again}); !c.decides() {
 		c.with["nobody decides"]++
 	}
+	c.net.troubles.begins("ailing", m.host, "")
 	what()
 }
 
@@ -76,6 +77,7 @@ func (c *groupChaos) hurt(m *member, what func(), again func()) {
 func (c *groupChaos) cure(m *member) {
 	c.Helper()
 	delete(c.ails, m)
+	c.net.troubles.ends("ailing", m.host, "")
 	m.isolate(false)
 	c.net.free(func(w way) bool { return w.from == m.host || w.to == m.host })
 	m.link.mend()
@@ -168,6 +170,7 @@ func (c *groupChaos) toGroup() map[string]func() {
 // hinder has each write of a primary's disk take most of a second, until it is cured, and
 // each fsync as long again.
 func (c *groupChaos) hinder(m *member) {
+	c.net.troubles.begins("slow", m.host, "")
 	slow := c.slowly(700 * time.Millisecond)
 	m.disk.BeforeWrite(slow)
 	m.disk.BeforeSync(slow)

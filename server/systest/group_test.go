@@ -136,6 +136,7 @@ func (m *member) start() {
 	}
 	ctx, stop := context.WithCancel(m.w.Context())
 	m.server, m.stop = s, stop
+	m.w.net.troubles.ends("down", m.host, "")
 	m.wg.Go(func() { m.err = s.Run(ctx) })
 	m.own = &primary{}
 	m.own.connect(m.w, m.w.net.newLink("client"), m.host+":"+apiPort)
@@ -177,6 +178,7 @@ func (m *member) suspend() {
 func (m *member) resume() {
 	m.disk.BeforeWrite(nil)
 	m.disk.BeforeSync(nil)
+	m.w.net.troubles.ends("slow", m.host, "")
 	m.w.net.resume(m.host)
 }
 
@@ -215,6 +217,7 @@ func (m *member) end() {
 	m.stop()
 	m.wg.Wait()
 	m.server = nil
+	m.w.net.troubles.begins("down", m.host, "")
 }
 
 // endGroup kills what lives, for the end of the world.
@@ -278,6 +281,7 @@ func (w *world) mend() {
 		m.resume()
 		m.clock.right()
 		m.disk.Fail(nil)
+		m.w.net.troubles.ends("ailing", m.host, "")
 		m.files.free()
 		m.breakLogs(false)
 		if m.server == nil {

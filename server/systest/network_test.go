@@ -22,6 +22,8 @@ type network struct {
 	delay func()                   // bytes take so long to arrive; nil: no time
 	late  int                      // pieces that were held up and came
 	lost  int                      // and those that did not
+
+	troubles troubles // of all hosts
 }
 
 // port is where a primary listens: for people and workers, or for the others.
@@ -99,7 +101,9 @@ func (n *network) part(a, b string, apart bool) {
 	n.mu.Lock()
 	n.walls[pairOf(a, b)] = apart
 	n.mu.Unlock()
+	n.troubles.ends("parted", a, b)
 	if apart {
+		n.troubles.begins("parted", a, b)
 		n.reset(func(from, to string) bool { return pairOf(from, to) == pairOf(a, b) })
 	}
 }
@@ -110,6 +114,7 @@ func (n *network) mute(w way) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.mutes[w] == nil {
+		n.troubles.begins("muted", w.from, w.to)
 		n.mutes[w] = make(chan struct{})
 	}
 }
@@ -125,6 +130,7 @@ func (n *network) free(these func(way) bool) {
 		if these(w) {
 			close(free)
 			delete(n.mutes, w)
+			n.troubles.ends("muted", w.from, w.to)
 		}
 	}
 }
@@ -166,6 +172,7 @@ func (n *network) halt(host string) (gone <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.halts[host] == nil {
+		n.troubles.begins("halted", host, "")
 		n.halts[host] = make(chan struct{})
 	}
 	return n.halts[host]
@@ -178,6 +185,7 @@ func (n *network) resume(host string) {
 	if halt := n.halts[host]; halt != nil {
 		close(halt)
 		delete(n.halts, host)
+		n.troubles.ends("halted", host, "")
 	}
 }
 
@@ -291,12 +299,14 @@ func (l *link) breakSome(these func(*cable) bool) {
 	}
 	l.mu.Unlock()
 	for _, c := range all {
+		l.net.troubles.moment("broken", l.host, c.to)
 		_ = c.Close() // an in-memory pipe
 	}
 }
 
 // cut breaks all connections, and lets none be made until mend.
 func (l *link) cut() {
+	l.net.troubles.begins("cut", l.host, "")
 	l.mu.Lock()
 	l.down = true
 	l.mu.Unlock()
@@ -307,6 +317,7 @@ func (l *link) cut() {
 // direction, until thaw or until somebody gives them up. New ones work, unless
 // the link is cut too: so a load balancer that forgot a flow behaves.
 func (l *link) freeze() {
+	l.net.troubles.begins("frozen", l.host, "")
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if isClosed(l.flowing) {
@@ -320,6 +331,7 @@ func (l *link) freeze() {
 // strand freezes the connections that are there, and lets none be made until mend.
 func (l *link) strand() {
 	l.freeze()
+	l.net.troubles.begins("cut", l.host, "")
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.down = true
@@ -334,6 +346,7 @@ func (l *link) open() int {
 
 // thaw lets everything pass that was held up.
 func (l *link) thaw() {
+	l.net.troubles.ends("frozen", l.host, "")
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
@@ -344,6 +357,7 @@ func (l *link) thaw() {
 }
 
 func (l *link) mend() {
+	l.net.troubles.ends("cut", l.host, "")
 	l.thaw()
 	l.mu.Lock()
 	defer l.mu.Unlock()

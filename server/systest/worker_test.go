@@ -80,6 +80,7 @@ func (k *worker) start() {
 	}
 	ctx, stop := context.WithCancel(k.w.Context())
 	k.life, k.stop = newLife(k.host, &k.clock, k.w.held), stop
+	k.w.net.troubles.ends("down", k.name, "")
 	k.lives++
 	c := k.config
 	c.DataDir = k.dir
@@ -119,6 +120,7 @@ func (k *worker) end() {
 	close(k.life.ended)
 	k.life.views.Wait()
 	k.life = nil
+	k.w.net.troubles.begins("down", k.name, "")
 }
 
 // crash ends the agent as SIGKILL does, at this very instant. Its processes live
@@ -137,6 +139,7 @@ func (k *worker) crash() {
 	k.stop()
 	k.wg.Wait()
 	k.life = nil
+	k.w.net.troubles.begins("down", k.name, "")
 	k.link.mend()
 }
 
@@ -170,6 +173,7 @@ func (k *worker) shutDown() {
 	close(k.life.ended)
 	k.life.views.Wait()
 	k.life = nil
+	k.w.net.troubles.begins("down", k.name, "")
 	k.host.Close()
 	k.host = k.w.newHost(k.name)
 }

@@ -181,6 +181,7 @@ func (w *world) startPrimary() {
 	p.wg.Go(func() { p.err = p.server.Run(ctx) })
 	p.dial(w)
 	w.primary = p
+	w.net.troubles.ends("down", "primary-1", "")
 	if n := len(w.outages); n > 0 {
 		w.outages[n-1].to = time.Now()
 	}
@@ -238,6 +239,7 @@ func (w *world) endPrimary() {
 	w.Helper()
 	p := w.primary
 	w.outages = append(w.outages, outage{from: time.Now()})
+	w.net.troubles.begins("down", "primary-1", "")
 	_ = p.conn.Close() // what it still had to say nobody waits for
 	p.stop()
 	p.wg.Wait()
