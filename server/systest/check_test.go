@@ -125,6 +125,7 @@ func (w *world) checkLedger(j *schedv1.Job, runs []*schedv1.Run) {
 			ran[occurrence{r.GetTriggerId(), r.GetNominalTime().AsTime()}]++
 		}
 	}
+	causes := w.newLedgerOf(j.GetName(), runs)
 	for _, v := range w.verdicts(j.GetName()) {
 		due := instants(w.definition(j.GetName(), v), v.GetStartTime().AsTime(), v.GetDecidedUntil().AsTime())
 		if int64(len(due)) != v.GetNominal() {
@@ -141,8 +142,9 @@ func (w *world) checkLedger(j *schedv1.Job, runs []*schedv1.Run) {
 			}
 			w.checkSpan(j.GetName(), v.GetTriggerId(), span, due[:n], ran)
 			for i, at := range due[:n] {
+				causes.checkCause(v.GetTriggerId(), span, at)
 				if span.GetDecision() != schedv1.Decision_DECISION_RUN {
-					break
+					continue
 				}
 				if m := standsFor[occurrence{v.GetTriggerId(), at}]; m > 0 && (i > 0 || m > missed) {
 					w.Errorf("%s: the run at %v stands for %d that were missed, and there were %d", j.GetName(), at, m, missed)
