@@ -332,7 +332,7 @@ func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt, life fa
 	case ownEnd(a) && !twins && !w.gone[starts[0].worker] && !bytes.Equal(whole, printed):
 		w.Errorf("%s printed %d bytes, the log of attempt %d has %d (same beginning: %v)", who, len(printed), a.GetNumber(), len(whole), bytes.HasPrefix(printed, whole))
 	case w.unplugged[attemptID(r, a)]:
-		w.checkUnplugged(who, a, printed, whole)
+		w.checkUnplugged(who, a, printed, whole, w.safe[attemptID(r, a)])
 	case !bytes.HasPrefix(printed, whole):
 		w.Errorf("%s: the log of attempt %d is not what was printed", who, a.GetNumber())
 	}

@@ -421,10 +421,16 @@ const spoolCut = "\n[schedd: the output was truncated or rewritten here"
 
 // checkUnplugged: the log of an attempt whose host lost its power is what was printed, up
 // to where it ends or says that the rest may not be; what was not on a disk by then may be
-// zeros.
-func (w *world) checkUnplugged(who string, a *schedv1.Attempt, printed, whole []byte) {
+// zeros. Of what was said to be safe on the primaries nothing may.
+func (w *world) checkUnplugged(who string, a *schedv1.Attempt, printed, whole []byte, safe int64) {
 	w.Helper()
 	head, _, cut := bytes.Cut(whole, []byte(spoolCut))
+	for i, b := range whole[:min(int64(len(whole)), safe)] {
+		if i >= len(printed) || b != printed[i] {
+			w.Errorf("%s: %d bytes of the log of attempt %d were safe before the power failed, and from byte %d on they are not what was printed", who, safe, a.GetNumber(), i)
+			return
+		}
+	}
 	if len(head) > len(printed) {
 		w.Errorf("%s: the log of attempt %d has %d bytes of %d that were printed before the power failed", who, a.GetNumber(), len(head), len(printed))
 		return

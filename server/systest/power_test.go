@@ -104,6 +104,42 @@ func TestPowerOfAllPrimariesFails(t *testing.T) {
 	})
 }
 
+// The power of all primaries and of a worker's host fails while something runs there. Its
+// output that was said to be safe by then is there, whatever the worker's disk has kept.
+func TestSafeOutputOutlivesThePower(t *testing.T) {
+	n := 12
+	if testing.Short() {
+		n = 6
+	}
+	seeds(t, n, func(w *world, dice *rand.Rand) {
+		w.startGroup(3)
+		k := w.startWorker("shop-1", nil, 4)
+		w.awaitOnline()
+		w.does("j", talker(10*time.Minute, time.Second))
+		w.define(job("j"))
+		id := w.run("j").GetId() + "/1"
+		for range 20 {
+			w.wait(2 * time.Second)
+			w.finality() // and what is safe
+		}
+		if w.safe[id] < 500 {
+			w.Errorf("%d bytes of its output are safe: that proves nothing", w.safe[id])
+		}
+		for _, m := range w.group {
+			m.unplug(dice)
+		}
+		k.powerOff(dice)
+		for _, m := range w.group {
+			m.start()
+		}
+		w.awaitLeader()
+		k.start()
+		w.awaitOnline()
+		w.settle(time.Hour)
+		w.checkEverywhere()
+	})
+}
+
 // Most primaries are gone for longer than a worker that is away may be, and come back. Who
 // leads then has waited for nobody yet: the worker has all its time from there on.
 func TestLostAfterWithoutALeader(t *testing.T) {
@@ -163,19 +199,29 @@ func TestAnswersAreLost(t *testing.T) {
 
 // A log that is not what was printed is found, though the power failed.
 func TestUnpluggedBites(t *testing.T) {
-	for log, want := range map[string]string{
-		"":                                      "",
-		"one\ntwo":                              "",
-		"one" + spoolCut + " and so on]\nother": "",
-		"\x00\x00e\nt":                          "",
-		"one\nsix":                              "from byte 4 on",
-		"two" + spoolCut:                        "from byte 0 on",
-		"one\ntwo\nthree!":                      "has 14 bytes of 13",
+	for _, test := range []struct {
+		log  string
+		safe int64
+		want string
+	}{
+		{"", 0, ""},
+		{"one\ntwo", 0, ""},
+		{"one" + spoolCut + " and so on]\nother", 0, ""},
+		{"one" + spoolCut + " and so on]\nother", 3, ""},
+		{"one" + spoolCut + " and so on]\nother", 5, "from byte 4 on they are not"},
+		{"\x00\x00e\nt", 0, ""},
+		{"\x00\x00e\nt", 1, "from byte 0 on they are not"},
+		{"one\nt\x00o\nth", 5, ""},
+		{"one\nt\x00o\nth", 6, "from byte 5 on they are not"},
+		{"one\nsix", 0, "from byte 4 on"},
+		{"two" + spoolCut, 0, "from byte 0 on"},
+		{"one\ntwo\nthree!", 0, "has 14 bytes of 13"},
+		{"one\ntwo\nthree!", 14, "from byte 13 on they are not"},
 	} {
 		w := &world{T: t, suspects: []string{}}
-		w.checkUnplugged("run j", &schedv1.Attempt{Number: 1}, []byte("one\ntwo\nthree"), []byte(log))
-		if said := strings.Join(w.suspects, "\n"); said != "" && want == "" || !strings.Contains(said, want) {
-			t.Errorf("of %q it says %q, want %q", log, said, want)
+		w.checkUnplugged("run j", &schedv1.Attempt{Number: 1}, []byte("one\ntwo\nthree"), []byte(test.log), test.safe)
+		if said := strings.Join(w.suspects, "\n"); said != "" && test.want == "" || !strings.Contains(said, test.want) {
+			t.Errorf("of %q with %d bytes that were safe it says %q, want %q", test.log, test.safe, said, test.want)
 		}
 	}
 }
