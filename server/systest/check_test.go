@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/schedd/schedd/agent/runner/fakerunner"
@@ -305,6 +306,23 @@ func (w *world) checkRun(r *schedv1.Run, ran map[string]alive) {
 			w.Errorf("%s has attempt %d in place %d", who, a.GetNumber(), i+1)
 		}
 		w.checkLog(who, r, a, ran[attemptID(r, a)].Life)
+		w.checkLate(who, a, ran[attemptID(r, a)].Life)
+	}
+}
+
+// tellsWithin is how long a worker that is there may take to tell how a process ended.
+const tellsWithin = time.Minute
+
+// checkLate: of an attempt that was given up as lost its worker tells how it ended, once it
+// is back. It may have lost its data directory, as the primaries then say.
+func (w *world) checkLate(who string, a *schedv1.Attempt, life fakerunner.Life) {
+	w.Helper()
+	name := a.GetWorkerName()
+	back := slices.ContainsFunc(w.workers, func(k *worker) bool { return k.name == name && k.life != nil })
+	ended := !life.From.IsZero() && !life.To.IsZero() && time.Since(life.To) > tellsWithin
+	forgot := strings.Contains(a.GetReason(), "came back without it")
+	if a.GetOutcome() == lost && a.GetLateResult() == 0 && back && ended && !forgot && !w.twinned[name] && !w.gone[name] {
+		w.Errorf("%s: attempt %d was lost, its process ended at %v on %s, which is back, and there is no late result", who, a.GetNumber(), life.To, name)
 	}
 }
 

@@ -152,6 +152,7 @@ func TestLostBites(t *testing.T) {
 		k.link.cut()
 		r = w.awaitPhase(r.GetId(), 10*time.Minute, phaseLost)
 		k.link.mend()
+		w.wait(10 * time.Minute) // its process comes to its end
 		w.settle(time.Hour)
 		w.checkAll()
 		with := func(alter func(r *schedv1.Run, a *schedv1.Attempt)) func() {
@@ -177,6 +178,11 @@ func TestLostBites(t *testing.T) {
 				earlier(4*time.Minute)(r, a)
 				a.Reason = "its worker came back without it"
 			}), "and its worker had no trouble"},
+			{"nobody said how it ended", func() {
+				late := w.get(r.GetId())
+				late.Attempts[0].LateResult = 0
+				w.checkRun(late, w.processes([]*schedv1.Run{late}))
+			}, "which is back, and there is no late result"},
 			{"it was not lost", with(func(r *schedv1.Run, a *schedv1.Attempt) { earlier(4*time.Minute)(r, a); a.Outcome = failed }), ""},
 		})
 	})
