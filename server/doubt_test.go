@@ -2,6 +2,7 @@ package server
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -30,5 +31,22 @@ func TestClockInDoubt(t *testing.T) {
 				t.Errorf("%s: look %d at %v says %v, want %v", name, i+1, l.shown, is, l.sure)
 			}
 		}
+	}
+}
+
+// A clock that is wrong by years when a primary starts is believed: nothing tells it from one
+// that is right.
+func TestClockWrongFromTheStart(t *testing.T) {
+	const years = 10 * 365 * 24 * time.Hour
+	for _, wrong := range []time.Duration{years, -years} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDoubt(func() time.Time { return time.Now().Add(wrong) })
+			for range 3 {
+				if is := d.now().Sub(time.Now().Round(0)); is != wrong {
+					t.Errorf("a clock that is wrong by %v from the start is taken for one that is wrong by %v", wrong, is)
+				}
+				time.Sleep(time.Hour)
+			}
+		})
 	}
 }

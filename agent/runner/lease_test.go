@@ -77,6 +77,27 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// A hypervisor hides a pause from the clock of its guest: that has not gone on, so nothing
+// tells that the lease is over, and what has it goes on until the guest's clock says so.
+func TestLeaseGoesByTheGuestsClock(t *testing.T) {
+	p, c := leasing(t)
+	s := p.sh("echo up; while :; do echo on; sleep 0.01; done")
+	s.LeaseEnd = time.Hour + time.Millisecond
+	proc := p.start(s)
+	began := time.Now()
+	p.lines(s, 5)
+	for time.Since(began) < 100*time.Millisecond {
+		p.looked(c) // the lease is over by each clock but this one
+	}
+	if e := proc.Exit(); e != (runner.Exit{}) {
+		t.Fatalf("its clock stands still, and it has ended: %+v", e)
+	}
+	c.set(s.LeaseEnd)
+	if e := p.wait(proc); !e.LeaseExpired {
+		t.Errorf("exit %+v", e)
+	}
+}
+
 // A host was suspended until long after the lease and the grace that follows it: what
 // wakes up there is killed at the first look, and not asked.
 func TestLeaseAfterASuspend(t *testing.T) {

@@ -186,15 +186,47 @@ func TestLedgerOfAlternatingDecisionsIsBounded(t *testing.T) {
 	w.verify()
 }
 
-// What the ledger says of a missed occurrence is true.
+// The ledger says of each occurrence that does not run why, and that is so: whatever the job
+// wants to be caught up with, whether its last run goes on, and while it is paused.
 func TestMissedReasonIsTrue(t *testing.T) {
-	w := newWorld(t)
-	j := w.define(nil)
-	w.settle(at("12:00:00")) // its run goes on
-	w.settle(at("12:05:30")) // after an outage
-	for _, s := range w.Track(j.UID, "m").Spans() {
-		if strings.Contains(s.Reason, "ran") {
-			t.Errorf("%d occurrences up to %v: %q; nothing ran, the later ones were skipped", s.Count, s.Last.Format("15:04"), s.Reason)
+	const overlaps = "1 to 12:05 skipped: overlap: 1 run is active, and the job allows 1 at a time"
+	words := map[state.Decision]string{state.DecidedRun: "run", state.DecidedSkipped: "skipped", state.DecidedMissed: "missed"}
+	for name, test := range map[string]struct {
+		catchUp state.CatchUp
+		before  func(*world)
+		want    string
+	}{
+		"the latest": {
+			state.CatchUpLatest, func(w *world) { w.end(at("12:00:20")) },
+			"4 to 12:04 missed: came due while nobody decided; only the latest of them counts, 1 to 12:05 run: ",
+		},
+		"its run goes on": {
+			state.CatchUpLatest, func(*world) {},
+			"4 to 12:04 missed: came due while nobody decided; only the latest of them counts, " + overlaps,
+		},
+		"none": {
+			state.CatchUpNone, func(*world) {},
+			"4 to 12:04 missed: came due while nobody decided; the job does not catch up, " + overlaps,
+		},
+		"paused": {
+			state.CatchUpLatest, func(w *world) {
+				w.settle(at("12:00:10"))
+				w.do(at("12:00:10"), state.PauseJob{Key: jobKey, Note: "holidays", Effective: at("12:00:10")})
+			},
+			"5 to 12:05 skipped: the job was paused: holidays",
+		},
+	} {
+		w := newWorld(t)
+		j := w.define(func(d *state.Definition) { d.Policy.CatchUp = test.catchUp })
+		w.settle(at("12:00:00"))
+		test.before(w)
+		w.settle(at("12:05:50")) // after an outage
+		var got []string
+		for _, s := range w.Track(j.UID, "m").Spans()[1:] { // the first has run
+			got = append(got, fmt.Sprintf("%d to %s %s: %s", s.Count, s.Last.Format("15:04"), words[s.Decision], s.Reason))
+		}
+		if is := strings.Join(got, ", "); is != test.want {
+			t.Errorf("%s: the ledger says\n%s\nwant\n%s", name, is, test.want)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/schedd/schedd/agent/runner"
 	"github.com/schedd/schedd/agent/runner/fakerunner"
@@ -399,6 +400,33 @@ func TestLeasesAreKept(t *testing.T) {
 		w.settle(time.Hour)
 		w.checkEverywhere()
 	})
+}
+
+// The least kill_after does not outlive a connection that dies without a word: the attempt is
+// ended before its worker is back through another one.
+func TestLeastKillAfterIsShort(t *testing.T) {
+	for after, want := range map[time.Duration]schedv1.Outcome{30 * time.Second: leaseExpired, 2 * time.Minute: succeeded} {
+		t.Run(fmt.Sprint(after), func(t *testing.T) {
+			story(t, func(w *world) {
+				w.startGroup(3)
+				k := w.startWorker("shop-1", nil, 10)
+				w.awaitOnline()
+				w.takes("j", 5*time.Minute)
+				w.define(w.leased(job("j", policy(&schedv1.Policy{KillAfter: durationpb.New(after), KillGrace: seconds(10)}))))
+				r := w.run("j")
+				w.wait(time.Minute)
+				k.link.freeze()
+				w.wait(70 * time.Second)
+				k.link.thaw()
+				w.wait(5 * time.Minute)
+				if is := w.get(r.GetId()).GetAttempts()[0].GetOutcome(); is != want {
+					w.Errorf("with a kill_after of %v it is %v, want %v", after, is, want)
+				}
+				w.settle(time.Hour)
+				w.checkEverywhere()
+			})
+		})
+	}
 }
 
 // All primaries are down for too long. What runs is ended by its worker, which tells of

@@ -33,6 +33,7 @@ type host struct {
 	does    map[string]fakerunner.Behaviour
 	before  func(id string)     // called by the runner before it starts one
 	keeps   *runner.Enforcement // of runners that start from now on; nil: all
+	torn    int64               // bytes that are missing at the end of a journal whose runner is killed
 
 	mu       sync.Mutex // guards all below
 	launches int
@@ -375,6 +376,9 @@ func (h *host) kill() {
 	}
 	if err := os.Chmod(next, 0o700); err != nil {
 		h.Fatal(err)
+	}
+	if h.torn > 0 {
+		h.tear(filepath.Join(next, "journal"))
 	}
 	h.mu.Lock()
 	h.dir, h.serving, s.broken = next, nil, true
