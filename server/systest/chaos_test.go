@@ -60,12 +60,7 @@ func (c *chaos) anyJob(name string) *schedv1.Job {
 			Multiplier: one(d, 0, 1, 1.5), MaxDelay: one(d, nil, seconds(30)), ExitCodes: one(d, nil, nil, []int32{75}),
 		}),
 	}))
-	for range 1 + d.IntN(2) {
-		one(d,
-			every(time.Duration(5+d.IntN(200))*time.Second),
-			cron(one(d, "* * * * *", "*/2 * * * *", "3-59/5 * * * *", "0,20,40 * * * * *", "15 10,20,30,40,50 * * * *"), one(d, zones...)),
-			at(time.Now().Add(upTo(d, time.Hour)).Truncate(time.Second).Add(time.Second)))(j)
-	}
+	c.anyTriggers(j)
 	c.does(name, anyProcess(d))
 	if c.n%3 == 0 || c.needsLeases[name] {
 		c.leased(name, j)

@@ -12,16 +12,17 @@ import (
 // long is how long each world of the simulation lives; see make sim.
 var long = flag.Duration("long", 0, "let each world of the simulation live for so long")
 
-// moments are when worlds of the simulation begin: on days on which clocks change
-// somewhere, at the end of a year, in a leap day, and on days like any other.
+// moments are what worlds of the simulation are born shortly before, so that they live to see
+// it: clocks that change somewhere, a leap day, the end of a year, and nothing in particular.
 var moments = []time.Time{
-	time.Date(2000, 2, 28, 21, 0, 0, 0, time.UTC),
-	time.Date(2000, 3, 25, 14, 0, 0, 0, time.UTC),
-	time.Date(2000, 3, 25, 23, 0, 0, 0, time.UTC),
-	time.Date(2000, 4, 2, 5, 0, 0, 0, time.UTC),
+	time.Date(2000, 2, 29, 0, 0, 0, 0, time.UTC),
+	time.Date(2000, 3, 25, 15, 0, 0, 0, time.UTC), // Lord Howe Island, by half an hour; Sydney an hour later
+	time.Date(2000, 3, 26, 1, 0, 0, 0, time.UTC),  // Europe
+	time.Date(2000, 4, 2, 7, 0, 0, 0, time.UTC),   // New York
 	time.Date(2000, 7, 14, 9, 30, 0, 0, time.UTC),
-	time.Date(2000, 10, 28, 23, 0, 0, 0, time.UTC),
-	time.Date(2000, 12, 31, 22, 0, 0, 0, time.UTC),
+	time.Date(2000, 8, 26, 15, 30, 0, 0, time.UTC), // Lord Howe Island; Sydney half an hour later
+	time.Date(2000, 10, 29, 1, 0, 0, 0, time.UTC),  // Europe; New York five hours later
+	time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC),
 }
 
 // simHeartbeat is how long a leader may be silent in the simulation. What Raft says when
@@ -43,7 +44,7 @@ var (
 func TestSimulation(t *testing.T) {
 	life := cmp.Or(*long, 30*time.Minute)
 	h := seeds(t, 1, func(w *world, dice *rand.Rand) {
-		time.Sleep(time.Until(one(dice, moments...)) + upTo(dice, time.Hour))
+		time.Sleep(time.Until(one(dice, moments...)) - upTo(dice, life))
 		w.born = time.Now()
 		w.heartbeat = simHeartbeat
 		if dice.IntN(6) == 0 {
