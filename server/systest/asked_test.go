@@ -26,6 +26,7 @@ type asked struct {
 	cancels  map[string]time.Time    // runs that were to end: when that was acknowledged; zero: nobody knows
 	jobs     map[string]*schedv1.Job // as each was acknowledged last; nil: it was deleted
 	pauses   map[string][]span       // when each job was paused for sure, the oldest first
+	held     map[string]bool         // whether each job is paused; of one that is not here nobody knows
 }
 
 // request is one for a run of the job with that uid.
@@ -41,7 +42,7 @@ func newAsked() asked {
 	return asked{
 		retries: map[string]retry{}, unsureOf: map[string]int{},
 		runs: map[string]request{}, byID: map[string]string{}, unsure: map[string]int{},
-		cancels: map[string]time.Time{}, jobs: map[string]*schedv1.Job{}, pauses: map[string][]span{},
+		cancels: map[string]time.Time{}, jobs: map[string]*schedv1.Job{}, pauses: map[string][]span{}, held: map[string]bool{},
 	}
 }
 
@@ -52,9 +53,18 @@ func (w *world) putJob(j *schedv1.Job) (*schedv1.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.put[j.GetName()] = append(w.put[j.GetName()], put{asked, r.GetJob()})
-	w.asked.jobs[j.GetName()] = r.GetJob()
+	w.isPut(put{asked, r.GetJob()})
 	return r.GetJob(), nil
+}
+
+// isPut takes note of what a job is. One that is new is not paused.
+func (w *world) isPut(p put) {
+	name := p.job.GetName()
+	if w.asked.jobs[name] == nil {
+		w.asked.held[name] = false
+	}
+	w.put[name] = append(w.put[name], p)
+	w.asked.jobs[name] = p.job
 }
 
 // runJob runs a job by hand, under a request of its own if it is given none, and takes
@@ -119,24 +129,51 @@ func (w *world) cancelRun(id string) (*schedv1.CancelRunResponse, error) {
 // pause holds a job's triggers, until an instant if there is one.
 func (w *world) pause(name, note string, until *timestamppb.Timestamp) {
 	w.Helper()
-	w.asked.unpaused(name)
-	must[*schedv1.PauseJobResponse](w)(w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: name, Note: note, Until: until}))
-	p := span{from: time.Now()}
-	if until != nil {
-		p.to = until.AsTime()
+	if err := w.pauseJob(name, note, until); err != nil {
+		w.Fatalf("the API refused: %v", err)
 	}
-	w.asked.pauses[name] = append(w.asked.pauses[name], p)
+}
+
+// pauseJob does so, and takes note of what it is told.
+func (w *world) pauseJob(name, note string, until *timestamppb.Timestamp) error {
+	w.asked.unpaused(name)
+	_, err := w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: name, Note: note, Until: until})
+	if err == nil {
+		w.asked.isPaused(name, until)
+	}
+	return err
 }
 
 // resume lets a job's triggers fire again.
 func (w *world) resume(name string) {
 	w.Helper()
+	if err := w.resumeJob(name); err != nil {
+		w.Fatalf("the API refused: %v", err)
+	}
+}
+
+// resumeJob does so, and takes note of what it is told.
+func (w *world) resumeJob(name string) error {
 	w.asked.unpaused(name)
-	must[*schedv1.ResumeJobResponse](w)(w.primary.jobs.ResumeJob(w.Context(), &schedv1.ResumeJobRequest{Name: name}))
+	_, err := w.primary.jobs.ResumeJob(w.Context(), &schedv1.ResumeJobRequest{Name: name})
+	if err == nil {
+		w.asked.held[name] = false
+	}
+	return err
+}
+
+// isPaused takes note that a job is paused from now on, for sure.
+func (a *asked) isPaused(name string, until *timestamppb.Timestamp) {
+	p := span{from: time.Now()}
+	if until != nil {
+		p.to = until.AsTime()
+	}
+	a.pauses[name], a.held[name] = append(a.pauses[name], p), true
 }
 
 // unpaused takes note that a job may be paused no longer.
 func (a *asked) unpaused(name string) {
+	delete(a.held, name)
 	if n := len(a.pauses[name]); n > 0 {
 		if p := &a.pauses[name][n-1]; p.to.IsZero() || p.to.After(time.Now()) {
 			p.to = time.Now()
@@ -318,15 +355,17 @@ func (w *world) checkJobs(jobs []*schedv1.Job) {
 	}
 }
 
-// checkPause: a job is paused if that was asked for last.
+// checkPause: a job is paused if that was asked for last, and is not if it was resumed last,
+// or was never paused.
 func (w *world) checkPause(j *schedv1.Job) {
 	w.Helper()
 	all := w.asked.pauses[j.GetName()]
-	held := w.asked.paused(j.GetName(), time.Now())
-	if held && j.GetPause() == nil {
-		w.Errorf("%s was paused at %v, and is not", j.GetName(), all[len(all)-1].from)
+	if w.asked.paused(j.GetName(), time.Now()) && j.GetPause() == nil {
+		if p := all[len(all)-1]; p.to.IsZero() || w.clocksRight(p.from, time.Now()) {
+			w.Errorf("%s was paused at %v, and is not", j.GetName(), p.from)
+		}
 	}
-	if j.GetPause() != nil && len(all) == 0 {
+	if held, sure := w.asked.held[j.GetName()]; j.GetPause() != nil && (len(all) == 0 || sure && !held) {
 		w.Errorf("%s is paused, and nobody has asked for that", j.GetName())
 	}
 }

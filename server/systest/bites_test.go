@@ -148,6 +148,10 @@ func TestJobsBite(t *testing.T) {
 			{"an older version", jobs(func(j *schedv1.Job) { j.Version = 0 }), "and was put as"},
 			{"another policy", jobs(func(j *schedv1.Job) { j.Policy.MaxConcurrent = 7 }), "and was put as"},
 			{"it is not paused", jobs(func(j *schedv1.Job) { j.Pause = nil }), "j was paused at"},
+			{"it was resumed", func() {
+				w.asked.held["j"] = false
+				w.checkJobs([]*schedv1.Job{is})
+			}, "j is paused, and nobody has asked for that"},
 			{"it fired while it was paused", func() {
 				w.asked.pauses["j"][0].from = time.Now().Add(-time.Hour)
 				w.checkLedger(is, w.runsOf("j"))

@@ -192,6 +192,9 @@ func (w *world) checkSpan(name, id string, span *schedv1.LedgerSpan, due []time.
 func (w *world) definition(name string, v *schedv1.TriggerVerdict) *schedv1.Trigger {
 	w.Helper()
 	for _, p := range slices.Backward(w.put[name]) {
+		if p.job.GetUid() != w.asked.jobs[name].GetUid() {
+			continue // another one was deleted that had the name
+		}
 		began := v.GetStartTime().AsTime()
 		later := p.at.After(began) && p.job.GetUpdatedTime().AsTime().After(began)
 		named := len(v.GetSpans()) > 0 && v.GetSpans()[0].GetJobVersion() == p.job.GetVersion()

@@ -102,8 +102,19 @@ func (w *world) define(j *schedv1.Job) *schedv1.Job {
 // deleteJob deletes a job.
 func (w *world) deleteJob(name string) {
 	w.Helper()
-	must[*schedv1.DeleteJobResponse](w)(w.primary.jobs.DeleteJob(w.Context(), &schedv1.DeleteJobRequest{Name: name}))
-	w.asked.deleted(name)
+	if err := w.removeJob(name); err != nil {
+		w.Fatalf("the API refused: %v", err)
+	}
+}
+
+// removeJob deletes a job, and takes note of what it is told.
+func (w *world) removeJob(name string) error {
+	w.asked.unpaused(name)
+	_, err := w.primary.jobs.DeleteJob(w.Context(), &schedv1.DeleteJobRequest{Name: name})
+	if err == nil {
+		w.asked.deleted(name)
+	}
+	return err
 }
 
 // run runs a job by hand.

@@ -306,7 +306,11 @@ func (c *groupChaos) toWorkers() map[string]func() {
 // toJobs is what people do.
 func (c *groupChaos) toJobs() map[string]func() {
 	return map[string]func(){
-		"a job is changed": c.change,
+		"a job is changed":   c.change,
+		"a job is paused":    c.pauseSome,
+		"a job is resumed":   c.resumeSome,
+		"a job is deleted":   c.deleteSome,
+		"a job is put again": c.putAgain,
 		"a run is cancelled": func() {
 			if active, _, err := c.list("active=true"); err == nil && len(active) > 0 {
 				_, _ = c.cancelRun(one(c.dice, active...).GetId()) // it may have ended

@@ -8,12 +8,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-
-	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
 
 // Anything happens to three primaries and 50 workers. In the end the ledger is
@@ -44,7 +38,7 @@ type groupChaos struct {
 	did    map[string]int // how often each thing happened
 	with   map[string]int // and how often so that it was worse
 	ails   map[*member]ailment
-	unsure map[string]put     // jobs that were changed, or not: nobody knows
+	unsure map[string]doubt   // jobs that were changed, or not: nobody knows
 	cloned map[string]*worker // copies that run, by the worker
 	people *witnesses
 	young  map[string]int // goroutines, when nothing had happened yet
@@ -60,7 +54,7 @@ func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct, jobs i
 		w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
 	}
 	w.awaitOnline()
-	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, with: map[string]int{}, ails: map[*member]ailment{}, unsure: map[string]put{}}
+	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, with: map[string]int{}, ails: map[*member]ailment{}, unsure: map[string]doubt{}}
 	for c.n < jobs {
 		c.n++
 		c.define(c.anyJob(fmt.Sprint("c-", c.n)))
@@ -95,7 +89,7 @@ func (c *groupChaos) night(d time.Duration) {
 	c.people.rest(true)
 	var paused []string
 	for n := range c.n {
-		if name := fmt.Sprint("c-", 1+n); c.dice.IntN(4) > 0 {
+		if name := fmt.Sprint("c-", 1+n); c.dice.IntN(4) > 0 && c.asked.jobs[name] != nil {
 			c.pause(name, "for the night", nil)
 			paused = append(paused, name)
 		}
@@ -133,31 +127,6 @@ func (c *groupChaos) heal() {
 	c.awaitLogs()
 	c.checkHealed()
 	c.learn()
-}
-
-// learn looks at what became of the changes that had no answer: a job is as it was put
-// last, or as somebody was told before.
-func (c *groupChaos) learn() {
-	c.Helper()
-	for _, j := range c.jobs() {
-		p, unsure := c.unsure[j.GetName()]
-		if !unsure || j.GetVersion() == c.asked.jobs[j.GetName()].GetVersion() {
-			continue
-		}
-		if !slices.EqualFunc(j.GetTriggers(), p.job.GetTriggers(), filledIn) || j.GetVersion() != c.asked.jobs[j.GetName()].GetVersion()+1 {
-			c.Errorf("%s is\n%v\nand was put, without an answer, as\n%v", j.GetName(), j, p.job)
-		}
-		c.put[j.GetName()] = append(c.put[j.GetName()], put{p.at, j})
-		c.asked.jobs[j.GetName()] = j
-	}
-	clear(c.unsure)
-}
-
-// filledIn tells whether a trigger is what was asked for, with defaults filled in.
-func filledIn(is, asked *schedv1.Trigger) bool {
-	both := proto.CloneOf(is)
-	proto.Merge(both, asked)
-	return proto.Equal(both, is)
 }
 
 // judge mends everything, and holds the promises against what happened.
@@ -208,33 +177,6 @@ func (c *groupChaos) faults() (n int) {
 func (c *groupChaos) anyStep() time.Duration {
 	return one(c.dice, -time.Hour, -2500*time.Millisecond, -time.Second, time.Second, 2500*time.Millisecond, time.Hour)
 }
-
-// change puts another definition in the place of one. When a leader's clock was set
-// forward, that may be too late for an instant that it names. While primaries ail it may
-// come to nothing, and nobody knows: then the job is left alone until all is mended.
-func (c *groupChaos) change() {
-	c.Helper()
-	name := c.someJob()
-	if _, unsure := c.unsure[name]; unsure {
-		return
-	}
-	j, asked := c.anyJob(name), time.Now()
-	c.redefine(j, func(err error) bool {
-		if len(c.ails) > 0 && noAnswer(err) {
-			c.unsure[name] = put{asked, j}
-			return true
-		}
-		return status.Code(err) == codes.InvalidArgument && c.did["a primary's clock is set"] > 0
-	})
-}
-
-// noAnswer tells whether an error leaves open what became of the call.
-func noAnswer(err error) bool {
-	return slices.Contains([]codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Aborted, codes.Unknown}, status.Code(err))
-}
-
-// someJob names one of the jobs that have triggers.
-func (c *groupChaos) someJob() string { return fmt.Sprint("c-", 1+c.dice.IntN(c.n)) }
 
 // finality looks at what has ended, if anybody answers while primaries ail.
 func (c *groupChaos) finality() {
