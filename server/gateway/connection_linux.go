@@ -42,7 +42,10 @@ func newReadable(conn net.Conn) *readable {
 // once reads what is there. It is not done if that is nothing yet.
 func (r *readable) once(fd uintptr) (done bool) {
 	r.buf = r.pool.Get(r.size)
-	if r.n, r.err = syscall.Read(int(fd), *r.buf); r.err == nil && r.n > 0 {
+	for r.n, r.err = -1, syscall.EINTR; errors.Is(r.err, syscall.EINTR); {
+		r.n, r.err = syscall.Read(int(fd), *r.buf)
+	}
+	if r.err == nil && r.n > 0 {
 		return true
 	}
 	r.pool.Put(r.buf)
