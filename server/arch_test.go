@@ -106,7 +106,7 @@ var may = map[string][]string{
 	"agent/runner/remote": {"agent/crew", "agent/gather", "agent/journal", "agent/runner", "agent/runner/trust", "proto/schedd/runner/v1"},
 	"agent/session":       {"proto/schedd/agent/v1", "proto/wire"},
 	"agent": {
-		"agent/journal", "agent/runner", "agent/runner/cgroup", "agent/runner/policy", "agent/runner/remote", "agent/runner/trust", "agent/session", "agent/spool",
+		"agent/crew", "agent/journal", "agent/runner", "agent/runner/cgroup", "agent/runner/policy", "agent/runner/remote", "agent/runner/trust", "agent/session", "agent/spool",
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
 	"agent/cmd/schedagent": {"agent", "proto/settings"},
