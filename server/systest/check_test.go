@@ -342,6 +342,7 @@ func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt, life fa
 		printed = printed[:min(int64(len(printed)), life.Wrote)]
 	}
 	whole, complete := w.readLog(&schedv1.ReadLogRequest{RunId: r.GetId(), Attempt: a.GetNumber()})
+	safe, unplugged := w.unplugged[attemptID(r, a)]
 	switch limit := w.logLimit; {
 	case a.GetLogDroppedBytes() > 0:
 		if half := limit / 2; !bytes.HasPrefix(whole, printed[:half]) || !bytes.HasSuffix(whole, printed[len(printed)-half:]) {
@@ -352,8 +353,8 @@ func (w *world) checkLog(who string, r *schedv1.Run, a *schedv1.Attempt, life fa
 		}
 	case ownEnd(a) && !twins && !w.gone[starts[0].worker] && !bytes.Equal(whole, printed):
 		w.Errorf("%s printed %d bytes, the log of attempt %d has %d (same beginning: %v)", who, len(printed), a.GetNumber(), len(whole), bytes.HasPrefix(printed, whole))
-	case w.unplugged[attemptID(r, a)]:
-		w.checkUnplugged(who, a, printed, whole, w.safe[attemptID(r, a)])
+	case unplugged:
+		w.checkUnplugged(who, a, printed, whole, safe)
 	case !bytes.HasPrefix(printed, whole):
 		w.Errorf("%s: the log of attempt %d is not what was printed", who, a.GetNumber())
 	}

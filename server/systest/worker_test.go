@@ -151,7 +151,7 @@ func (k *worker) powerOff(dice *rand.Rand) {
 		k.crash()
 	}
 	for id := range k.host.Known() {
-		k.w.unplugged[id] = true
+		k.w.unplugged[id] = k.w.safe[id] // what its worker tells afterwards may not be what was printed
 	}
 	k.host.PowerOff()
 	k.w.lose(dice, k.files.synced(), k.dir)

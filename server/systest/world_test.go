@@ -65,7 +65,7 @@ type world struct {
 	gone      map[string]bool    // hosts that were taken away, with all that was on them
 	twinned   map[string]bool    // workers that had a copy
 	copies    map[string]string  // hosts that were a copy of another, which is named
-	unplugged map[string]bool    // attempts whose host lost its power while they ran
+	unplugged map[string]int64   // of attempts whose host lost its power while they ran: bytes that were safe by then
 
 	put         map[string][]put // definitions by job, the oldest first
 	needsLeases map[string]bool  // jobs whose attempts do
@@ -135,7 +135,7 @@ func newWorld(t *testing.T, dir string) *world {
 	w := &world{
 		T: t, dir: dir, tail: newTail(t, dir), born: time.Now(), net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
-		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, copies: map[string]string{}, unplugged: map[string]bool{}, needsLeases: map[string]bool{},
+		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, copies: map[string]string{}, unplugged: map[string]int64{}, needsLeases: map[string]bool{},
 		asked: newAsked(), final: map[string]end{}, safe: map[string]int64{},
 	}
 	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
