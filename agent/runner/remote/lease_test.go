@@ -78,7 +78,7 @@ func TestLeaseWithoutAnAgent(t *testing.T) {
 func TestDeadlineIsTheRunners(t *testing.T) {
 	story(t, map[string]fakerunner.Behaviour{"a/1": {Duration: -1}}, func(h *host) {
 		r := h.agent()
-		h.before = func(string) { time.Sleep(time.Hour) }
+		h.asked = func(string) { time.Sleep(time.Hour) }
 		_, err := r.Start(runner.Spec{ID: "a/1", Deadline: deadline(time.Minute)})
 		if err == nil || !strings.Contains(err.Error(), runner.ErrLate.Error()) {
 			t.Errorf("told %v", err)

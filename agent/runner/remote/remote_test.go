@@ -32,6 +32,7 @@ type host struct {
 	policy  string // likewise
 	does    map[string]fakerunner.Behaviour
 	before  func(id string)     // called by the runner before it starts one
+	asked   func(id string)     // called by it before it looks whether it may
 	keeps   *runner.Enforcement // of runners that start from now on; nil: all
 	torn    int64               // bytes that are missing at the end of a journal whose runner is killed
 
@@ -59,7 +60,7 @@ func story(t *testing.T, does map[string]fakerunner.Behaviour, tell func(h *host
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "runner")
 	synctest.Test(t, func(t *testing.T) {
-		h := &host{T: t, dir: dir, boot: "boot-1", version: "1", does: does, before: func(string) {}}
+		h := &host{T: t, dir: dir, boot: "boot-1", version: "1", does: does, before: func(string) {}, asked: func(string) {}}
 		defer h.close()
 		tell(h)
 	})
@@ -99,7 +100,7 @@ func (h *host) launch() error {
 		s.fake.SetEnforcement(*h.keeps)
 	}
 	o := remote.ServeOptions{
-		Dir: h.dir, Runner: s.fake, BootID: h.boot, Idle: h.idle, Version: h.version, Policy: h.policy, Log: h.log(), Listener: s.socket,
+		Dir: h.dir, Runner: hesitant{s.fake, h}, BootID: h.boot, Idle: h.idle, Version: h.version, Policy: h.policy, Log: h.log(), Listener: s.socket,
 	}
 	h.serving = s
 	h.all = append(h.all, s)
@@ -112,6 +113,17 @@ func (h *host) launch() error {
 		}
 	})
 	return nil
+}
+
+// hesitant is a runner that may stand still when it is asked for a start.
+type hesitant struct {
+	runner.Runner
+	host *host
+}
+
+func (r hesitant) Start(s runner.Spec) (runner.Process, error) {
+	r.host.asked(s.ID)
+	return r.Runner.Start(s)
 }
 
 // present is the runner that there is, nil without one.
