@@ -40,6 +40,7 @@ type Balancer struct {
 	turns   chan struct{} // holds one for each client that hands are shaken with
 	wg      sync.WaitGroup
 	exit    sync.Mutex // held by who closes a pair
+	closed  int        // how many were; guarded by exit
 
 	mu       sync.Mutex        // guards what follows
 	listener *bufconn.Listener // nil: it is down
@@ -62,9 +63,11 @@ func atOnce() int { return 2 * runtime.GOMAXPROCS(0) }
 type pair struct {
 	client net.Conn
 	server net.Conn // nil: it is not yet there
+	closed bool     // guarded by exit of the balancer
 }
 
 func (p *pair) close() {
+	p.closed = true
 	_ = p.client.Close() // whoever reads or writes is told
 	if p.server != nil {
 		_ = p.server.Close() // likewise
@@ -136,8 +139,8 @@ func (b *Balancer) Down() (told <-chan struct{}) {
 	all, done := b.hangUp(), make(chan struct{})
 	b.wg.Go(func() {
 		defer close(done)
-		for few := range slices.Chunk(all, toldAtOnce) {
-			b.close(few...)
+		for _, p := range all {
+			b.close(p)
 		}
 	})
 	return done
@@ -183,16 +186,19 @@ func (b *Balancer) serve(l *bufconn.Listener, conn net.Conn) {
 // have had their turn.
 const toldAtOnce = 8
 
-// close closes both ends of pairs, when those before them have had their turn. Whoever dialled
-// has much to do then. Elsewhere workers have processors of their own; here, who asks for runs
-// would wait behind ten thousand of them, and that is not what is to be measured.
-func (b *Balancer) close(pairs ...*pair) {
+// close closes both ends of a pair, if nobody has, when many before it have had their turn.
+// Whoever dialled has much to do then. Elsewhere workers have processors of their own; here, who
+// asks for runs would wait behind ten thousand of them, and that is not what is to be measured.
+func (b *Balancer) close(p *pair) {
 	b.exit.Lock()
 	defer b.exit.Unlock()
-	runtime.Gosched()
-	for _, p := range pairs {
-		p.close()
+	if p.closed {
+		return
 	}
+	if b.closed++; b.closed%toldAtOnce == 0 {
+		runtime.Gosched()
+	}
+	p.close()
 }
 
 // open shakes hands with the client of a pair, and connects to the next address. It
