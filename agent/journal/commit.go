@@ -36,12 +36,12 @@ func (j *Journal) write(batch []*request) error {
 	var recs []*Record
 	sync := false
 	for _, r := range batch {
-		mine := known
-		if len(batch) > 1 && len(r.recs) > 1 { // else what is refused leaves nothing behind that anybody sees
+		mine, apart := known, len(batch) > 1 && len(r.recs) > 1 // else what is refused leaves nothing that anybody sees
+		if apart {
 			mine = layer{below: known, slots: map[Key]slot{}}
 		}
 		if r.err = mine.add(r.recs, j.table.floor); r.err == nil {
-			if len(batch) > 1 && len(r.recs) > 1 {
+			if apart {
 				maps.Copy(known.slots, mine.slots)
 			}
 			recs = append(recs, r.recs...)
