@@ -157,7 +157,7 @@ func newTrial(t testing.TB) *trial {
 		Store: w.logless, Gateway: &w.post, Inbox: w.inbox, Observer: blind{}, Log: slog.New(slog.DiscardHandler), Bounds: plan.DefaultBounds,
 		Retention: retention, Clock: time.Now, SureClock: time.Now, History: &past{}, OfflineAfter: 30 * time.Second,
 	}
-	w.term = newTerm(c, &mark{})
+	w.term = newTerm(c, &mark{}, make(chan struct{}, 1))
 	w.term.begin(time.Now())
 	for _, id := range []string{"w-1", "w-2"} {
 		w.inbox.Attach(peer.Session{Worker: id, Epoch: 1, Gateway: "p", Hello: &agentv1.Hello{Name: id, Slots: 1, Leases: true}, Connected: time.Now()})

@@ -116,8 +116,9 @@ func Run(ctx context.Context, c Config) {
 	c.Log.Info("leading")
 	defer c.Log.Info("no longer leading")
 	var last mark // outlives what fails, so that no jump of the clock is overlooked
+	looking := make(chan struct{}, 1)
 	for {
-		err := lead(ctx, c, &last)
+		err := lead(ctx, c, &last, looking)
 		if ctx.Err() != nil {
 			return
 		}
@@ -133,8 +134,8 @@ func Run(ctx context.Context, c Config) {
 }
 
 // lead takes one step after the other until one fails or ctx is done.
-func lead(ctx context.Context, c Config, last *mark) error {
-	t := newTerm(c, last)
+func lead(ctx context.Context, c Config, last *mark, looking chan struct{}) error {
+	t := newTerm(c, last, looking)
 	defer t.feed.Close()
 	defer c.Inbox.end()
 	defer func() { turnAway(t.wanted) }()
@@ -161,6 +162,7 @@ func lead(ctx context.Context, c Config, last *mark) error {
 			continue
 		case <-nudge:
 		case <-c.Inbox.asked:
+		case t.old.found = <-t.old.looked:
 		case <-t.feed.Wake():
 		case <-timer.C:
 		}
@@ -206,6 +208,7 @@ type term struct {
 	active   *plan.Table[state.RunID, sighting] // runs seen that had not ended
 	strays   map[state.RunID]stray              // that may go on until their runs change
 	leases
+	old    olds
 	starts starts           // that are not on record yet
 	wanted []*asked         // runs by hand that nothing is decided on yet
 	waves  map[string]*wave // of sessions that end, by gateway
@@ -221,15 +224,14 @@ type term struct {
 	proposing []command       // those that it has proposed
 	told      map[uint64]bool // by fence: of which attempts something new was told
 	letters   []letter
-	old       []oldResult
 }
 
-func newTerm(c Config, last *mark) *term {
+func newTerm(c Config, last *mark, looking chan struct{}) *term {
 	return &term{
 		Config: c, feed: raftstore.NewFeed(c.Store),
 		agenda: plan.NewAgenda(), queue: plan.NewQueue(), runs: plan.NewTimers[state.RunID](), workers: plan.NewTimers[state.WorkerID](),
 		sessions: map[state.WorkerID]*session{}, silent: map[state.WorkerID]time.Time{},
-		active: plan.NewTable[state.RunID, sighting](), strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: newStarts(), waves: map[string]*wave{}, told: map[uint64]bool{},
+		active: plan.NewTable[state.RunID, sighting](), strays: map[state.RunID]stray{}, leases: newLeases(), last: last, starts: newStarts(), waves: map[string]*wave{}, told: map[uint64]bool{}, old: newOlds(looking),
 	}
 }
 
@@ -299,9 +301,10 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 		for _, i := range said {
 			t.hear(s, i, now)
 		}
+		t.ackOld(s, now)
 		t.due(s, now)
 	})
-	t.ackOld(ctx)
+	t.lookUp(ctx, now)
 	t.deliver() // what follows from what is agreed need not wait for what is yet to be
 	agreed, err := t.agree(ctx)
 	if err != nil {
@@ -463,7 +466,7 @@ func (t *term) next(now time.Time) time.Time {
 	if due := t.agenda.Next(); !due.IsZero() && due.Sub(t.wall) < maxSleep {
 		next = t.opens(now.Add(due.Sub(t.wall)))
 	}
-	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.opens(t.starts.next()), t.subsides()} {
+	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.opens(t.starts.next()), t.subsides(), t.old.due} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

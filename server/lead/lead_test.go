@@ -225,7 +225,8 @@ type past struct {
 	runs map[state.RunID]*state.Run
 	lags bool
 	err  error
-	asks int // how often it was asked up to when it has all
+	asks int           // how often it was asked up to when it has all
+	hang chan struct{} // nobody is answered before this is closed; nil: at once
 }
 
 func (p *past) Held() time.Time {
@@ -238,7 +239,14 @@ func (p *past) Held() time.Time {
 	return time.Now().Add(time.Hour)
 }
 
+// Run heeds no context: a disk that hangs does not, either.
 func (p *past) Run(_ context.Context, id state.RunID) (*state.Run, error) {
+	p.mu.Lock()
+	hang := p.hang
+	p.mu.Unlock()
+	if hang != nil {
+		<-hang
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.runs[id], p.err

@@ -262,20 +262,23 @@ func (h *hand) runs(r *state.Run) {
 }
 
 // The others take long to confirm that this primary leads. A lease has to wait for that, and
-// what is to be sent beside it has not: a result that is on record is acknowledged at once.
+// what is to be sent beside it has not: an attempt that nobody knows of is killed at once.
 func TestLettersDoNotWaitForALease(t *testing.T) {
 	leasing(t, func(p *primary, r *state.Run, fence uint64) {
 		p.disk.BeforeWrite(func() { time.Sleep(time.Second) })
 		p.hand.connect() // a step of a second, in which more is said
 		time.Sleep(500 * time.Millisecond)
 		p.disk.BeforeWrite(func() { time.Sleep(5 * time.Second) })
-		old := &agentv1.Result{Key: &agentv1.AttemptKey{RunId: state.RunID{1}.String(), Attempt: 1}, Fence: 1, Outcome: agentv1.Outcome_OUTCOME_SUCCEEDED}
-		p.hand.set(func() { p.hand.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Result{Result: old}}) })
+		key := &agentv1.AttemptKey{RunId: state.RunID{1}.String(), Attempt: 1}
+		p.hand.set(func() {
+			p.hand.known[name(key)] = &agentv1.AttemptStatus{Key: key, Fence: 1, Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING}
+		})
+		p.hand.tell()
 		p.hand.ask(2, 1, fence)
 		time.Sleep(3 * time.Second)
 		p.wantGiven(fence)
-		if _, _, acks, _ := p.hand.counts(); acks != 1 {
-			p.t.Errorf("%d results were acknowledged while a lease waits, want 1", acks)
+		if _, kills, _, _ := p.hand.counts(); kills != 1 {
+			p.t.Errorf("%d attempts were killed while a lease waits, want 1", kills)
 		}
 		time.Sleep(4 * time.Second)
 		p.wantGiven(fence, 1)

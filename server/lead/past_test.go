@@ -52,6 +52,78 @@ func TestResultOfRunThatHasLeftTheState(t *testing.T) {
 	})
 }
 
+// oldResult has the hand tell, as often as it is asked, of an attempt that has ended long ago.
+func (h *hand) oldResult(id string) *agentv1.AttemptKey {
+	key := &agentv1.AttemptKey{RunId: state.RequestRunID(1, id).String(), Attempt: 1}
+	h.set(func() {
+		h.pending[name(key)] = &agentv1.Result{Key: key, Fence: 7, Outcome: agentv1.Outcome_OUTCOME_SUCCEEDED}
+	})
+	return key
+}
+
+// wantAcks checks how often a result was acknowledged.
+func (h *hand) wantAcks(when string, key *agentv1.AttemptKey, want int) {
+	h.t.Helper()
+	h.set(func() {
+		if n := h.acks[name(key)]; n != want {
+			h.t.Errorf("%s the old result is acknowledged %d times, want %d", when, n, want)
+		}
+	})
+}
+
+// The disk of the history hangs while a worker tells an old result, again and again. The
+// leader goes on with all else, and can step down. When the disk answers so does the leader.
+func TestHistoryHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		p.define(nil)
+		time.Sleep(5 * time.Second)
+		hang := make(chan struct{})
+		p.past.set(func(p *past) { p.hang = hang })
+		old := p.hand.oldResult("old")
+		p.hand.connect()
+		for range 10 {
+			time.Sleep(time.Minute)
+			p.hand.tell()
+		}
+		time.Sleep(5 * time.Second)
+		if starts, _, acks, _ := p.hand.counts(); starts != 10 || acks != 10 {
+			t.Errorf("in ten minutes %d runs began, and the ends of %d were acknowledged, want 10 of each", starts, acks)
+		}
+
+		began := time.Now()
+		p.kill() // which waits for the leader to end
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("it stepped down after %v", d)
+		}
+		p.start()
+		time.Sleep(5 * time.Second)
+		p.hand.wantAcks("while the disk hangs", old, 0)
+		close(hang)
+		time.Sleep(2 * maxSleep)
+		p.hand.wantAcks("when it answers", old, 1)
+		p.close()
+	})
+}
+
+// What could not be looked up is tried again before long, though its worker is not asked for
+// anything.
+func TestOldResultIsLookedUpAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Second)
+		time.Sleep(5 * time.Second)
+		p.past.set(func(p *past) { p.err = errors.New("the disk is broken") })
+		old := p.hand.oldResult("old")
+		p.hand.connect()
+		time.Sleep(10 * time.Minute)
+		p.hand.wantAcks("while the disk is broken", old, 0)
+		p.past.set(func(p *past) { p.err = nil })
+		time.Sleep(lookAgain + 2*maxSleep)
+		p.hand.wantAcks("a while after it was mended", old, 1)
+		p.close()
+	})
+}
+
 // While the history lags, nothing is forgotten, and all that is due once it has come.
 func TestNothingIsForgottenBeforeItIsHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

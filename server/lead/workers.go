@@ -1,8 +1,6 @@
 package lead
 
 import (
-	"context"
-	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -377,7 +375,7 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	id, err := state.ParseRunID(m.GetKey().GetRunId())
 	r := s.Run(id)
 	if err != nil || r == nil {
-		t.old = append(t.old, oldResult{w, id, m})
+		t.old.wait(oldResult{oldKey{w, m.GetKey().GetRunId(), m.GetKey().GetAttempt(), m.GetFence()}, id, now})
 		return
 	}
 	if !t.owns(w, r, m.GetFence()) {
@@ -395,34 +393,6 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 		t.propose(c, nil) // else the end says when it started, too
 	}
 	t.propose(ended, func(state.Result) { t.send(w, resultAck(m, unwanted)) })
-}
-
-// oldResult is the result of an attempt that is not in the state.
-type oldResult struct {
-	worker state.WorkerID
-	run    state.RunID
-	result *agentv1.Result
-}
-
-// ackOld acknowledges results of attempts that have left the state: they were on record
-// before. When the history has the run, its log is still wanted, and when the record may
-// be lost: it may be all that is left. Otherwise nobody asks for it any more. What can't
-// be looked up is told again by its worker.
-func (t *term) ackOld(ctx context.Context) {
-	for _, o := range t.old {
-		r, err := t.History.Run(ctx, o.run)
-		switch {
-		case errors.Is(err, state.ErrLost):
-			t.send(o.worker, resultAck(o.result, false))
-		case err != nil:
-			t.Log.Warn("a result is left unanswered until the history can be read", "run", o.run, "worker", o.worker, "err", err)
-		case r == nil:
-			t.send(o.worker, resultAck(o.result, true))
-		case t.owns(o.worker, r, o.result.GetFence()):
-			t.send(o.worker, resultAck(o.result, false))
-		}
-	}
-	t.old = nil
 }
 
 // restTime is how long a worker that refused an attempt is given none.
