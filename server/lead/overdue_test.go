@@ -230,7 +230,7 @@ func TestRefusedForLong(t *testing.T) {
 }
 
 // A worker is back with an attempt that was given up as lost. While its successor waits,
-// the process may go on; when that has a worker, it is ended.
+// the process may go on; when that has a worker, it is ended, whatever becomes of that.
 func TestReturningAttemptAndItsSuccessor(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes time.Duration // of the first attempt
@@ -242,6 +242,9 @@ func TestReturningAttemptAndItsSuccessor(t *testing.T) {
 		"runs when its successor begins":   {time.Hour, nil, state.OutcomeCancelled, 1},
 		"its run is cancelled meanwhile": {time.Hour, func(p *primary, r *state.Run) {
 			p.propose(state.Cancel{Run: r.ID})
+		}, state.OutcomeCancelled, 1},
+		"its successor is refused": {time.Hour, func(p *primary, _ *state.Run) {
+			p.hand.set(func() { p.hand.leaves = true })
 		}, state.OutcomeCancelled, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -269,6 +272,9 @@ func TestReturningAttemptAndItsSuccessor(t *testing.T) {
 				r = p.runs()[0]
 				if r.Attempts[0].Late != test.late || kills(p) != test.kills {
 					t.Errorf("the first attempt ended as %v after %d kills, want %v after %d", r.Attempts[0].Late, kills(p), test.late, test.kills)
+				}
+				if refused := len(r.Attempts) > 1 && r.Attempts[1].Outcome == state.OutcomeRefused; refused != p.hand.leaves {
+					t.Errorf("that the second attempt was refused: %v; %+v", refused, r.Attempts)
 				}
 				if test.then == nil && len(r.Attempts) != 2 {
 					t.Errorf("the run has %d attempts, want 2", len(r.Attempts))

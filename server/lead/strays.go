@@ -11,6 +11,16 @@ import (
 // takes its place, or its run is over otherwise. Until then it may come to its end, and
 // what its worker tells is kept as a late result: a process that works is not killed in
 // favour of one that may not begin for long.
+//
+// It is told to end when its successor is given to a worker, and not when that is known to
+// have started. The design has the latter (section 6). But that it has started is known only
+// when its worker says so. Should that one be cut off just then, two processes of one run
+// would go on side by side, unseen, until it is back or lost: for lost_after, which is
+// minutes. So they overlap for the grace of the first at most, as long as that one is
+// heard. The price is that what the first has done is lost for nothing when the second
+// worker refuses, or can't start it: seldom, since one in trouble says so before, and then
+// the run has another attempt, as it was to have anyway. That two work at once can't be
+// undone by trying again.
 
 // endStray has a stray ended, unless it may go on. Then it is remembered, to be looked at
 // again when its run changes.
