@@ -321,12 +321,21 @@ const tellsWithin = time.Minute
 func (w *world) checkLate(who string, a *schedv1.Attempt, life fakerunner.Life) {
 	w.Helper()
 	name := a.GetWorkerName()
-	back := slices.ContainsFunc(w.workers, func(k *worker) bool { return k.name == name && k.life != nil })
 	ended := !life.From.IsZero() && !life.To.IsZero() && time.Since(life.To) > tellsWithin
 	forgot := strings.Contains(a.GetReason(), "came back without it")
-	if a.GetOutcome() == lost && a.GetLateResult() == 0 && back && ended && !forgot && !w.twinned[name] && !w.gone[name] {
+	if a.GetOutcome() == lost && a.GetLateResult() == 0 && ended && !forgot && !w.twinned[name] && !w.gone[name] && w.isBack(a) {
 		w.Errorf("%s: attempt %d was lost, its process ended at %v on %s, which is back, and there is no late result", who, a.GetNumber(), life.To, name)
 	}
+}
+
+// isBack tells whether the worker of an attempt is there, by the primaries' word and by the
+// host's. One whose host was wiped is another one.
+func (w *world) isBack(a *schedv1.Attempt) bool {
+	w.Helper()
+	r := must[*schedv1.ListWorkersResponse](w)(w.primary.workers.ListWorkers(w.Context(), &schedv1.ListWorkersRequest{Filter: "name=" + a.GetWorkerName()}))
+	return slices.ContainsFunc(r.GetWorkers(), func(is *schedv1.Worker) bool {
+		return is.GetId() == a.GetWorkerId() && is.GetPhase() == schedv1.WorkerPhase_WORKER_PHASE_ONLINE
+	}) && slices.ContainsFunc(w.workers, func(k *worker) bool { return k.name == a.GetWorkerName() && k.life != nil })
 }
 
 // checkLog reads a log from the beginning and from its middle.

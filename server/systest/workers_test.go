@@ -228,6 +228,7 @@ func TestReinstalledWorker(t *testing.T) {
 		k.dir += "-new"
 		k.host.Close() // the host was wiped
 		k.host = w.newHost(k.name)
+		w.net.troubles.begins("wiped", k.name, "") // the worker that there was is never back
 		k.start()
 		w.awaitPhase(r.GetId(), 20*time.Minute, schedv1.Phase_PHASE_SUCCEEDED)
 		r = w.get(r.GetId())
