@@ -82,6 +82,9 @@ func (c *chaos) anyTriggers(j *schedv1.Job) {
 			at(time.Now().Add(upTo(d, time.Hour)).Truncate(time.Second).Add(time.Second)),
 		}
 		which := d.IntN(4)
+		if d.IntN(2) == 0 && len(clockChanges(time.Now())) > 0 {
+			which = len(often) // there will not be many of these changes
+		}
 		slices.Concat(often, rare)[which](j)
 		t := j.GetTriggers()[len(j.GetTriggers())-1]
 		t.Jitter = one(d, nil, nil, durationpb.New(upTo(d, 50*time.Second).Truncate(time.Millisecond)))
