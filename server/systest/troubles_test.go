@@ -122,7 +122,7 @@ func (w *world) checkLost(r *schedv1.Run) {
 			until = all[i+1].GetAssignedTime().AsTime()
 		}
 		p, name := w.policyOf(r), a.GetWorkerName()
-		if a.GetOutcome() != lost || p == nil || w.twinned[name] || !w.clocksRight(given, until) {
+		if a.GetOutcome() != lost || p == nil || w.twinned[name] || !w.clocksRight(given, until.Add(clocksTell)) { // what is set back later may say until
 			continue
 		}
 		silent := w.net.troubles.longest(given.Add(-time.Minute), until, w.ofWorker(name))
