@@ -135,12 +135,21 @@ func (c *connection) leave(n *session) {
 	}
 }
 
-// turnstile lets one pass after the other, each when all that was ready to run has had
-// its turn: also what had to be done for those who have passed.
-type turnstile struct{ mu sync.Mutex }
+// turnstile lets a few pass in each turn, and begins the next one when all that was ready to
+// run has had its own: also what had to be done for those who have passed.
+type turnstile struct {
+	mu     sync.Mutex
+	passed int // guarded by mu
+}
+
+// few is how many pass in a turn. In one turn of a listener a single connection comes in, so
+// that those that have ended never become more and more.
+const few = 4
 
 func (t *turnstile) pass() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	runtime.Gosched()
+	if t.passed++; t.passed%few == 0 {
+		runtime.Gosched()
+	}
 }
