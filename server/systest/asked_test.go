@@ -26,6 +26,7 @@ type asked struct {
 	cancels  map[string]time.Time    // runs that were to end: when that was acknowledged; zero: nobody knows
 	jobs     map[string]*schedv1.Job // as each was acknowledged last; nil: it was deleted
 	pauses   map[string][]span       // when each job was paused for sure, the oldest first
+	tries    map[string][]span       // when it may have been: from when that was asked for, until it was resumed for sure
 	held     map[string]bool         // whether each job is paused; of one that is not here nobody knows
 }
 
@@ -42,7 +43,7 @@ func newAsked() asked {
 	return asked{
 		retries: map[string]retry{}, unsureOf: map[string]int{},
 		runs: map[string]request{}, byID: map[string]string{}, unsure: map[string]int{},
-		cancels: map[string]time.Time{}, jobs: map[string]*schedv1.Job{}, pauses: map[string][]span{}, held: map[string]bool{},
+		cancels: map[string]time.Time{}, jobs: map[string]*schedv1.Job{}, pauses: map[string][]span{}, tries: map[string][]span{}, held: map[string]bool{},
 	}
 }
 
@@ -137,6 +138,11 @@ func (w *world) pause(name, note string, until *timestamppb.Timestamp) {
 // pauseJob does so, and takes note of what it is told.
 func (w *world) pauseJob(name, note string, until *timestamppb.Timestamp) error {
 	w.asked.unpaused(name)
+	try := span{from: time.Now()}
+	if until != nil {
+		try.to = until.AsTime()
+	}
+	w.asked.tries[name] = append(w.asked.tries[name], try)
 	_, err := w.primary.jobs.PauseJob(w.Context(), &schedv1.PauseJobRequest{Name: name, Note: note, Until: until})
 	if err == nil {
 		w.asked.isPaused(name, until)
@@ -158,6 +164,11 @@ func (w *world) resumeJob(name string) error {
 	_, err := w.primary.jobs.ResumeJob(w.Context(), &schedv1.ResumeJobRequest{Name: name})
 	if err == nil {
 		w.asked.held[name] = false
+		for i := range w.asked.tries[name] {
+			if try := &w.asked.tries[name][i]; try.to.IsZero() || try.to.After(time.Now()) {
+				try.to = time.Now()
+			}
+		}
 	}
 	return err
 }

@@ -112,7 +112,7 @@ func (l *ledgerOf) activeAt(at time.Time) (n int) {
 // it takes a while until a pause, or its end, is acknowledged.
 func (a *asked) mayBePaused(name string, at time.Time) bool {
 	const edge = 2 * time.Minute
-	return slices.ContainsFunc(a.pauses[name], func(p span) bool {
+	return slices.ContainsFunc(a.tries[name], func(p span) bool {
 		return at.After(p.from.Add(-edge)) && (p.to.IsZero() || at.Before(p.to.Add(edge)))
 	})
 }
@@ -149,11 +149,11 @@ func TestCausesBite(t *testing.T) {
 				*these = was
 			}
 		}
-		pauses := w.asked.pauses["j"]
+		tries := w.asked.tries["j"]
 		w.bites([]bite{
 			{"nothing", look, ""},
 			{"there was no outage", without(&w.net.troubles.all), "somebody could decide that in time"},
-			{"nobody paused it", func() { w.asked.pauses["j"] = nil; look(); w.asked.pauses["j"] = pauses }, "and nobody has paused it"},
+			{"nobody paused it", func() { w.asked.tries["j"] = nil; look(); w.asked.tries["j"] = tries }, "and nobody has paused it"},
 			{"no run was active", func() {
 				all := cloned(runs)
 				for _, r := range all {

@@ -77,6 +77,8 @@ func (w *world) manyJobs() {
 	w.each("nowhere", 5*time.Minute, exits(0), &schedv1.Policy{QueueTimeout: seconds(90)}, selector("zone=mars"))
 	w.each("paused", 10*time.Second, exits(0), &schedv1.Policy{})
 	w.each("held", 2*time.Minute, talker(10*time.Second, time.Second), &schedv1.Policy{})
+	w.takes("turns", 5*time.Second)
+	w.define(job("turns", policy(&schedv1.Policy{Overlap: overlapQueue})))
 	w.hold(func(s runner.Spec) {
 		if env(s, "SCHEDD_JOB") == "held" {
 			time.Sleep(25 * time.Second) // so that it is told to start more than once
@@ -120,8 +122,8 @@ func (w *world) shortLife(lone *worker) {
 	w.workers[1].start()
 	w.resume("paused")
 	w.pass(1)
-	for range 2 {
-		w.run("queue") // has to wait for its turn
+	for range 3 {
+		w.run("turns") // of which two have to wait for the others
 	}
 	w.pass(1)
 }

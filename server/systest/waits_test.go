@@ -66,7 +66,8 @@ func (w *world) idle(r *schedv1.Run, going []*schedv1.Run, free []*schedv1.Worke
 		}
 		return ""
 	}
-	if n == 0 && slices.ContainsFunc(going, func(o *schedv1.Run) bool { return overtakes(o, r) }) {
+	jitters := slices.ContainsFunc(d.GetTriggers(), func(t *schedv1.Trigger) bool { return t.GetJitter().AsDuration() > 0 }) // which is an order of its own
+	if n == 0 && !jitters && slices.ContainsFunc(going, func(o *schedv1.Run) bool { return overtakes(o, r) }) {
 		return "one of its job that was made later goes before it"
 	}
 	if p.GetOverlap() != schedv1.Overlap_OVERLAP_ALLOW && len(going) >= int(p.GetMaxConcurrent()) {
