@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +17,6 @@ func (h *household) settle() error {
 	h.once.Do(func() {
 		syscall.Umask(0o022)
 		heedHangups()
-		muteEnds()
 		keepFiles()
 		h.self = os.Getpid()
 		h.sid, _ = unix.Getsid(0)
@@ -44,17 +42,6 @@ func heedHangups() {
 		}
 	}
 }
-
-// muteEnds has the kernel send no SIGCHLD, of which nobody here makes use: each would have a
-// thread of Go's runtime wake, and find nothing to do. The default is to ignore it, but Go
-// handles it, and to ask for it to be ignored would have children be reaped by the kernel.
-func muteEnds() {
-	var byDefault [4]uint64 // a struct sigaction of zeros: SIG_DFL
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&byDefault)), 0, sigsetSize, 0, 0)
-}
-
-// sigsetSize is that of the kernel's set of signals, in bytes.
-const sigsetSize = 8
 
 // apart calls f on another thread than main's: what is forked there stays off the
 // list of that thread's children, which is then that of the orphans alone.
