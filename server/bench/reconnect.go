@@ -95,8 +95,8 @@ func runReconnect(ctx context.Context, l *Lab, r *report.Result) (err error) {
 // returns after what time the last of them was told that it is cut.
 func (b *behind) restart(ctx context.Context) (told time.Duration, err error) {
 	begin, all := time.Now(), b.balancer.Down()
-	rest(ctx, balancerDown)
-	b.balancer.Up() //nolint:contextcheck // it lives until Down
+	up := time.AfterFunc(balancerDown, b.balancer.Up)
+	defer up.Stop()
 	ctx, cancel := context.WithTimeout(ctx, backTime)
 	defer cancel()
 	select {
