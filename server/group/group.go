@@ -214,8 +214,8 @@ func (m *Member) tryEnter(ctx context.Context) error {
 	if errors.Is(err, errNamesake) {
 		return err
 	}
-	if i := slices.IndexFunc(others, func(o other) bool { return o.GetFormed() }); i >= 0 {
-		if m.Expect > 1 && others[i].GetLeaderId() == "" {
+	if o, formed := entrance(others); formed {
+		if m.Expect > 1 && o.GetLeaderId() == "" {
 			return errors.Join(errors.New("there is a group, which has no leader yet"), err)
 		}
 		if m.passed.IsZero() {
@@ -224,7 +224,7 @@ func (m *Member) tryEnter(ctx context.Context) error {
 		if !m.isLate() && time.Since(m.passed) < formedWithin {
 			return nil // it has just been formed, most likely with this one: then Raft tells
 		}
-		return m.join(ctx, []string{others[i].address}, true)
+		return m.join(ctx, []string{o.address}, true)
 	}
 	if m.Expect == 1 {
 		return errors.Join(errors.New("none of the others is in a group; start one of them with --bootstrap-expect"), err)
@@ -247,6 +247,17 @@ func (m *Member) tryEnter(ctx context.Context) error {
 type other struct {
 	*peerv1.IntroduceResponse
 	address string // at which it was asked
+}
+
+// entrance returns through whom to join a group, if one is formed: one who knows its leader, if
+// anybody does, since any of them may be cut off from it. It is pure.
+func entrance(others []other) (o other, formed bool) {
+	for _, x := range others {
+		if x.GetFormed() && (!formed || o.GetLeaderId() == "" && x.GetLeaderId() != "") {
+			o, formed = x, true
+		}
+	}
+	return o, formed
 }
 
 // askAll asks all others who they are.

@@ -78,3 +78,26 @@ func TestMoved(t *testing.T) {
 		})
 	}
 }
+
+// Who joins does so through one that knows who leads: the first that is asked may be cut off
+// from it, for as long as it likes.
+func TestJoinsThroughWhoKnowsTheLeader(t *testing.T) {
+	one := func(address, leader string, formed bool) other {
+		return other{&peerv1.IntroduceResponse{Formed: formed, LeaderId: leader}, address}
+	}
+	for _, test := range []struct {
+		others []other
+		want   string
+	}{
+		{nil, ""},
+		{[]other{one("a", "", false)}, ""},
+		{[]other{one("a", "", true)}, "a"},
+		{[]other{one("a", "c", true), one("b", "c", true)}, "a"},
+		{[]other{one("a", "", true), one("b", "c", true), one("c", "c", true)}, "b"},
+		{[]other{one("a", "", false), one("b", "", true), one("c", "", true)}, "b"},
+	} {
+		if o, formed := entrance(test.others); o.address != test.want || formed != (test.want != "") {
+			t.Errorf("of %v it is %q (%v), want %q", test.others, o.address, formed, test.want)
+		}
+	}
+}
