@@ -79,6 +79,7 @@ func TestMostDisksFill(t *testing.T) {
 		newBadDiskWorld(w)
 		for _, m := range w.group[:2] {
 			m.disk.Fail(syscall.ENOSPC)
+			w.net.troubles.begins("full", m.host, "")
 		}
 		w.wait(3 * time.Minute)
 		for _, m := range w.group[:2] {
@@ -88,6 +89,7 @@ func TestMostDisksFill(t *testing.T) {
 		}
 		for _, m := range w.group[:2] {
 			m.disk.Fail(nil)
+			w.net.troubles.ends("full", m.host, "")
 		}
 		w.awaitLeader()
 		w.wait(2 * time.Minute)
