@@ -15,6 +15,10 @@ const phaseMissed = schedv1.Phase_PHASE_MISSED
 // has it.
 const decidesWithin = 60 * time.Second
 
+// decidesSoon is how long it takes to decide what has come due, at most: who is killed in
+// that time has decided nothing.
+const decidesSoon = time.Second
+
 // ledgerOf is what the ledger of a job is held against when an occurrence has no run.
 type ledgerOf struct {
 	*world
@@ -57,7 +61,7 @@ func (l *ledgerOf) checkCause(trigger string, span *schedv1.LedgerSpan, at time.
 // whyNotMissed: what was missed came due while nobody decided, for so long that it was too
 // late to just run.
 func (l *ledgerOf) whyNotMissed(at time.Time) string {
-	if l.net.troubles.longest(at, at.Add(decidesWithin), l.ofPrimaries) < decidesWithin {
+	if l.net.troubles.longest(at, at.Add(decidesWithin), l.ofPrimaries) < decidesWithin-decidesSoon {
 		return "somebody could decide that in time"
 	}
 	return ""
