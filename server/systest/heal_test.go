@@ -132,20 +132,24 @@ func (w *world) sessionsAmiss(leader *schedv1.ClusterStatus, say func(string, ..
 	}
 }
 
+// mayBeLeased tells whether an attempt that its worker lacks may have a lease: then it is not
+// given up before lost_after, see plan.checkAbsent. What a twin ran is gone with it, and what
+// an agent had not on its disk when it crashed is gone, too, while its lease was asked for.
+func (w *world) mayBeLeased(r *schedv1.Run, a *schedv1.Attempt) bool {
+	never := r.GetPhase() == schedv1.Phase_PHASE_ASSIGNED && len(w.book.of(attemptID(r, a))) == 0
+	return w.needsLeases[r.GetJob()] && (never || w.twinned[a.GetWorkerName()])
+}
+
 // attemptsAmiss compares what should run with what runs.
 func (w *world) attemptsAmiss(say func(string, ...any)) {
 	w.Helper()
 	should, told := map[string]string{}, map[string]string{} // where each attempt should run, and what is said of it
-	// What a twin ran is gone with it. Where it had a lease, it is not given up before
-	// lost_after, though its worker says that it lacks it: see plan.checkAbsent.
 	excused := map[string]bool{}
 	for _, r := range w.runs("active=true") {
 		if n := len(r.GetAttempts()); n > 0 && r.GetPhase() != schedv1.Phase_PHASE_PENDING {
 			a := r.GetAttempts()[n-1]
 			id := attemptID(r, a)
-			if w.needsLeases[r.GetJob()] && w.twinned[a.GetWorkerName()] {
-				excused[id] = true
-			}
+			excused[id] = w.mayBeLeased(r, a)
 			should[id] = a.GetWorkerName()
 			told[id] = fmt.Sprintf("%v, of job %s", r.GetPhase(), r.GetJob())
 		}
@@ -265,13 +269,13 @@ func bubbleOf(stack string) string {
 // more, but for one of each host, which may have begun it when it first needed it. Who has
 // led keeps idle connections to the other primaries, three to each of them by Raft's pool;
 // and each has one to each other for output, from when it first needed it, for which gRPC
-// begins up to three goroutines of one kind.
+// begins up to four goroutines of one kind.
 func (w *world) checkGoroutines(young map[string]int) {
 	w.Helper()
 	for by, n := range w.goroutines() {
 		spare := len(w.group) + len(w.workers)
 		if strings.Contains(by, "raft.(*NetworkTransport).listen") || strings.HasPrefix(by, "google.golang.org/grpc/internal/") {
-			spare += 3 * len(w.group) * (len(w.group) - 1)
+			spare += 4 * len(w.group) * (len(w.group) - 1)
 		}
 		if strings.HasSuffix(by, "grpc.(*Server).handleRawConn") { // the other ends of these
 			spare += len(w.group) * (len(w.group) - 1)
