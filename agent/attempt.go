@@ -55,6 +55,7 @@ type attempt struct {
 	read     bool       // some of it may have been shipped
 	gone     bool       // released is closed
 
+	wants    bool          // a lease is asked for: it is on record
 	leaseEnd time.Duration // by the runner's clock; 0 before granted is closed
 }
 
@@ -254,7 +255,7 @@ func (t *table) follow(a *attempt, proc runner.Process, note bool) *agentv1.Resu
 // when it may.
 func (t *table) obstacle(a *attempt, now time.Duration) *agentv1.Result {
 	t.mu.Lock()
-	killing, stopped := a.killing, t.stopped
+	killing, stopped, asked := a.killing, t.stopped, a.wants
 	t.mu.Unlock()
 	switch {
 	case killing != nil:
@@ -263,7 +264,7 @@ func (t *table) obstacle(a *attempt, now time.Duration) *agentv1.Result {
 		return t.declined(a, stoppingReason)
 	case a.killAfter > 0 && !t.canLease():
 		return t.declined(a, runner.ErrNoLeases.Error())
-	case now >= a.deadline && a.killAfter > 0 && t.leaseOf(a) == 0:
+	case now >= a.deadline && asked && t.leaseOf(a) == 0:
 		return t.notStarted(a, fmt.Sprintf("it needs a lease (kill_after), and the leader gave none within %v of the launch", a.launch.GetStartWithin().AsDuration()))
 	case now >= a.deadline:
 		return t.notStarted(a, fmt.Sprintf("it had to start within %v of the launch, which is over", a.launch.GetStartWithin().AsDuration()))

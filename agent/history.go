@@ -160,6 +160,7 @@ func (t *table) disown(id string, proc runner.Process) {
 func recall(a *attempt, e journal.Entry) (known acceptance) {
 	if e.Accepted != nil && json.Unmarshal(e.Accepted.Payload, &known) == nil {
 		a.job, a.grace, a.killAfter = known.Job, known.Grace, known.KillAfter
+		a.wants = a.killAfter > 0
 	}
 	if e.Started != nil {
 		a.phase = agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING

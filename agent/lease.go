@@ -8,7 +8,9 @@ import (
 )
 
 // Wanted returns the fences of the attempts that may go on only with a lease, and have
-// not ended, and the time on the runner's clock. It is called by sessions.
+// not ended, and the time on the runner's clock. One that is not on record yet is not among
+// them: should the agent crash, the leader would wait for a lease that nobody holds. It is
+// called by sessions.
 func (t *table) Wanted() (fences []uint64, now time.Duration) {
 	now, ok := t.runner.Uptime()
 	t.mu.Lock()
@@ -17,7 +19,7 @@ func (t *table) Wanted() (fences []uint64, now time.Duration) {
 		return nil, now
 	}
 	for _, a := range t.attempts {
-		if a.killAfter > 0 && a.result == nil {
+		if a.wants && a.result == nil {
 			fences = append(fences, a.fence)
 		}
 	}
@@ -57,10 +59,11 @@ func (a *attempt) grantLocked(end time.Duration) {
 // awaitLease waits until an attempt that needs a lease has one, or until there is
 // something that keeps it from starting.
 func (t *table) awaitLease(a *attempt) {
-	if a.killAfter == 0 || !t.canLease() {
+	if a.killAfter == 0 || !t.canLease() || t.uptime() >= a.deadline { // too late: the disk took long
 		return
 	}
 	t.mu.Lock()
+	a.wants = true
 	for box := range t.boxes {
 		box.AskLeases()
 	}

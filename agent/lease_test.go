@@ -239,3 +239,26 @@ func (t timeless) Uptime() (time.Duration, bool) {
 	now, _ := t.Fake.Uptime()
 	return now, false
 }
+
+// No lease is asked for while the disk has not taken what was launched: should the agent
+// crash, the leader would wait for the end of one that nobody holds. Then it starts as ever.
+func TestNoLeaseForWhatIsNotOnRecord(t *testing.T) {
+	story(t, generous, map[string]fakerunner.Behaviour{"r1": {Duration: time.Minute}}, func(w *world) {
+		hang := w.hanging()
+		w.start()
+		v := w.gateway.last()
+		answer := hang()
+		v.launch(leased("r1", time.Minute))
+		w.wait(40 * time.Second)
+		if asks := v.asks(); len(asks) > 0 {
+			t.Errorf("it has asked for leases: %v", asks)
+		}
+		answer()
+		w.wait(10 * time.Second)
+		if got := w.host.Running(); len(got) != 1 || len(v.asks()) == 0 {
+			t.Errorf("%q run, and leases were asked for: %v", got, v.asks())
+		}
+		w.wait(2 * time.Minute)
+		w.outcomeOf("r1", agentv1.Outcome_OUTCOME_SUCCEEDED, "")
+	})
+}

@@ -44,6 +44,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -153,6 +154,8 @@ func (s *Spool) find(n fs.DirEntry) error {
 		l := s.newLog(k, limit)
 		l.path = path // it stays where it is: its runner may be about to open it by that name
 		return s.findLog(l)
+	case slices.Contains(probeNames, n.Name()):
+		_ = os.Remove(path) // if that fails, so does the next probe, which says so
 	case kind == metaSuffix && s.logs[k] != nil: // names are in order: it comes after its log
 		return nil
 	case kind == metaSuffix, kind == tempSuffix:

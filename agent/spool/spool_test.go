@@ -444,6 +444,9 @@ func TestOpenFindsWhatACrashLeft(t *testing.T) {
 			return errors.Join(scribble(meta, 100), scribble(meta, slotLen+100))
 		}, false, []string{log + ".damaged", meta + ".damaged"}},
 		{"the sidecar is empty", func(_, meta string) error { return os.Truncate(meta, 0) }, false, []string{log + ".damaged", meta + ".damaged"}},
+		{"the disk was being tried", func(log, _ string) error {
+			return os.WriteFile(filepath.Join(filepath.Dir(log), probeNames[0]), nil, 0o600)
+		}, true, []string{log, meta}},
 		{"something else is there", func(log, _ string) error { return os.Rename(log, filepath.Join(filepath.Dir(log), "README")) }, false, []string{"README"}},
 		{"another name is there", func(log, _ string) error { return os.Rename(log, filepath.Join(filepath.Dir(log), "r.1.065536.log")) }, false, []string{"r.1.065536.log"}},
 	} {
