@@ -8,6 +8,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Anything happens to three primaries and 50 workers. In the end the ledger is
@@ -178,10 +181,19 @@ func (c *groupChaos) anyStep() time.Duration {
 	return one(c.dice, -time.Hour, -2500*time.Millisecond, -time.Second, time.Second, 2500*time.Millisecond, time.Hour)
 }
 
-// finality looks at what has ended, if anybody answers while primaries ail.
+// finality looks at what has ended, if anybody answers while primaries ail. One that was
+// just cured may not have come to what the others have, and says to ask another.
 func (c *groupChaos) finality() {
 	c.Helper()
 	runs, incomplete, err := c.list("")
+	for _, m := range c.well() {
+		if status.Code(err) != codes.Unavailable {
+			break
+		}
+		back := c.ask(m)
+		runs, incomplete, err = c.list("")
+		back()
+	}
 	switch {
 	case err == nil:
 		c.checkFinality(runs, incomplete == "")

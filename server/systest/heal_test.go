@@ -132,24 +132,20 @@ func (w *world) sessionsAmiss(leader *schedv1.ClusterStatus, say func(string, ..
 	}
 }
 
-// mayBeLeased tells whether an attempt that its worker lacks may have a lease: then it is not
-// given up before lost_after, see plan.checkAbsent. What a twin ran is gone with it, and what
-// an agent had not on its disk when it crashed is gone, too, while its lease was asked for.
-func (w *world) mayBeLeased(r *schedv1.Run, a *schedv1.Attempt) bool {
-	never := r.GetPhase() == schedv1.Phase_PHASE_ASSIGNED && len(w.book.of(attemptID(r, a))) == 0
-	return w.needsLeases[r.GetJob()] && (never || w.twinned[a.GetWorkerName()])
-}
-
 // attemptsAmiss compares what should run with what runs.
 func (w *world) attemptsAmiss(say func(string, ...any)) {
 	w.Helper()
 	should, told := map[string]string{}, map[string]string{} // where each attempt should run, and what is said of it
+	// What a twin ran is gone with it. Where it had a lease, it is not given up before
+	// lost_after, though its worker says that it lacks it: see plan.checkAbsent.
 	excused := map[string]bool{}
 	for _, r := range w.runs("active=true") {
 		if n := len(r.GetAttempts()); n > 0 && r.GetPhase() != schedv1.Phase_PHASE_PENDING {
 			a := r.GetAttempts()[n-1]
 			id := attemptID(r, a)
-			excused[id] = w.mayBeLeased(r, a)
+			if w.needsLeases[r.GetJob()] && w.twinned[a.GetWorkerName()] {
+				excused[id] = true
+			}
 			should[id] = a.GetWorkerName()
 			told[id] = fmt.Sprintf("%v, of job %s", r.GetPhase(), r.GetJob())
 		}
@@ -268,17 +264,18 @@ func bubbleOf(stack string) string {
 // world was young. There are as many hosts, and nothing runs, so of each kind there are no
 // more, but for one of each host, which may have begun it when it first needed it. Who has
 // led keeps idle connections to the other primaries, three to each of them by Raft's pool;
-// and each has one to each other for output, from when it first needed it, for which gRPC
-// begins up to four goroutines of one kind.
+// and each has one to each other for output, from when it first needed it, and one to itself
+// if it was told to go to the leader in the moment in which it became that, for each of
+// which gRPC begins up to three goroutines of one kind.
 func (w *world) checkGoroutines(young map[string]int) {
 	w.Helper()
 	for by, n := range w.goroutines() {
 		spare := len(w.group) + len(w.workers)
 		if strings.Contains(by, "raft.(*NetworkTransport).listen") || strings.HasPrefix(by, "google.golang.org/grpc/internal/") {
-			spare += 4 * len(w.group) * (len(w.group) - 1)
+			spare += 3 * len(w.group) * len(w.group)
 		}
 		if strings.HasSuffix(by, "grpc.(*Server).handleRawConn") { // the other ends of these
-			spare += len(w.group) * (len(w.group) - 1)
+			spare += len(w.group) * len(w.group)
 		}
 		if n > young[by]+spare {
 			w.Errorf("%d goroutines were begun by %s, and there were %d when the world was young", n, by, young[by])

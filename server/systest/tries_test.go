@@ -205,7 +205,7 @@ func (w *world) overdue(r *schedv1.Run) string {
 	p := w.policyOf(r)
 	made := r.GetCreatedTime().AsTime()
 	all := r.GetAttempts()
-	if p == nil || !w.clocksRight(made, time.Now()) || len(all) > 0 && (w.twinned[all[len(all)-1].GetWorkerName()] || w.mayBeLeased(r, all[len(all)-1])) {
+	if p == nil || !w.clocksRight(made, time.Now()) || len(all) > 0 && w.twinned[all[len(all)-1].GetWorkerName()] {
 		return ""
 	}
 	if total := p.GetTotalTimeout().AsDuration(); total > 0 && time.Since(made) > total {
