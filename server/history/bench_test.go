@@ -94,6 +94,19 @@ func heap() float64 {
 	return float64(m.HeapAlloc) / 1e6
 }
 
+// fill puts n runs into a history, as they would end.
+func fill(b *testing.B, s *Store, n int) {
+	b.Helper()
+	for from := 0; from < n; from += 10_000 {
+		var runs []*state.Run
+		for i := from; i < min(n, from+10_000); i++ {
+			runs = append(runs, benchRun(i))
+		}
+		s.Ended(at(from), runs)
+		flush(b, s)
+	}
+}
+
 // BenchmarkMillion puts a million runs into the history, as they would end, and then
 // looks for some. The baseline is the same in the state, where they were kept before:
 // a scan, newest first, under its lock.
@@ -104,14 +117,7 @@ func BenchmarkMillion(b *testing.B) {
 	s.Start(newShared().View)
 	defer s.Close()
 	began := time.Now()
-	for from := 0; from < n; from += 10_000 {
-		var runs []*state.Run
-		for i := from; i < min(n, from+10_000); i++ {
-			runs = append(runs, benchRun(i))
-		}
-		s.Ended(at(from), runs)
-		flush(b, s)
-	}
+	fill(b, s, n)
 	rate := float64(n) / time.Since(began).Seconds()
 	b.Run("kept/history", func(b *testing.B) {
 		for b.Loop() {

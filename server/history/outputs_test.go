@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/schedd/schedd/raftstore"
-	"github.com/schedd/schedd/raftstore/state"
 )
 
 // The output of all attempts is told, of those that wait to be written, and then of those
@@ -82,14 +81,7 @@ func BenchmarkOutputs(b *testing.B) {
 	s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
 	s.Start(newShared().View)
 	defer s.Close()
-	for from := 0; from < n; from += 10_000 {
-		var runs []*state.Run
-		for i := from; i < min(n, from+10_000); i++ {
-			runs = append(runs, benchRun(i))
-		}
-		s.Ended(at(from), runs)
-		flush(b, s)
-	}
+	fill(b, s, n)
 	var whole float64
 	measure := func(name string, f func() error) {
 		b.Run(name, func(b *testing.B) {

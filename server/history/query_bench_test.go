@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/schedd/schedd/raftstore/state"
 )
 
 // BenchmarkManyValues lists runs by several jobs, workers and phases. The baseline is one
@@ -16,14 +14,7 @@ func BenchmarkManyValues(b *testing.B) {
 	s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
 	s.Start(newShared().View)
 	defer s.Close()
-	for from := 0; from < n; from += 10_000 {
-		var runs []*state.Run
-		for i := from; i < min(n, from+10_000); i++ {
-			runs = append(runs, benchRun(i))
-		}
-		s.Ended(at(from), runs)
-		flush(b, s)
-	}
+	fill(b, s, n)
 	names := func(format string, k int) (list []string) {
 		for i := range k {
 			list = append(list, fmt.Sprintf(format, i))
