@@ -94,7 +94,10 @@ func openDatabase(ctx context.Context, dir string) (*database, error) {
 		return nil, errors.Join(err, d.close())
 	}
 	d.read.SetConnMaxIdleTime(restAfter)
-	if err := errors.Join(d.prepare(ctx), d.whole(ctx, size)); err != nil {
+	if err = d.prepare(ctx); err == nil {
+		err = d.whole(ctx, size)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), d.close())
 	}
 	return d, nil
