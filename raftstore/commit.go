@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -43,7 +44,7 @@ func (s *Store) commit() {
 func (s *Store) arrive(flights <-chan *flight) {
 	for f := range flights {
 		results, index, err := s.answer(f)
-		s.queue.answer(len(f.batch))
+		s.queue.answer(f.taken)
 		for _, p := range f.batch {
 			if err != nil {
 				p.answer <- answer{err: err}
@@ -58,7 +59,8 @@ func (s *Store) arrive(flights <-chan *flight) {
 
 // flight is an entry on its way.
 type flight struct {
-	batch    []*proposal
+	batch    []*proposal // those that it is made of
+	taken    int         // how many were taken for it, with those that have gone since
 	begin    time.Time
 	commands int
 	entry    []byte
@@ -68,32 +70,51 @@ type flight struct {
 
 // depart makes an entry and gives it to Raft. The caller has the turn.
 func (s *Store) depart(batch []*proposal) *flight {
-	f := &flight{batch: batch, begin: time.Now()}
-	var commands [][]byte
-	for _, p := range batch {
-		commands = append(commands, p.commands...)
-	}
-	f.commands = len(commands)
-	if f.entry, f.err = joinEntry(s.clock(), commands); f.err == nil {
+	f := &flight{batch: batch, taken: len(batch), begin: time.Now()}
+	if s.load(f); f.err == nil {
 		f.future = s.raft.Apply(f.entry, putAgain)
 	}
 	return f
 }
+
+// load makes an entry of what is proposed by who has not gone. The caller has the turn, and
+// keeps it until Raft has the entry: a leader whose term is over has gone before the next one
+// begins, which takes the turn, too, so nothing of the old one comes behind its beginning.
+func (s *Store) load(f *flight) {
+	f.batch = slices.DeleteFunc(f.batch, (*proposal).gone)
+	if len(f.batch) == 0 {
+		f.err = errAllGone
+		return
+	}
+	var commands [][]byte
+	for _, p := range f.batch {
+		commands = append(commands, p.commands...)
+	}
+	f.commands = len(commands)
+	f.entry, f.err = joinEntry(s.clock(), commands)
+}
+
+// errAllGone is why there is no entry for those who have gone; nobody is told.
+var errAllGone = errors.New("nobody waits for it any more")
 
 // answer waits until an entry is applied, or it is known that it may not be.
 func (s *Store) answer(f *flight) (results []state.Result, index uint64, err error) {
 	if f.err != nil {
 		return nil, 0, fmt.Errorf("proposing: %w", f.err)
 	}
-	future := f.future
-	if err = s.await(future); errors.Is(err, raft.ErrEnqueueTimeout) {
+	if err = s.await(f.future); errors.Is(err, raft.ErrEnqueueTimeout) {
 		s.turn <- struct{}{}
-		future = s.put(f.entry)
+		if s.load(f); f.err == nil {
+			f.future = s.put(f.entry)
+		}
 		<-s.turn
-		err = s.await(future)
+		if f.err != nil {
+			return nil, 0, fmt.Errorf("proposing: %w", f.err)
+		}
+		err = s.await(f.future)
 	}
 	if err == nil {
-		results, err = future.Response().(response).get()
+		results, err = f.future.Response().(response).get()
 	}
 	s.stats.count(f.commands, len(f.entry), err)
 	if o := s.observer.Proposed; o != nil {
@@ -104,7 +125,7 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 	}
 	switch err := ours(err); {
 	case err == nil:
-		return results, future.Index(), nil
+		return results, f.future.Index(), nil
 	case errors.Is(err, ErrNotLeader), errors.Is(err, ErrStopped), errors.Is(err, ErrUnknown):
 		return nil, 0, fmt.Errorf("proposing: %w", err)
 	default:

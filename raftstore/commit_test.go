@@ -78,3 +78,37 @@ func TestCutOffWithEntriesInFlight(t *testing.T) {
 		}
 	})
 }
+
+// What was taken for an entry, and had to wait for the turn, is not put in the log when
+// who proposed it has gone meanwhile: the turn may have been that of a new term's beginning,
+// behind which nothing of the old one may come.
+func TestNothingOfAnOldTermComesBehindANewOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newCluster(t).leader()
+		s.turn <- struct{}{} // as a new term's beginning does
+		ctx, cancel := context.WithCancel(t.Context())
+		told := make(chan error, 2)
+		go func() {
+			_, err := s.Propose(ctx, putWorker(1))
+			told <- err
+		}()
+		go func() {
+			_, err := s.Propose(t.Context(), putWorker(2))
+			told <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-told; !errors.Is(err, context.Canceled) {
+			t.Errorf("who has gone is told %v", err)
+		}
+		<-s.turn
+		if err := <-told; err != nil {
+			t.Errorf("who waits is told %v", err)
+		}
+		time.Sleep(time.Second)
+		if n := numWorkers(s); n != 1 {
+			t.Errorf("%d workers are on record, want that of who waited", n)
+		}
+		propose(t, s, putWorker(3)) // and it goes on
+	})
+}

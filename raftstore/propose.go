@@ -78,6 +78,16 @@ type proposal struct {
 	answer    chan answer     // holds one, so that nobody waits for who has gone
 }
 
+// gone tells whether nobody waits for the answer any more.
+func (p *proposal) gone() bool {
+	select {
+	case <-p.cancelled:
+		return true
+	default:
+		return false
+	}
+}
+
 type answer struct {
 	results []state.Result
 	index   uint64 // of the entry
@@ -172,11 +182,9 @@ func (q *queue) batch() []*proposal {
 	commands, size := 0, 0
 	for len(q.waiting) > 0 {
 		p := q.waiting[0]
-		select {
-		case <-p.cancelled:
+		if p.gone() {
 			q.pop()
 			continue
-		default:
 		}
 		commands, size = commands+len(p.commands), size+p.size
 		if len(batch) > 0 && (commands > batchCommands || size > batchBytes) {
