@@ -130,14 +130,15 @@ func (a *Agenda) set(j *state.Job, al *alarm, decided, now time.Time) {
 	}
 }
 
-// Due returns the commands that decide what has come due, at most about limit
-// of them, and takes it for decided: whoever proposes them calls [Agenda.Note]
-// for those that are refused.
+// Due returns the commands that decide what has come due, and takes it for decided:
+// whoever proposes them calls [Agenda.Note] for those that are refused. The trigger with
+// the limit-th occurrence is the last one that is looked at, so that after an outage many
+// that have missed many take many calls, and the state is held by none for long.
 func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
 	s := o.state
 	var cmds []state.Command
 	decided := map[*alarm]time.Time{} // set again at the end, so that each rings once
-	for len(cmds) < limit {
+	for n := 0; n < limit; {
 		al := a.alarms.pop(now)
 		if al == nil {
 			break
@@ -147,7 +148,8 @@ func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
 			continue // it changed meanwhile: Note is about to be called
 		}
 		if p := j.Pause; p != nil && !p.Until.IsZero() && !p.Until.After(now) {
-			cmds = append(cmds, a.endPause(o, j, now)...)
+			ends := a.endPause(o, j, now)
+			cmds, n = append(cmds, ends...), n+occurrences(ends...)
 			continue
 		}
 		decided[al] = now
@@ -155,7 +157,7 @@ func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
 			al.c = compiled(j, al.trigger)
 		}
 		if d, ok := decide(s, o.of(j), al.c, al.trigger.ID, now); ok {
-			cmds = append(cmds, d)
+			cmds, n = append(cmds, d), n+occurrences(d)
 			decided[al] = d.Until
 		}
 	}
@@ -163,6 +165,20 @@ func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
 		a.set(s.Job(al.job), al, until, now)
 	}
 	return cmds
+}
+
+// occurrences returns how many commands decide; one that decides none counts as one.
+func occurrences(cmds ...state.Command) (n int) {
+	for _, c := range cmds {
+		of := 0
+		if d, ok := c.(state.Decide); ok {
+			for _, decided := range d.Decisions {
+				of += int(decided.Count)
+			}
+		}
+		n += max(1, of)
+	}
+	return n
 }
 
 // endPause decides what the pause covered and lets the job go on. Its alarms

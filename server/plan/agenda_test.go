@@ -165,3 +165,27 @@ func BenchmarkAgendaFire(b *testing.B) {
 		})
 	}
 }
+
+// After an outage in which many jobs missed much, one look walks through no more of it than
+// it may and what one more trigger missed; the next ones go on, until all is decided.
+func TestOneLookAfterALongOutageIsBounded(t *testing.T) {
+	w := newWorld(t)
+	const jobs, missed, limit = 20, 3600, 5000
+	for i := range jobs {
+		w.defineAs(state.JobKey{Namespace: "default", Name: fmt.Sprint("j", i)}, noon, func(d *state.Definition) { d.Triggers[0].Every.Interval = time.Second })
+	}
+	a, _ := agendaOf(w, noon)
+	now := noon.Add(missed * time.Second)
+	looks, all := 0, 0
+	for cmds := a.Due(NewOutlook(w.State, DefaultBounds), now, limit); len(cmds) > 0; cmds = a.Due(NewOutlook(w.State, DefaultBounds), now, limit) {
+		n := occurrences(cmds...)
+		if n >= limit+missed {
+			t.Errorf("one look decides %d occurrences, and may decide %d and those of a trigger more", n, limit)
+		}
+		looks, all = looks+1, all+n
+		w.do(now, cmds...)
+	}
+	if want := jobs * missed; all != want || looks != jobs/2 {
+		t.Errorf("%d occurrences are decided in %d looks, want %d in %d", all, looks, want, jobs/2)
+	}
+}
