@@ -276,6 +276,48 @@ func TestTestsOfTestingAreThere(t *testing.T) {
 	}
 }
 
+var (
+	mutant = regexp.MustCompile(`(?m)^(?:mutant|short) ([a-z-]+) `)
+	row    = regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|")
+)
+
+// unlisted compares the mutants of a script with the rows of a page that are about one.
+func unlisted(script, page string) (faults []error) {
+	tried, told := map[string]int{}, map[string]int{}
+	for _, m := range mutant.FindAllStringSubmatch(script, -1) {
+		tried[m[1]]++
+	}
+	for _, m := range row.FindAllStringSubmatch(page, -1) {
+		told[m[1]]++
+	}
+	for name, n := range tried {
+		if n > 1 || told[name] != 1 {
+			faults = append(faults, fmt.Errorf("the mutant %s is tried %d times and told of %d times", name, n, told[name]))
+		}
+	}
+	for name := range told {
+		if tried[name] == 0 {
+			faults = append(faults, fmt.Errorf("the mutant %s is told of and not tried", name))
+		}
+	}
+	return faults
+}
+
+// docs/testing.md tells of each mutant that is tried, and of no other.
+func TestMutantsAreToldOf(t *testing.T) {
+	script, err := os.ReadFile(filepath.Join("..", ".ci", "mutants"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page, ok := strings.Cut(doc(t, "testing.md"), "## Mutants\n")
+	if n := len(mutant.FindAllSubmatch(script, -1)); !ok || n < 100 {
+		t.Errorf("there are %d mutants, want more than 100, and docs/testing.md has a part on them: %v", n, ok)
+	}
+	for _, err := range unlisted(string(script), page) {
+		t.Error(err)
+	}
+}
+
 func doc(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "docs", name))
@@ -306,6 +348,16 @@ func TestProofsBite(t *testing.T) {
 		{head + "It holds.[^a] It does.[^b]\n\n" + held, "[^b] is not defined"},
 	} {
 		bites(t, test.page, test.want, all.unheld(test.page, "## Promised"))
+	}
+
+	const script = "mutant skip-it a.go \\\n\t'a' 'b' \\\n\t./a 'TestA'\nshort do-it-twice a.go \\\n"
+	for _, test := range []struct{ page, want string }{
+		{"| `skip-it` | it is skipped |\n| `do-it-twice` | it is done twice |\n", ""},
+		{"| `skip-it` | it is skipped |\n", "do-it-twice is tried 1 times and told of 0 times"},
+		{"| `skip-it` | it is skipped |\n| `do-it-twice` | |\n| `skip-it` | |\n", "skip-it is tried 1 times and told of 2 times"},
+		{"| `skip-it` | it is skipped |\n| `do-it-twice` | |\n| `forget` | |\n", "forget is told of and not tried"},
+	} {
+		bites(t, test.page, test.want, unlisted(script, test.page))
 	}
 
 	const e2e = "[^a]: `server/systest/e2e`: `TestC`.\n"

@@ -36,8 +36,8 @@ func (w *world) checkHealed() {
 	w.wait(healTransit)
 	after := w.amiss()
 	for _, what := range slices.Sorted(maps.Keys(after)) {
-		if before[what] {
-			w.Errorf("%v after all was mended, %s", healWithin, what)
+		if _, was := before[what]; was {
+			w.Errorf("%v after all was mended, %s", healWithin, after[what])
 		}
 	}
 	if m := w.leader(); m != nil {
@@ -46,12 +46,20 @@ func (w *world) checkHealed() {
 	}
 }
 
-// amiss returns what is not as it should be. All that the leader knows is asked of it
-// alone: any other may be among what is amiss.
-func (w *world) amiss() map[string]bool {
+// amiss returns what is not as it should be, by what that is and, if something has a name
+// that it is said of, by that, which comes first then: the rest of what is said may change
+// while it stays amiss. All that the leader knows is asked of it alone: any other may be among
+// what is amiss.
+func (w *world) amiss() map[string]string {
 	w.Helper()
-	all := map[string]bool{}
-	say := func(format string, args ...any) { all[fmt.Sprintf(format, args...)] = true }
+	all := map[string]string{}
+	say := func(format string, args ...any) {
+		what := format
+		if name, ok := args[0].(string); ok {
+			what = name + format
+		}
+		all[what] = fmt.Sprintf(format, args...)
+	}
 	if m, leader := w.primariesAmiss(say); m != nil {
 		defer w.ask(m)()
 		w.sessionsAmiss(leader, say)
@@ -86,7 +94,7 @@ func (w *world) primariesAmiss(say func(string, ...any)) (first *member, leader 
 		}
 	}
 	if leader == nil {
-		say("nobody leads")
+		say("%s leads", "nobody")
 		return nil, nil
 	}
 	for m, s := range said {
@@ -130,7 +138,14 @@ func (w *world) sessionsAmiss(leader *schedv1.ClusterStatus, say func(string, ..
 	if sessions != live {
 		say("the primaries hold %d sessions of %d workers", sessions, live)
 	}
+	if held := strings.Count(w.stacks(), sessionFrame); held != live {
+		say("%d sessions go on, of %d workers", held, live)
+	}
 }
+
+// sessionFrame is in the stack of who attends to a session with a worker, from its first
+// word until nothing of it is left, whatever its gateway knows of it.
+const sessionFrame = "server/gateway.(*session).run("
 
 // attemptsAmiss compares what should run with what runs.
 func (w *world) attemptsAmiss(say func(string, ...any)) {
@@ -198,30 +213,30 @@ func (w *world) unwanted(id string) string {
 // goroutines counts those of this world's bubble by where they were begun.
 func (w *world) goroutines() map[string]int {
 	w.Helper()
-	buf := make([]byte, 1<<20)
-	for {
-		n := runtime.Stack(buf, true)
-		if n < len(buf) {
-			buf = buf[:n]
-			break
-		}
-		buf = make([]byte, 2*len(buf))
-	}
-	all := strings.Split(string(buf), "\n\n")
-	mine := bubbleOf(all[0])
-	if mine == "" {
-		w.Fatalf("a stack names no bubble: %s", all[0])
-	}
 	begun := map[string]int{}
-	for _, stack := range all {
-		if bubbleOf(stack) != mine {
-			continue
-		}
+	for stack := range strings.SplitSeq(w.stacks(), "\n\n") {
 		if by := begunBy(stack); by != "" {
 			begun[by]++
 		}
 	}
 	return begun
+}
+
+// stacks returns those of this world's bubble, with an empty line between two.
+func (w *world) stacks() string {
+	w.Helper()
+	buf := make([]byte, 1<<20)
+	n := runtime.Stack(buf, true)
+	for n == len(buf) {
+		buf = make([]byte, 2*len(buf))
+		n = runtime.Stack(buf, true)
+	}
+	all := strings.Split(string(buf[:n]), "\n\n")
+	mine := bubbleOf(all[0])
+	if mine == "" {
+		w.Fatalf("a stack names no bubble: %s", all[0])
+	}
+	return strings.Join(slices.DeleteFunc(all, func(stack string) bool { return bubbleOf(stack) != mine }), "\n\n")
 }
 
 // begunBy returns who began a goroutine, by its stack: for one of a WaitGroup, what it was
@@ -313,6 +328,7 @@ func TestHealedBites(t *testing.T) {
 		"a primary that is down":      {func(w *world, _ *worker) { w.group[0].kill() }, "p1 is down"},
 		"a primary that stands still": {func(w *world, _ *worker) { w.group[0].suspend() }, "p1 does not answer"},
 		"a primary that is cut off":   {func(w *world, _ *worker) { w.follower().isolate(true) }, "does not know that"},
+		"a session that goes on":      {func(w *world, k *worker) { w.workers = nil }, "1 sessions go on, of 0 workers"},
 		"no leader": {func(w *world, _ *worker) {
 			w.group[0].kill()
 			w.group[1].kill()

@@ -1,6 +1,7 @@
 package systest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +30,8 @@ func (w *world) waitsAmiss(say func(string, ...any)) {
 			continue
 		}
 		if why := w.idle(r, going[r.GetJobUid()], free); why != "" {
-			say("run %s of %s waits after %d attempts, and %s; it says %q", r.GetId(), r.GetJob(), len(r.GetAttempts()), why, r.GetReason())
+			what := fmt.Sprintf("run %s of %s waits after %d attempts", r.GetId(), r.GetJob(), len(r.GetAttempts()))
+			say("%s, and %s; it says %q", what, why, r.GetReason())
 		}
 	}
 }
