@@ -1,6 +1,7 @@
 package systest
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -86,6 +87,17 @@ func TestMostDisksFill(t *testing.T) {
 			if m.ready() {
 				t.Errorf("%s is ready, with a full disk", m.id)
 			}
+		}
+		for _, m := range w.group {
+			ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+			r, err := m.own.jobs.PutJob(ctx, &schedv1.PutJobRequest{Job: job("k")})
+			cancel()
+			if err == nil {
+				t.Errorf("%s acknowledges, with the disks of most full: %v", m.id, r)
+			}
+		}
+		if l := w.leader(); l != nil {
+			t.Errorf("%s leads, with the disks of most full", l.id)
 		}
 		for _, m := range w.group[:2] {
 			m.disk.Fail(nil)
