@@ -277,6 +277,7 @@ type primary struct {
 	log     *buffer
 	mu      sync.Mutex
 	calls   []string // what the observer was told
+	conn    *grpc.ClientConn
 	jobs    schedv1.JobServiceClient
 	runs    schedv1.RunServiceClient
 	workers schedv1.WorkerServiceClient
@@ -315,6 +316,7 @@ func story(t *testing.T, tell func(t *testing.T, p *primary)) {
 				t.Errorf("%d subscriptions are left", n)
 			}
 		})
+		p.conn = conn
 		p.jobs, p.runs = schedv1.NewJobServiceClient(conn), schedv1.NewRunServiceClient(conn)
 		p.workers, p.cluster = schedv1.NewWorkerServiceClient(conn), schedv1.NewClusterServiceClient(conn)
 		tell(t, p)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -232,10 +233,16 @@ func setAside(dir, why string) (name string, err error) {
 	return name, nil
 }
 
-// nanos returns an instant as it is stored; 0 for none.
+// nanos returns an instant as it is stored; 0 for none. One that nanoseconds of 64 bits
+// can't tell, before 1678 or after 2262, is as far from now as they can.
 func nanos(t time.Time) int64 {
-	if t.IsZero() {
+	switch {
+	case t.IsZero():
 		return 0
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
 	}
 	return t.UnixNano()
 }

@@ -10,8 +10,11 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
 	"github.com/schedd/schedd/raftstore"
@@ -159,6 +162,70 @@ func FuzzEnded(f *testing.F) {
 		for _, r := range runs {
 			if !r.Phase.Final() || r.Finished.Before(asked.First) || r.Finished.After(asked.Last) {
 				t.Fatalf("it was given run %v, which is %v since %v", r.ID, r.Phase, r.Finished)
+			}
+		}
+	})
+}
+
+// told is the stream on which another primary hears what it asked for.
+type told struct {
+	grpc.ServerStreamingServer[peerv1.EndedResponse]
+	ctx      context.Context //nolint:containedctx // that is what a stream is
+	messages []*peerv1.EndedResponse
+}
+
+func (s *told) Context() context.Context { return s.ctx }
+
+func (s *told) Send(m *peerv1.EndedResponse) error {
+	s.messages = append(s.messages, m)
+	return nil
+}
+
+// Whatever time another primary asks for, it is told of runs that ended within that, in
+// order, and to the end; or it is refused.
+func FuzzEndedRequest(f *testing.F) {
+	for _, req := range []*peerv1.EndedRequest{
+		{},
+		{First: stampOf(at(3).Now), Last: stampOf(at(7).Now)},
+		{First: stampOf(at(7).Now), Last: stampOf(at(3).Now), Index: 2},
+		{Last: &timestamppb.Timestamp{Seconds: 1<<63 - 1, Nanos: -1}},
+		{First: &timestamppb.Timestamp{Seconds: 12899352904}, Last: &timestamppb.Timestamp{Seconds: 23636771148}},
+		{First: &timestamppb.Timestamp{Seconds: -1 << 63}, Last: stampOf(at(500).Now), Index: 1 << 63},
+	} {
+		b, err := proto.Marshal(req)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	s := begin(f.TempDir(), generous, newShared())
+	f.Cleanup(func() { _ = s.Close() })
+	s.Ended(at(19), numbers(0, 20))
+	flush(f, s)
+	f.Fuzz(func(t *testing.T, asked []byte) {
+		var req peerv1.EndedRequest
+		if proto.Unmarshal(asked, &req) != nil {
+			return
+		}
+		req.Index = min(req.GetIndex(), at(19).Index) // or it waits until that has come
+		stream := &told{ctx: t.Context()}
+		if err := s.Service().Ended(&req, stream); err != nil {
+			if code := status.Code(err); code != codes.InvalidArgument {
+				t.Fatalf("%v is answered %v", &req, err)
+			}
+			return
+		}
+		if n := len(stream.messages); n == 0 || stream.messages[n-1].GetEnd() == nil {
+			t.Fatalf("of %v it is not told the end: %v", &req, stream.messages)
+		}
+		first, last, before := timeOf(req.GetFirst()), timeOf(req.GetLast()), time.Time{}
+		for _, m := range stream.messages {
+			for _, record := range m.GetRuns() {
+				r, err := unseal(record)
+				if err != nil || r.Finished.Before(first) || r.Finished.After(last) || r.Finished.Before(before) {
+					t.Fatalf("of %v it is told of run %v, which ended %v: %v", &req, r.ID, r.Finished, err)
+				}
+				before = r.Finished
 			}
 		}
 	})

@@ -131,22 +131,7 @@ func FuzzAgent(f *testing.F) {
 		ask(&runnerv1.KillRequest{Grace: &durationpb.Duration{Seconds: -1 << 63}}), ask(&runnerv1.ForgetRequest{}), ask(&runnerv1.EndStraysRequest{Env: [][]byte{nil, {0, '='}}}))
 	f.Add([]byte{0}, []byte(nil), []byte(nil), []byte(nil), []byte{255})
 	f.Fuzz(func(t *testing.T, watch, start, kill, forget, strays []byte) {
-		b, ended, left, err := openBook(t.TempDir(), "boot", slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fake := fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{Duration: -1} })
-		k := newKeeper(slog.New(slog.DiscardHandler), fake, b)
-		k.resume(ended, left)
-		s := &service{keeper: k, end: make(chan struct{}, 1)}
-		defer func() {
-			fake.Close()
-			close(k.over)
-			k.rest()
-			if err := b.journal.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		s, fake := newFuzzed(t)
 		var w runnerv1.WatchRequest
 		if proto.Unmarshal(watch, &w) == nil {
 			if watcher, err := s.take(w.GetLife(), w.GetLink()); err == nil {
@@ -181,7 +166,104 @@ func FuzzAgent(f *testing.F) {
 				t.Error(err)
 			}
 		}
-		for _, m := range s.news(newWatcherOf(k)) {
+		for _, m := range s.news(newWatcherOf(s.keeper)) {
+			if _, err := proto.Marshal(m); err != nil {
+				t.Errorf("%v can't be told: %v", m, err)
+			}
+		}
+	})
+}
+
+// newFuzzed returns a runner that starts nothing real, and what it starts with.
+func newFuzzed(t *testing.T) (*service, *fakerunner.Fake) {
+	b, ended, left, err := openBook(t.TempDir(), "boot", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := fakerunner.New(func(runner.Spec) fakerunner.Behaviour { return fakerunner.Behaviour{Duration: -1} })
+	k := newKeeper(slog.New(slog.DiscardHandler), fake, b)
+	k.resume(ended, left)
+	t.Cleanup(func() {
+		fake.Close()
+		close(k.over)
+		k.rest()
+		if err := b.journal.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &service{keeper: k, end: make(chan struct{}, 1)}, fake
+}
+
+// askedTape is a stream of an agent that asks for starts, and hears which can't be.
+type askedTape struct {
+	grpc.BidiStreamingServer[runnerv1.StartsRequest, runnerv1.StartsResponse] // nothing but Recv and Send is used
+
+	requests []*runnerv1.StartsRequest
+	refused  map[string]bool
+}
+
+func (a *askedTape) Recv() (*runnerv1.StartsRequest, error) {
+	if len(a.requests) == 0 {
+		return nil, io.EOF
+	}
+	m := a.requests[0]
+	a.requests = a.requests[1:]
+	return m, nil
+}
+
+func (a *askedTape) Send(m *runnerv1.StartsResponse) error {
+	a.refused[m.GetId()] = true
+	return nil
+}
+
+// Whatever starts an agent asks for together, and whatever leases it tells of, each is
+// started once, or refused by its name, or left to a later link.
+func FuzzStarts(f *testing.F) {
+	ask := func(m proto.Message) []byte {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	f.Add(uint64(2), uint64(1), ask(&runnerv1.StartsRequest{Link: 1, Starts: []*runnerv1.StartRequest{
+		{Life: 2, Id: "a", Argv: []string{"x"}}, {Life: 2, Id: "b"}, {Life: 1, Id: "c", Argv: []string{"x"}}, {Life: 2, Id: "a", Argv: []string{"x"}}, {},
+	}}), ask(&runnerv1.RenewRequest{Leases: []*runnerv1.Lease{{Id: "a", End: durationpb.New(-1)}, {Id: "a", End: durationpb.New(1<<63 - 1)}, {}}}))
+	f.Add(uint64(1<<64-1), uint64(0), ask(&runnerv1.StartsRequest{Link: 1<<64 - 1, Starts: []*runnerv1.StartRequest{
+		{Life: 1<<64 - 1, Id: "a", Argv: []string{""}, Timeout: &durationpb.Duration{Seconds: -1 << 63, Nanos: 1}, Env: [][]byte{{'='}, nil}},
+	}}), ask(&runnerv1.RenewRequest{Leases: []*runnerv1.Lease{{Id: "a", End: &durationpb.Duration{Seconds: 1<<63 - 1, Nanos: -1}}}}))
+	f.Add(uint64(0), uint64(0), []byte("no such thing"), []byte{255})
+	f.Fuzz(func(t *testing.T, life, link uint64, starts, renew []byte) {
+		s, fake := newFuzzed(t)
+		watcher, err := s.take(life, link)
+		if err == nil {
+			defer s.leave(watcher)
+		}
+		var m runnerv1.StartsRequest
+		if proto.Unmarshal(starts, &m) != nil {
+			return
+		}
+		for _, a := range m.GetStarts() {
+			if a != nil {
+				a.Output = nil // the fake one opens what it is told
+			}
+		}
+		stream := &askedTape{requests: []*runnerv1.StartsRequest{&m, &m}, refused: map[string]bool{}}
+		if err := s.Starts(stream); err != nil {
+			t.Error(err)
+		}
+		for _, a := range m.GetStarts() {
+			if n := fake.Starts(a.GetId()); n > 1 || n == 0 && !stream.refused[a.GetId()] && (m.GetLink() == 0 || m.GetLink() == link) && s.at(a.GetId()) == nil {
+				t.Errorf("%q was started %d times, and refused: %v", a.GetId(), n, stream.refused[a.GetId()])
+			}
+		}
+		var leases runnerv1.RenewRequest
+		if proto.Unmarshal(renew, &leases) == nil {
+			if _, err := s.Renew(t.Context(), &leases); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, m := range s.news(newWatcherOf(s.keeper)) {
 			if _, err := proto.Marshal(m); err != nil {
 				t.Errorf("%v can't be told: %v", m, err)
 			}
