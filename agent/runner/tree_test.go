@@ -398,7 +398,8 @@ func TestEndStrays(t *testing.T) {
 	// An earlier life: it starts processes for two attempts and is gone. And
 	// another worker on this host, of another cluster.
 	life := func(attempt int, worker string) {
-		cmd := exec.Command("/bin/sh", "-c", "(setsid sh -c 'echo $$; env -i sleep 1000' >>"+out+" 2>/dev/null </dev/null &)")
+		cmd := exec.Command("/bin/sh", "-c", "(setsid sh -c 'echo $$; env -i sleep 1000' >>"+out+" 2>/dev/null </dev/null &)\n"+
+			"(env -i setsid sh -c 'echo $$; exec sleep 1000' >>"+out+".unmarked 2>/dev/null </dev/null &)") // has no mark, and no parent that has one
 		cmd.Env = env(attempt, worker)
 		if b, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, b)
@@ -413,6 +414,7 @@ func TestEndStrays(t *testing.T) {
 	p.until("the strays to have children", func() bool {
 		return len(p.childrenOf(first)) == 1 && len(p.childrenOf(second)) == 1 && len(p.childrenOf(others)) == 1
 	})
+	unmarked := p.pids(runner.Spec{Output: out + ".unmarked"}, 3)
 	script := filepath.Join(p.dir, "schedd-script-"+run+"-1-4711")
 	if err := os.WriteFile(script, nil, 0o700); err != nil {
 		t.Fatal(err)
@@ -433,6 +435,11 @@ func TestEndStrays(t *testing.T) {
 	}
 	if n, err := p.runner.EndStrays(run+"/1", env(1, "w-2")); n != 2 || err != nil {
 		t.Errorf("the other worker ended %d, %v; want 2", n, err)
+	}
+	for _, pid := range unmarked {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Errorf("what has thrown its environment away can't be told to be of the attempt, and is gone: %v", err)
+		}
 	}
 	if n, err := p.runner.EndStrays(run+"/12", env(12, "w-1")); n != 2 || err != nil {
 		t.Errorf("ended %d, %v; want 2", n, err)
