@@ -127,7 +127,10 @@ func (c *groupChaos) heal() {
 	c.unclone()
 	c.mend()
 	clear(c.ails)
-	c.awaitLogs()
+	if !c.trustsLogs() {
+		c.checkAgreed()
+		c.awaitLogs()
+	}
 	c.checkHealed()
 	c.learn()
 }

@@ -31,35 +31,57 @@ const (
 // primaries know as much as the leader.
 func (w *world) checkHealed() {
 	w.Helper()
-	w.wait(healWithin - healTransit)
-	before := w.amiss()
-	w.wait(healTransit)
-	after := w.amiss()
-	for _, what := range slices.Sorted(maps.Keys(after)) {
-		if _, was := before[what]; was {
-			w.Errorf("%v after all was mended, %s", healWithin, after[what])
-		}
-	}
+	w.compareTwice(w.amiss)
 	if m := w.leader(); m != nil {
 		defer w.ask(m)()
 		w.checkOverdue()
 	}
 }
 
-// amiss returns what is not as it should be, by what that is and, if something has a name
-// that it is said of, by that, which comes first then: the rest of what is said may change
-// while it stays amiss. All that the leader knows is asked of it alone: any other may be among
-// what is amiss.
-func (w *world) amiss() map[string]string {
+// checkAgreed is called when all was just mended, and disks for output among that, which
+// their primaries don't trust yet. That is no reason for these to disagree meanwhile.
+func (w *world) checkAgreed() {
 	w.Helper()
-	all := map[string]string{}
-	say := func(format string, args ...any) {
+	w.compareTwice(func() map[string]string {
+		all, say := w.notes()
+		w.primariesAmiss(say)
+		return all
+	})
+}
+
+// compareTwice complains of what is amiss after healWithin, and was a little before.
+func (w *world) compareTwice(amiss func() map[string]string) {
+	w.Helper()
+	w.wait(healWithin - healTransit)
+	before := amiss()
+	w.wait(healTransit)
+	after := amiss()
+	for _, what := range slices.Sorted(maps.Keys(after)) {
+		if _, was := before[what]; was {
+			w.Errorf("%v after all was mended, %s", healWithin, after[what])
+		}
+	}
+}
+
+// notes returns what was said to be amiss, by what that is and, if something has a name
+// that it is said of, by that, which comes first then: the rest of what is said may change
+// while it stays amiss.
+func (*world) notes() (all map[string]string, say func(format string, args ...any)) {
+	all = map[string]string{}
+	return all, func(format string, args ...any) {
 		what := format
 		if name, ok := args[0].(string); ok {
 			what = name + format
 		}
 		all[what] = fmt.Sprintf(format, args...)
 	}
+}
+
+// amiss returns what is not as it should be. All that the leader knows is asked of it
+// alone: any other may be among what is amiss.
+func (w *world) amiss() map[string]string {
+	w.Helper()
+	all, say := w.notes()
 	if m, leader := w.primariesAmiss(say); m != nil {
 		defer w.ask(m)()
 		w.sessionsAmiss(leader, say)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -41,13 +42,18 @@ func (m *member) breakLogs(on bool) {
 // primary takes workers again, and some of what it tries.
 const logsTrusted = time.Minute + 10*time.Second
 
-// awaitLogs waits until all primaries take workers again whose disks took no output: until
+// trustsLogs tells whether all primaries take workers whose disks took no output: until
 // then none of them is mended.
+func (w *world) trustsLogs() bool {
+	return !slices.ContainsFunc(w.group, func(m *member) bool {
+		return !m.logsMended.IsZero() && time.Now().Before(m.logsMended.Add(logsTrusted))
+	})
+}
+
+// awaitLogs waits for that.
 func (w *world) awaitLogs() {
-	for _, m := range w.group {
-		if !m.logsMended.IsZero() {
-			time.Sleep(time.Until(m.logsMended.Add(logsTrusted)))
-		}
+	for !w.trustsLogs() {
+		time.Sleep(time.Second)
 	}
 }
 
