@@ -48,7 +48,8 @@ const (
 	// apart is how far apart collections are meant to be, in seconds: of half a gigabyte
 	// each takes some hundred milliseconds of CPU. Of more they take more, and are meant to be
 	// farther apart by as much, or they would cost a primary with a million jobs more than
-	// all that it does.
+	// all that it does; and by as much again where that takes no more than a third of what is
+	// in use, so that what a run costs does not go by how many jobs there are beside it.
 	apart, ofBytes = 20, 512 << 20
 	// usual is how much the heap may grow until it is collected by default, in percent of
 	// what is in use.
@@ -96,10 +97,16 @@ func growth(used, pace uint64) int {
 	if used == 0 {
 		return usual
 	}
-	reserve := max(uint64(float64(pace)*apart*float64(max(used, ofBytes))/ofBytes), used/8, least)
+	near := uint64(float64(pace) * apart * large(used))
+	far := uint64(float64(near) * large(used))
+	reserve := max(near, min(far, used/3), used/8, least)
 	most := max(used*usual/100, min(pace*apart, busy))
 	return int(min(min(reserve, most)*100/used, steep))
 }
+
+// large is how many times as large as one of which a collection costs little a heap is;
+// 1 of all that are smaller.
+func large(heap uint64) float64 { return float64(max(heap, ofBytes)) / ofBytes }
 
 // heap is how memory is used, in bytes.
 type heap struct {
@@ -110,7 +117,7 @@ type heap struct {
 }
 
 // atRest tells whether little was allocated meanwhile, and much could be given back: of a
-// large state more than would be needed again within a minute, since to look for it costs
+// large state more than would be needed again within some minutes, since to look for it costs
 // seconds of CPU.
 func atRest(before, now heap) bool {
 	const (
@@ -119,7 +126,7 @@ func atRest(before, now heap) bool {
 		minute = uint64(time.Minute / restEvery)
 	)
 	allocated := now.allocated - before.allocated
-	if allocated > little && now.rest < allocated*minute {
+	if allocated > little && float64(now.rest) < float64(allocated*minute)*large(now.live) {
 		return false
 	}
 	return allocated < now.live/32+little && now.rest > now.live/16+some

@@ -17,7 +17,8 @@ func TestAtRest(t *testing.T) {
 		{"a large state after a burst", 20, 1000, 900, true},
 		{"at work", 20, 20, 30, false},
 		{"a large state at work", 300, 1000, 900, false},
-		{"a million jobs, and a hundred runs each second", 25, 1200, 240, false},
+		{"a million jobs, and a hundred runs each second", 25, 1200, 400, false},
+		{"a million jobs, and what those need again in minutes", 25, 1200, 800, true},
 		{"nothing to give back", 0, 20, 5, false},
 		{"a large state that was given back", 0, 1000, 60, false},
 		{"small", 0, 0, 4, false},
@@ -47,7 +48,8 @@ func TestGrowth(t *testing.T) {
 		{"and that have something to do", 400, 5, 25},
 		{"and much", 400, 50, 100},
 		{"a million jobs, at rest", 1600, 0, 12},
-		{"a million jobs, and a hundred runs each second", 1600, 5, 19},
+		{"a million jobs, and a few runs each second", 1600, 1, 12},
+		{"a million jobs, and a hundred runs each second", 1600, 5, 33},
 		{"a million jobs, and many runs", 1600, 50, 100},
 	} {
 		if got := growth(test.used*mb, test.pace*mb); got != test.want {
