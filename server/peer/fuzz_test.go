@@ -110,7 +110,7 @@ func FuzzUplink(f *testing.F) {
 		u := NewUplink(UplinkConfig{PrimaryID: "b", Log: slog.New(slog.DiscardHandler), Applied: func() uint64 { return 5 }, Condition: func() Condition { return Condition{} }})
 		u.gateway = &hand{}
 		u.Attach(session("w", 1, "b"))
-		out := newQueue[*peerv1.LinkRequest]()
+		out := newQueue[*peerv1.LinkRequest](false)
 		for _, m := range replay[peerv1.LinkResponse](messages) {
 			u.handle(m, out)
 		}

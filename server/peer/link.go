@@ -35,7 +35,7 @@ type link struct {
 
 func newLink(h *Hub, stream leaderStream, admit func(string) error) *link {
 	return &link{
-		hub: h, stream: stream, admit: admit, out: newQueue[*peerv1.LinkResponse](),
+		hub: h, stream: stream, admit: admit, out: newQueue[*peerv1.LinkResponse](within(stream)),
 		greeted: make(chan struct{}), ended: make(chan struct{}), known: Primary{LastContact: time.Now()},
 	}
 }

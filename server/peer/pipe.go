@@ -47,6 +47,15 @@ type (
 	leaderEnd  struct{ *pipe }
 )
 
+// within tells whether a stream is an end of a link within one process.
+func within(stream any) bool {
+	switch stream.(type) {
+	case gatewayEnd, leaderEnd:
+		return true
+	}
+	return false
+}
+
 func (e gatewayEnd) Send(m *peerv1.LinkRequest) error    { return send(e.up, m, e.over) }
 func (e gatewayEnd) Recv() (*peerv1.LinkResponse, error) { return recv(e.down, e.over) }
 func (e leaderEnd) Send(m *peerv1.LinkResponse) error    { return send(e.down, m, e.over) }

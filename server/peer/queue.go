@@ -14,14 +14,16 @@ const (
 	// maxQueuedBytes is how large they may be together, as they go over the wire.
 	// One holds some hundred bytes as a rule, but a launch up to half a MiB, and a
 	// primary must not run out of memory because another one reads slowly. While a
-	// link is being written to, as much again may be on its way.
+	// link is being written to, as much again may be on its way. Within a process there is
+	// no wire, and nobody who reads slowly: nothing is measured there.
 	maxQueuedBytes = 64 << 20
 )
 
 // queue holds messages for one end of a link, in their order. Its methods may be
 // called from any goroutine, and none blocks.
 type queue[T proto.Message] struct {
-	wake chan struct{} // holds a token when there may be something to take
+	wake   chan struct{} // holds a token when there may be something to take
+	within bool          // of a link within a process
 
 	mu       sync.Mutex
 	waiting  []T
@@ -29,12 +31,17 @@ type queue[T proto.Message] struct {
 	overflow bool
 }
 
-func newQueue[T proto.Message]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
+func newQueue[T proto.Message](within bool) *queue[T] {
+	return &queue[T]{wake: make(chan struct{}, 1), within: within}
+}
 
 // put adds a message, unless too much waits already: then nothing is taken any
 // more.
 func (q *queue[T]) put(m T) bool {
-	size := proto.Size(m)
+	size := 0
+	if !q.within {
+		size = proto.Size(m)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.overflow = q.overflow || len(q.waiting) >= maxQueued || q.bytes+size > maxQueuedBytes; q.overflow {

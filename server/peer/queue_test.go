@@ -10,22 +10,24 @@ import (
 	peerv1 "github.com/schedd/schedd/proto/schedd/peer/v1"
 )
 
-// What may wait is bounded by number and by size, whichever comes first. What was
+// What may wait is bounded by number and, on a wire, by size, whichever comes first. What was
 // taken counts no longer; after an overflow nothing is taken in any more.
 func TestQueueIsBounded(t *testing.T) {
 	for name, test := range map[string]struct {
-		bytes int // of each message, about
-		fit   int
+		bytes  int // of each message, about
+		within bool
+		fit    int
 	}{
-		"small ones": {100, maxQueued},
-		"large ones": {1 << 20, maxQueuedBytes>>20 - 1},
+		"small ones":                  {100, false, maxQueued},
+		"large ones":                  {1 << 20, false, maxQueuedBytes>>20 - 1},
+		"large ones within a process": {1 << 20, true, maxQueued},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := report("w", 1, result(strings.Repeat("x", test.bytes)))
 			if size := proto.Size(m); size < test.bytes || size > test.bytes+100 {
 				t.Fatalf("a message has %d bytes", size)
 			}
-			q := newQueue[*peerv1.LinkRequest]()
+			q := newQueue[*peerv1.LinkRequest](test.within)
 			for round := range 2 {
 				for i := range test.fit {
 					if !q.put(m) {

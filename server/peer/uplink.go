@@ -199,7 +199,7 @@ func (u *Uplink) link(ctx context.Context, leader string, news <-chan struct{}) 
 	}
 	late.Stop()
 
-	out := newQueue[*peerv1.LinkRequest]()
+	out := newQueue[*peerv1.LinkRequest](within(stream))
 	sessions := u.begin(out)
 	u.Log.Info("linked to the leader", "leader", leader, "sessions", len(sessions))
 	heard := newSilence(linkDeadAfter, func() { end(fmt.Errorf("nothing was heard of the leader for %v", linkDeadAfter)) })
