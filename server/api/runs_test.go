@@ -30,6 +30,29 @@ func (p *primary) get(r *schedv1.Run) *schedv1.Run {
 	return now.GetRun()
 }
 
+// The answer of who has a run made is of that moment: its log, which is younger, is not
+// looked for. Who asks for the run itself is told of it.
+func TestNoLogIsLookedForOfWhatCameLater(t *testing.T) {
+	story(t, func(t *testing.T, p *primary) {
+		p.put(aJob("j", allow))
+		p.worker("w")
+		r := p.run("j")
+		var made *state.Run
+		p.store.View(func(s *state.State) { made = s.Run(p.id(r)) })
+		p.start(r, "w")
+		key := p.logKey(r)
+		p.append(key, 0, "hello")
+		if _, err := p.logs.Sync(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		for from, want := range map[*schedv1.Run]int64{p.server.showOne(made): 0, p.get(r): 5} {
+			if n := from.GetAttempts()[0].GetLogDurableBytes(); from.GetPhase() != schedv1.Phase_PHASE_RUNNING || n != want {
+				t.Errorf("%v, want it to run, and %d bytes of its log", from, want)
+			}
+		}
+	})
+}
+
 func TestGetRun(t *testing.T) {
 	story(t, func(t *testing.T, p *primary) {
 		p.put(aJob("j", allow))

@@ -73,9 +73,11 @@ func (s *Server) showWhole(ctx context.Context, r *state.Run) *schedv1.Run {
 }
 
 // showOne returns a run as it is now, with what is known here of its logs; as it
-// was, when it is gone.
+// was, when it is gone. Of an attempt that came after what it is given there was no log to
+// ask for: to look for one is a read of the disk, for each run that is asked for by hand.
 func (s *Server) showOne(r *state.Run) *schedv1.Run {
 	var g glance
+	had := len(r.Attempts)
 	s.Store.View(func(st *state.State) {
 		if newer := st.Run(r.ID); newer != nil {
 			r = newer
@@ -83,7 +85,7 @@ func (s *Server) showOne(r *state.Run) *schedv1.Run {
 		g = look(st, s.wallClock()).at(r)
 	})
 	p := showRun(g)
-	for i, a := range p.GetAttempts() {
+	for i, a := range p.GetAttempts()[:min(had, len(r.Attempts))] {
 		a.LogDurableBytes = s.durable(&r.Attempts[i], r.ID)
 	}
 	return p
