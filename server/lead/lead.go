@@ -150,9 +150,13 @@ func lead(ctx context.Context, c Config, last *mark, looking chan struct{}) erro
 	defer timer.Stop()
 	defer rest.Stop()
 	for {
-		nudge := c.Inbox.nudge
+		nudge, asked := c.Inbox.nudge, c.Inbox.asked
 		if wait := t.patience(time.Now()); wait > 0 {
 			nudge = nil
+			rest.Reset(wait)
+		}
+		if wait := t.awaitAskers(time.Now()); wait > 0 {
+			asked = nil
 			rest.Reset(wait)
 		}
 		select {
@@ -161,12 +165,14 @@ func lead(ctx context.Context, c Config, last *mark, looking chan struct{}) erro
 		case <-rest.C:
 			continue
 		case <-nudge:
-		case <-c.Inbox.asked:
+		case <-asked:
 		case t.old.found = <-t.old.looked:
 		case <-t.feed.Wake():
 		case <-timer.C:
 		}
-		t.wanted = append(t.wanted, c.Inbox.takeAsks()...)
+		if t.awaitAskers(time.Now()) == 0 {
+			t.wanted = append(t.wanted, c.Inbox.takeAsks()...)
+		}
 		t.open = len(t.wanted) > 0 || t.patience(time.Now()) == 0
 		// What was told was told before this step began by the clock: a worker that
 		// is given up some time after now has been silent for all of that.
@@ -454,6 +460,7 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 			cmds, n = cmds[1:], maxProposal
 		}
 	}
+	t.wrote(t.proposing, time.Now())
 	return agreed, nil
 }
 

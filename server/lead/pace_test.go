@@ -2,6 +2,7 @@ package lead
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,6 +57,46 @@ func TestReportsThatDoNotWait(t *testing.T) {
 		}
 		if took := time.Since(began); took > 10*7*time.Millisecond+company {
 			t.Errorf("ten runs of 7ms, one after the other, took %v", took)
+		}
+	})
+}
+
+// Many who ask, each at another moment, share entries, and nobody waits for those who do not
+// come any more.
+func TestAskersShareEntries(t *testing.T) {
+	const callers, rounds, write = 32, 20, 3 * time.Millisecond
+	asking(t, 5*time.Millisecond, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
+		p.slow.Store(int64(write))
+		before := p.store.Stats()
+		var all sync.WaitGroup
+		for caller := range callers {
+			all.Go(func() {
+				for i := range rounds {
+					asked := time.Now()
+					if a, err := p.ask(fmt.Sprint(caller, "/", i)); err != nil || a.Err != nil {
+						t.Errorf("%+v, %v", a, err)
+					}
+					if d := time.Since(asked); d > write+longestWait+write {
+						t.Errorf("an answer came after %v, want the writing of an entry, a wait for others, and the writing of its own", d)
+					}
+					time.Sleep(20*time.Millisecond + time.Duration(caller)*317*time.Microsecond)
+				}
+			})
+		}
+		all.Wait()
+		after := p.store.Stats()
+		if each := float64(after.Entries-before.Entries) / (callers * rounds); each > 0.2 {
+			t.Errorf("%.2f entries for each run, want five askers and more to share one", each)
+		}
+		for i := range 3 {
+			asked := time.Now()
+			if a, err := p.ask(fmt.Sprint("alone", i)); err != nil || a.Err != nil {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			if d := time.Since(asked); d > write {
+				t.Errorf("who asks alone is answered after %v, want %v", d, write)
+			}
+			time.Sleep(100 * time.Millisecond)
 		}
 	})
 }
