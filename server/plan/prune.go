@@ -57,16 +57,20 @@ func Prune(s *state.State, keep Retention, held, now time.Time) (cmds []state.Pr
 		if !r.Phase.Final() {
 			continue
 		}
-		k := kind{r.UID, len(r.Attempts) > 0}
 		age := now.Sub(r.Finished)
-		perJob[k]++
+		k, crowded := kind{r.UID, len(r.Attempts) > 0}, kept >= keep.Runs
+		if !crowded { // else it is over anyway, as are all that are older
+			perJob[k]++
+		}
 		kept++
-		over := perJob[k] > keep.RunsPerJob || kept > keep.Runs || age > keep.RunAge
+		over := crowded || age > keep.RunAge || perJob[k] > keep.RunsPerJob
 		may := over && r.Finished.Before(held) && (age > keep.LostAge || !awaited(r))
 		if may && age > linger || kept > keep.MostRuns {
 			gone = append(gone, r.ID)
-			perJob[k]--
 			kept--
+			if !crowded {
+				perJob[k]--
+			}
 		} else if may {
 			young = true
 		}

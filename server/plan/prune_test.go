@@ -136,3 +136,25 @@ func ended(s *state.State) (n int) {
 	}
 	return n
 }
+
+// BenchmarkPrune looks for what to forget among the runs of a load that has just ended:
+// none may go yet.
+func BenchmarkPrune(b *testing.B) {
+	for _, runs := range []int{20_000, 200_000} {
+		b.Run(fmt.Sprint("runs=", runs), func(b *testing.B) {
+			n := &state.Snapshot{Index: 100, Now: noon, Serial: uint64(runs)}
+			for i := range runs {
+				n.Runs = append(n.Runs, &state.Run{
+					ID: state.RequestRunID(1, fmt.Sprint(i)), UID: uint64(i%10_000 + 1), Phase: state.Succeeded, Serial: uint64(i + 1), Created: noon, Finished: noon,
+					Attempts: []state.Attempt{{Number: 1, Outcome: state.OutcomeSucceeded}},
+				})
+			}
+			s := n.Restore()
+			for b.Loop() {
+				if cmds, _ := Prune(s, DefaultRetention, noon, noon.Add(time.Second)); len(cmds) > 0 {
+					b.Fatal(cmds)
+				}
+			}
+		})
+	}
+}
