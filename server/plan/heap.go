@@ -1,7 +1,5 @@
 package plan
 
-import "cmp"
-
 // ranking is a binary heap with an index: the least first, and setting, moving
 // and taking out whichever costs O(log n).
 type ranking[K comparable, R any] struct {
@@ -18,9 +16,6 @@ type ranked[K comparable, R any] struct {
 func newRanking[K comparable, R any](compare func(a, b R) int) *ranking[K, R] {
 	return &ranking[K, R]{compare: compare, index: map[K]int{}}
 }
-
-// newSerials returns a ranking by serial number.
-func newSerials[K comparable]() *ranking[K, uint64] { return newRanking[K](cmp.Compare[uint64]) }
 
 // first returns the least; ok is false when there is none.
 func (h *ranking[K, R]) first() (least ranked[K, R], ok bool) {

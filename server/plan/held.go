@@ -4,9 +4,9 @@ import "github.com/schedd/schedd/raftstore/state"
 
 // Runs of a job that wait for others of it to end are held: they are in no line, and need
 // not be looked at until there may be room. Held is, by how they are alike, those of one job.
-type held map[likeness]*ranking[state.RunID, uint64]
+type held map[likeness]*ranking[state.RunID, place]
 
-// likeness is what runs of a job have in common of which the oldest can go if any can. A job that was defined
+// likeness is what runs of a job have in common of which the first can go if any can. A job that was defined
 // anew may have some that wait for other workers, or for fewer others, than those before.
 type likeness struct {
 	wish
@@ -28,24 +28,24 @@ func (p *placing) hold(r *state.Run) {
 		q.held[r.UID] = held{}
 	}
 	if q.held[r.UID][a] == nil {
-		q.held[r.UID][a] = newSerials[state.RunID]()
+		q.held[r.UID][a] = newLine()
 	}
-	q.held[r.UID][a].set(r.ID, r.Serial)
+	q.held[r.UID][a].set(r.ID, placeOf(r))
 }
 
 // Release takes note that there may be room for n more runs of a job: as many of those
-// that waited for it may go, the oldest first. It is as many of those that are alike, since
+// that waited for it may go, those first that have waited longest. It is as many of those that are alike, since
 // others may have no worker, or have to wait for more to end. [Queue.Place] sees to it that
 // no more go than may.
 func (q *Queue) Release(uid uint64, n int) {
 	for _, h := range q.held[uid] {
 		for range n {
-			oldest, ok := h.first()
+			first, ok := h.first()
 			if !ok {
 				break
 			}
-			h.remove(oldest.key)
-			q.wait(oldest.key, oldest.rank)
+			h.remove(first.key)
+			q.wait(first.key, first.rank)
 		}
 	}
 	q.tidy(uid)

@@ -13,8 +13,8 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// Queue is the runs that wait for a worker, oldest first, in one line for each
-// way of choosing a worker. All of it is derived from the state and from who is
+// Queue is the runs that wait for a worker, those first that have waited longest, in one
+// line for each way of choosing a worker. All of it is derived from the state and from who is
 // connected; it belongs to one leader for one term.
 type Queue struct {
 	lines    map[wish]*line
@@ -60,8 +60,25 @@ func wishOf(d *state.Definition) wish {
 // line is the runs that choose alike.
 type line struct {
 	wish    wish
-	waiting *ranking[state.RunID, uint64]
+	waiting *ranking[state.RunID, place]
 }
+
+// place is a run's place in the lines, and among those that are held: by when it could have
+// begun, and not by when it was made. Runs of the same second that each have a jitter of
+// their own were made together; by that, one that came due at the beginning of the second
+// would wait for all that were made before it and came due until its end.
+type place struct {
+	since  int64 // in nanoseconds
+	serial uint64
+}
+
+func placeOf(r *state.Run) place { return place{QueuedSince(r).UnixNano(), r.Serial} }
+
+func (p place) compare(other place) int {
+	return cmp.Or(cmp.Compare(p.since, other.since), cmp.Compare(p.serial, other.serial))
+}
+
+func newLine() *ranking[state.RunID, place] { return newRanking[state.RunID](place.compare) }
 
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
@@ -82,19 +99,19 @@ func NewQueue() *Queue {
 func (q *Queue) Add(r *state.Run) {
 	if _, there := q.wishes.Get(r.ID); !there {
 		q.wishes.Set(r.ID, wishOf(r.Definition))
-		q.wait(r.ID, r.Serial)
+		q.wait(r.ID, placeOf(r))
 	}
 }
 
 // wait puts a run in its line.
-func (q *Queue) wait(id state.RunID, serial uint64) {
+func (q *Queue) wait(id state.RunID, at place) {
 	w, _ := q.wishes.Get(id)
 	l := q.lines[w]
 	if l == nil {
-		l = &line{wish: w, waiting: newSerials[state.RunID]()}
+		l = &line{wish: w, waiting: newLine()}
 		q.lines[w] = l
 	}
-	l.waiting.set(id, serial)
+	l.waiting.set(id, at)
 	q.changed = true
 }
 
@@ -145,7 +162,7 @@ func (q *Queue) NoteRun() { q.changed = true }
 
 // Place returns assignments for the runs that can go now, at most limit, and
 // takes them out: those that are refused have to be added again. The line whose
-// first run is oldest goes first. With a limit of 0 it gives nothing to anybody.
+// first run has waited longest goes first. With a limit of 0 it gives nothing to anybody.
 //
 // It looks only when the queue was told of a change: a leader steps for each ping that
 // asks for leases, a thousand times a second if there are many workers, and to look at
@@ -162,7 +179,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 		return nil
 	}
 	lines := slices.SortedFunc(maps.Values(q.lines), func(a, b *line) int {
-		return cmp.Compare(a.waiting.items[0].rank, b.waiting.items[0].rank)
+		return a.waiting.items[0].rank.compare(b.waiting.items[0].rank)
 	})
 	for _, l := range lines {
 		p.line(l, limit)

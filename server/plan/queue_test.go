@@ -111,6 +111,33 @@ func TestQueueIsFirstInFirstOut(t *testing.T) {
 	}
 }
 
+// Runs that were made together and come due one after the other, each by its jitter, wait
+// in the order in which they came due: none waits for those that came later.
+func TestQueueGoesByWhenRunsCameDue(t *testing.T) {
+	w, q := newWorld(t), NewQueue()
+	w.worker(q, "a", 1)
+	w.define(func(d *state.Definition) { d.Policy.Overlap = state.OverlapAllow })
+	var runs []*state.Run
+	for i, late := range []time.Duration{900, 100, 500, 300} {
+		j := w.Job(jobKey)
+		runs = append(runs, w.do(noon, state.Request{
+			Key: jobKey, UID: j.UID, Version: j.Version, Activity: w.Activity(j.UID), ID: state.RequestRunID(j.UID, fmt.Sprint(i)),
+			Birth: state.Birth{Nominal: noon, NotBefore: noon.Add(late * time.Millisecond)},
+		}).Run)
+	}
+	for _, i := range []int{1, 3, 0, 2} {
+		q.Add(runs[i])
+	}
+	for _, i := range []int{1, 3, 2, 0} {
+		w.place(q)
+		if got := w.Run(runs[i].ID).Phase; got != state.Assigned {
+			t.Fatalf("the run that came due after %v is %v, want assigned before those that came later", runs[i].NotBefore.Sub(noon), got)
+		}
+		w.finish(runs[i])
+		q.NoteRun()
+	}
+}
+
 // A job that runs one at a time holds only its own runs back.
 func TestHeldRunsLetOthersPass(t *testing.T) {
 	w, q := newWorld(t), NewQueue()
