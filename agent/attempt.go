@@ -72,7 +72,7 @@ func (a *attempt) logLimit() int64 {
 	if limit <= 0 {
 		limit = logLimit
 	}
-	return max(limit, spool.MinLimit)
+	return min(max(limit, spool.MinLimit), longestLog)
 }
 
 func (a *attempt) protoKey() *agentv1.AttemptKey {
@@ -288,7 +288,7 @@ func (t *table) spec(a *attempt, output string) runner.Spec {
 		User:        task.GetUser(),
 		Stdin:       task.GetStdin(),
 		Output:      output,
-		Timeout:     a.launch.GetTimeout().AsDuration(),
+		Timeout:     within(a.launch.GetTimeout()),
 		LeaseEnd:    t.leaseOf(a),
 		KillGrace:   a.grace,
 		Limits:      limits(task.GetLimits()),

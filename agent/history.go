@@ -159,7 +159,8 @@ func (t *table) disown(id string, proc runner.Process) {
 // leaves out: the attempt is still known.
 func recall(a *attempt, e journal.Entry) (known acceptance) {
 	if e.Accepted != nil && json.Unmarshal(e.Accepted.Payload, &known) == nil {
-		a.job, a.grace, a.killAfter = known.Job, known.Grace, known.KillAfter
+		// An agent of a former version had both as the leader said.
+		a.job, a.grace, a.killAfter = known.Job, runner.ClampGrace(known.Grace), min(known.KillAfter, longest)
 		a.wants = a.killAfter > 0
 	}
 	if e.Started != nil {

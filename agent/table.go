@@ -110,9 +110,9 @@ func (t *table) launch(l *agentv1.Launch, now time.Duration) {
 	a := newAttempt(k, l.GetFence())
 	a.launch = l
 	a.job = l.GetNamespace() + "/" + l.GetJob()
-	a.grace = l.GetKillGrace().AsDuration()
-	a.deadline = now + l.GetStartWithin().AsDuration()
-	a.killAfter = l.GetKillAfter().AsDuration()
+	a.grace = graceOf(l.GetKillGrace())
+	a.deadline = now + within(l.GetStartWithin())
+	a.killAfter = within(l.GetKillAfter())
 	switch {
 	case t.stopped:
 		a.refusal = stoppingReason

@@ -143,7 +143,7 @@ func (w *watcher) killNow() {
 	a := w.attempt
 	w.table.log.Info("killing", "run", a.key.Run, "attempt", a.key.Attempt, "fence", a.fence, "job", a.job, "reason", m.GetReason())
 	w.why.set(agentv1.Outcome_OUTCOME_KILLED, m.GetReason())
-	w.proc.Kill(m.GetGrace().AsDuration())
+	w.proc.Kill(graceOf(m.GetGrace()))
 }
 
 // mayLeave reports whether the process can outlive the agent.

@@ -172,11 +172,13 @@ func (l *Local) Start(s Spec) (Process, error) {
 	if err != nil {
 		return nil, blame(readPolicy, s.Limits, fmt.Errorf("nothing is started here: %w", err))
 	}
-	s.User, s.Timeout, s.Limits = allowed.User(s.User), allowed.Timeout(s.Timeout), allowed.Limits(s.Limits)
+	s.User, s.Limits = allowed.User(s.User), allowed.Limits(s.Limits)
+	s.Timeout, s.KillGrace = allowed.Timeout(s.Timeout, ClampGrace(s.KillGrace))
 	if err := l.keeps.Check(s.Limits); err != nil {
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
 	}
 	p := newProcess(l, s)
+	p.most = allowed.MaxTimeout
 	if err := home.reserve(p); err != nil {
 		return nil, fmt.Errorf("starting attempt %q: %w", s.ID, err)
 	}

@@ -100,12 +100,51 @@ func TestPolicyNarrows(t *testing.T) {
 	if want := "daemon\n/usr/sbin daemon\n"; got != want {
 		t.Errorf("it says %q, want %q", got, want)
 	}
-	if !e.TimedOut || !strings.Contains(e.Reason, "timed out after 100ms") {
+	if !e.TimedOut || !strings.Contains(e.Reason, "timed out after 50ms") { // the other half is its grace's
 		t.Errorf("it ended as %+v", e)
 	}
 	s = p.sh("true")
 	s.User = "root"
 	if _, err := p.runner.Start(s); err == nil || !strings.Contains(err.Error(), "only as daemon") {
 		t.Errorf("root: %v", err)
+	}
+}
+
+// What does not heed SIGTERM is over by max_timeout as well, however long its job, or who asks
+// for its end, would spare it.
+func TestPolicyEndsWhatIsDeaf(t *testing.T) {
+	const deaf = "trap '' TERM; echo deaf; "
+	const waits = "while :; do sleep 1; done"
+	for name, test := range map[string]struct {
+		script string
+		kill   bool
+		ends   func(runner.Exit) bool
+		whole  bool // it is spared until max_timeout
+	}{
+		"its time is over":  {deaf + waits, false, func(e runner.Exit) bool { return e.TimedOut && e.Signal == "SIGKILL" }, true},
+		"it is killed":      {deaf + waits, true, func(e runner.Exit) bool { return e.Killed && e.Signal == "SIGKILL" }, true},
+		"it leaves a child": {"(" + deaf + waits + ") & exit 0", false, func(e runner.Exit) bool { return e.Code == 0 && e.Leftover > 0 }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for most := 2 * time.Second; ; most *= 2 {
+				p := governed(t, policy.Policy{MaxTimeout: most}, nil)
+				s := p.sh(test.script)
+				s.KillGrace = 1<<63 - 1
+				proc := p.start(s)
+				if test.kill {
+					p.lines(s, 1)
+					proc.Kill(1<<63 - 1)
+				}
+				e := p.wait(proc)
+				if p.read(s.Output) == "" || test.kill && !e.Killed {
+					continue // on a machine that is as busy as that it was not deaf in time
+				}
+				if took := e.Finished.Sub(e.Started); !test.ends(e) || test.whole && took < most {
+					t.Errorf("with at most %v it ended after %v as %+v", most, took, e)
+				}
+				return
+			}
+		})
 	}
 }

@@ -50,6 +50,7 @@ type process struct {
 	id             string
 	marks          []string // of its environment; see marksOf
 	timeout, grace time.Duration
+	most           time.Duration // from start to SIGKILL, whatever anybody asks for; 0: any time
 	limits         Limits
 	script         string
 	local          *Local
@@ -95,7 +96,7 @@ type ending struct {
 
 func newProcess(l *Local, s Spec) *process {
 	return &process{
-		id: s.ID, local: l, timeout: s.Timeout, grace: s.KillGrace, leaseEnd: s.LeaseEnd, limits: s.Limits,
+		id: s.ID, local: l, timeout: s.Timeout, grace: ClampGrace(s.KillGrace), leaseEnd: s.LeaseEnd, limits: s.Limits,
 		marks: marksOf(s.Env),
 		poke:  make(chan struct{}, 1), done: make(chan struct{}),
 	}
@@ -117,7 +118,7 @@ func (p *process) Exit() Exit {
 }
 
 func (p *process) Kill(grace time.Duration) {
-	p.hurry(time.Now(), max(grace, 0))
+	p.hurry(time.Now(), ClampGrace(grace))
 	select {
 	case p.poke <- struct{}{}:
 	default: // supervise has yet to see the last one, and will see this too
@@ -128,7 +129,7 @@ func (p *process) Kill(grace time.Duration) {
 func (p *process) hurry(now time.Time, grace time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if at := now.Add(grace); p.killAt.IsZero() || at.Before(p.killAt) {
+	if at := p.spared(now, grace); p.killAt.IsZero() || at.Before(p.killAt) {
 		p.killAt, p.spare = at, grace
 	}
 }
@@ -138,7 +139,17 @@ func (p *process) hurry(now time.Time, grace time.Duration) {
 func (p *process) spareNow(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.killAt = now.Add(p.spare)
+	p.killAt = p.spared(now, p.spare)
+}
+
+// spared returns until when it is spared that is given a grace now. That ends with the time
+// that it may take in all.
+func (p *process) spared(now time.Time, grace time.Duration) time.Time {
+	at := now.Add(grace)
+	if last := p.started.Add(p.most); p.most > 0 && last.Before(at) {
+		return last
+	}
+	return at
 }
 
 // killDue reports whether it is time for SIGKILL at now: as was asked for, or since its

@@ -52,3 +52,32 @@ func TestGraceBeginsWithTheSignal(t *testing.T) {
 		}
 	}
 }
+
+// A process is spared no longer than it may take in all, however late it is asked to end,
+// and whatever grace it is given; and never for more than an hour.
+func TestGraceIsBounded(t *testing.T) {
+	began := time.Unix(1_800_000_000, 0)
+	for _, test := range []struct {
+		most, asked, grace time.Duration
+		want               time.Duration // from the start to SIGKILL
+	}{
+		{0, time.Minute, 10 * time.Second, time.Minute + 10*time.Second},
+		{0, time.Minute, 1<<63 - 1, time.Minute + MaxKillGrace},
+		{0, time.Minute, -1, time.Minute},
+		{10 * time.Minute, time.Minute, 10 * time.Second, time.Minute + 10*time.Second},
+		{10 * time.Minute, time.Minute, 1<<63 - 1, 10 * time.Minute},
+		{10 * time.Minute, 10*time.Minute - time.Second, time.Minute, 10 * time.Minute},
+		{10 * time.Minute, time.Hour, time.Minute, time.Hour}, // a machine that was asleep
+	} {
+		p := newProcess(&Local{}, Spec{KillGrace: test.grace})
+		p.most = test.most
+		p.began(0, began)
+		asked := began.Add(test.asked)
+		p.hurry(asked, p.grace)
+		p.spareNow(asked)
+		due := began.Add(test.want)
+		if early := due.Add(-1); !early.Before(asked) && p.killDue(early) || !p.killDue(due) {
+			t.Errorf("with at most %v, asked to end after %v with a grace of %v: SIGKILL is due after %v, want %v", test.most, test.asked, test.grace, p.killAt.Sub(began), test.want)
+		}
+	}
+}

@@ -87,8 +87,9 @@ type Process interface {
 	// Started is when the program began to run.
 	Started() time.Time
 	// Kill ends the whole tree: SIGTERM now and SIGKILL after grace, or SIGKILL
-	// at once when grace is not positive. It returns at once and may be called
-	// at any time, any number of times; the earliest SIGKILL asked for holds.
+	// at once when grace is not positive, and after [MaxKillGrace] at most. It returns
+	// at once and may be called at any time, any number of times; the earliest SIGKILL
+	// asked for holds.
 	Kill(grace time.Duration)
 	// Done is closed when the main process and its whole tree have ended and
 	// been reaped.
@@ -129,7 +130,8 @@ type Spec struct {
 	// Timeout is how long the main process may run; 0 is for ever.
 	Timeout time.Duration
 	// KillGrace is the time between SIGTERM and SIGKILL after a timeout, and
-	// for what outlives the main process; 0 is SIGKILL at once.
+	// for what outlives the main process; 0 is SIGKILL at once, and more than
+	// [MaxKillGrace] is as much as that.
 	KillGrace time.Duration
 	// Limits hold all processes of the attempt together. One that can't be kept
 	// keeps the attempt from being started (ErrUnenforced).
@@ -142,6 +144,14 @@ type Spec struct {
 	// within [LeaseLook], also after a suspend.
 	LeaseEnd time.Duration
 }
+
+// MaxKillGrace is the longest grace between SIGTERM and SIGKILL. No job may have more, so who
+// asks for more would have a process never end.
+const MaxKillGrace = time.Hour
+
+// ClampGrace returns the grace that who asks for one is given: none for less than none, and
+// [MaxKillGrace] at most.
+func ClampGrace(asked time.Duration) time.Duration { return min(max(asked, 0), MaxKillGrace) }
 
 // LeaseLook is how long it takes at most to notice that a lease has ended, while
 // the host is awake.

@@ -48,8 +48,8 @@ type Policy struct {
 	Programs []string
 	// Env are patterns of the names of variables that jobs may set. Nil: any.
 	Env []string
-	// MaxTimeout is how long an attempt may run whatever its job says. 0: as
-	// long as that says.
+	// MaxTimeout is how long an attempt may run whatever its job says, with the
+	// time in which it is asked to end. 0: as long as that says.
 	MaxTimeout time.Duration
 	// MaxLimits are what an attempt may use whatever its job says. Zero: as much as
 	// that says.
@@ -64,12 +64,18 @@ func (p Policy) User(named string) string {
 	return named
 }
 
-// Timeout returns how long an attempt may run whose job says so long; 0 is for ever.
-func (p Policy) Timeout(asked time.Duration) time.Duration {
-	if p.MaxTimeout > 0 && (asked <= 0 || asked > p.MaxTimeout) {
-		return p.MaxTimeout
+// Timeout returns how long an attempt may run before it is asked to end, 0 is for ever, and
+// how long it is spared then. Both together are no more than MaxTimeout. What of that is the
+// grace's comes off the timeout, so that there is time to end in order; but no more than half.
+func (p Policy) Timeout(asked, grace time.Duration) (timeout, spared time.Duration) {
+	if p.MaxTimeout <= 0 {
+		return asked, grace
 	}
-	return asked
+	spared = min(grace, p.MaxTimeout/2)
+	if most := p.MaxTimeout - spared; asked <= 0 || asked > most {
+		return most, spared
+	}
+	return asked, spared
 }
 
 // Limits returns what an attempt may use whose job asks for that much; zero is

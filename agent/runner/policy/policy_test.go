@@ -111,10 +111,23 @@ func TestChecks(t *testing.T) {
 		t.Error("the default user is not for those who name nobody")
 	}
 	capped := policy.Policy{MaxTimeout: time.Hour}
-	for asked, want := range map[time.Duration]time.Duration{0: time.Hour, time.Minute: time.Minute, 2 * time.Hour: time.Hour} {
-		if got := capped.Timeout(asked); got != want {
-			t.Errorf("of %v it makes %v", asked, got)
+	for _, test := range []struct{ asked, grace, timeout, spared time.Duration }{
+		{0, 0, time.Hour, 0},
+		{time.Minute, 0, time.Minute, 0},
+		{2 * time.Hour, 0, time.Hour, 0},
+		{0, 10 * time.Second, time.Hour - 10*time.Second, 10 * time.Second},
+		{time.Hour, 10 * time.Second, time.Hour - 10*time.Second, 10 * time.Second},
+		{time.Minute, 10 * time.Second, time.Minute, 10 * time.Second},
+		{0, time.Hour, 30 * time.Minute, 30 * time.Minute},
+		{time.Minute, time.Hour, time.Minute, 30 * time.Minute},
+		{-1, math.MaxInt64, 30 * time.Minute, 30 * time.Minute},
+	} {
+		if timeout, spared := capped.Timeout(test.asked, test.grace); timeout != test.timeout || spared != test.spared {
+			t.Errorf("of %v and a grace of %v it makes %v and %v, want %v and %v", test.asked, test.grace, timeout, spared, test.timeout, test.spared)
 		}
+	}
+	if timeout, spared := open.Timeout(0, time.Hour); timeout != 0 || spared != time.Hour {
+		t.Errorf("without a rule, of no timeout and a grace of an hour it makes %v and %v", timeout, spared)
 	}
 }
 
@@ -140,8 +153,11 @@ func FuzzPolicy(f *testing.F) {
 				t.Errorf("%s stands in it and forbids nothing:\n%s", key, text)
 			}
 		}
-		if p.MaxTimeout < 0 || p.MaxTimeout > 0 && (p.Timeout(0) != p.MaxTimeout || p.Timeout(p.MaxTimeout+1) != p.MaxTimeout) {
-			t.Errorf("with at most %v nothing becomes %v", p.MaxTimeout, p.Timeout(0))
+		for _, grace := range []time.Duration{0, time.Second, math.MaxInt64} {
+			timeout, spared := p.Timeout(0, grace)
+			if p.MaxTimeout < 0 || p.MaxTimeout > 0 && (timeout <= 0 || spared < 0 || timeout+spared != p.MaxTimeout) {
+				t.Errorf("with at most %v nothing, and a grace of %v, become %v and %v", p.MaxTimeout, grace, timeout, spared)
+			}
 		}
 		if l := p.MaxLimits; l.Memory < 0 || l.CPUMillis < 0 || l.PIDs < 0 || p.Limits(cgroup.Limits{}) != l {
 			t.Errorf("with at most %+v no limits become %+v", l, p.Limits(cgroup.Limits{}))

@@ -31,7 +31,7 @@ func readSpec(m *runnerv1.StartRequest) runner.Spec {
 	return runner.Spec{
 		ID: m.GetId(), Argv: m.GetArgv(), Script: m.GetScript(), Interpreter: m.GetInterpreter(),
 		Env: readEnv(m.GetEnv()), Dir: string(m.GetDir()), User: m.GetUser(), Stdin: m.GetStdin(), Output: string(m.GetOutput()),
-		Timeout: m.GetTimeout().AsDuration(), KillGrace: m.GetKillGrace().AsDuration(), LeaseEnd: m.GetLeaseEnd().AsDuration(),
+		Timeout: m.GetTimeout().AsDuration(), KillGrace: runner.ClampGrace(m.GetKillGrace().AsDuration()), LeaseEnd: m.GetLeaseEnd().AsDuration(),
 		Deadline: m.GetDeadline().AsDuration(), Limits: readLimits(m.GetLimits()),
 	}
 }

@@ -127,7 +127,7 @@ func FuzzAgent(f *testing.F) {
 	}
 	f.Add(ask(&runnerv1.WatchRequest{Life: 2}), ask(&runnerv1.StartRequest{Life: 2, Id: "a", Argv: []string{"x"}}), ask(&runnerv1.KillRequest{Id: "a"}),
 		ask(&runnerv1.ForgetRequest{Ids: []string{"a", "a", ""}}), ask(&runnerv1.EndStraysRequest{Id: "a"}))
-	f.Add(ask(&runnerv1.WatchRequest{Life: 1<<64 - 1}), ask(&runnerv1.StartRequest{Life: 1<<64 - 1, Timeout: &durationpb.Duration{Seconds: 1<<63 - 1, Nanos: -7}}),
+	f.Add(ask(&runnerv1.WatchRequest{Life: 1<<64 - 1}), ask(&runnerv1.StartRequest{Life: 1<<64 - 1, Timeout: &durationpb.Duration{Seconds: 1<<63 - 1, Nanos: -7}, KillGrace: &durationpb.Duration{Seconds: 1<<63 - 1}}),
 		ask(&runnerv1.KillRequest{Grace: &durationpb.Duration{Seconds: -1 << 63}}), ask(&runnerv1.ForgetRequest{}), ask(&runnerv1.EndStraysRequest{Env: [][]byte{nil, {0, '='}}}))
 	f.Add([]byte{0}, []byte(nil), []byte(nil), []byte(nil), []byte{255})
 	f.Fuzz(func(t *testing.T, watch, start, kill, forget, strays []byte) {
@@ -155,7 +155,6 @@ func FuzzAgent(f *testing.F) {
 		}
 		var d runnerv1.KillRequest
 		if proto.Unmarshal(kill, &d) == nil {
-			d.Grace = nil // nobody waits here
 			if _, err := s.Kill(t.Context(), &d); err != nil {
 				t.Error(err)
 			}
@@ -267,6 +266,9 @@ func FuzzStarts(f *testing.F) {
 			if _, err := proto.Marshal(m); err != nil {
 				t.Errorf("%v can't be told: %v", m, err)
 			}
+		}
+		if _, grace, _ := s.stop(false); grace < 0 || grace > runner.MaxKillGrace {
+			t.Errorf("a stop waits for %v", grace)
 		}
 	})
 }

@@ -267,7 +267,7 @@ func (s *service) Probe(context.Context, *runnerv1.ProbeRequest) (*runnerv1.Prob
 
 // Kill implements the RPC.
 func (s *service) Kill(_ context.Context, req *runnerv1.KillRequest) (*runnerv1.KillResponse, error) {
-	s.kill(req.GetId(), req.GetGrace().AsDuration())
+	s.kill(req.GetId(), runner.ClampGrace(req.GetGrace().AsDuration()))
 	return &runnerv1.KillResponse{}, nil
 }
 

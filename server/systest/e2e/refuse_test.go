@@ -165,7 +165,7 @@ func TestWorkerPolicy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rules("programs: [/bin/true]\nmax_timeout: 2s\n")
+	rules("programs: [/bin/true]\nmax_timeout: 4s\n")
 	w.worker = newWorker(t, w.primary, "w1", "--policy", file)
 	w.worker.start(t, w.primary)
 	phase(t, w.putAndRun(t, w.exec("allowed", "/bin/true")), schedv1.Phase_PHASE_SUCCEEDED)
@@ -174,7 +174,7 @@ func TestWorkerPolicy(t *testing.T) {
 	if a := last(run); a.GetOutcome() != schedv1.Outcome_OUTCOME_NOT_STARTED || !strings.Contains(a.GetReason(), `policy does not let "/bin/sh" be started`) {
 		t.Errorf("a refusal with its reason is wanted, got %v", a)
 	}
-	rules("programs: [/bin/*]\nmax_timeout: 2s\n")
+	rules("programs: [/bin/*]\nmax_timeout: 4s\n")
 	phase(t, w.putAndRun(t, w.script("script", tell)), schedv1.Phase_PHASE_SUCCEEDED)
 	phase(t, w.putAndRun(t, w.exec("long", "/bin/sleep", "86400")), schedv1.Phase_PHASE_TIMED_OUT)
 
