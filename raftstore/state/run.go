@@ -158,6 +158,11 @@ func (a *Attempt) Reported() bool {
 	return a.Outcome != Unfinished && a.Outcome != OutcomeLost || a.Late != Unfinished
 }
 
+// NeverBegan tells whether it is known that it had no process.
+func (a *Attempt) NeverBegan() bool {
+	return a.Outcome == OutcomeRefused || a.Outcome == OutcomeNotStarted
+}
+
 // Outcome is how an attempt ended.
 type Outcome int
 

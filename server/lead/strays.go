@@ -69,15 +69,10 @@ func mayGoOn(s *state.State, a attempt) bool {
 		return false
 	}
 	last := len(r.Attempts)
-	for last > 0 && neverBegan(&r.Attempts[last-1]) {
+	for last > 0 && r.Attempts[last-1].NeverBegan() {
 		last--
 	}
 	return last > 0 && last == a.number && r.Attempts[last-1].Fence == a.fence
 }
 
 func killsItself(r *state.Run) bool { return r.Definition != nil && r.Definition.Policy.KillAfter > 0 }
-
-// neverBegan tells whether it is known of an attempt that it had no process.
-func neverBegan(a *state.Attempt) bool {
-	return a.Outcome == state.OutcomeRefused || a.Outcome == state.OutcomeNotStarted
-}

@@ -278,13 +278,9 @@ func (p *placing) takes(w *state.Worker) bool {
 
 func (p *placing) room(w *state.Worker) int { return w.Slots() - p.s.Load(w.ID) - p.load[w.ID] }
 
-// choose returns the index of the worker that the run goes to. A worker on
-// which it was tried last comes into question only when there is no other.
+// choose returns the index of the worker that the run goes to.
 func (p *placing) choose(r *state.Run, how state.Strategy, free []*state.Worker) int {
-	from := indexes(len(free))
-	if n := len(r.Attempts); n > 0 && len(free) > 1 {
-		from = slices.DeleteFunc(from, func(i int) bool { return free[i].ID == r.Attempts[n-1].Worker })
-	}
+	from := preferred(r, free)
 	switch how {
 	case state.RoundRobin:
 		p.q.turn++
@@ -303,10 +299,31 @@ func (p *placing) choose(r *state.Run, how state.Strategy, free []*state.Worker)
 	}
 }
 
-func indexes(n int) []int {
-	ix := make([]int, n)
-	for i := range ix {
-		ix[i] = i
+// preferred returns the indexes of the workers that come into question. A worker on which
+// the run was tried last does only when there is no other, and one on which it began last,
+// before others refused it, when there is none but those two.
+func preferred(r *state.Run, free []*state.Worker) []int {
+	n := len(r.Attempts)
+	if n == 0 || len(free) == 1 {
+		return others(free)
+	}
+	last, began := r.Attempts[n-1].Worker, n
+	for began > 1 && r.Attempts[began-1].NeverBegan() {
+		began--
+	}
+	if from := others(free, last, r.Attempts[began-1].Worker); len(from) > 0 {
+		return from
+	}
+	return others(free, last)
+}
+
+// others returns the indexes of all workers but these.
+func others(free []*state.Worker, but ...state.WorkerID) []int {
+	ix := make([]int, 0, len(free))
+	for i, w := range free {
+		if !slices.Contains(but, w.ID) {
+			ix = append(ix, i)
+		}
 	}
 	return ix
 }

@@ -315,3 +315,54 @@ func TestLimits(t *testing.T) {
 		t.Errorf("without limits placed on %q, want a", got)
 	}
 }
+
+// A run that failed goes to another worker than the one on which it did, also when others
+// refuse it in between; and not to the one that refused it last. If no other is there, it goes
+// to one that refused, and else to where it failed.
+func TestAnotherWorker(t *testing.T) {
+	const failed, refused, notStarted = state.OutcomeFailed, state.OutcomeRefused, state.OutcomeNotStarted
+	type tried struct {
+		on string
+		as state.Outcome
+	}
+	for _, test := range []struct {
+		name    string
+		workers string // in the order of preference
+		tried   []tried
+		want    string
+	}{
+		{"failed", "a b c", []tried{{"a", failed}}, "b"},
+		{"failed, then refused", "a b c", []tried{{"a", failed}, {"b", refused}}, "c"},
+		{"failed, then refused twice", "a b c", []tried{{"a", failed}, {"b", refused}, {"c", refused}}, "b"},
+		{"failed, then not started", "a b c", []tried{{"a", failed}, {"b", notStarted}}, "c"},
+		{"failed twice", "a b c", []tried{{"a", failed}, {"b", failed}}, "a"},
+		{"refused", "a b c", []tried{{"a", refused}}, "b"},
+		{"failed, and the other refused", "a b", []tried{{"a", failed}, {"b", refused}}, "a"},
+		{"failed, and no other is there", "a", []tried{{"a", failed}}, "a"},
+		{"refused by the only other one", "b", []tried{{"a", failed}, {"b", refused}}, "b"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w, q := newWorld(t), NewQueue()
+			w.define(func(d *state.Definition) {
+				d.Policy.Retry.MaxAttempts, d.Target.Strategy = 9, state.PreferFirst
+			})
+			r := w.request(q, jobKey, "1")
+			q.Forget(r.ID, r.UID)
+			for _, name := range []string{"a", "b", "c"} {
+				w.worker(q, name, 1)
+			}
+			for i, x := range test.tried {
+				w.do(noon, state.Assign{Run: r.ID, Attempt: i + 1, Worker: state.WorkerID("w-" + x.on)})
+				r := w.Run(r.ID)
+				w.do(noon, Ended(r, r.Live().Fence, state.Attempt{Outcome: x.as}, noon))
+			}
+			for _, name := range []string{"a", "b", "c"} {
+				q.SetLive(state.WorkerID("w-"+name), strings.Contains(test.workers, name))
+			}
+			q.Add(w.Run(r.ID))
+			if got := w.place(q); got != test.want {
+				t.Errorf("placed on %q, want %q", got, test.want)
+			}
+		})
+	}
+}
