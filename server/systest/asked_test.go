@@ -84,6 +84,9 @@ func (w *world) runJob(req *schedv1.RunJobRequest) (*schedv1.RunJobResponse, err
 		if was := w.asked.byID[name]; was != "" && was != id {
 			w.Errorf("the request %s for %s is run %s, and was %s", req.GetRequestId(), req.GetName(), id, was)
 		}
+		if was := w.asked.runs[id].GetRequestId(); was != "" && was != req.GetRequestId() {
+			w.Errorf("the requests %s and %s for %s are one run, %s", was, req.GetRequestId(), req.GetName(), id)
+		}
 		w.asked.runs[id], w.asked.byID[name] = request{req, uid}, id
 	case codes.FailedPrecondition, codes.NotFound, codes.InvalidArgument: // it was refused
 	default:

@@ -113,6 +113,14 @@ func TestAskedBites(t *testing.T) {
 				w.askAgain()
 				w.asked.byID[name] = again
 			}, "and was another"},
+			{"two requests are one run", func() {
+				for id, asked := range w.asked.runs {
+					other := proto.CloneOf(asked.RunJobRequest)
+					other.RequestId = "another"
+					w.asked.runs[id] = request{other, asked.uid}
+					must[*schedv1.RunJobResponse](w)(w.runJob(proto.CloneOf(asked.RunJobRequest)))
+				}
+			}, "for j are one run"},
 			{"the same request is another run", func() {
 				for name := range w.asked.byID {
 					w.asked.byID[name] = "another"
