@@ -30,10 +30,12 @@ type asked struct {
 	held     map[string]bool         // whether each job is paused; of one that is not here nobody knows
 }
 
-// request is one for a run of the job with that uid.
+// request is one for a run of the job with that uid, and from when to when somebody waited for
+// its first answer.
 type request struct {
 	*schedv1.RunJobRequest
-	uid string
+	uid  string
+	when span
 }
 
 // retry is a request to make a run again that has ended, of the job with that uid.
@@ -76,6 +78,7 @@ func (w *world) runJob(req *schedv1.RunJobRequest) (*schedv1.RunJobResponse, err
 		w.asked.requests++
 		req.RequestId = fmt.Sprint("request-", w.asked.requests)
 	}
+	began := time.Now()
 	r, err := w.primary.jobs.RunJob(w.Context(), req)
 	switch status.Code(err) {
 	case codes.OK:
@@ -87,7 +90,10 @@ func (w *world) runJob(req *schedv1.RunJobRequest) (*schedv1.RunJobResponse, err
 		if was := w.asked.runs[id].GetRequestId(); was != "" && was != req.GetRequestId() {
 			w.Errorf("the requests %s and %s for %s are one run, %s", was, req.GetRequestId(), req.GetName(), id)
 		}
-		w.asked.runs[id], w.asked.byID[name] = request{req, uid}, id
+		if _, again := w.asked.runs[id]; !again {
+			w.asked.runs[id] = request{req, uid, span{began, time.Now()}}
+		}
+		w.asked.byID[name] = id
 	case codes.FailedPrecondition, codes.NotFound, codes.InvalidArgument: // it was refused
 	default:
 		w.asked.unsure[req.GetName()]++
@@ -201,11 +207,11 @@ func (a *asked) deleted(name string) {
 	a.jobs[name] = nil
 }
 
-// paused tells whether a job was paused at an instant, for sure: what is on the edge may
-// be either.
-func (a *asked) paused(name string, at time.Time) bool {
+// paused tells whether a job was paused from one instant to another, for sure: what is on
+// the edge may be either.
+func (a *asked) paused(name string, from, to time.Time) bool {
 	return slices.ContainsFunc(a.pauses[name], func(p span) bool {
-		return at.After(p.from) && (p.to.IsZero() || at.Before(p.to))
+		return from.After(p.from) && (p.to.IsZero() || to.Before(p.to))
 	})
 }
 
@@ -222,12 +228,17 @@ func (w *world) checkAsked(runs []*schedv1.Run) {
 		}
 		w.checkCancelled(runs, r)
 	}
+	all := w.terms.wrongs()
 	for id, req := range w.asked.runs {
+		made := is[id].GetCreatedTime().AsTime()
 		switch r := is[id]; {
 		case r == nil:
 			w.Errorf("run %s of %s was acknowledged, and is gone", id, req.GetName())
 		case r.GetJob() != req.GetName() || r.GetTriggerId() != "":
 			w.Errorf("run %s was asked for of %s, and is of %s, by the trigger %q", id, req.GetName(), r.GetJob(), r.GetTriggerId())
+		case all.earliest(made).After(req.when.to) || all.latest(made).Before(req.when.from):
+			w.Errorf("run %s of %s was asked for at %v, which was answered at %v, and is said to have been made at %v; clocks of leaders were wrong as %v",
+				id, req.GetName(), req.when.from, req.when.to, made, all)
 		}
 	}
 	for name, n := range unasked {
@@ -374,8 +385,9 @@ func (w *world) checkJobs(jobs []*schedv1.Job) {
 func (w *world) checkPause(j *schedv1.Job) {
 	w.Helper()
 	all := w.asked.pauses[j.GetName()]
-	if w.asked.paused(j.GetName(), time.Now()) && j.GetPause() == nil {
-		if p := all[len(all)-1]; p.to.IsZero() || w.clocksRight(p.from, time.Now()) {
+	if now := time.Now(); w.asked.paused(j.GetName(), now, now) && j.GetPause() == nil {
+		p := all[len(all)-1]
+		if p.to.IsZero() || now.Add(w.terms.wrongs().mismeasured(p.from, now)).Before(p.to) { // one that was ahead has it end sooner
 			w.Errorf("%s was paused at %v, and is not", j.GetName(), p.from)
 		}
 	}

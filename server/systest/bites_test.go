@@ -69,6 +69,9 @@ func TestAskedBites(t *testing.T) {
 				w.checkAsked(all)
 			}
 		}
+		madeLater := func(by time.Duration) func(fine, _ *schedv1.Run) {
+			return func(r, _ *schedv1.Run) { r.CreatedTime = stamp(r.GetCreatedTime().AsTime().Add(by)) }
+		}
 		runs := func(alter func(fine, ended *schedv1.Run)) func() {
 			return func() {
 				all := cloned(is)
@@ -81,6 +84,11 @@ func TestAskedBites(t *testing.T) {
 			{"a run is gone", func() { w.checkAsked(is[1:]) }, "was acknowledged, and is gone"},
 			{"it is of another job", runs(func(r, _ *schedv1.Run) { r.Job = "k" }), "was asked for of j, and is of k"},
 			{"it is of a trigger", runs(func(r, _ *schedv1.Run) { r.TriggerId = "t1" }), `is of j, by the trigger "t1"`},
+			{"it was made before anybody asked", runs(madeLater(-time.Millisecond)), "and is said to have been made at"},
+			{"it was made after the answer", runs(madeLater(time.Millisecond)), "and is said to have been made at"},
+			{"so, and a clock was a second behind", w.wrongBy(-time.Second, runs(madeLater(-time.Millisecond))), ""},
+			{"so, and a clock was a second ahead", w.wrongBy(time.Second, runs(madeLater(time.Millisecond))), ""},
+			{"by more, and a clock was a second ahead", w.wrongBy(time.Second, runs(madeLater(1001*time.Millisecond))), "and is said to have been made at"},
 			{"a run that nobody asked for", func() {
 				more := proto.CloneOf(is[0])
 				more.Id = "another"
@@ -117,7 +125,7 @@ func TestAskedBites(t *testing.T) {
 				for id, asked := range w.asked.runs {
 					other := proto.CloneOf(asked.RunJobRequest)
 					other.RequestId = "another"
-					w.asked.runs[id] = request{other, asked.uid}
+					w.asked.runs[id] = request{other, asked.uid, asked.when}
 					must[*schedv1.RunJobResponse](w)(w.runJob(proto.CloneOf(asked.RunJobRequest)))
 				}
 			}, "for j are one run"},

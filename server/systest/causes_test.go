@@ -39,12 +39,8 @@ func (w *world) newLedgerOf(name string, runs []*schedv1.Run) *ledgerOf {
 }
 
 // checkCause: there was a reason not to run an occurrence, and it is the one that is told.
-// While clocks were wrong, and for as long as that is felt, anything may have been late.
 func (l *ledgerOf) checkCause(trigger string, span *schedv1.LedgerSpan, at time.Time) {
 	l.Helper()
-	if !l.clocksRight(at, at.Add(clocksTell)) {
-		return
-	}
 	why := ""
 	switch span.GetDecision() {
 	case schedv1.Decision_DECISION_MISSED:
@@ -59,9 +55,10 @@ func (l *ledgerOf) checkCause(trigger string, span *schedv1.LedgerSpan, at time.
 }
 
 // whyNotMissed: what was missed came due while nobody decided, for so long that it was too
-// late to just run.
+// late to just run, by the clock of who did then.
 func (l *ledgerOf) whyNotMissed(at time.Time) string {
-	if l.net.troubles.longest(at, at.Add(decidesWithin), l.ofPrimaries) < decidesWithin-decidesSoon {
+	soon := decidesSoon + l.terms.wrongs().mistimed(at, at.Add(decidesWithin))
+	if l.net.troubles.longest(at, at.Add(decidesWithin), l.ofPrimaries) < decidesWithin-soon {
 		return "somebody could decide that in time"
 	}
 	return ""
@@ -74,7 +71,7 @@ func (l *ledgerOf) whyNotSkipped(trigger, reason string, at time.Time) string {
 	r := l.records[occurrence{trigger, at}]
 	switch {
 	case strings.HasPrefix(reason, "the job was paused"):
-		if !l.asked.mayBePaused(l.name, at) {
+		if !l.asked.mayBePaused(l.name, at, l.terms.wrongs().mistimed(at, at.Add(decidesWithin))) {
 			return "nobody has paused it"
 		}
 		return ""
@@ -112,10 +109,11 @@ func (l *ledgerOf) activeAt(at time.Time) (n int) {
 	return n
 }
 
-// mayBePaused tells whether a job may have been paused at an instant: when nobody answers,
-// it takes a while until a pause, or its end, is acknowledged.
-func (a *asked) mayBePaused(name string, at time.Time) bool {
-	const edge = 2 * time.Minute
+// mayBePaused tells whether a job may have been paused at an instant, by a clock that may have
+// been wrong by so much: when nobody answers, it takes a while until a pause, or its end, is
+// acknowledged.
+func (a *asked) mayBePaused(name string, at time.Time, wrong time.Duration) bool {
+	edge := 2*time.Minute + wrong
 	return slices.ContainsFunc(a.tries[name], func(p span) bool {
 		return at.After(p.from.Add(-edge)) && (p.to.IsZero() || at.Before(p.to.Add(edge)))
 	})
@@ -157,6 +155,8 @@ func TestCausesBite(t *testing.T) {
 		w.bites([]bite{
 			{"nothing", look, ""},
 			{"there was no outage", without(&w.net.troubles.all), "somebody could decide that in time"},
+			{"there was no outage, and a clock was a second ahead", w.wrongBy(time.Second, without(&w.net.troubles.all)), "somebody could decide that in time"},
+			{"there was no outage, and a clock was an hour ahead", w.wrongBy(time.Hour, without(&w.net.troubles.all)), ""},
 			{"nobody paused it", func() { w.asked.tries["j"] = nil; look(); w.asked.tries["j"] = tries }, "and nobody has paused it"},
 			{"no run was active", func() {
 				all := cloned(runs)

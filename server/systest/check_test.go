@@ -172,9 +172,10 @@ func (w *world) checkSpan(name, id string, span *schedv1.LedgerSpan, due []time.
 	if decision != schedv1.Decision_DECISION_RUN {
 		return // a run that is there all the same is left over
 	}
+	all := w.terms.wrongs()
 	for _, at := range due {
-		o := occurrence{id, at}
-		if w.asked.paused(name, at) && w.clocksRight(at, at.Add(time.Minute)) {
+		o, wrong := occurrence{id, at}, all.mistimed(at, at.Add(time.Minute))
+		if w.asked.paused(name, at.Add(-wrong), at.Add(wrong)) {
 			w.Errorf("%s: %s at %v was decided to run, and the job was paused", name, id, at)
 		}
 		if ran[o] != 1 {
@@ -198,7 +199,7 @@ func (w *world) definition(name string, v *schedv1.TriggerVerdict) *schedv1.Trig
 		began := v.GetStartTime().AsTime()
 		later := p.at.After(began) && p.job.GetUpdatedTime().AsTime().After(began)
 		named := len(v.GetSpans()) > 0 && v.GetSpans()[0].GetJobVersion() == p.job.GetVersion()
-		if later && (!named || w.clocksRight(began, p.at)) {
+		if later && (!named || p.at.After(began.Add(w.terms.wrongs().mistimed(began, began)))) {
 			continue
 		}
 		for _, t := range p.job.GetTriggers() {

@@ -15,9 +15,9 @@ import (
 // wallClock is what the clock of a host shows. That of a bubble can't be set, so this
 // one may be wrong.
 type wallClock struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
 	wrong time.Duration
-	spans []span // in which it was
+	was   []wrong // the oldest first
 }
 
 // span is a time, which is not over as long as to is zero.
@@ -40,23 +40,24 @@ func (c *wallClock) step(d time.Duration) {
 }
 
 // set has it be wrong by so much. Whoever calls holds the mutex.
-func (c *wallClock) set(wrong time.Duration) {
-	switch was := c.wrong; {
-	case was == 0 && wrong != 0:
-		c.spans = append(c.spans, span{from: time.Now()})
-	case was != 0 && wrong == 0:
-		c.spans[len(c.spans)-1].to = time.Now()
+func (c *wallClock) set(by time.Duration) {
+	if by == c.wrong {
+		return
 	}
-	c.wrong = wrong
+	if c.wrong != 0 {
+		c.was[len(c.was)-1].to = time.Now()
+	}
+	if by != 0 {
+		c.was = append(c.was, wrong{span{from: time.Now()}, by})
+	}
+	c.wrong = by
 }
 
-// wasWrong tells whether it was wrong at any time between two instants.
-func (c *wallClock) wasWrong(from, to time.Time) bool {
+// wasWrong returns when it was wrong, and by how much.
+func (c *wallClock) wasWrong() []wrong {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.spans, func(s span) bool {
-		return s.from.Before(to) && (s.to.IsZero() || s.to.After(from))
-	})
+	return slices.Clone(c.was)
 }
 
 // right sets it right.

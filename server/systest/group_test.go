@@ -121,6 +121,7 @@ func (m *member) start() {
 	m.disk.Fail(nil) // without room it would not start
 	m.breakLogs(false)
 	m.lives++
+	m.w.terms.goesBy(m.id, &m.clock)
 	s, err := server.Open(c, server.Seams{
 		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now, Heartbeat: m.w.heartbeat, Fsync: m.files.fsync,
 		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, apiPort}), nil },

@@ -53,7 +53,7 @@ func (c *groupChaos) putAs(name string) {
 			c.unsure[name] = doubt{put: &put{asked, j}}
 			return true
 		}
-		return status.Code(err) == codes.InvalidArgument && (c.clocksWereSet() || overtaken(j))
+		return status.Code(err) == codes.InvalidArgument && (c.clocksWereWrong(asked) || overtaken(j))
 	})
 }
 
@@ -64,7 +64,11 @@ func overtaken(j *schedv1.Job) bool {
 	})
 }
 
-func (c *groupChaos) clocksWereSet() bool { return c.did["a primary's clock is set"] > 0 }
+// clocksWereWrong tells whether who led since an instant may have taken one that is yet to come
+// for one that has passed.
+func (c *groupChaos) clocksWereWrong(since time.Time) bool {
+	return c.terms.wrongs().mistimed(since, time.Now()) > 0
+}
 
 // pauseSome pauses a job, for some minutes or until somebody resumes it.
 func (c *groupChaos) pauseSome() {
@@ -85,12 +89,13 @@ func (c *groupChaos) tryWith(what doubt, do func(name string) error) {
 	if _, unsure := c.unsure[name]; unsure {
 		return
 	}
+	asked := time.Now()
 	switch err := do(name); {
 	case err == nil:
 	case status.Code(err) == codes.NotFound && c.asked.jobs[name] == nil:
 	case status.Code(err) == codes.NotFound && what.deletes, len(c.ails) > 0 && noAnswer(err):
 		c.unsure[name] = what
-	case status.Code(err) == codes.InvalidArgument && c.clocksWereSet():
+	case status.Code(err) == codes.InvalidArgument && c.clocksWereWrong(asked):
 	default:
 		c.Fatalf("the API refused: %v", err)
 	}

@@ -194,7 +194,7 @@ func TestAcknowledgedIsKept(t *testing.T) {
 		}
 		uid := w.runsOf("by-hand")[0].GetJobUid()
 		for name, id := range asked {
-			w.asked.runs[id] = request{&schedv1.RunJobRequest{Name: "by-hand", RequestId: name}, uid}
+			w.asked.runs[id] = request{&schedv1.RunJobRequest{Name: "by-hand", RequestId: name}, uid, span{w.born, time.Now()}}
 		}
 		w.check()
 		for _, r := range w.runsOf("by-hand") {

@@ -16,17 +16,6 @@ const (
 	refused  = schedv1.Outcome_OUTCOME_REFUSED
 )
 
-// clocksTell is how long the clock of a primary that was wrong is felt, at most: one that
-// was an hour ahead leaves the state's clock there.
-const clocksTell = 65 * time.Minute
-
-// clocksRight tells whether what the primaries say of the time between two instants is
-// what the clock on the wall showed.
-func (w *world) clocksRight(from, to time.Time) bool {
-	from = from.Add(-clocksTell)
-	return !w.clock.wasWrong(from, to) && !slices.ContainsFunc(w.group, func(m *member) bool { return m.clock.wasWrong(from, to) })
-}
-
 // checkTries: a run was tried as often as its job says, each time for a reason, and after
 // the pause that it says; and it ended as the last attempt did. The rules are written down
 // here once more, from the API's words.
@@ -61,11 +50,12 @@ func (w *world) checkTries(r *schedv1.Run, ran map[string]alive) {
 // had no process, or nobody knew of its end.
 func (w *world) checkPauseAfter(who string, p *schedv1.Policy, a *schedv1.Attempt, life, next alive, made int) {
 	w.Helper()
-	ended := a.GetAssignedTime().AsTime()
+	all := w.terms.wrongs()
+	ended := all.earliest(a.GetAssignedTime().AsTime())
 	if life.run != nil && ownEnd(a) && a.GetOutcome() != lost {
 		ended = life.end()
 	}
-	if next.run != nil && next.From.Before(ended.Add(pauseAfter(p, a, made))) && w.clocksRight(ended, next.From) {
+	if next.run != nil && next.From.Before(ended.Add(pauseAfter(p, a, made)-all.mismeasured(ended, next.From))) {
 		w.Errorf("%s: attempt %d began at %v, and attempt %d had ended at %v, by %v", who, next.attempt.GetNumber(), next.From, a.GetNumber(), ended, p.GetRetry())
 	}
 }
@@ -136,11 +126,9 @@ func (w *world) checkEnd(who string, r *schedv1.Run, p *schedv1.Policy, made int
 
 // outOfTime tells whether a run has used up its queue_timeout or its total_timeout.
 func (w *world) outOfTime(r *schedv1.Run, p *schedv1.Policy) bool {
-	made, over := r.GetCreatedTime().AsTime(), r.GetFinishedTime().AsTime()
-	took := over.Sub(made)
-	if !w.clocksRight(made, over.Add(clocksTell)) { // one that is behind has the state's clock stand
-		took = math.MaxInt64 // by a clock that was wrong
-	}
+	all := w.terms.wrongs()
+	made, over := all.earliest(r.GetCreatedTime().AsTime()), all.latest(r.GetFinishedTime().AsTime())
+	took := over.Sub(made) + all.mismeasured(made, over) // at most, as far as leaders knew
 	total := p.GetTotalTimeout().AsDuration()
 	return total > 0 && took >= total && strings.Contains(r.GetReason(), "total_timeout") ||
 		took >= p.GetQueueTimeout().AsDuration() && strings.Contains(r.GetReason(), "queue_timeout")
@@ -157,8 +145,9 @@ func (w *world) checkProcess(who string, p *schedv1.Policy, a *schedv1.Attempt, 
 		return // there was none
 	}
 	took, does := life.took(), w.meant(life)
-	given := a.GetAssignedTime().AsTime()
-	if latest := given.Add(p.GetStartWithin().AsDuration() + startSlack); life.From.After(latest) && w.clocksRight(given, life.From) {
+	all, given := w.terms.wrongs(), a.GetAssignedTime().AsTime()
+	slack := startSlack + all.mismeasured(all.earliest(given), life.From)
+	if latest := all.latest(given).Add(p.GetStartWithin().AsDuration() + slack); life.From.After(latest) {
 		w.Errorf("%s was given away at %v and started at %v, with a start_within of %v", who, given, life.From, p.GetStartWithin().AsDuration())
 	}
 	timeout, grace := p.GetTimeout().AsDuration(), p.GetKillGrace().AsDuration()
@@ -205,13 +194,15 @@ func (w *world) overdue(r *schedv1.Run) string {
 	p := w.policyOf(r)
 	made := r.GetCreatedTime().AsTime()
 	all := r.GetAttempts()
-	if p == nil || !w.clocksRight(made, time.Now()) || len(all) > 0 && w.twinned[all[len(all)-1].GetWorkerName()] {
+	if p == nil || len(all) > 0 && w.twinned[all[len(all)-1].GetWorkerName()] {
 		return ""
 	}
-	if total := p.GetTotalTimeout().AsDuration(); total > 0 && time.Since(made) > total {
+	wrongs := w.terms.wrongs()
+	took := time.Since(made) - wrongs.mismeasured(wrongs.earliest(made), time.Now()) // at least, as far as leaders know
+	if total := p.GetTotalTimeout().AsDuration(); total > 0 && took > total {
 		return fmt.Sprintf("its total_timeout of %v was over at %v", total, made.Add(total))
 	}
-	if queue := p.GetQueueTimeout().AsDuration(); len(all) == 0 && time.Since(made) > queue {
+	if queue := p.GetQueueTimeout().AsDuration(); len(all) == 0 && took > queue {
 		return fmt.Sprintf("its queue_timeout of %v was over at %v", queue, made.Add(queue))
 	}
 	return ""

@@ -112,17 +112,18 @@ func (w *world) ofWorker(name string) func(trouble) bool {
 
 // checkLost: an attempt is given up as lost only when its worker may have been silent for
 // lost_after, or came back, or was taken away, and may not have it any more. What the
-// worker's copy has done nobody can tell, and by a clock that was wrong nothing.
+// worker's copy has done nobody can tell.
 func (w *world) checkLost(r *schedv1.Run) {
 	w.Helper()
-	all := r.GetAttempts()
+	all, wrongs := r.GetAttempts(), w.terms.wrongs()
 	for i, a := range all {
-		given, until := a.GetAssignedTime().AsTime(), r.GetFinishedTime().AsTime() // it was given up between the two
+		given, until := wrongs.earliest(a.GetAssignedTime().AsTime()), r.GetFinishedTime().AsTime() // it was given up between the two
 		if i+1 < len(all) {
 			until = all[i+1].GetAssignedTime().AsTime()
 		}
+		until = wrongs.latest(until)
 		p, name := w.policyOf(r), a.GetWorkerName()
-		if a.GetOutcome() != lost || p == nil || w.twinned[name] || !w.clocksRight(given, until.Add(clocksTell)) { // what is set back later may say until
+		if a.GetOutcome() != lost || p == nil || w.twinned[name] {
 			continue
 		}
 		silent := w.net.troubles.longest(given.Add(-time.Minute), until, w.ofWorker(name))
@@ -172,6 +173,8 @@ func TestLostBites(t *testing.T) {
 			{"nothing", with(nothing), ""},
 			{"after a tenth of lost_after", with(earlier(162 * time.Second)), "and its worker can have been silent for 18"},
 			{"before there was any trouble", with(earlier(4 * time.Minute)), "can have been silent for 0s only"},
+			{"and a clock was a second ahead", w.wrongBy(time.Second, with(earlier(4*time.Minute))), "can have been silent for 0s only"},
+			{"and a clock was an hour behind", w.wrongBy(-time.Hour, with(earlier(4*time.Minute))), ""},
 			{"for another reason", with(func(_ *schedv1.Run, a *schedv1.Attempt) { a.Reason = "who knows" }), "and its worker had no trouble (who knows)"},
 			{"its worker came back without it", with(func(_ *schedv1.Run, a *schedv1.Attempt) { a.Reason = "its worker came back without it" }), ""},
 			{"and was there all the time", with(func(r *schedv1.Run, a *schedv1.Attempt) {

@@ -51,21 +51,22 @@ func (w *world) withRoom() (free []*schedv1.Worker) {
 }
 
 // idle tells what is wrong with it that a run waits, when these of its job are with
-// workers; "" if nothing is, or it can't be told. Where a clock was wrong, when a run is
-// tried again is not for the clock on the wall to say.
+// workers; "" if nothing is, or it can't be told. Where the clock of who led was set while a
+// run rested, how long it rests is not for the clock on the wall to say.
 func (w *world) idle(r *schedv1.Run, going []*schedv1.Run, free []*schedv1.Worker) string {
 	d := w.definitionOf(r)
 	if d == nil || d.GetTask().GetLimits() != nil {
 		return ""
 	}
-	p, n := d.GetPolicy(), len(r.GetAttempts())
-	if !w.clocksRight(r.GetCreatedTime().AsTime(), time.Now()) && n > 0 {
-		return ""
-	}
+	p, n, now := d.GetPolicy(), len(r.GetAttempts()), time.Now()
+	all := w.terms.wrongs()
 	if until, rests := restsUntil(r.GetReason()); rests {
-		if n > 0 && until.After(time.Now().Add(longestPause(r, p)+time.Second)) {
+		if n > 0 && until.After(now.Add(longestPause(r, p)+time.Second+all.mistimed(now, now))) {
 			return "its next try is later than its job says"
 		}
+		return ""
+	}
+	if n > 0 && all.mismeasured(all.earliest(r.GetAttempts()[n-1].GetAssignedTime().AsTime()), now) > 0 {
 		return ""
 	}
 	jitters := slices.ContainsFunc(d.GetTriggers(), func(t *schedv1.Trigger) bool { return t.GetJitter().AsDuration() > 0 }) // which is an order of its own

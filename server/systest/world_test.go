@@ -57,6 +57,7 @@ type world struct {
 
 	disk      *raftstore.Memory // of the primary: outlives it
 	clock     wallClock         // of its host
+	terms     *terms            // of all primaries
 	primary   *primary          // nil: it is down; of a group: whoever answers
 	group     []*member         // none: there is but one primary
 	own       *link             // of who uses the API
@@ -136,9 +137,9 @@ func newWorld(t *testing.T, dir string) *world {
 		T: t, dir: dir, tail: newTail(t, dir), born: time.Now(), net: newNetwork(), book: &book{starts: map[string][]start{}},
 		disk: raftstore.NewMemory(), scripts: map[string]script{}, holding: func(runner.Spec) {},
 		put: map[string][]put{}, gone: map[string]bool{}, twinned: map[string]bool{}, copies: map[string]string{}, unplugged: map[string]int64{}, needsLeases: map[string]bool{},
-		asked: newAsked(), final: map[string]end{}, safe: map[string]int64{},
+		asked: newAsked(), terms: &terms{led: map[string][]span{}, clocks: map[string][]*wallClock{}}, final: map[string]end{}, safe: map[string]int64{},
 	}
-	w.log = slog.New(slog.NewTextHandler(w.tail, nil))
+	w.log = slog.New(listener{Handler: slog.NewTextHandler(w.tail, nil), terms: w.terms})
 	w.own = w.net.newLink("client")
 	t.Cleanup(func() {
 		switch {
@@ -168,9 +169,10 @@ func (w *world) startPrimary() {
 	c := server.DefaultConfig()
 	c.NodeID, c.DataDir = "primary-1", filepath.Join(w.dir, "primary")
 	w.configure(&c)
+	w.terms.goesBy(c.NodeID, &w.clock)
 	var err error
 	p.server, err = server.Open(c, server.Seams{
-		Log: w.log.With("on", "primary"), Memory: w.disk, WallClock: w.clock.now,
+		Log: w.log.With("on", c.NodeID), Memory: w.disk, WallClock: w.clock.now,
 		Listen: func(string) (net.Listener, error) { return w.net.listen(port{"primary-1", apiPort}), nil },
 	})
 	if err != nil {
