@@ -10,7 +10,7 @@ import (
 // workers report, and what comes due. An entry is synced to disk however little it has, and
 // a few milliseconds after the one before there is soon more. After a pause nothing waits,
 // nor does what somebody asks for, which takes along what has gathered; nor while runs wait
-// for a slot, which what a worker reports may make free.
+// for a slot, which what a worker reports may make free, or more is due than one entry holds.
 //
 // What was agreed is sent to the workers at once in any case.
 const company = 5 * time.Millisecond
@@ -33,11 +33,12 @@ type pace struct {
 	agreed   time.Time // when that was done
 	askers   int       // who asked for runs in it
 	open     bool      // the present step takes what may wait
+	behind   bool      // the last one that did left something that was due
 }
 
 // patience is how long what may wait has to wait at now.
 func (t *term) patience(now time.Time) time.Duration {
-	if t.queue.Waiting() {
+	if t.hasMore() {
 		return 0
 	}
 	return max(0, t.proposed.Add(company).Sub(now), t.awaitAskers(now))
@@ -65,9 +66,12 @@ func (t *term) awaitAskers(now time.Time) time.Duration {
 	return max(0, t.agreed.Add(wait).Sub(now))
 }
 
+// hasMore tells whether there is enough to do for the next entry as it is.
+func (t *term) hasMore() bool { return t.behind || t.queue.Waiting() }
+
 // opens is when what may wait from an instant on is taken; zero for zero.
 func (t *term) opens(at time.Time) time.Time {
-	if first := t.proposed.Add(company); !at.IsZero() && at.Before(first) && !t.queue.Waiting() {
+	if first := t.proposed.Add(company); !at.IsZero() && at.Before(first) && !t.hasMore() {
 		return first
 	}
 	return at
@@ -79,6 +83,8 @@ func (t *term) occur(s *state.State, m mark) {
 		t.propose(c, t.decided(c))
 		t.queue.Expect(s, c, m.shown)
 	}
+	next := t.agenda.Next()
+	t.behind = !next.IsZero() && !next.After(t.wall)
 	for _, c := range t.starts.due(m.elapsed) {
 		t.told[c.Fence] = true
 		t.propose(c, nil)

@@ -10,6 +10,57 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
+// many is how many jobs are due at once: more than are decided in one step.
+const many = 1280
+
+// defineMany defines jobs that are all due at each full minute, and waits until shortly
+// before one.
+func (p *primary) defineMany(n int, edit func(*state.Definition)) {
+	for i := range n {
+		p.defineAs(state.JobKey{Namespace: "default", Name: fmt.Sprint("j-", i)}, edit)
+	}
+	time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute - time.Second)))
+	synctest.Wait()
+}
+
+// Of many that are due at once, the first begin when one entry is agreed, and not when all
+// are decided.
+func TestFirstOfManyBeginWhileOthersAreDecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		p.hand.connect()
+		p.defineMany(many, nil)
+		p.slow.Store(int64(10 * time.Millisecond)) // for each entry
+		time.Sleep(time.Second + 15*time.Millisecond)
+		synctest.Wait()
+		if n, _, _, _ := p.hand.counts(); n != 100 {
+			t.Errorf("%d attempts have begun when one entry was agreed, want as many as there are slots, 100", n)
+		}
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		if n := len(p.runs()); n != many {
+			t.Errorf("%d runs are decided when six entries were agreed, want all %d", n, many)
+		}
+	})
+}
+
+// What is due and does not fit in one entry waits for no company.
+func TestMoreThanOneEntryIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		p.hand.connect()
+		p.defineMany(many, func(d *state.Definition) { d.Triggers[0].Jitter = 50 * time.Second })
+		p.slow.Store(int64(100 * time.Microsecond))
+		time.Sleep(time.Second + company)
+		synctest.Wait()
+		if n := len(p.runs()); n != many {
+			t.Errorf("%d runs are decided %v after they were due, want all %d", n, company, many)
+		}
+	})
+}
+
 // What trickles in shares entries, and who asks does not wait for that.
 func TestTrickleSharesEntries(t *testing.T) {
 	asking(t, 100*time.Millisecond, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
