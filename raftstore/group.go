@@ -125,7 +125,7 @@ func (s *Store) add(old *Server, v Server) error {
 // is, without a leader; to come back, it starts with empty data and is added.
 //
 // Only the leader can: the others return [ErrNotLeader]. It returns
-// [ErrUnknownServer] when there is none of that id.
+// [ErrUnknownServer] when there is none of that id, and that is agreed.
 func (s *Store) RemoveServer(ctx context.Context, id string) error {
 	return s.ask(ctx, fmt.Sprintf("remove primary %q from the group", id), func() error {
 		servers := s.servers()
@@ -133,6 +133,9 @@ func (s *Store) RemoveServer(ctx context.Context, id string) error {
 		case !s.Leads():
 			return ErrNotLeader
 		case find(servers, id) == nil:
+			if err := s.barrier(); err != nil { // its removal may not be agreed yet
+				return err
+			}
 			return ErrUnknownServer
 		case onlyVoter(servers, id):
 			return errLastVote

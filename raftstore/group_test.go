@@ -241,6 +241,35 @@ func TestGroupRefusals(t *testing.T) {
 	})
 }
 
+// That a primary is in the group no more is said when it is agreed, and not by a leader that
+// was cut off in the moment in which it was to remove it.
+func TestRemovalIsNotAgreed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l := newFormed(t, three...)
+		f := c.other(l)
+		c.net.Isolate(l.id)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if err := l.RemoveServer(ctx, f.id); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("err = %v, and nobody hears it", err)
+		}
+		if err := l.RemoveServer(t.Context(), f.id); err == nil || errors.Is(err, ErrUnknownServer) {
+			t.Errorf("err = %v: nobody has agreed to that", err)
+		}
+		time.Sleep(10 * time.Second)
+		c.net.Heal()
+		l = c.leader()
+		propose(t, l, putWorker(1))
+		c.agree()
+		if n := len(l.Status().Servers); n != 3 {
+			t.Errorf("the group has %d primaries, want 3", n)
+		}
+		if err := l.RemoveServer(t.Context(), "nobody"); !errors.Is(err, ErrUnknownServer) {
+			t.Errorf("err = %v, want that there is no such primary", err)
+		}
+	})
+}
+
 // A primary that moves is found again once the leader knows its new address.
 func TestAddressChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

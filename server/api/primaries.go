@@ -73,7 +73,13 @@ func (s clusterService) RemovePrimary(ctx context.Context, req *schedv1.RemovePr
 	servers := s.Cluster.Status().Servers
 	v, there := findServer(servers, id)
 	if !there {
-		return nil, noPrimary(id, servers)
+		switch err := s.Cluster.RemoveServer(ctx, id); { // that it is not there may not be agreed yet
+		case errors.Is(err, raftstore.ErrUnknownServer):
+			return nil, noPrimary(id, servers)
+		case err != nil:
+			return nil, err
+		}
+		return &schedv1.RemovePrimaryResponse{Status: s.showCluster()}, nil
 	}
 	if v.Voter {
 		if err := s.giveUpVote(ctx, servers, id); err != nil {

@@ -360,6 +360,9 @@ func (n *node) AddServer(_ context.Context, v raftstore.Server) error {
 }
 
 func (n *node) RemoveServer(_ context.Context, id string) error {
+	if _, there := findServer(n.Status().Servers, id); !there && n.Leads() {
+		return raftstore.ErrUnknownServer
+	}
 	return n.change(id, func(list []raftstore.Server) []raftstore.Server { return list })
 }
 

@@ -1,13 +1,20 @@
 package systest
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/proto/wire"
 )
 
 // All three primaries are replaced by empty ones, each under its old name, one after
@@ -79,5 +86,43 @@ func (w *world) replace(m *member) {
 			return !p.GetVoter() || p.LogsMissing == nil || p.GetLogsMissing() > 0
 		})
 		return err == nil && len(all) == len(w.group) && !lacking
+	})
+}
+
+// A leader that nobody hears any more is asked to remove a primary, without an answer, and is
+// asked again. That it is not there any more nobody has agreed to, so that is no answer: who
+// believed it would have one vote that has an empty disk.
+func TestRemovalThatNobodyAgreedTo(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		w.wait(time.Minute)
+		l, f := w.leader(), w.follower()
+		conn := must[*grpc.ClientConn](w)(grpc.NewClient("passthrough:///"+l.host+":"+apiPort, append(wire.DialOptions(),
+			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(w.own.dial))...))
+		defer func() { _ = conn.Close() }()
+		remove := func(within time.Duration) error {
+			ctx, cancel := context.WithTimeout(w.Context(), within)
+			defer cancel()
+			_, err := schedv1.NewClusterServiceClient(conn).RemovePrimary(ctx, &schedv1.RemovePrimaryRequest{Id: f.id})
+			return err
+		}
+		if _, err := schedv1.NewClusterServiceClient(conn).GetStatus(w.Context(), &schedv1.GetStatusRequest{}); err != nil {
+			t.Fatal(err) // it is connected by now
+		}
+		for _, m := range w.group {
+			if m != l {
+				w.net.mute(way{l.host, m.host})
+			}
+		}
+		w.refused(remove(100*time.Millisecond), codes.DeadlineExceeded)
+		if err := remove(time.Minute); err == nil || status.Code(err) == codes.NotFound {
+			w.Errorf("%s was removed by the word of one that nobody heard: %v", f.id, err)
+		}
+		w.wait(10 * time.Second) // the others have a leader
+		w.net.unmute()
+		w.wait(time.Minute)
+		if n := len(must[*schedv1.GetStatusResponse](w)(w.primary.clusters.GetStatus(w.Context(), &schedv1.GetStatusRequest{})).GetStatus().GetPrimaries()); n != 3 {
+			w.Errorf("the group has %d primaries, want all three: nothing was agreed", n)
+		}
 	})
 }
