@@ -45,7 +45,7 @@ func (j *Journal) write(batch []*request) error {
 				maps.Copy(known.slots, mine.slots)
 			}
 			recs = append(recs, r.recs...)
-			sync = sync || r.need != noted && r.need != notedSoon
+			sync = sync || r.isSynced()
 		}
 	}
 	if err := j.flush(recs, sync); err != nil {

@@ -35,6 +35,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -197,6 +199,8 @@ const (
 	notedSoon              // written, and that may take a little longer
 )
 
+func (r *request) isSynced() bool { return r.need == synced || r.need == syncedSoon }
+
 // Append writes recs and returns when they are on the disk. It takes all or
 // none of them; only a crash in between may leave some. Records that
 // are refused say why ([ErrExists], [ErrOrder], [ErrFence], [ErrUncertain],
@@ -267,6 +271,7 @@ func (j *Journal) add(recs []Record, n need) error {
 			j.hurry(n)
 		}
 	}
+	runtime.Gosched() // who is about to append as well does it first, and shares the fsync
 	for {
 		select {
 		case err := <-r.done:
@@ -385,10 +390,14 @@ func (j *Journal) rouseLocked() {
 	j.idle = nil
 }
 
-// dequeue takes what may go into one batch.
+// dequeue takes what may go into one batch. Those who wait for company have found it if that
+// is going to be synced.
 func (j *Journal) dequeue() []*request {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if slices.ContainsFunc(j.queue, (*request).isSynced) {
+		j.hurryLocked()
+	}
 	n, size := 0, 0
 	for n < len(j.queue) && (n == 0 || size+j.queue[n].size <= maxBatch) {
 		size += j.queue[n].size

@@ -79,6 +79,34 @@ func TestThoseInNoHurryShareAnFsync(t *testing.T) {
 	}
 }
 
+// Who comes while the disk is busy, and is in no hurry, goes with those who wait for it.
+func TestNoHurryBehindABusyDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newMemDisk()
+		j, _ := openMem(t, d)
+		for i := range 2 * gather.Enough {
+			appendAll(t, j, rec(Accepted, fmt.Sprint("former-", i), 1))
+		}
+		free := make(chan struct{})
+		d.gate = func(string) { <-free }
+		began, syncs := time.Now(), d.syncs
+		var wg sync.WaitGroup
+		for i, add := range []func(...Record) error{j.Append, j.Append, j.AppendSoon} {
+			wg.Go(func() {
+				if err := add(rec(Accepted, fmt.Sprint("run-", i), 1)); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		close(free)
+		wg.Wait()
+		if took := time.Since(began); took > 0 || d.syncs-syncs != 2 {
+			t.Errorf("it took %v and %d fsyncs, want 0s and 2", took, d.syncs-syncs)
+		}
+	})
+}
+
 // Notes that nobody waits for share a write while there are many of them, are never late, and
 // cost no fsync. What is synced takes them along, and they do not hurry what waits for that.
 func TestNotesInNoHurryShareAWrite(t *testing.T) {
