@@ -151,12 +151,6 @@ func (s *Seams) fill() {
 	if s.BootID == "" {
 		s.BootID = runner.BootID()
 	}
-	if s.Fsync == nil {
-		s.Fsync = (*os.File).Sync
-	}
-	if s.WriteAt == nil {
-		s.WriteAt = (*os.File).WriteAt
-	}
 	if s.Listen == nil {
 		s.Listen = func(ctx context.Context, addr string) (net.Listener, error) {
 			return new(net.ListenConfig).Listen(ctx, "tcp", addr)

@@ -83,10 +83,11 @@ func (j *Journal) flush(recs []*Record, sync bool) error {
 	return nil
 }
 
-// put writes buf behind the end of the file.
-func (j *Journal) put(buf []byte) error {
+// writeAll writes buf behind the last record.
+func (j *Journal) writeAll(buf []byte) error {
 	n, err := j.file.WriteAt(buf, j.size)
 	if err == nil {
+		j.length = max(j.length, j.size+int64(len(buf)))
 		return nil
 	}
 	err = fmt.Errorf("write %d bytes to journal %q: %w", len(buf), j.path, err)
@@ -105,7 +106,7 @@ func (j *Journal) put(buf []byte) error {
 	if terr != nil {
 		return j.fail(errors.Join(err, fmt.Errorf("cut journal %q back to %d bytes: %w", j.path, j.size, terr)))
 	}
-	j.synced = j.size
+	j.synced, j.length = j.size, j.size
 	return err
 }
 

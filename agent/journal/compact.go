@@ -87,7 +87,7 @@ func (j *Journal) replace(f file, size int64) error {
 	}
 	old := j.file
 	j.file, j.size = f, size+int64(len(tail))
-	j.synced = j.size
+	j.synced, j.length, j.step = j.size, j.size, j.disk.step()
 	if err := j.disk.syncDir(filepath.Dir(j.path)); err != nil {
 		// After a crash the name may lead to the old file again, which lacks
 		// all that would be appended from now on.

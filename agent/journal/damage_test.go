@@ -196,7 +196,7 @@ func TestDamageIsReportedAndKept(t *testing.T) {
 		kept []byte
 	}{
 		{"a torn tail", data[:ends[6]+5], "torn write", data[ends[6] : ends[6]+5]},
-		{"zeros at the end", append(data[:ends[3]:ends[3]], make([]byte, 500)...), "torn write", make([]byte, 500)},
+		{"more zeros at the end than there is room", append(data[:ends[3]:ends[3]], make([]byte, roomStep+1)...), "torn write", make([]byte, roomStep+1)},
 		{"a hole in the middle", append(append(data[:ends[1]:ends[1]], make([]byte, ends[2]-ends[1])...), data[ends[2]:]...), "damaged", nil},
 		{"a hole in the last batch", torn, "damaged", nil},
 		{"no header", append(make([]byte, headerLen), data[headerLen:]...), "damaged", nil},

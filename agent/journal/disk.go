@@ -22,9 +22,11 @@ type disk interface {
 	rename(from, to string) error
 	remove(name string) error
 	syncDir(dir string) error
+	step() int64 // how much room is made at a time; 0: none
 }
 
-// Disk is the one that a journal is on, for tests that know what it does.
+// Disk is the one that a journal is on, for tests that know what it does. What is nil is
+// the operating system's.
 type Disk struct {
 	// Fsync has a file, or a directory, stay when the power fails.
 	Fsync func(*os.File) error
@@ -41,9 +43,19 @@ type realFile struct {
 	disk Disk
 }
 
-func (f realFile) Sync() error { return f.disk.Fsync(f.File) }
+func (f realFile) Sync() error {
+	if f.disk.Fsync != nil {
+		return f.disk.Fsync(f.File)
+	}
+	return datasync(f.File)
+}
 
-func (f realFile) WriteAt(p []byte, off int64) (int, error) { return f.disk.WriteAt(f.File, p, off) }
+func (f realFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.disk.WriteAt != nil {
+		return f.disk.WriteAt(f.File, p, off)
+	}
+	return f.File.WriteAt(p, off)
+}
 
 func (d realDisk) open(name string, flag int) (file, error) {
 	f, err := os.OpenFile(name, flag, 0o600)
@@ -61,7 +73,19 @@ func (d realDisk) syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Fsync(f), f.Close())
+	fsync := d.Fsync
+	if fsync == nil {
+		fsync = (*os.File).Sync
+	}
+	return errors.Join(fsync(f), f.Close())
+}
+
+// step is 0 where tests say what the power takes: they go by how long a file is.
+func (d realDisk) step() int64 {
+	if d.Fsync != nil {
+		return 0
+	}
+	return roomStep
 }
 
 // create makes a new file with what is in it, synced.

@@ -16,7 +16,8 @@
 // # Damage
 //
 // Only what is not synced can be torn by a crash. What is behind the last whole record
-// is taken for that, and cut off: no record tells otherwise. Before a whole record
+// is taken for that, and cut off: no record tells otherwise. Zeros there are room for more
+// records, as long as they are no more than that. Before a whole record
 // reading goes on behind the damage: the checksum of a record covers its place in the
 // file, so what is found there is a record that was written there and not bytes that
 // look like one. Stopping instead would forget attempts that are certainly known.
@@ -160,7 +161,9 @@ type Journal struct {
 	// I/O, and because a call can wait for it and for its own result at once.
 	turn       chan struct{}
 	file       file
-	size       int64 // of the file
+	size       int64 // of the file, up to its last record
+	length     int64 // of the file, with the room behind that
+	step       int64 // how much room is made at a time; 0: none
 	synced     int64 // how much of it a crash of the host leaves
 	table      *table
 	failed     error // the first error that ended it; never reset
@@ -303,6 +306,7 @@ func (j *Journal) Close() error {
 	var err error
 	if j.failed == nil {
 		err = j.flush(nil, true)
+		_ = j.file.Truncate(j.size) // else the next life finds room
 	}
 	if cerr := j.file.Close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("close journal %q: %w", j.path, cerr))

@@ -21,7 +21,8 @@ type memDisk struct {
 	names   map[string]*memFile
 	durable []map[string]*memFile // what a crash may leave: [0] synced, then after each change
 	left    int                   // operations until the power fails; negative: never
-	room    int                   // bytes that may be written until the disk is full; negative: no limit
+	room    int                   // bytes by which files may grow until the disk is full; negative: no limit
+	makes   int64                 // how much room journals make at a time
 	syncErr error                 // what fsync of a file fails with
 	ro      bool                  // it is read-only
 	dirErr  error
@@ -114,12 +115,15 @@ func (d *memDisk) syncDir(string) error {
 	return nil
 }
 
+func (d *memDisk) step() int64 { return d.makes }
+
 // crash returns the disk as it is after the power came back; pick(n) chooses
 // one of n.
 func (d *memDisk) crash(pick func(n int) int) *memDisk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	after := newMemDisk()
+	after.makes = d.makes
 	for name, f := range d.durable[pick(len(d.durable))] {
 		b := bytes.Clone(f.synced)
 		for _, op := range f.pending {
@@ -161,11 +165,13 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, syscall.EROFS
 	}
 	var err error
-	if f.d.room >= 0 && len(p) > f.d.room {
-		p, err = p[:f.d.room], syscall.ENOSPC
+	more := max(0, int(off)+len(p)-len(f.data))
+	if f.d.room >= 0 && more > f.d.room {
+		p, err = p[:len(p)-more+f.d.room], syscall.ENOSPC
+		more = f.d.room
 	}
 	if f.d.room >= 0 {
-		f.d.room -= len(p)
+		f.d.room -= more
 	}
 	f.data = overwrite(f.data, p, off)
 	f.later(p, off)
@@ -210,6 +216,9 @@ func (f *memFile) Truncate(size int64) error {
 }
 
 func (f *memFile) truncate(size int64) {
+	if f.d.room >= 0 {
+		f.d.room += len(f.data) - int(size)
+	}
 	f.data = f.data[:size:size]
 	f.pending = append(f.pending, func(b []byte, whole func() bool) []byte {
 		if int64(len(b)) <= size || !whole() {

@@ -157,6 +157,7 @@ func openMem(t interface {
 func TestNothingAcknowledgedIsLost(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newMemDisk()
+		d.makes = rapid.SampledFrom([]int64{0, 100, 1000}).Draw(t, "room at a time")
 		j, _ := openMem(t, d)
 		var history []Record
 		durable := 0 // records of it that were there at the last Append

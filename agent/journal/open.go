@@ -22,7 +22,7 @@ const keepDamaged = 16
 // path+".damaged-<n>", of which there are at most 16. Fatal are an error of
 // the disk and a file of a newer version ([ErrVersion]), which is not touched.
 func Open(path string, log *slog.Logger) (*Journal, []Entry, error) {
-	return OpenOn(Disk{Fsync: (*os.File).Sync, WriteAt: (*os.File).WriteAt}, path, log)
+	return OpenOn(Disk{}, path, log)
 }
 
 // OpenOn is Open on a disk of which tests know how long an fsync takes, what is there
@@ -34,7 +34,7 @@ func OpenOn(d Disk, path string, log *slog.Logger) (*Journal, []Entry, error) {
 func openOn(d disk, path string, log *slog.Logger) (*Journal, []Entry, error) {
 	j := &Journal{
 		path: path, disk: d, log: log,
-		turn: make(chan struct{}, 1), table: newTable(), compactMin: compactMin,
+		turn: make(chan struct{}, 1), table: newTable(), compactMin: compactMin, step: d.step(),
 	}
 	if err := removeTemp(d, j.temp()); err != nil {
 		return nil, nil, err
@@ -69,7 +69,7 @@ func (j *Journal) load() error {
 		j.table.high = max(j.table.high, recs[i].high)
 	}
 	end, lost := judge(recs, gaps)
-	j.size, j.synced = end, end
+	j.size, j.synced, j.length = end, end, int64(len(data))
 	if whole && (len(gaps) == 0 || gaps[0].from >= end) {
 		return j.cutTail(data)
 	}
@@ -107,13 +107,13 @@ func (j *Journal) begin(data []byte) error {
 	if err := j.file.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	j.size, j.synced = headerLen, headerLen
+	j.size, j.synced, j.length = headerLen, headerLen, headerLen
 	return j.syncDir()
 }
 
-// cutTail takes off what a crash left half written, if anything.
+// cutTail takes off what a crash left half written, if anything. Room for more it leaves.
 func (j *Journal) cutTail(data []byte) error {
-	if j.size == int64(len(data)) {
+	if isRoom(data[j.size:]) {
 		// A process that was killed may have left a batch written but not
 		// synced. It is reported from now on, so it has to be.
 		if err := j.file.Sync(); err != nil {
@@ -126,6 +126,7 @@ func (j *Journal) cutTail(data []byte) error {
 	if err := j.file.Truncate(j.size); err != nil {
 		return fmt.Errorf("cut to %d bytes: %w", j.size, err)
 	}
+	j.length = j.size
 	if err := j.file.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
