@@ -26,7 +26,7 @@ const (
 	maxReaders = 4
 
 	// restAfter is how long nothing is written, or read, until the cache for that is given
-	// back: up to sixteen megabytes in all.
+	// back: up to forty megabytes in all.
 	restAfter = 10 * time.Second
 )
 
@@ -86,9 +86,11 @@ func openDatabase(ctx context.Context, dir string) (*database, error) {
 		return nil, err
 	}
 	d := &database{}
+	// The cache holds most of the index by id, where each run is on another page: with
+	// less, pages of half a million runs are read and written again and again.
 	// FULL, as a run that this says it has may be forgotten by all others: NORMAL
 	// loses the latest commits with the power.
-	if d.write, err = connect(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-8000)", "journal_size_limit(16777216)"); err != nil {
+	if d.write, err = connect(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-32000)", "journal_size_limit(16777216)"); err != nil {
 		return nil, err
 	}
 	if d.read, err = connect(path, maxReaders, "query_only(1)", "cache_size(-2000)", "temp_store(MEMORY)"); err != nil {

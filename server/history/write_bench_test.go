@@ -16,22 +16,24 @@ import (
 // jobs run each second: ten thousand jobs, one after the other. The baseline is the same
 // records behind each other in a file, synced as often.
 func BenchmarkWrite(b *testing.B) {
-	const before, step = 100_000, 10_000
-	b.Run("history", func(b *testing.B) {
-		s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
-		s.Start(newShared().View)
-		defer s.Close()
-		n := 0
-		for ; n < before; n += step {
-			s.Ended(at(n+1), secondOf(n, step))
-			flush(b, s)
-		}
-		write(b, step, func() {
-			s.Ended(at(n+1), secondOf(n, step))
-			flush(b, s)
-			n += step
+	const step = 10_000
+	for _, before := range []int{100_000, 600_000} {
+		b.Run(fmt.Sprint("history/runs=", before), func(b *testing.B) {
+			s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
+			s.Start(newShared().View)
+			defer s.Close()
+			n := 0
+			for ; n < before; n += step {
+				s.Ended(at(n+1), secondOf(n, step))
+				flush(b, s)
+			}
+			write(b, step, func() {
+				s.Ended(at(n+1), secondOf(n, step))
+				flush(b, s)
+				n += step
+			})
 		})
-	})
+	}
 	b.Run("file", func(b *testing.B) {
 		f, err := os.Create(filepath.Join(b.TempDir(), "records"))
 		if err != nil {
