@@ -9,7 +9,7 @@ import (
 // company is for how long after an entry what nobody waits for waits for company: what
 // workers report, and what comes due. An entry is synced to disk however little it has, and
 // a few milliseconds after the one before there is soon more. After a pause nothing waits,
-// nor does what somebody asks for, which takes along what has gathered; nor while runs wait
+// nor does what one alone asks for, which takes along what has gathered; nor while runs wait
 // for a slot, which what a worker reports may make free, or more is due than one entry holds.
 //
 // What was agreed is sent to the workers at once in any case.
