@@ -287,24 +287,59 @@ func TestReturningAttemptAndItsSuccessor(t *testing.T) {
 }
 
 // A job with kill_after wants no two processes at any time: one that is still there after
-// it was given up does not wait for its successor, which may be long in coming.
+// it was given up does not wait for its successor, which may be long in coming, or may be
+// another run. Of a run that has ended it is the job that says so, as it is by then.
 func TestReturningAttemptWithKillAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPrimary(t, time.Hour)
-		p.hand.connect()
-		p.define(func(d *state.Definition) {
-			once(d)
-			d.Policy.KillAfter, d.Policy.LostAfter, d.Policy.OnLost = 2*time.Minute, 3*time.Minute, state.OnLostRetry
-			d.Policy.Retry = state.Retry{MaxAttempts: 2, InitialDelay: 10 * time.Minute, MaxDelay: 10 * time.Minute, Multiplier: 1}
+	leases := func(d *state.Definition) {
+		d.Triggers = nil
+		d.Policy.KillAfter, d.Policy.LostAfter = 2*time.Minute, 3*time.Minute
+	}
+	for name, test := range map[string]struct {
+		onLost state.OnLost
+		change func(p *primary) // while the worker is away, after the run was given up
+		phase  state.Phase
+		kills  int
+	}{
+		"its successor is to come": {state.OnLostRetry, nil, state.Pending, 1},
+		"it is lost":               {state.OnLostFail, nil, state.Lost, 1},
+		"and its job was changed": {state.OnLostFail, func(p *primary) {
+			p.define(func(d *state.Definition) { leases(d); d.Task.Argv = []string{"false"} })
+		}, state.Lost, 1},
+		"and its job wants no leases any more": {state.OnLostFail, func(p *primary) {
+			p.define(func(d *state.Definition) { d.Triggers = nil })
+		}, state.Lost, 0},
+		"and its job was deleted": {state.OnLostFail, func(p *primary) {
+			p.propose(state.DeleteJob{Key: jobKey, Effective: time.Now()})
+		}, state.Lost, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPrimary(t, time.Hour)
+				p.hand.connect()
+				p.define(func(d *state.Definition) {
+					leases(d)
+					d.Policy.OnLost = test.onLost
+					d.Policy.Retry = state.Retry{MaxAttempts: 2, InitialDelay: 10 * time.Minute, MaxDelay: 10 * time.Minute, Multiplier: 1}
+				})
+				p.requestRun(jobKey)
+				time.Sleep(5 * time.Second)
+				fence := p.runs()[0].Live().Fence
+				p.hand.disconnect()
+				time.Sleep(4 * time.Minute)
+				if test.change != nil {
+					test.change(p)
+				}
+				time.Sleep(time.Minute)
+				p.hand.connect()
+				time.Sleep(time.Second)
+				p.hand.ask(2, 1, fence)
+				time.Sleep(time.Minute)
+				if r := p.runs()[0]; r.Phase != test.phase || kills(p) != test.kills {
+					t.Errorf("the run is %v and its first attempt was killed %d times, want %v and %d", r.Phase, kills(p), test.phase, test.kills)
+				}
+				p.wantGiven(fence) // so its worker ends it, if nobody else does
+				p.close()
+			})
 		})
-		time.Sleep(65 * time.Second)
-		p.hand.disconnect()
-		time.Sleep(5 * time.Minute)
-		p.hand.connect()
-		time.Sleep(time.Minute)
-		if r := p.runs()[0]; r.Phase != state.Pending || kills(p) != 1 {
-			t.Errorf("with its successor to come, the run is %v and its first attempt was killed %d times", r.Phase, kills(p))
-		}
-		p.close()
-	})
+	}
 }

@@ -65,7 +65,7 @@ func (t *term) strayEnded(id state.RunID, fence uint64) {
 // Whoever asked for kill_after wants no two of them, and by then it should have ended itself.
 func mayGoOn(s *state.State, a attempt) bool {
 	r := s.Run(a.run)
-	if r == nil || r.Phase != state.Lost && r.Phase != state.Pending || !r.CancelTime.IsZero() || killsItself(r) {
+	if r == nil || r.Phase != state.Lost && r.Phase != state.Pending || !r.CancelTime.IsZero() || killsItself(s, r) {
 		return false
 	}
 	last := len(r.Attempts)
@@ -75,4 +75,12 @@ func mayGoOn(s *state.State, a attempt) bool {
 	return last > 0 && last == a.number && r.Attempts[last-1].Fence == a.fence
 }
 
-func killsItself(r *state.Run) bool { return r.Definition != nil && r.Definition.Policy.KillAfter > 0 }
+// killsItself tells whether the attempts of a run need leases. A run that has ended does not
+// know any more: then it is as its job is now. Of one whose job is gone the worker still knows.
+func killsItself(s *state.State, r *state.Run) bool {
+	d := r.Definition
+	if j := s.Job(r.Job); d == nil && j != nil && j.UID == r.UID {
+		d = j.Definition
+	}
+	return d != nil && d.Policy.KillAfter > 0
+}
