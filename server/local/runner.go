@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,43 +32,85 @@ func (r *Runner) Name() string { return r.name }
 
 // PID returns its process id, 0 when there is none.
 func (r *Runner) PID() (int, error) {
-	entries, err := os.ReadDir("/proc")
+	pid, err := r.find(proc)
+	if errors.Is(err, errNoRunner) {
+		return 0, nil
+	}
+	return pid, err
+}
+
+// proc is where the kernel tells of processes.
+const proc = "/proc"
+
+// errNoRunner is that there is nothing to harm.
+var errNoRunner = errors.New("there is no runner")
+
+// find looks for it among the processes that a directory tells of.
+func (r *Runner) find(proc string) (int, error) {
+	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return 0, fmt.Errorf("look for the runner in %s: %w", r.dir, err)
 	}
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err != nil {
-			continue // it has ended
-		}
-		if words := strings.Split(string(line), "\x00"); len(words) > 2 && words[1] == "runner" && words[2] == "--data-dir="+r.dir {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && r.is(proc, pid) {
 			return pid, nil
 		}
 	}
-	return 0, nil
+	return 0, fmt.Errorf("%w in %s at the moment", errNoRunner, r.dir)
 }
 
-// there returns the process id, or why there is nothing to harm.
-func (r *Runner) there() (int, error) {
-	pid, err := r.PID()
-	if err == nil && pid == 0 {
-		err = fmt.Errorf("there is no runner in %s at the moment", r.dir)
+// is tells whether a process is the runner, and none of a job that it has just forked: until
+// that begins its own program, it looks like the runner.
+func (r *Runner) is(proc string, pid int) bool {
+	return r.looksLike(proc, pid) && !r.looksLike(proc, parent(proc, pid))
+}
+
+// looksLike tells whether a process has the runner's command line.
+func (r *Runner) looksLike(proc string, pid int) bool {
+	line, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "cmdline"))
+	words := strings.Split(string(line), "\x00")
+	return err == nil && len(words) > 2 && words[1] == "runner" && words[2] == "--data-dir="+r.dir
+}
+
+// parent returns the id of a process's parent, 0 when it has none or has ended.
+func parent(proc string, pid int) int {
+	text, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "status"))
+	if err != nil {
+		return 0
 	}
-	return pid, err
+	_, after, _ := strings.Cut(string(text), "\nPPid:")
+	line, _, _ := strings.Cut(after, "\n")
+	id, _ := strconv.Atoi(strings.TrimSpace(line)) // 0 if there is none
+	return id
+}
+
+// open returns it by a handle that is of no other process, also when its id is given away
+// again: what the id stands for is looked at once the handle is there.
+func (r *Runner) open() (*os.Process, error) {
+	pid, err := r.find(proc)
+	if err != nil {
+		return nil, err
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return nil, fmt.Errorf("look at the runner in %s, process %d: %w", r.dir, pid, err)
+	}
+	if !r.is(proc, pid) {
+		return nil, errors.Join(fmt.Errorf("%w in %s any more", errNoRunner, r.dir), p.Release())
+	}
+	return p, nil
 }
 
 // Kill kills it with SIGKILL, and returns when another one is in its place. The agent
 // decides when that is started; it may be killed itself at the same time.
 func (r *Runner) Kill(ctx context.Context, _ time.Duration) error {
-	pid, err := r.there()
+	p, err := r.open()
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	pid := p.Pid
+	defer func() { _ = p.Release() }() // it is not ours to wait for
+	if err := p.Signal(syscall.SIGKILL); err != nil {
 		return fmt.Errorf("kill the runner in %s, process %d: %w", r.dir, pid, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, comeback)
@@ -83,13 +126,9 @@ func (r *Runner) Kill(ctx context.Context, _ time.Duration) error {
 
 // Halt stops it with SIGSTOP, and lets it go on after the time given.
 func (r *Runner) Halt(ctx context.Context, span time.Duration) error {
-	pid, err := r.there()
+	p, err := r.open()
 	if err != nil {
 		return err
-	}
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return fmt.Errorf("halt the runner in %s: %w", r.dir, err)
 	}
 	defer func() { _ = p.Release() }() // it is not waited for
 	return halt(ctx, "the runner in "+r.dir, span, p.Signal)
@@ -100,11 +139,15 @@ func (r *Runner) stop(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, r.program, "stop", "--data-dir", r.dir)
 	cmd.Env = environment(os.Environ())
 	said, failed := cmd.CombinedOutput()
-	pid, err := r.PID()
-	if err != nil || pid == 0 {
-		return err // gone, or there never was one
+	p, err := r.open()
+	if errors.Is(err, errNoRunner) {
+		return nil // gone, or there never was one
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	if err != nil {
+		return err
+	}
+	defer func() { _ = p.Release() }() // it is not ours to wait for
+	if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("end the runner in %s: %w; before that: %w: %s", r.dir, err, failed, said)
 	}
 	return nil
