@@ -72,13 +72,7 @@ func TestOlderOutputIsCopied(t *testing.T) {
 // waits until it votes and nobody lacks a log, as the guide says.
 func (w *world) replace(m *member) {
 	w.Helper()
-	w.await("the removal of "+m.id, time.Minute, func() bool {
-		_, err := w.primary.clusters.RemovePrimary(w.Context(), &schedv1.RemovePrimaryRequest{Id: m.id})
-		return err == nil
-	})
-	m.leave()
-	m.wipe()
-	m.start()
+	w.empty(m)
 	w.await("the vote of "+m.id+", and copies of all logs", 2*time.Minute, func() bool {
 		r, err := w.primary.clusters.GetStatus(w.Context(), &schedv1.GetStatusRequest{})
 		all := r.GetStatus().GetPrimaries()
@@ -125,4 +119,16 @@ func TestRemovalThatNobodyAgreedTo(t *testing.T) {
 			w.Errorf("the group has %d primaries, want all three: nothing was agreed", n)
 		}
 	})
+}
+
+// empty removes a primary from the group, and has it begin again with an empty disk.
+func (w *world) empty(m *member) {
+	w.Helper()
+	w.await("the removal of "+m.id, time.Minute, func() bool {
+		_, err := w.primary.clusters.RemovePrimary(w.Context(), &schedv1.RemovePrimaryRequest{Id: m.id})
+		return err == nil
+	})
+	m.leave()
+	m.wipe()
+	m.start()
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/schedd/schedd/agent/runner"
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
+	"github.com/schedd/schedd/server"
 )
 
 // each adds a job that is due so often, and does something.
@@ -30,6 +31,9 @@ func (w *world) pass(minutes int) {
 // the simulation notices.
 func TestShortWorld(t *testing.T) {
 	story(t, func(w *world) {
+		w.settings = func(c *server.Config) { // so that most of what has ended is in histories only
+			c.Hot.RunsPerJob, c.Hot.RunAge = 5, 10*time.Minute
+		}
 		w.startGroup(3)
 		lone := w.startWorker("lone", map[string]string{"zone": "lone"}, 8)
 		w.awaitOnline()
@@ -51,8 +55,10 @@ func TestShortWorld(t *testing.T) {
 		people := w.watchWrites(rand.New(rand.NewPCG(1, 0)), 4)
 
 		w.shortLife(lone)
-		w.calm()
+		w.mend()
 		w.checkHealed()
+		w.finality() // with what came late, which is to stay
+		w.calm()
 		people.check()
 		w.endless()
 		w.settle(time.Hour)
@@ -92,7 +98,7 @@ func (w *world) shortLife(lone *worker) {
 	w.pause("paused", "", nil)
 	lone.link.cut()
 	w.pass(1)
-	for range 3 {
+	for range 5 { // of which the last ones still wait when all is mended
 		w.run("queue")
 	}
 	w.cancel(w.run("replace").GetId())
@@ -126,4 +132,5 @@ func (w *world) shortLife(lone *worker) {
 		w.run("turns") // of which two have to wait for the others
 	}
 	w.pass(1)
+	w.empty(w.follower()) // which is to be back, with a vote, when all was mended
 }
