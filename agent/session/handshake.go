@@ -22,7 +22,7 @@ var ErrLate = errors.New("no welcome")
 type Rejected struct {
 	Reason     string        // for people
 	Permanent  bool          // trying again soon is of no use
-	RetryAfter time.Duration // how long to wait at least; 0 means as usual
+	RetryAfter time.Duration // how long to wait at least, up to an hour; 0 means as usual
 }
 
 // Error returns the gateway's reason.
@@ -33,9 +33,13 @@ func isRejected(err error) bool {
 	return ok
 }
 
+// longestWait bounds how long a gateway may tell a worker to stay away: for that it is lost
+// to all primaries.
+const longestWait = time.Hour
+
 func rejected(r *agentv1.Reject) *Rejected {
 	return &Rejected{
-		Reason: r.GetReason(), Permanent: r.GetPermanent(), RetryAfter: max(0, r.GetRetryAfter().AsDuration()),
+		Reason: r.GetReason(), Permanent: r.GetPermanent(), RetryAfter: min(max(0, r.GetRetryAfter().AsDuration()), longestWait),
 	}
 }
 

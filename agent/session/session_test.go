@@ -354,3 +354,14 @@ func FuzzGatewayMessage(f *testing.F) {
 		})
 	})
 }
+
+// A gateway may tell a worker to stay away for a while, and no longer, whatever it says.
+func TestNobodyIsToldToStayAwayForLong(t *testing.T) {
+	for told, want := range map[time.Duration]time.Duration{
+		0: 0, time.Minute: time.Minute, -time.Second: 0, 1<<63 - 1: longestWait,
+	} {
+		if got := rejected(&agentv1.Reject{RetryAfter: durationpb.New(told)}).RetryAfter; got != want {
+			t.Errorf("told to wait %v, it waits %v at least, want %v", told, got, want)
+		}
+	}
+}
