@@ -50,11 +50,11 @@ const (
 	// It is fixed, or each message would be followed by a question of how fast the
 	// line is.
 	window = 1 << 20
-	// streamWorkers are the goroutines that serve calls, and start attempts, again and again:
-	// in a new one the stack grows for each.
+	// streamWorkers are the goroutines that serve calls again and again: in a new one the
+	// stack grows for each.
 	streamWorkers = 16
-	// crewSize is how many goroutines are kept that have followed an attempt: as many as
-	// several hundred starts a second keep busy.
+	// crewSize is how many goroutines are kept that have started an attempt, and how many that
+	// have followed one: as many as several hundred starts a second keep busy.
 	crewSize = 128
 	// IdleExit is how long a runner that an agent has started stays without
 	// an agent and without attempts that run.

@@ -15,7 +15,7 @@ import (
 // Starts implements the RPC. Each start has a goroutine, since it may take as long as a
 // file system does.
 func (s *service) Starts(stream grpc.BidiStreamingServer[runnerv1.StartsRequest, runnerv1.StartsResponse]) error {
-	hands := crew.New(streamWorkers)
+	hands := crew.New(crewSize)
 	defer hands.Rest()
 	var sending sync.Mutex
 	for {
