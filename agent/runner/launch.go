@@ -75,7 +75,7 @@ func (l *Local) prepare(s Spec, allowed policy.Policy) (*work, error) {
 	if err := w.setProgram(allowed); err != nil {
 		return w, err
 	}
-	w.reach()
+	w.reach(s.Dir != "")
 	var err error
 	if w.output, err = openOutput(s.Output, l.outputOwner); err != nil {
 		return w, blame(openLog, s.Limits, err)
@@ -150,13 +150,16 @@ func (w *work) setProgram(allowed policy.Policy) (err error) {
 	return allowed.CheckProgram(w.program)
 }
 
-// reach touches what the child is going to: its directory and its program. Where their
+// reach touches what the child is going to: its program, and its directory, which one that
+// is not named was already when it was looked for. Where their
 // file system does not answer, this call hangs, in one thread; in the fork, which stands
 // in the way of the collector of garbage, all of the process would. What is wrong with
 // them the child finds, as the user that it is then.
-func (w *work) reach() {
+func (w *work) reach(named bool) {
 	var st syscall.Stat_t // that of package os makes more of it than is looked at here
-	_ = syscall.Stat(w.dir, &st)
+	if named {
+		_ = syscall.Stat(w.dir, &st)
+	}
 	program := in(w.dir, w.program)
 	if err := syscall.Stat(program, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return
