@@ -43,7 +43,9 @@ func TestShortWorld(t *testing.T) {
 		w.define(job("leased", policy(&schedv1.Policy{KillAfter: seconds(30), KillGrace: seconds(5), LostAfter: seconds(60), OnLost: onLostRetry})))
 		w.define(job("given-up", policy(&schedv1.Policy{LostAfter: seconds(60)})))
 		w.takes("given-up", 4*time.Minute)
-		for _, name := range []string{"lost", "leased", "given-up"} {
+		w.define(job("unheard", policy(&schedv1.Policy{LostAfter: seconds(60)})))
+		w.takes("unheard", 4*time.Minute)
+		for _, name := range []string{"lost", "leased", "given-up", "unheard"} {
 			w.run(name)
 		}
 		w.startWorker("shop-1", nil, 20)
@@ -77,17 +79,22 @@ func (w *world) manyJobs() {
 	w.each("queue", 30*time.Second, talker(25*time.Second, 5*time.Second), &schedv1.Policy{Overlap: overlapQueue})
 	w.each("replace", 40*time.Second, talker(time.Minute, 10*time.Second), &schedv1.Policy{Overlap: overlapReplace})
 	w.each("again", time.Minute, exits(75), &schedv1.Policy{Retry: again})
-	w.each("once", time.Minute, exits(1), &schedv1.Policy{Retry: again})
+	w.each("once", time.Minute, exits(1), &schedv1.Policy{Overlap: schedv1.Overlap_OVERLAP_ALLOW, Retry: again})
 	w.each("slow", time.Minute, deafForEver, &schedv1.Policy{Timeout: seconds(20), KillGrace: seconds(5)})
 	w.each("long", 5*time.Minute, talker(time.Hour, time.Minute), &schedv1.Policy{TotalTimeout: seconds(90)})
 	w.each("nowhere", 5*time.Minute, exits(0), &schedv1.Policy{QueueTimeout: seconds(90)}, selector("zone=mars"))
 	w.each("paused", 10*time.Second, exits(0), &schedv1.Policy{})
-	w.each("held", 2*time.Minute, talker(10*time.Second, time.Second), &schedv1.Policy{})
+	w.each("gone", 30*time.Second, exits(0), &schedv1.Policy{})
+	w.each("held", 2*time.Minute, talker(10*time.Second, time.Second), &schedv1.Policy{Retry: again})
+	w.define(job("hurried", policy(&schedv1.Policy{StartWithin: seconds(5)})))
 	w.takes("turns", 5*time.Second)
 	w.define(job("turns", policy(&schedv1.Policy{Overlap: overlapQueue})))
 	w.hold(func(s runner.Spec) {
-		if env(s, "SCHEDD_JOB") == "held" {
+		switch env(s, "SCHEDD_JOB") {
+		case "held":
 			time.Sleep(25 * time.Second) // so that it is told to start more than once
+		case "hurried":
+			time.Sleep(time.Minute) // so that it is too late, by all that may delay an order
 		}
 	})
 }
@@ -97,7 +104,9 @@ func (w *world) shortLife(lone *worker) {
 	w.Helper()
 	w.pause("paused", "", nil)
 	lone.link.cut()
+	w.cancel(w.only("unheard").GetId()) // which its worker does not hear
 	w.pass(1)
+	w.run("hurried")
 	for range 5 { // of which the last ones still wait when all is mended
 		w.run("queue")
 	}
@@ -126,11 +135,22 @@ func (w *world) shortLife(lone *worker) {
 	w.workers[1].crash()
 	w.wait(5 * time.Second)
 	w.workers[1].start()
-	w.resume("paused")
+	w.changes()
 	w.pass(1)
 	for range 3 {
 		w.run("turns") // of which two have to wait for the others
 	}
 	w.pass(1)
 	w.empty(w.follower()) // which is to be back, with a vote, when all was mended
+}
+
+// changes is what people do in the small world to jobs, and to what has ended.
+func (w *world) changes() {
+	w.Helper()
+	w.deleteJob("gone")
+	w.define(job("paused", every(10*time.Second), func(j *schedv1.Job) { j.Description = "changed while it was paused" }))
+	w.checkJobs(w.jobs())
+	w.resume("paused")
+	w.checkJobs(w.jobs())
+	must[*schedv1.Run](w)(w.retryRun(w.runs("job=once,phase=PHASE_FAILED")[0].GetId(), ""))
 }
