@@ -64,10 +64,13 @@ func allNew() map[string]uint32 {
 	return map[string]uint32{"a": Level, "b": Level, "c": Level, "d": Level, "e": Level, "f": Level}
 }
 
-func (c *cluster) startAt(id, address string) *Store {
+func (c *cluster) startAt(id, address string) *Store { return c.startAs(id, address, Level) }
+
+// startAs starts one that knows commands up to a level.
+func (c *cluster) startAs(id, address string, level uint32) *Store {
 	conf := Config{
 		NodeID: id, Memory: c.disks[id], Transport: c.net.TransportAt(id, address),
-		SnapshotThreshold: 20, SnapshotInterval: 5 * time.Second, TrailingLogs: 5, Levels: allNew,
+		SnapshotThreshold: 20, SnapshotInterval: 5 * time.Second, TrailingLogs: 5, Level: level, Levels: allNew,
 	}
 	if conf.Join = c.wait; !c.wait {
 		conf.Bootstrap = c.net.Group(three...)

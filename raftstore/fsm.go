@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,7 @@ type fsm struct {
 	onFail   func(error) // called once, by the goroutine that applies
 	onGroup  func()      // called by it when the group has changed
 	failed   chan struct{}
+	level    uint32 // of commands that it knows
 
 	mu       sync.RWMutex // guards what follows
 	state    *state.State
@@ -64,7 +66,7 @@ type response struct {
 func (r response) get() ([]state.Result, error) { return r.results, r.err }
 
 func newFSM(c Config, onFail func(error)) *fsm {
-	return &fsm{observer: c.Observer, archive: c.Archive, log: c.Log, onFail: onFail, onGroup: func() {}, failed: make(chan struct{}), state: state.New(), shared: newShared(), waiting: map[*waiter]struct{}{}}
+	return &fsm{observer: c.Observer, archive: c.Archive, log: c.Log, onFail: onFail, onGroup: func() {}, failed: make(chan struct{}), level: cmp.Or(c.Level, Level), state: state.New(), shared: newShared(), waiting: map[*waiter]struct{}{}}
 }
 
 func (f *fsm) err() error {
@@ -102,7 +104,10 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		var e entry
 		if l.Type == raft.LogCommand && fault == nil {
 			var err error
-			if e, err = decodeEntry(l.Data, f.shared); err != nil {
+			if e, err = decodeEntry(l.Data, f.shared); err == nil {
+				err = knownTo(f.level, e.Commands)
+			}
+			if err != nil {
 				fault = fmt.Errorf("log entry %d %w", l.Index, err)
 			}
 		}

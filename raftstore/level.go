@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -60,11 +61,24 @@ func levelOf(c state.Command) uint32 {
 	return Level
 }
 
+// knownTo tells that a version of that level does not know one of some commands. This one
+// knows them all, as they were read.
+func knownTo(level uint32, commands []state.Command) error {
+	if level >= Level || !slices.ContainsFunc(commands, func(c state.Command) bool { return levelOf(c) > level }) {
+		return nil
+	}
+	return fmt.Errorf("holds a command %w", errNewer)
+}
+
 // admit tells why commands of a level can't be proposed. A primary that does not
 // lead leaves that to Raft, which says so better.
 func (s *Store) admit(level uint32) error {
 	if level <= firstLevel || !s.Leads() {
 		return nil
+	}
+	if level > s.level {
+		return fmt.Errorf("%w: this needs level %d, and primary %s, which leads, is of a version that knows those up to %d: upgrade it first, and try again",
+			ErrOldPrimary, level, s.id, s.level)
 	}
 	var known map[string]uint32
 	if s.levels != nil {

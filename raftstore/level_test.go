@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/schedd/schedd/raftstore/state"
 )
@@ -98,5 +99,38 @@ func TestNewCommandsWaitForOldPrimaries(t *testing.T) {
 		}
 		known[old.id] = 2
 		propose(t, leader, news)
+	})
+}
+
+// One of an older version refuses as a leader what it does not know, and as a follower it
+// stops where it meets that.
+func TestOlderVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		l := c.leader()
+		old := c.other(l)
+		c.kill(old.id)
+		c.net.Heal()
+		old = c.startAs(old.id, old.id, firstLevel)
+		propose(t, l, putWorker(1))
+		if err := l.TransferTo(t.Context(), old.id); err != nil {
+			t.Fatal(err)
+		}
+		if c.leader() != old {
+			t.Fatal("it does not lead")
+		}
+		propose(t, old, putWorker(2))
+		news := state.ClockJumped{Was: time.Now(), Is: time.Now().Add(time.Hour)}
+		if _, err := old.Propose(t.Context(), news); !errors.Is(err, ErrOldPrimary) || !strings.Contains(err.Error(), "knows those up to 1") {
+			t.Errorf("err = %v, want that it does not know this itself", err)
+		}
+		if err := old.TransferTo(t.Context(), l.id); err != nil {
+			t.Fatal(err)
+		}
+		propose(t, c.leader(), news) // by mistake: it is said to be new
+		time.Sleep(10 * time.Second)
+		if err := old.Err(); !errors.Is(err, errNewer) {
+			t.Errorf("it goes on, with the error %v", err)
+		}
 	})
 }

@@ -50,7 +50,7 @@ func Open(c Config) (*Store, error) {
 	}
 	s := &Store{
 		id: c.NodeID, clock: c.Clock, log: c.Log, observer: c.Observer, disk: d, queue: newQueue(),
-		turn: make(chan struct{}, 1), watchers: newWatchers(), restoring: make(chan struct{}, 1), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
+		turn: make(chan struct{}, 1), watchers: newWatchers(), restoring: make(chan struct{}, 1), level: cmp.Or(c.Level, Level), levels: c.Levels, maxSnapshot: MaxSnapshot, levelOf: levelOf,
 		stopping: make(chan struct{}), down: make(chan struct{}), stopped: make(chan struct{}), caughtUp: make(chan struct{}),
 	}
 	s.fsm = newFSM(c, func(err error) { s.queue.close(fmt.Errorf("%w: %w", ErrStopped, err)) })

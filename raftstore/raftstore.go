@@ -90,6 +90,10 @@ type Config struct {
 	// nothing is known of any other.
 	Levels func() map[string]uint32
 
+	// Level is up to which this primary knows commands, for tests of groups in which one is
+	// of an older version; 0: [Level].
+	Level uint32
+
 	// Clock reads the wall clock, by which entries are stamped; nil: time.Now.
 	Clock func() time.Time
 
@@ -147,6 +151,7 @@ type Store struct {
 	restoring chan struct{} // holds one while a snapshot is on its way to be restored
 	watchers  *watchers
 	stats     counters
+	level     uint32 // of commands that this primary knows
 	levels    func() map[string]uint32
 
 	maxSnapshot int64                      // of this package; tests have another

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,7 +143,7 @@ func (s *Server) openLinks(seams Seams) {
 		Store: s.store, Conn: s.primaries.conn, Heard: s.hub.Primaries, Redirect: s.redirect, Version: settings.Version(), Log: s.log,
 	})
 	s.uplink = peer.NewUplink(peer.UplinkConfig{
-		PrimaryID: s.config.NodeID, Version: settings.Version(), Level: raftstore.Level, Instance: s.member.Instance(),
+		PrimaryID: s.config.NodeID, Version: settings.Version(), Level: cmp.Or(seams.Level, raftstore.Level), Instance: s.member.Instance(),
 		Leader: func() string { id, _ := s.store.Leader(); return id },
 		Watch:  s.store.WatchLeader, Open: s.openLink, Applied: s.store.AppliedIndex, Condition: s.condition, Clock: s.clock, Log: s.log,
 	})

@@ -63,6 +63,9 @@ type Seams struct {
 	// as long as it takes to ask again how the others are, for tests. Default: the store's,
 	// and the hub's.
 	Heartbeat time.Duration
+	// Level is up to which this primary can apply commands of the log, for tests in which it
+	// is of an older version. Default: the store's.
+	Level uint32
 	// Fsync has a file of the run logs, or their directory, stay when the power fails, for
 	// tests that know what has. Default: the operating system's.
 	Fsync func(*os.File) error
@@ -162,6 +165,7 @@ func (s *Server) openStores(seams Seams) (err error) {
 		NodeID: c.NodeID, Address: s.advertised(), Join: !c.Cluster.alone(), HeartbeatTimeout: seams.Heartbeat,
 		Dir: filepath.Join(c.DataDir, "raft"), Memory: seams.Memory, Clock: s.clock, Archive: s.history, Observer: s.metrics.store(), Log: s.log,
 		Room:   logRoom,
+		Level:  seams.Level,
 		Levels: func() map[string]uint32 { return s.hub.Levels() },
 	}
 	if s.net != nil {
