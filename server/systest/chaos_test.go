@@ -99,14 +99,16 @@ func (c *chaos) leaseEnds() map[string]int {
 }
 
 // redefine changes a job, if all primaries are known to be able to have it: a leader
-// that has not heard of one of them yet refuses what the first version did not know.
-// Whoever calls may know of more that is no fault.
+// that has not heard of one of them yet, or has heard that it is older, refuses what the first
+// version did not know. Whoever calls may know of more that is no fault.
 func (c *chaos) redefine(j *schedv1.Job, mayBe func(error) bool) {
 	c.Helper()
 	switch _, err := c.putJob(j); {
 	case err == nil:
 	case mayBe(err):
-	case !c.needsLeases[j.GetName()] || !strings.Contains(err.Error(), "has not told its level"):
+	case c.needsLeases[j.GetName()] && strings.Contains(err.Error(), "has not told its level"):
+	case c.needsLeases[j.GetName()] && c.older && strings.Contains(err.Error(), "upgrade it first"):
+	default:
 		c.Fatalf("the API refused: %v", err)
 	}
 }

@@ -89,6 +89,12 @@ func (c *groupChaos) cure(m *member) {
 	if m.server == nil {
 		m.start()
 	}
+	c.ailAgain()
+}
+
+// ailAgain parts those from others anew who are parted, where that may have been mended, or
+// the others were not there yet.
+func (c *groupChaos) ailAgain() {
 	for _, o := range c.group {
 		if a, ails := c.ails[o]; ails && a.again != nil {
 			a.again()
@@ -160,10 +166,12 @@ func (c *groupChaos) killLeader(m *member) {
 func (c *groupChaos) toGroup() map[string]func() {
 	m := one(c.dice, c.group...)
 	return map[string]func(){
-		"a primary is replaced by an empty one": func() { c.replace(m) },
-		"the power of all primaries fails":      c.blackout,
-		"all primaries are upgraded":            c.upgrade,
-		"a primary's history is damaged":        func() { c.spoil(m) },
+		"a primary is replaced by an empty one": func() {
+			c.awaitCopies()
+			c.replace(m)
+		},
+		"the power of all primaries fails": c.blackout,
+		"a primary's history is damaged":   func() { c.spoil(m) },
 	}
 }
 
@@ -215,16 +223,6 @@ func (c *groupChaos) blackout() {
 	back := time.Now().Add(upTo(c.dice, 5*time.Minute))
 	for _, m := range c.group {
 		c.ails[m] = ailment{until: back.Add(upTo(c.dice, 30*time.Second))}
-	}
-}
-
-// upgrade restarts one primary after the other.
-func (c *groupChaos) upgrade() {
-	for _, m := range c.group {
-		m.leave()
-		time.Sleep(upTo(c.dice, 5*time.Second))
-		m.start()
-		time.Sleep(10*time.Second + upTo(c.dice, 20*time.Second))
 	}
 }
 

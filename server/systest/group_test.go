@@ -33,6 +33,8 @@ type member struct {
 	dir   string // of its run logs
 	link  *link  // to the others
 	lives int
+	joins bool // it was not there when the group was formed
+	older bool // it is of an older version
 
 	logsBroken bool      // the disk of its run logs fails
 	logsMended time.Time // when it last began to work again; zero: it always did
@@ -53,8 +55,7 @@ func (w *world) startGroup(n int) {
 		ids = append(ids, fmt.Sprint("p", i+1))
 	}
 	for _, id := range ids {
-		m := &member{w: w, id: id, host: id, disk: raftstore.NewMemory(), files: newFileDisk(), dir: filepath.Join(w.dir, id), link: w.net.newLink(id)}
-		w.group = append(w.group, m)
+		w.group = append(w.group, w.newMember(id, id))
 	}
 	for _, m := range w.group {
 		m.start()
@@ -116,14 +117,17 @@ func (m *member) start() {
 	c := server.DefaultConfig()
 	c.NodeID, c.DataDir, c.Insecure = m.id, m.dir, true
 	c.Cluster.Addr, c.Cluster.Advertise = m.address(), m.address()
-	c.Cluster.BootstrapExpect, c.Cluster.Join = len(m.w.group), m.w.peers()
+	c.Cluster.Join = m.w.peers()
+	if !m.joins {
+		c.Cluster.BootstrapExpect = len(m.w.group)
+	}
 	m.w.configure(&c)
 	m.disk.Fail(nil) // without room it would not start
 	m.breakLogs(false)
 	m.lives++
 	m.w.terms.goesBy(m.id, &m.clock)
 	s, err := server.Open(c, server.Seams{
-		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now, Heartbeat: m.w.heartbeat, Fsync: m.files.fsync,
+		Log: m.w.log.With("on", fmt.Sprintf("%s.%d", m.id, m.lives)), Memory: m.disk, WallClock: m.clock.now, Heartbeat: m.w.heartbeat, Fsync: m.files.fsync, Level: m.level(),
 		Listen:        func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, apiPort}), nil },
 		ListenCluster: func(string) (net.Listener, error) { return m.w.net.listen(port{m.host, clusterPort}), nil },
 		DialCluster:   m.link.dial,
@@ -183,9 +187,11 @@ func (m *member) resume() {
 	m.w.net.resume(m.host)
 }
 
-// wipe takes all that a primary that is down had on its disk.
+// wipe takes all that a primary that is down had on its disks. Who has it start on new ones
+// has it be of this version.
 func (m *member) wipe() {
 	m.disk = raftstore.NewMemory()
+	m.logsBroken, m.older = false, false
 	m.dir += "-new"
 }
 

@@ -45,6 +45,9 @@ type groupChaos struct {
 	cloned map[string]*worker // copies that run, by the worker
 	people *witnesses
 	young  map[string]int // goroutines, when nothing had happened yet
+	born   int            // how many primaries there were then
+	joined int            // how many have joined since
+	copies bool           // some logs may have one copy only: no primary may lose its disk
 }
 
 // newGroupChaos starts a group, and workers of both kinds, with jobs for them.
@@ -57,10 +60,10 @@ func newGroupChaos(w *world, dice *rand.Rand, primaries, workers, direct, jobs i
 		w.startDirectWorker(fmt.Sprint("vault-", i), map[string]string{"zone": one(dice, "eu", "us")}, 4)
 	}
 	w.awaitOnline()
-	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, with: map[string]int{}, ails: map[*member]ailment{}, unsure: map[string]doubt{}}
+	c := &groupChaos{chaos: chaos{world: w, dice: dice}, did: map[string]int{}, with: map[string]int{}, ails: map[*member]ailment{}, born: primaries, unsure: map[string]doubt{}}
 	for c.n < jobs {
 		c.n++
-		c.define(c.anyJob(fmt.Sprint("c-", c.n)))
+		c.begin(c.anyJob(fmt.Sprint("c-", c.n)))
 	}
 	c.checkHealed() // there is nothing to heal, and each primary is asked for the first time
 	c.young = c.goroutines()
@@ -79,6 +82,9 @@ func (c *groupChaos) live(life, quiet time.Duration) {
 		c.burst(min(bad, time.Until(end)))
 		if quiet > 0 {
 			c.heal()
+			if c.older && c.dice.IntN(2) == 0 {
+				c.renew()
+			}
 			c.night(upTo(c.dice, quiet))
 		}
 	}
@@ -133,15 +139,21 @@ func (c *groupChaos) heal() {
 	}
 	c.checkHealed()
 	c.learn()
+	if c.copies {
+		c.awaitCopies()
+	}
 }
 
 // judge mends everything, and holds the promises against what happened.
 func (c *groupChaos) judge() {
 	c.Helper()
 	c.heal()
+	c.shrink()
+	c.renew()
 	c.calm()
 	c.endless()
 	c.settle(3 * time.Hour)
+	c.checkKeeps()
 	c.askAgain()
 	c.finality()
 	c.checkEverywhere()
@@ -160,6 +172,9 @@ func (c *groupChaos) next() {
 	}
 	if len(c.ails) == 0 {
 		maps.Copy(things, c.toGroup())
+	}
+	if c.decides() {
+		maps.Copy(things, c.toMembers())
 	}
 	if m := c.nextToAil(); m != nil {
 		maps.Copy(things, c.toPrimary(m))

@@ -76,6 +76,7 @@ func env(s runner.Spec, name string) string {
 type life struct {
 	*fakerunner.Fake
 	clock  *wallClock
+	older  bool              // the runner is of an older version
 	hold   func(runner.Spec) // called before each start
 	dead   chan struct{}     // closed: the agent was killed
 	buried chan struct{}     // closed: what is left of it may end
@@ -85,8 +86,8 @@ type life struct {
 
 var errDead = errors.New("the agent was killed before it could start this")
 
-func newLife(f *fakerunner.Fake, clock *wallClock, hold func(runner.Spec)) *life {
-	return &life{Fake: f, clock: clock, hold: hold, dead: make(chan struct{}), buried: make(chan struct{}), ended: make(chan struct{})}
+func newLife(f *fakerunner.Fake, clock *wallClock, hold func(runner.Spec), older bool) *life {
+	return &life{Fake: f, clock: clock, hold: hold, older: older, dead: make(chan struct{}), buried: make(chan struct{}), ended: make(chan struct{})}
 }
 
 func (l *life) over() bool {

@@ -50,6 +50,7 @@ func TestSimulation(t *testing.T) {
 		if dice.IntN(6) == 0 {
 			w.settings = shortMemory // what has ended is in histories only, soon
 		}
+		w.older = dice.IntN(4) == 0
 		began := cost()
 		primaries, workers, direct := one(dice, groups...), one(dice, fleets...), dice.IntN(3)
 		c := newGroupChaos(w, dice, primaries, workers, direct, 8)

@@ -97,7 +97,7 @@ func (t *troubles) longest(from, to time.Time, counts func(trouble) bool) (most 
 
 // isPrimary tells whether a primary is, or was, on a host.
 func (w *world) isPrimary(host string) bool {
-	return host == "primary-1" || slices.ContainsFunc(w.group, func(m *member) bool { return m.id == host || m.host == host })
+	return host == "primary-1" || slices.ContainsFunc(slices.Concat(w.group, w.left), func(m *member) bool { return m.id == host || m.host == host })
 }
 
 // ofPrimaries tells whether a trouble may keep primaries from hearing each other.

@@ -80,7 +80,7 @@ func (w *world) idle(r *schedv1.Run, going []*schedv1.Run, free []*schedv1.Worke
 		return ""
 	}
 	for _, k := range free {
-		if suits(d.GetTarget().GetSelector(), k.GetLabels()) {
+		if suits(d.GetTarget().GetSelector(), k.GetLabels()) && !w.tooOld(k.GetName(), p) {
 			return "a worker has room for it"
 		}
 	}

@@ -30,6 +30,7 @@ type worker struct {
 	epoch uint64    // the greatest of its sessions that was seen by checkHealed
 
 	config agent.Config
+	older  bool // its runner is of an older version
 	lives  int
 	life   *life // nil: no agent
 	stop   context.CancelFunc
@@ -57,7 +58,7 @@ func (w *world) startDirectWorker(name string, labels map[string]string, slots i
 }
 
 func (w *world) newWorker(name string, labels map[string]string, slots int) *worker {
-	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink(name), files: newFileDisk()}
+	k := &worker{w: w, name: name, dir: filepath.Join(w.dir, "worker-"+name), link: w.net.newLink(name), files: newFileDisk(), older: w.older}
 	k.host = w.newHost(name)
 	k.config = agent.DefaultConfig()
 	k.config.Name, k.config.Labels, k.config.Slots = name, labels, slots
@@ -79,7 +80,7 @@ func (k *worker) start() {
 		k.w.Fatalf("the agent of %s runs already", k.name)
 	}
 	ctx, stop := context.WithCancel(k.w.Context())
-	k.life, k.stop = newLife(k.host, &k.clock, k.w.held), stop
+	k.life, k.stop = newLife(k.host, &k.clock, k.w.held, k.older), stop
 	k.w.net.troubles.ends("down", k.name, "")
 	k.lives++
 	c := k.config
@@ -175,7 +176,7 @@ func (k *worker) shutDown() {
 	k.life = nil
 	k.w.net.troubles.begins("down", k.name, "")
 	k.host.Close()
-	k.host = k.w.newHost(k.name)
+	k.host, k.older = k.w.newHost(k.name), false
 }
 
 // image moves on to a copy of the data directory. Logs are linked, not copied:
@@ -230,7 +231,7 @@ func (k *worker) clone(name string) *worker {
 	k.w.Helper()
 	k.w.twinned[k.name], k.w.copies[name] = true, k.name
 	c := k.w.newWorker(name, nil, 0)
-	c.config = k.config
+	c.config, c.older = k.config, k.older
 	if err := os.CopyFS(c.dir, os.DirFS(k.dir)); err != nil {
 		k.w.Fatalf("cloning the disk of %s: %v", k.name, err)
 	}

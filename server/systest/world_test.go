@@ -60,6 +60,7 @@ type world struct {
 	terms     *terms            // of all primaries
 	primary   *primary          // nil: it is down; of a group: whoever answers
 	group     []*member         // none: there is but one primary
+	left      []*member         // those that left the group for good
 	own       *link             // of who uses the API
 	workers   []*worker
 	hosts     []*fakerunner.Fake // that there ever were
@@ -78,6 +79,7 @@ type world struct {
 	heartbeat time.Duration        // of Raft; 0: as in production
 	logLimit  int                  // of all jobs that print more than that
 	settings  func(*server.Config) // changes those of primaries that are started; may be nil
+	older     bool                 // primaries and runners are of an older version until they are upgraded
 
 	lostBytes   int64 // of files, and entries of Raft's log, that went with the power
 	lostEntries int
