@@ -41,7 +41,17 @@ func (t *term) patience(now time.Time) time.Duration {
 	if t.hasMore() {
 		return 0
 	}
-	return max(0, t.proposed.Add(company).Sub(now), t.awaitAskers(now))
+	return max(0, t.rested().Sub(now))
+}
+
+// rested is when what may wait has waited for long enough.
+func (p *pace) rested() time.Time { return latest(p.proposed.Add(company), p.gathered()) }
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // wrote takes note of what was agreed, if anything was.
@@ -58,12 +68,14 @@ func (p *pace) wrote(cmds []command, now time.Time) {
 }
 
 // awaitAskers is how long who asks at now waits for others.
-func (t *term) awaitAskers(now time.Time) time.Duration {
-	if t.askers < several {
-		return 0
+func (p *pace) awaitAskers(now time.Time) time.Duration { return max(0, p.gathered().Sub(now)) }
+
+// gathered is when who asks has waited for others for long enough; zero when nobody does.
+func (p *pace) gathered() time.Time {
+	if p.askers < several {
+		return time.Time{}
 	}
-	wait := min(2*t.agreed.Sub(t.proposed), longestWait)
-	return max(0, t.agreed.Add(wait).Sub(now))
+	return p.agreed.Add(min(2*p.agreed.Sub(p.proposed), longestWait))
 }
 
 // hasMore tells whether there is enough to do for the next entry as it is.
@@ -71,7 +83,7 @@ func (t *term) hasMore() bool { return t.behind || t.queue.Waiting() }
 
 // opens is when what may wait from an instant on is taken; zero for zero.
 func (t *term) opens(at time.Time) time.Time {
-	if first := t.proposed.Add(company); !at.IsZero() && at.Before(first) && !t.hasMore() {
+	if first := t.rested(); !at.IsZero() && at.Before(first) && !t.hasMore() {
 		return first
 	}
 	return at

@@ -151,3 +151,30 @@ func TestAskersShareEntries(t *testing.T) {
 		}
 	})
 }
+
+// What is to be put on record while askers wait for others waits as long as they do, and
+// nobody looks for it again and again meanwhile: time would stand still.
+func TestStartsAmongAskers(t *testing.T) {
+	const callers, rounds, write = 32, 20, 3 * time.Millisecond
+	asking(t, startHeld+10*time.Millisecond, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
+		p.slow.Store(int64(write))
+		var all sync.WaitGroup
+		for caller := range callers {
+			all.Go(func() {
+				for i := range rounds {
+					if a, err := p.ask(fmt.Sprint(caller, "/", i)); err != nil || a.Err != nil {
+						t.Errorf("%+v, %v", a, err)
+					}
+					time.Sleep(20*time.Millisecond + time.Duration(caller)*317*time.Microsecond)
+				}
+			})
+		}
+		all.Wait()
+		time.Sleep(time.Second)
+		for _, r := range p.runs() {
+			if r.Phase != state.Succeeded || r.Attempts[0].Started.IsZero() {
+				t.Fatalf("run %+v, want it to have succeeded, with when it started", r)
+			}
+		}
+	})
+}
