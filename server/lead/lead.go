@@ -88,7 +88,7 @@ const (
 	// time, while occurrences are due by the wall clock, which may be set.
 	maxSleep = time.Second
 
-	// maxDue bounds the occurrences that one step decides, and the runs that it gives away:
+	// maxDue bounds the triggers that one step decides of, and the runs that it gives away:
 	// together they fit in a proposal. So of many that are due at once the first begin while
 	// the others are decided, and what workers report meanwhile is heard.
 	maxDue = maxProposal / 2

@@ -43,6 +43,9 @@ func TestCatchUpOfManyJobs(t *testing.T) {
 				}
 			}
 		})
+		if n := p.store.Stats().Entries; n > 20 {
+			t.Errorf("it took %d entries", n)
+		}
 		if undecided > 0 {
 			t.Errorf("half a minute after the outage the occurrences of %d jobs of 300 are not decided", undecided)
 		}

@@ -130,15 +130,19 @@ func (a *Agenda) set(j *state.Job, al *alarm, decided, now time.Time) {
 	}
 }
 
-// Due returns the commands that decide what has come due, and takes it for decided:
-// whoever proposes them calls [Agenda.Note] for those that are refused. The trigger with
-// the limit-th occurrence is the last one that is looked at, so that after an outage many
-// that have missed many take many calls, and the state is held by none for long.
+// maxWalked is with how many occurrences a look at what is due ends, give or take those of
+// one trigger: some milliseconds, for which the state is held. After an outage a trigger may
+// have missed a day of them.
+const maxWalked = 1 << 14
+
+// Due returns the commands that decide what has come due, at most about limit of them, and
+// takes it for decided: whoever proposes them calls [Agenda.Note] for those that are refused.
+// After an outage many triggers that have missed much take many calls.
 func (a *Agenda) Due(o *Outlook, now time.Time, limit int) []state.Command {
 	s := o.state
 	var cmds []state.Command
 	decided := map[*alarm]time.Time{} // set again at the end, so that each rings once
-	for n := 0; n < limit; {
+	for n := 0; len(cmds) < limit && n < maxWalked; {
 		al := a.alarms.pop(now)
 		if al == nil {
 			break
