@@ -288,7 +288,7 @@ func TestReturningAttemptAndItsSuccessor(t *testing.T) {
 
 // A job with kill_after wants no two processes at any time: one that is still there after
 // it was given up does not wait for its successor, which may be long in coming, or may be
-// another run. Of a run that has ended it is the job that says so, as it is by then.
+// another run. Of a run that has ended it is the job that says so, if that is as it was.
 func TestReturningAttemptWithKillAfter(t *testing.T) {
 	leases := func(d *state.Definition) {
 		d.Triggers = nil
@@ -304,7 +304,7 @@ func TestReturningAttemptWithKillAfter(t *testing.T) {
 		"it is lost":               {state.OnLostFail, nil, state.Lost, 1},
 		"and its job was changed": {state.OnLostFail, func(p *primary) {
 			p.define(func(d *state.Definition) { leases(d); d.Task.Argv = []string{"false"} })
-		}, state.Lost, 1},
+		}, state.Lost, 0},
 		"and its job wants no leases any more": {state.OnLostFail, func(p *primary) {
 			p.define(func(d *state.Definition) { d.Triggers = nil })
 		}, state.Lost, 0},

@@ -76,10 +76,11 @@ func mayGoOn(s *state.State, a attempt) bool {
 }
 
 // killsItself tells whether the attempts of a run need leases. A run that has ended does not
-// know any more: then it is as its job is now. Of one whose job is gone the worker still knows.
+// know any more: then it is as its job says, if that is as it was. Of one whose job has changed
+// since, or is gone, the worker still knows.
 func killsItself(s *state.State, r *state.Run) bool {
 	d := r.Definition
-	if j := s.Job(r.Job); d == nil && j != nil && j.UID == r.UID {
+	if j := s.Job(r.Job); d == nil && j != nil && j.UID == r.UID && j.Version == r.Version {
 		d = j.Definition
 	}
 	return d != nil && d.Policy.KillAfter > 0

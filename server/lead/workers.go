@@ -172,6 +172,7 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	if _, known := t.active.Get(r.ID); !known {
 		t.see(s, r, m)
 	}
+	waits := r // its place among others is by the instants that are on record, as theirs is
 	r = t.moved(r, m)
 	var silent, absent time.Time
 	live := r.Live()
@@ -187,7 +188,7 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 		t.propose(l.Command, nil)
 	}
 	if l.Queue {
-		t.queue.Add(r)
+		t.queue.Add(waits)
 	}
 	if l.Launch && t.canStart(live.Worker, r) {
 		t.send(live.Worker, launch(r, m.shown))
