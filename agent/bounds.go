@@ -16,7 +16,8 @@ const (
 )
 
 // within returns a time that a leader asks for, if it is one that a job may have, and else
-// the longest that there is. What is less than nothing stays so: it is over at once.
+// the longest that there is. What is less than nothing stays so: as a time by which to start
+// it is over, and otherwise it is none.
 func within(asked *durationpb.Duration) time.Duration { return min(asked.AsDuration(), longest) }
 
 // graceOf returns the grace that a leader asks for, as the runner gives it.

@@ -66,12 +66,17 @@ func (p Policy) User(named string) string {
 
 // Timeout returns how long an attempt may run before it is asked to end, 0 is for ever, and
 // how long it is spared then. Both together are no more than MaxTimeout. What of that is the
-// grace's comes off the timeout, so that there is time to end in order; but no more than half.
+// grace's comes off the timeout, so that there is time to end in order; but no more than half,
+// unless the job itself leaves more.
 func (p Policy) Timeout(asked, grace time.Duration) (timeout, spared time.Duration) {
 	if p.MaxTimeout <= 0 {
 		return asked, grace
 	}
-	spared = min(grace, p.MaxTimeout/2)
+	spared = p.MaxTimeout / 2
+	if asked > 0 {
+		spared = max(spared, p.MaxTimeout-asked)
+	}
+	spared = min(grace, spared)
 	if most := p.MaxTimeout - spared; asked <= 0 || asked > most {
 		return most, spared
 	}

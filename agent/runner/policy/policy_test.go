@@ -119,7 +119,8 @@ func TestChecks(t *testing.T) {
 		{time.Hour, 10 * time.Second, time.Hour - 10*time.Second, 10 * time.Second},
 		{time.Minute, 10 * time.Second, time.Minute, 10 * time.Second},
 		{0, time.Hour, 30 * time.Minute, 30 * time.Minute},
-		{time.Minute, time.Hour, time.Minute, 30 * time.Minute},
+		{time.Minute, time.Hour, time.Minute, 59 * time.Minute},
+		{50 * time.Minute, time.Hour, 30 * time.Minute, 30 * time.Minute},
 		{-1, math.MaxInt64, 30 * time.Minute, 30 * time.Minute},
 	} {
 		if timeout, spared := capped.Timeout(test.asked, test.grace); timeout != test.timeout || spared != test.spared {
