@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -237,8 +238,23 @@ func (c *crew) connect(worker string) {
 	}
 }
 
-// cluster is a group of one, which nothing can be asked of.
-type cluster struct{ Cluster }
+// cluster is a group of one, which stays so and has no snapshots.
+type cluster struct{}
+
+func (cluster) AddServer(context.Context, raftstore.Server) error { return raftstore.ErrNotLeader }
+
+func (cluster) RemoveServer(context.Context, string) error { return raftstore.ErrUnknownServer }
+
+func (cluster) TransferTo(context.Context, string) error { return raftstore.ErrNotLeader }
+
+func (cluster) SaveSnapshot(context.Context, io.Writer) error { return raftstore.ErrNotLeader }
+
+func (cluster) RestoreSnapshot(_ context.Context, r io.Reader) error {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	return raftstore.ErrNotLeader
+}
 
 func (cluster) Status() raftstore.Status {
 	return raftstore.Status{

@@ -74,7 +74,10 @@ func (s clusterService) RemovePrimary(ctx context.Context, req *schedv1.RemovePr
 	v, there := findServer(servers, id)
 	if !there {
 		switch err := s.Cluster.RemoveServer(ctx, id); { // that it is not there may not be agreed yet
-		case errors.Is(err, raftstore.ErrUnknownServer):
+		case errors.Is(err, raftstore.ErrUnknownServer): // also when a first try got no further than that
+			if err := s.setStandby(ctx, id, false); err != nil {
+				return nil, fmt.Errorf("primary %s is not there, and that it shall never vote is still on record: %w", id, err)
+			}
 			return nil, noPrimary(id, servers)
 		case err != nil:
 			return nil, err

@@ -200,6 +200,12 @@ func TestRemovePrimary(t *testing.T) {
 		if is := w.standbys(); len(is) != 0 {
 			t.Errorf("standbys: %v", is)
 		}
+		// So it does if that was all that a first try did not come to.
+		w.agree(state.SetStandby{ID: "e", Standby: true})
+		says(t, w.a.remove(ctx, "e"), codes.NotFound)
+		if is := w.standbys(); len(is) != 0 {
+			t.Errorf("standbys: %v", is)
+		}
 	})
 }
 
