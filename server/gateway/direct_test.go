@@ -115,6 +115,7 @@ func TestDirectWorkerIsPassedOn(t *testing.T) {
 			}
 		}
 
+		synctest.Wait()
 		if got := second.logs.bytes[runlog.Key{Run: "r", Attempt: 1, Fence: 7}]; !bytes.Equal(got, worker.output) || worker.starts != 1 {
 			t.Errorf("the second primary has %d bytes of output, want %d, of one start; got %d", len(got), len(worker.output), worker.starts)
 		}
