@@ -197,6 +197,8 @@ func (m *member) wipe() {
 
 // move takes a primary that is down to another host, with all that is on its disk.
 func (m *member) move(host string) {
+	m.w.net.troubles.ends("down", m.host, "")
+	m.w.net.troubles.begins("down", host, "")
 	m.host, m.link = host, m.w.net.newLink(host)
 }
 

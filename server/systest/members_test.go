@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -74,6 +75,7 @@ func (c *groupChaos) shrink() {
 		m := c.group[len(c.group)-1]
 		c.remove(m)
 		m.leave()
+		c.net.troubles.ends("down", m.host, "") // from now on that is no trouble of the group
 		c.group, c.left = c.group[:len(c.group)-1], append(c.left, m)
 	}
 	c.awaitCopies()
@@ -143,4 +145,33 @@ func (c *groupChaos) awaitCopies() {
 		})
 	})
 	c.copies = false
+}
+
+// Primaries that have left the group for good are no trouble of it: what is missed or given up
+// minutes later has no excuse. Before they left they were of the group.
+func TestChecksBiteAfterAShrink(t *testing.T) {
+	story(t, func(w *world) {
+		w.startGroup(3)
+		c := &groupChaos{chaos: chaos{world: w}, born: 3}
+		c.grow()
+		w.wait(10 * time.Minute) // what began with the group is over
+		c.shrink()
+		left := time.Now()
+		w.wait(10 * time.Minute)
+		w.put["j"] = []put{{left, job("j", policy(&schedv1.Policy{LostAfter: seconds(60)}))}}
+		l := w.newLedgerOf("j", nil)
+		w.bites([]bite{
+			{"missed, minutes later", func() {
+				l.checkCause("t1", &schedv1.LedgerSpan{Decision: schedv1.Decision_DECISION_MISSED}, left.Add(5*time.Minute))
+			}, "somebody could decide that in time"},
+			{"given up, minutes later", func() {
+				w.checkLost(&schedv1.Run{Job: "j", FinishedTime: stamp(left.Add(8 * time.Minute)), Attempts: []*schedv1.Attempt{{
+					Outcome: lost, AssignedTime: stamp(left.Add(5 * time.Minute)), Reason: "its worker has been silent for longer than lost_after",
+				}}})
+			}, "can have been silent for 0s only"},
+		})
+		if w.net.troubles.longest(left.Add(-time.Minute), left, w.ofPrimaries) == 0 {
+			w.Error("that primaries stopped, which were of the group, counts for nothing")
+		}
+	})
 }
