@@ -107,7 +107,7 @@ func (c *chaos) redefine(j *schedv1.Job, mayBe func(error) bool) {
 	case err == nil:
 	case mayBe(err):
 	case c.needsLeases[j.GetName()] && strings.Contains(err.Error(), "has not told its level"):
-	case c.needsLeases[j.GetName()] && c.older && strings.Contains(err.Error(), "upgrade it first"):
+	case c.needsLeases[j.GetName()] && c.mayBeOlder() && strings.Contains(err.Error(), "upgrade it first"):
 	default:
 		c.Fatalf("the API refused: %v", err)
 	}

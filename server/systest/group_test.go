@@ -191,6 +191,9 @@ func (m *member) resume() {
 // has it be of this version.
 func (m *member) wipe() {
 	m.disk = raftstore.NewMemory()
+	if m.older {
+		m.w.renewed = time.Now()
+	}
 	m.logsBroken, m.older = false, false
 	m.dir += "-new"
 }

@@ -46,6 +46,14 @@ func (w *world) tooOld(name string, p *schedv1.Policy) bool {
 	return p.GetKillAfter() != nil && slices.ContainsFunc(w.workers, func(k *worker) bool { return k.name == name && k.older })
 }
 
+// mayBeOlder tells whether a leader may take a primary for older: one is, or was a minute ago,
+// or has been upgraded while there was trouble among them, which is not over.
+func (w *world) mayBeOlder() bool {
+	since := time.Since(w.renewed)
+	return slices.ContainsFunc(w.group, func(m *member) bool { return m.older }) ||
+		since <= time.Minute || w.net.troubles.longest(w.renewed, time.Now(), w.ofPrimaries) == since
+}
+
 // begin puts one of the first jobs. While all primaries are older, one that needs leases is
 // refused: it is put when they have been upgraded.
 func (c *groupChaos) begin(j *schedv1.Job) {
@@ -86,6 +94,7 @@ func (c *groupChaos) upgrade() {
 func (c *groupChaos) upgradePrimary(m *member) bool {
 	c.Helper()
 	m.leave()
+	defer func() { c.renewed = time.Now() }()
 	m.older = false
 	time.Sleep(upTo(c.dice, 5*time.Second))
 	m.start()
@@ -148,12 +157,18 @@ func TestGroupIsUpgraded(t *testing.T) {
 			if !c.upgradePrimary(m) {
 				w.Errorf("%s was upgraded, and is not ready", m.id)
 			}
+			if !w.mayBeOlder() {
+				w.Errorf("when %s has just been upgraded it is told that it can't be older", m.id)
+			}
 		}
 		w.define(j)
 		id := w.run("j").GetId()
 		w.wait(2 * time.Minute)
 		if r := w.get(id); r.GetPhase() != phasePending {
 			w.Errorf("it is %v, and its worker keeps no leases", r.GetPhase())
+		}
+		if w.mayBeOlder() {
+			w.Error("minutes after the last upgrade it is told that a primary may be older")
 		}
 		c.checkKeeps()
 		c.upgradeRunner(k)

@@ -80,6 +80,7 @@ type world struct {
 	logLimit  int                  // of all jobs that print more than that
 	settings  func(*server.Config) // changes those of primaries that are started; may be nil
 	older     bool                 // primaries and runners are of an older version until they are upgraded
+	renewed   time.Time            // when a primary was last upgraded
 
 	lostBytes   int64 // of files, and entries of Raft's log, that went with the power
 	lostEntries int
