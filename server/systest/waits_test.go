@@ -66,7 +66,7 @@ func (w *world) idle(r *schedv1.Run, going []*schedv1.Run, free []*schedv1.Worke
 		}
 		return ""
 	}
-	if n > 0 && all.mismeasured(all.earliest(r.GetAttempts()[n-1].GetAssignedTime().AsTime()), now) > 0 {
+	if n > 0 && mayRest(r, p, all, now) {
 		return ""
 	}
 	jitters := slices.ContainsFunc(d.GetTriggers(), func(t *schedv1.Trigger) bool { return t.GetJitter().AsDuration() > 0 }) // which is an order of its own
@@ -88,6 +88,16 @@ func (w *world) idle(r *schedv1.Run, going []*schedv1.Run, free []*schedv1.Worke
 		return "no worker has room for it, and it does not say so"
 	}
 	return ""
+}
+
+// mayRest tells whether a leader whose clock was set while a run rested may take it for resting
+// still. It rests for no longer than its job says, and by how much that was taken wrong.
+func mayRest(r *schedv1.Run, p *schedv1.Policy, all wrongs, now time.Time) bool {
+	from := all.earliest(r.GetAttempts()[len(r.GetAttempts())-1].GetAssignedTime().AsTime())
+	if began := now.Add(-longestPause(r, p) - time.Second - all.mismeasured(from, now)); began.After(from) {
+		from = began
+	}
+	return all.mismeasured(from, now) > 0
 }
 
 // overtakes tells whether a run that was made after another, by the same definition, was
@@ -171,8 +181,8 @@ func TestWaitsBite(t *testing.T) {
 				w.Errorf("%s", why)
 			}
 		}
-		// with has the check believe that a job is another one.
-		with := func(name string, alter func(*schedv1.Job)) func() {
+		// as has a check believe that a job is another one.
+		as := func(name string, alter func(*schedv1.Job), look func()) func() {
 			return func() {
 				was := w.put[name][0].job
 				j := proto.CloneOf(was)
@@ -182,8 +192,24 @@ func TestWaitsBite(t *testing.T) {
 				w.put[name][0].job = was
 			}
 		}
+		with := func(name string, alter func(*schedv1.Job)) func() { return as(name, alter, look) }
+		// rested has the check believe that the run that rests does not, by its own word, and that
+		// the leader's clock was a second ahead, until so long ago.
+		rested := func(ago time.Duration) func() {
+			return as("again", func(j *schedv1.Job) { j.Policy.Retry.InitialDelay = seconds(10) }, func() {
+				r, m := w.only("again"), w.awaitLeader()
+				r.Reason = "waits for a worker"
+				m.clock.was = []wrong{{span{w.born, time.Now().Add(-ago)}, time.Second}}
+				if why := w.idle(r, nil, w.withRoom()); why != "" {
+					w.Errorf("%s", why)
+				}
+				m.clock.was = nil
+			})
+		}
 		w.bites([]bite{
 			{"nothing", look, ""},
+			{"a clock is wrong, and it may rest", rested(0), ""},
+			{"a clock was wrong, and its rest is over", rested(40 * time.Second), "a worker has room for it"},
 			{"a worker is there", with("nowhere", func(j *schedv1.Job) { j.Target.Selector = "zone=eu" }), "of nowhere waits after 0 attempts, and a worker has room for it"},
 			{"any worker will do", with("nowhere", func(j *schedv1.Job) { j.Target.Selector = "" }), "of nowhere waits after 0 attempts, and a worker has room for it"},
 			{"two may run", with("turn", func(j *schedv1.Job) { j.Policy.MaxConcurrent = 2 }), "of turn waits after 0 attempts, and a worker has room for it"},
