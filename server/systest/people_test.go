@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	schedv1 "github.com/schedd/schedd/proto/schedd/v1"
 )
@@ -53,37 +54,39 @@ func (c *groupChaos) putAs(name string) {
 			c.unsure[name] = doubt{put: &put{asked, j}}
 			return true
 		}
-		return status.Code(err) == codes.InvalidArgument && (c.clocksWereWrong(asked) || overtaken(j))
+		return status.Code(err) == codes.InvalidArgument && (c.clocksWereWrong(asked) || slices.ContainsFunc(j.GetTriggers(), func(t *schedv1.Trigger) bool {
+			return c.overtaken(t.GetAt().GetTime(), asked)
+		}))
 	})
 }
 
-// overtaken tells whether an instant that a job names has passed.
-func overtaken(j *schedv1.Job) bool {
-	return slices.ContainsFunc(j.GetTriggers(), func(t *schedv1.Trigger) bool {
-		return t.GetAt() != nil && t.GetAt().GetTime().AsTime().Before(time.Now())
-	})
-}
-
-// clocksWereWrong tells whether who led since an instant may have taken one that is yet to come
-// for one that has passed.
+// clocksWereWrong tells whether who led since an instant may have seen no occurrence ahead where
+// there is one.
 func (c *groupChaos) clocksWereWrong(since time.Time) bool {
 	return c.terms.wrongs().mistimed(since, time.Now()) > 0
+}
+
+// overtaken tells whether an instant that was named in a call, if one was, has passed, or who
+// led since then may have taken it for one that has.
+func (c *groupChaos) overtaken(at *timestamppb.Timestamp, asked time.Time) bool {
+	now := time.Now()
+	return at != nil && at.AsTime().Before(now.Add(c.terms.wrongs().mistimed(asked, now)))
 }
 
 // pauseSome pauses a job, for some minutes or until somebody resumes it.
 func (c *groupChaos) pauseSome() {
 	until := one(c.dice, nil, stamp(time.Now().Add(time.Minute+upTo(c.dice, 10*time.Minute))))
-	c.tryWith(doubt{}, func(name string) error { return c.pauseJob(name, "amid faults", until) })
+	c.tryWith(doubt{}, until, func(name string) error { return c.pauseJob(name, "amid faults", until) })
 }
 
-func (c *groupChaos) resumeSome() { c.tryWith(doubt{}, c.resumeJob) }
-func (c *groupChaos) deleteSome() { c.tryWith(doubt{deletes: true}, c.removeJob) }
+func (c *groupChaos) resumeSome() { c.tryWith(doubt{}, nil, c.resumeJob) }
+func (c *groupChaos) deleteSome() { c.tryWith(doubt{deletes: true}, nil, c.removeJob) }
 
-// tryWith does something to a job, if it is known how that is, which may be refused when the
-// job was deleted, or the time that is meant is over by a clock that was set. It may come to
+// tryWith does something to a job until then, if it is known how that is, which may be refused
+// when the job was deleted, or the time is over by a clock that was set. It may come to
 // nothing as a put may, and what says then that there is no such job may be the answer to
 // having asked again.
-func (c *groupChaos) tryWith(what doubt, do func(name string) error) {
+func (c *groupChaos) tryWith(what doubt, until *timestamppb.Timestamp, do func(name string) error) {
 	c.Helper()
 	name := c.someJob()
 	if _, unsure := c.unsure[name]; unsure {
@@ -95,7 +98,7 @@ func (c *groupChaos) tryWith(what doubt, do func(name string) error) {
 	case status.Code(err) == codes.NotFound && c.asked.jobs[name] == nil:
 	case status.Code(err) == codes.NotFound && what.deletes, len(c.ails) > 0 && noAnswer(err):
 		c.unsure[name] = what
-	case status.Code(err) == codes.InvalidArgument && c.clocksWereWrong(asked):
+	case status.Code(err) == codes.InvalidArgument && c.overtaken(until, asked):
 	default:
 		c.Fatalf("the API refused: %v", err)
 	}
