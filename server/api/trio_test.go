@@ -170,6 +170,7 @@ func (n *node) release() {
 	for _, g := range n.grpc {
 		g.Stop()
 	}
+	synctest.Wait() // Stop leaves calls alone that have not come back yet
 	if l := n.subscribers(); l != 0 {
 		n.Errorf("%d subscriptions are left on %s", l, n.id)
 	}
