@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -220,7 +221,12 @@ func TestRunnerIsKilled(t *testing.T) {
 		}
 		run = w.awaitEnd(t, run)
 		phase(t, run, schedv1.Phase_PHASE_LOST)
-		if a := last(run); a.GetOutcome() != schedv1.Outcome_OUTCOME_INTERRUPTED || !strings.Contains(a.GetReason(), "runner died") || run.GetReason() == "" {
+		reasons := []string{"runner died"}
+		if n%2 != 0 { // within the first 200 ms the next agent does not know that it ran
+			reasons = append(reasons, "the agent stopped while it was being started, or soon after")
+		}
+		says := func(reason string) bool { return strings.Contains(last(run).GetReason(), reason) }
+		if last(run).GetOutcome() != schedv1.Outcome_OUTCOME_INTERRUPTED || !slices.ContainsFunc(reasons, says) || run.GetReason() == "" {
 			t.Errorf("an interrupted attempt with the reason is wanted, got %v", run)
 		}
 		sameBytes(t, "the log up to the crash", w.readLog(t, run.GetId()), []byte("started\n"))
