@@ -82,6 +82,7 @@ func (c *groupChaos) live(life, quiet time.Duration) {
 		c.burst(min(bad, time.Until(end)))
 		if quiet > 0 {
 			c.heal()
+			c.shrink() // else it would cost half as much again for the rest of the world's life
 			if c.older && c.dice.IntN(2) == 0 {
 				c.renew()
 			}
