@@ -72,29 +72,24 @@ func (s clusterService) RemovePrimary(ctx context.Context, req *schedv1.RemovePr
 	}
 	servers := s.Cluster.Status().Servers
 	v, there := findServer(servers, id)
-	if !there {
-		switch err := s.Cluster.RemoveServer(ctx, id); { // that it is not there may not be agreed yet
-		case errors.Is(err, raftstore.ErrUnknownServer): // also when a first try got no further than that
-			if err := s.setStandby(ctx, id, false); err != nil {
-				return nil, fmt.Errorf("primary %s is not there, and that it shall never vote is still on record: %w", id, err)
-			}
-			return nil, noPrimary(id, servers)
-		case err != nil:
-			return nil, err
-		}
-		return &schedv1.RemovePrimaryResponse{Status: s.showCluster()}, nil
-	}
-	if v.Voter {
+	if there && v.Voter {
 		if err := s.giveUpVote(ctx, servers, id); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.Cluster.RemoveServer(ctx, id); err != nil {
+	err := s.Cluster.RemoveServer(ctx, id) // also who is not there: that may not be agreed yet
+	gone := errors.Is(err, raftstore.ErrUnknownServer)
+	if err != nil && !gone {
 		return nil, err
 	}
-	s.Log.InfoContext(ctx, "primary removed by request", "primary", id, "address", v.Address)
-	if err := s.setStandby(ctx, id, false); err != nil {
-		return nil, fmt.Errorf("primary %s was removed, and that it shall never vote is still on record: %w", id, err)
+	if !gone {
+		s.Log.InfoContext(ctx, "primary removed by request", "primary", id, "address", v.Address)
+	}
+	if err := s.setStandby(ctx, id, false); err != nil { // a first try may have got no further than this
+		return nil, fmt.Errorf("primary %s is not in the group any more, and that it shall never vote is still on record: %w", id, err)
+	}
+	if gone {
+		return nil, noPrimary(id, servers)
 	}
 	return &schedv1.RemovePrimaryResponse{Status: s.showCluster()}, nil
 }
