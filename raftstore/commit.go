@@ -105,13 +105,12 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 	if err = s.await(f.future); errors.Is(err, raft.ErrEnqueueTimeout) {
 		s.turn <- struct{}{}
 		if s.load(f); f.err == nil {
-			f.future = s.put(f.entry)
+			f.future, err = s.put(f.entry)
 		}
 		<-s.turn
 		if f.err != nil {
 			return nil, 0, fmt.Errorf("proposing: %w", f.err)
 		}
-		err = s.await(f.future)
 	}
 	if err == nil {
 		results, err = f.future.Response().(response).get()
@@ -137,7 +136,8 @@ func (s *Store) answer(f *flight) (results []state.Result, index uint64, err err
 var errUnanswered = fmt.Errorf("%w: this primary was stopped before it was agreed", ErrUnknown)
 
 // await returns what Raft answers, or that nobody knows when it has ended without an answer
-// (hashicorp/raft#498).
+// (hashicorp/raft#498). A future is awaited once: who was sent to wait for one without an
+// answer may still be there.
 func (s *Store) await(future raft.Future) error {
 	answered := make(chan error, 1)
 	go func() { answered <- future.Error() }()
@@ -152,18 +152,19 @@ func (s *Store) await(future raft.Future) error {
 // putAgain is how often who waits for Raft to take an entry looks whether it ever will.
 const putAgain = time.Second
 
-// put gives Raft an entry for the log, and returns when it is known what became of it.
+// put gives Raft an entry for the log, and returns what became of it as [Store.await] does.
 // Raft's own goroutine takes it, which may be waiting for the disk, or have ended because
 // of it. The caller has the turn.
-func (s *Store) put(entry []byte) raft.ApplyFuture {
+func (s *Store) put(entry []byte) (raft.ApplyFuture, error) {
 	for {
 		f := s.raft.Apply(entry, putAgain)
-		if !errors.Is(s.await(f), raft.ErrEnqueueTimeout) || s.disk.guard.ended.Load() {
-			return f
+		err := s.await(f)
+		if !errors.Is(err, raft.ErrEnqueueTimeout) || s.disk.guard.ended.Load() {
+			return f, err
 		}
 		select {
 		case <-s.stopping:
-			return f
+			return f, err
 		default:
 		}
 	}

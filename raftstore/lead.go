@@ -134,8 +134,8 @@ func (s *Store) mark() error {
 	if err != nil {
 		return err
 	}
-	future := s.put(entry)
-	if err := s.await(future); err != nil {
+	future, err := s.put(entry)
+	if err != nil {
 		return err
 	}
 	_, err = future.Response().(response).get()

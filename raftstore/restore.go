@@ -98,8 +98,7 @@ func (s *Store) proposeParts(ctx context.Context, file io.Reader) error {
 		if err != nil {
 			return err
 		}
-		future := s.put(data)
-		told := s.await(future)
+		future, told := s.put(data)
 		switch err := ours(told); {
 		case err == nil:
 		case errors.Is(err, ErrUnknown) && !last: // without the last it is nothing
