@@ -27,6 +27,7 @@ var may = map[string][]string{
 	"proto/schedd/runner/v1": {},
 	"proto/wire":             {"proto/schedd/agent/v1"},
 	"proto/settings":         {},
+	"proto/slack":            {},
 
 	// What all primaries agree on.
 	"raftstore/state": {},
@@ -86,7 +87,7 @@ var may = map[string][]string{
 	"server/systest/natlab/faultnet": {}, // linked into no program
 	"server/cmd/schedd": {
 		"server", "server/bench", "server/bench/report", "server/history", "server/local", "server/torture", "server/torture/harm", "server/torture/verdict", "agent", "raftstore",
-		"proto/schedd/v1", "proto/settings", "proto/wire",
+		"proto/schedd/v1", "proto/settings", "proto/slack", "proto/wire",
 	},
 
 	// A worker. It never knows a primary's code.
@@ -94,7 +95,7 @@ var may = map[string][]string{
 	"agent/gather":            {},
 	"agent/journal":           {"agent/gather"},
 	"agent/spool":             {},
-	"agent/runner":            {"agent/crew", "agent/runner/cgroup", "agent/runner/policy"},
+	"agent/runner":            {"agent/crew", "agent/runner/cgroup", "agent/runner/policy", "proto/slack"},
 	"agent/runner/cgroup":     {},
 	"agent/runner/policy":     {"agent/runner/cgroup", "agent/runner/trust"},
 	"agent/runner/trust":      {},
@@ -109,7 +110,7 @@ var may = map[string][]string{
 		"agent/crew", "agent/journal", "agent/runner", "agent/runner/cgroup", "agent/runner/policy", "agent/runner/remote", "agent/runner/trust", "agent/session", "agent/spool",
 		"proto/schedd/agent/v1", "proto/settings", "proto/wire",
 	},
-	"agent/cmd/schedagent": {"agent", "proto/settings"},
+	"agent/cmd/schedagent": {"agent", "proto/settings", "proto/slack"},
 
 	// How both get onto machines. No code: test files only.
 	"deploy": {},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/schedd/schedd/agent/runner/cgroup"
 	"github.com/schedd/schedd/agent/runner/policy"
+	"github.com/schedd/schedd/proto/slack"
 )
 
 // Options are what a Local needs to know about its host.
@@ -241,7 +242,9 @@ func (l *Local) start(p *process, s Spec, allowed policy.Policy) (err error) {
 func (h *household) fork(p *process, w *work, attr *syscall.ProcAttr) error {
 	h.forking.RLock()
 	defer h.forking.RUnlock()
-	pid, err := syscall.ForkExec(w.program, w.argv, attr)
+	var pid int
+	var err error
+	slack.Usual(func() { pid, err = syscall.ForkExec(w.program, w.argv, attr) })
 	if err != nil {
 		return err
 	}

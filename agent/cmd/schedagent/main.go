@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 
 	"github.com/schedd/schedd/proto/settings"
+	"github.com/schedd/schedd/proto/slack"
 )
 
 // gcPercent has the garbage of a few hundred starts gather before it is collected: of a
@@ -21,6 +22,7 @@ import (
 const gcPercent = 400
 
 func main() {
+	_ = slack.Widen("run", "runner") // where it can't be, all costs a little more
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 
 	"github.com/schedd/schedd/proto/settings"
+	"github.com/schedd/schedd/proto/slack"
 )
 
 const overview = `schedd runs jobs on time, on machines that it cannot reach.
@@ -33,6 +34,7 @@ Commands:
 const envPrefix = "SCHEDD"
 
 func main() {
+	_ = slack.Widen("serve", "dev") // where it can't be, all costs a little more
 	err := run(settings.UntilSignal(), os.Args[1:], os.Stdout, os.Stderr)
 	os.Exit(exitCode(err, settings.Report("schedd", err, os.Stderr)))
 }

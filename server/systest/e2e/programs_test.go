@@ -4,9 +4,13 @@ package e2e_test
 
 import (
 	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -248,4 +252,52 @@ func TestInsecureIsLoud(t *testing.T) {
 		t.Errorf("after SIGINT the worker exits with %d", code)
 	}
 	p.stop(t)
+}
+
+// The timers of programs that run for long may be late, so that they wake up less often;
+// those of their jobs are as everywhere.
+func TestTimersMayBeLate(t *testing.T) {
+	t.Parallel()
+	const late, usual = "1000000", "50000"
+	w := newWorld(t)
+	for name, pid := range map[string]int{"primary": w.cmd.Process.Pid, "agent": w.worker.cmd.Process.Pid, "runner": w.worker.runner(t)} {
+		for _, thread := range threads(t, pid) {
+			if ns := slackOf(t, thread); ns != late && ns != "" {
+				t.Errorf("a timer of the %s's thread %d may be %s ns late, want %s", name, thread, ns, late)
+			}
+		}
+	}
+	w.put(t, w.script("timers", "cat /proc/self/timerslack_ns"))
+	run := w.awaitEnd(t, w.run(t, "timers"))
+	if log := w.readLog(t, run.GetId()); string(log) != usual+"\n" {
+		t.Errorf("a timer of a job may be %q ns late, want %s", log, usual)
+	}
+}
+
+// threads are those of a process.
+func threads(t *testing.T, pid int) (ids []int) {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		id, err := strconv.Atoi(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// slackOf says by how many nanoseconds a thread's timers may be late; nothing of one that has
+// ended.
+func slackOf(t *testing.T, thread int) string {
+	t.Helper()
+	ns, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", thread))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(ns))
 }
