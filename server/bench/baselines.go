@@ -14,8 +14,9 @@ import (
 	"github.com/schedd/schedd/server/bench/baseline"
 )
 
-// Baselines are what the machine does without schedd. Each is measured when it is first
-// asked for, and then known to all scenarios of a run.
+// Baselines are what the machine does without schedd, or while that has nothing to do. How fast
+// it starts programs is measured before and after what is held against that; the others when they
+// are first asked for, and then they are known to all scenarios of a run.
 type Baselines struct {
 	dir  string
 	span time.Duration
@@ -37,17 +38,35 @@ func newBaselines(dir string, quick bool, say *teller) *Baselines {
 // than there are cores, so that none of them waits.
 func Loops() int { return 2 * runtime.NumCPU() }
 
-// ForkExec is how many programs the machine starts per second, with [Loops].
+// ForkExec is how many programs the machine starts per second, with [Loops], as it is now.
 func (b *Baselines) ForkExec(ctx context.Context) (float64, error) {
-	return b.once("programs started per second by bare fork and exec", func() (float64, error) {
+	return b.measured("programs started per second by bare fork and exec", func() (float64, error) {
 		return baseline.ForkExec(ctx, Loops(), b.span)
 	})
+}
+
+// ForkExecAround does what is to be held against [Baselines.ForkExec], and returns the mean of
+// that just before and just after, when what was begun has had a moment to end: a virtual
+// machine has a fifth more or less to give from one minute to the next.
+func (b *Baselines) ForkExecAround(ctx context.Context, do func(before float64) error) (perSecond float64, err error) {
+	before, err := b.ForkExec(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := do(before); err != nil {
+		return 0, err
+	}
+	if !rest(ctx, b.span/2) {
+		return 0, ctx.Err()
+	}
+	after, err := b.ForkExec(ctx)
+	return (before + after) / 2, err
 }
 
 // sameProcess is how many processes that write down that they began the machine starts per
 // second, with [Loops]: those of sustain and burst, without schedd.
 func (b *Baselines) sameProcess(ctx context.Context, e *effects) (float64, error) {
-	return b.once("processes as those of the jobs started per second by bare fork and exec", func() (float64, error) {
+	return b.measured("processes as those of the jobs started per second by bare fork and exec", func() (float64, error) {
 		env := []string{"SCHEDD_JOB=bare", "SCHEDD_SCHEDULED_AT=" + time.Unix(0, 0).UTC().Format(time.RFC3339)}
 		return baseline.Rate(ctx, Loops(), b.span, func() error { return baseline.Run(ctx, e.argv(), env...) })
 	})
@@ -83,11 +102,20 @@ func (b *Baselines) once(name string, f func() (float64, error)) (float64, error
 	if value, ok := b.known[name]; ok {
 		return value, nil
 	}
-	value, err := f()
+	value, err := b.measured(name, f)
 	if err != nil {
 		return 0, err
 	}
 	b.known[name] = value
+	return value, nil
+}
+
+// measured measures, and tells what it found.
+func (b *Baselines) measured(name string, f func() (float64, error)) (float64, error) {
+	value, err := f()
+	if err != nil {
+		return 0, err
+	}
 	b.say.say("baseline: %.0f %s", value, name)
 	return value, nil
 }

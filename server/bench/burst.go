@@ -2,9 +2,7 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/schedd/schedd/server/bench/measure"
 	"github.com/schedd/schedd/server/bench/report"
@@ -17,56 +15,38 @@ var burst = Scenario{
 	Run:      runBurst,
 }
 
-func runBurst(ctx context.Context, l *Lab, r *report.Result) (err error) {
+func runBurst(ctx context.Context, l *Lab, r *report.Result) error {
 	n := Pick(l, 10_000, 300)
-	bare, err := l.ForkExec(ctx)
-	if err != nil {
+	var c *Cluster
+	var t trial
+	bare, err := l.ForkExecAround(ctx, func(before float64) (err error) {
+		if err := l.bareStarts(ctx, r, before); err != nil {
+			return err
+		}
+		if c, err = l.Start(ctx, Setup{Primaries: 1, Workers: 1, Slots: slots}); err != nil {
+			return err
+		}
+		l.Say("defining %d jobs", n)
+		t, err = tryOnce(ctx, l, c, n, 1, 0)
 		return err
-	}
-	if err := l.bareStarts(ctx, r, bare); err != nil {
-		return err
-	}
-	c, err := l.Start(ctx, Setup{Primaries: 1, Workers: 1, Slots: slots})
-	if err != nil {
-		return err
-	}
-	l.Say("defining %d jobs", n)
-	s, e, err := l.plan(ctx, c, n, 1, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.Remove(ctx, jobNames(s.prefix, n))) }()
-	before, err := c.costs()
-	if err != nil {
-		return err
-	}
-	l.Say("they are due at %s", s.start.Format(time.TimeOnly))
-	t, err := c.carry(ctx, s, e)
-	if err != nil {
-		return err
-	}
-	after, err := c.costs()
-	if err != nil {
-		return err
-	}
-	proof, err := c.readLedger(ctx, s)
+	})
 	if err != nil {
 		return err
 	}
 	var v verdict
-	v.add(t, proof)
+	v.add(t.Tally, t.ledger)
 	v.report(r)
-	r.Beside("last start after", t.Last.Sub(s.start).Seconds(), "s", "as many by bare fork and exec", float64(n)/bare)
+	r.Beside("last start after", t.Last.Sub(t.start).Seconds(), "s", "as many by bare fork and exec", float64(n)/bare)
 	r.Add("start p50", measure.Quantile(t.Lateness, 0.5).Seconds(), "s")
 	if c.Local != nil {
-		r.Add("peak memory (primary)", Megabytes(after.primary.Peak), "MB")
-		r.Add("memory before (primary)", Megabytes(before.primary.Resident), "MB")
-		r.Add("peak memory (agent)", Megabytes(after.agent.Peak), "MB")
-		r.Add("peak memory (runner)", Megabytes(after.runner.Peak), "MB")
+		r.Add("peak memory (primary)", Megabytes(t.after.primary.Peak), "MB")
+		r.Add("memory before (primary)", Megabytes(t.before.primary.Resident), "MB")
+		r.Add("peak memory (agent)", Megabytes(t.after.agent.Peak), "MB")
+		r.Add("peak memory (runner)", Megabytes(t.after.runner.Peak), "MB")
 	}
-	c.reportCosts(r, before, after, t.Started)
+	c.reportCosts(r, t.before, t.after, t.Started)
 	if l.Quick {
 		r.Note(fmt.Sprintf("With %d jobs.", n))
 	}
-	return c.crashed()
+	return nil
 }

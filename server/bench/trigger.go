@@ -107,21 +107,22 @@ func (t *triggers) inARow(ctx context.Context, l *Lab, c *Cluster, r *report.Res
 
 // atOnce measures how many starts several callers get.
 func (t *triggers) atOnce(ctx context.Context, l *Lab, c *Cluster, r *report.Result) error {
-	bare, err := l.ForkExec(ctx)
-	if err != nil {
-		return err
-	}
 	for _, n := range callers {
-		before, err := c.costs()
-		if err != nil {
+		var s started
+		var span time.Duration
+		var before, after costs
+		bare, err := l.ForkExecAround(ctx, func(float64) (err error) {
+			if before, err = c.costs(); err != nil {
+				return err
+			}
+			s, span, err = t.callMany(ctx, c, n, Pick(l, 15*time.Second, time.Second))
+			t.asked = append(t.asked, s.asked...)
+			if err != nil {
+				return err
+			}
+			after, err = c.costs()
 			return err
-		}
-		s, span, err := t.callMany(ctx, c, n, Pick(l, 15*time.Second, time.Second))
-		t.asked = append(t.asked, s.asked...)
-		if err != nil {
-			return err
-		}
-		after, err := c.costs()
+		})
 		if err != nil {
 			return err
 		}
