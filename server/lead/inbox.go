@@ -15,13 +15,16 @@ import (
 // again when the next leader asks for their inventory. It is a [peer.Leader]. It also
 // takes what people ask of the leader, see [Inbox.Ask].
 type Inbox struct {
-	nudge chan struct{} // something was told; holds at most one
-	asked chan struct{} // something was asked; likewise
+	nudge  chan struct{} // something was told; holds at most one
+	asked  chan struct{} // something was asked; likewise
+	enough chan struct{} // so many attempts have ended as are waited for; likewise
 
 	mu       sync.Mutex // guards the following
 	sessions map[state.WorkerID]presence
 	leading  bool
 	items    []item
+	ends     int    // how many of them tell of an attempt that has ended
+	awaited  int    // with how many of these enough is told
 	taken    []item // what take returned, until it is called again
 	asks     []*asked
 }
@@ -46,7 +49,7 @@ var _ peer.Leader = (*Inbox)(nil)
 
 // NewInbox returns an empty inbox.
 func NewInbox() *Inbox {
-	return &Inbox{nudge: make(chan struct{}, 1), asked: make(chan struct{}, 1), sessions: map[state.WorkerID]presence{}}
+	return &Inbox{nudge: make(chan struct{}, 1), asked: make(chan struct{}, 1), enough: make(chan struct{}, 1), sessions: map[state.WorkerID]presence{}}
 }
 
 // Attach implements [peer.Leader].
@@ -132,7 +135,7 @@ func (b *Inbox) Len() int {
 func (b *Inbox) begin() []peer.Session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.leading, b.items, b.taken = true, nil, nil
+	b.leading, b.items, b.taken, b.ends = true, nil, nil, 0
 	all := make([]peer.Session, 0, len(b.sessions))
 	for _, p := range b.sessions {
 		all = append(all, p.session)
@@ -152,9 +155,20 @@ func (b *Inbox) end() {
 func (b *Inbox) take() []item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.items, b.taken = emptied(b.taken), b.items
+	b.items, b.taken, b.ends = emptied(b.taken), b.items, 0
 	settle(b.nudge)
+	settle(b.enough)
 	return b.taken
+}
+
+// await has it told when n attempts have ended that nobody has taken note of, and reports
+// whether they have already. It is for who takes them alone.
+func (b *Inbox) await(n int) (told <-chan struct{}, there bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.awaited = n
+	settle(b.enough)
+	return b.enough, b.ends >= n
 }
 
 // put keeps an item while somebody leads. The caller holds mu.
@@ -164,6 +178,12 @@ func (b *Inbox) put(i item) {
 	}
 	b.items = append(b.items, i)
 	signal(b.nudge)
+	if i.report.GetResult() == nil {
+		return
+	}
+	if b.ends++; b.ends >= b.awaited {
+		signal(b.enough)
+	}
 }
 
 // signal puts a token where at most one is, and settle takes it out, if there is one: who

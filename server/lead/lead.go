@@ -152,9 +152,9 @@ func lead(ctx context.Context, c Config, last *mark, looking chan struct{}) erro
 	defer timer.Stop()
 	defer rest.Stop()
 	for {
-		nudge, asked := c.Inbox.nudge, c.Inbox.asked
-		if wait := t.patience(time.Now()); wait > 0 {
-			nudge = nil
+		var nudge, asked <-chan struct{} = c.Inbox.nudge, c.Inbox.asked
+		if wait, enough := t.patience(time.Now()); wait > 0 {
+			nudge = enough
 			rest.Reset(wait)
 		}
 		if wait := t.awaitAskers(time.Now()); wait > 0 {
@@ -175,7 +175,8 @@ func lead(ctx context.Context, c Config, last *mark, looking chan struct{}) erro
 		if t.awaitAskers(time.Now()) == 0 {
 			t.wanted = append(t.wanted, c.Inbox.takeAsks()...)
 		}
-		t.open = len(t.wanted) > 0 || t.patience(time.Now()) == 0
+		wait, _ := t.patience(time.Now())
+		t.open = len(t.wanted) > 0 || wait == 0
 		// What was told was told before this step began by the clock: a worker that
 		// is given up some time after now has been silent for all of that.
 		var said []item
@@ -380,6 +381,9 @@ func (t *term) due(s *state.State, now time.Time) {
 	for _, c := range t.queue.Place(s, maxDue) {
 		t.propose(c, t.assigned(c.(state.Assign), now))
 	}
+	if t.queue.Waiting() {
+		t.busy = t.queue.LeastBusy(s)
+	}
 }
 
 // decided returns what to do with the answer to a command that decides
@@ -428,6 +432,9 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	t.commands, t.proposing = emptied(t.proposing), cmds
 	if len(cmds) > 0 {
 		t.proposed = time.Now()
+		if t.open {
+			t.taken = t.proposed
+		}
 	}
 	clear(t.told)
 	n := maxProposal

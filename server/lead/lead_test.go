@@ -29,6 +29,7 @@ type hand struct {
 	id       string
 	epoch    uint64
 	takes    time.Duration // how long an attempt runs
+	differ   time.Duration // and how much longer each of the next hundred
 	deaf     bool          // what is sent does not arrive
 	leaves   bool          // it is about to stop, and takes no attempts
 	together bool          // what it starts has ended before it tells
@@ -146,8 +147,9 @@ func (h *hand) launch(l *agentv1.Launch) {
 	}
 	h.known[k] = &agentv1.AttemptStatus{Key: l.GetKey(), Fence: l.GetFence(), Phase: agentv1.AttemptPhase_ATTEMPT_PHASE_RUNNING, StartedTime: timestamppb.Now()}
 	h.report(&agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{Key: l.GetKey(), Fence: l.GetFence(), Time: timestamppb.Now()}}})
+	takes := h.takes + time.Duration(len(h.starts)%100)*h.differ
 	h.wg.Go(func() {
-		time.Sleep(h.takes)
+		time.Sleep(takes)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.end(l.GetKey(), l.GetFence(), agentv1.Outcome_OUTCOME_SUCCEEDED)

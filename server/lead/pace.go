@@ -9,11 +9,18 @@ import (
 // company is for how long after an entry what nobody waits for waits for company: what
 // workers report, and what comes due. An entry is synced to disk however little it has, and
 // a few milliseconds after the one before there is soon more. After a pause nothing waits,
-// nor does what one alone asks for, which takes along what has gathered; nor while runs wait
-// for a slot, which what a worker reports may make free, or more is due than one entry holds.
+// nor does what one alone asks for, which takes along what has gathered; nor while more is due
+// than one entry holds. While runs wait for a slot, which what a worker reports may make free,
+// it waits only until so many have ended as are one in [share] of those of the worker that has the fewest.
 //
 // What was agreed is sent to the workers at once in any case.
 const company = 5 * time.Millisecond
+
+// share is how many runs a worker goes on with for each slot that waits for its next one. A worker
+// with few is given another one at once; one with many has enough to do meanwhile, and each
+// entry that is not written leaves it more of the processors, if they are the same. If most of them
+// are long, and short ones share what slots are left, those wait for [company] each time.
+const share = 8
 
 // Who asks for a run waits, too, for others who do: an entry costs nearly the same for eight
 // of them as for one, here and in the journals of the workers that it goes to, and where
@@ -30,22 +37,34 @@ const (
 // pace is when the leader writes entries.
 type pace struct {
 	proposed time.Time // the last one
-	agreed   time.Time // when that was done
+	taken    time.Time // the last one that took what may wait
+	agreed   time.Time // when the last one was done
 	askers   int       // who asked for runs in it
 	open     bool      // the present step takes what may wait
+	busy     int       // how many runs the worker with the fewest has, if runs wait
 	behind   bool      // the last one that did left something that was due
 }
 
-// patience is how long what may wait has to wait at now.
-func (t *term) patience(now time.Time) time.Duration {
-	if t.hasMore() {
-		return 0
+// patience is how long what may wait has to wait at now, if not so many attempts end before
+// as the channel waits for; nil: however many.
+func (t *term) patience(now time.Time) (time.Duration, <-chan struct{}) {
+	wait := t.rested().Sub(now)
+	if t.behind || wait <= 0 {
+		return 0, nil
 	}
-	return max(0, t.rested().Sub(now))
+	if !t.queue.Waiting() {
+		return wait, nil
+	}
+	enough, there := t.Inbox.await(max(1, t.busy/share))
+	if there {
+		return 0, nil
+	}
+	return wait, enough
 }
 
-// rested is when what may wait has waited for long enough.
-func (p *pace) rested() time.Time { return latest(p.proposed.Add(company), p.gathered()) }
+// rested is when what may wait has waited for long enough. Entries that took none of it do not
+// count: there may always be another one.
+func (p *pace) rested() time.Time { return latest(p.taken.Add(company), p.gathered()) }
 
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {
@@ -78,12 +97,9 @@ func (p *pace) gathered() time.Time {
 	return p.agreed.Add(min(2*p.agreed.Sub(p.proposed), longestWait))
 }
 
-// hasMore tells whether there is enough to do for the next entry as it is.
-func (t *term) hasMore() bool { return t.behind || t.queue.Waiting() }
-
 // opens is when what may wait from an instant on is taken; zero for zero.
 func (t *term) opens(at time.Time) time.Time {
-	if first := t.rested(); !at.IsZero() && at.Before(first) && !t.hasMore() {
+	if first := t.rested(); !at.IsZero() && at.Before(first) && !t.behind {
 		return first
 	}
 	return at

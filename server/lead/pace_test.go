@@ -7,7 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	agentv1 "github.com/schedd/schedd/proto/schedd/agent/v1"
 	"github.com/schedd/schedd/raftstore/state"
+	"github.com/schedd/schedd/server/peer"
 )
 
 // many is how many jobs are due at once: more than are decided in one step.
@@ -92,8 +94,8 @@ func TestTrickleSharesEntries(t *testing.T) {
 	})
 }
 
-// The first report after a pause is taken at once, and so are all while a run waits for
-// what they may make free.
+// The first report after a pause is taken at once, and so are all of a worker that has few runs
+// while others wait for what these may make free.
 func TestReportsThatDoNotWait(t *testing.T) {
 	asking(t, 7*time.Millisecond, overlap(state.OverlapQueue), func(t *testing.T, p *primary) {
 		began := time.Now()
@@ -108,6 +110,64 @@ func TestReportsThatDoNotWait(t *testing.T) {
 		}
 		if took := time.Since(began); took > 10*7*time.Millisecond+company {
 			t.Errorf("ten runs of 7ms, one after the other, took %v", took)
+		}
+	})
+}
+
+// While runs wait for a slot, and many of these are taken, what has ended waits for others, but
+// for no more of them than an eighth of what runs, and no longer than anything does.
+func TestEndsGatherWhileRunsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPrimary(t, time.Hour)
+		defer p.close()
+		const slots, shortest, longest = 100, 20 * time.Millisecond, 40 * time.Millisecond
+		p.hand.takes, p.hand.differ = shortest, (longest-shortest)/slots+time.Microsecond
+		p.hand.connect()
+		p.defineMany(many, nil)
+		time.Sleep(time.Second - time.Nanosecond)
+		synctest.Wait()
+		before := p.store.Stats()
+		begun, n := time.Now(), 0
+		for n < many {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			n, _, _, _ = p.hand.counts()
+		}
+		after := p.store.Stats()
+		if took, most := time.Since(begun), many/slots*((shortest+longest)/2+company); took > most {
+			t.Errorf("the last has begun after %v, want %v: a slot waits for its next run for %v at most", took, most, company)
+		}
+		if n, most := after.Entries-before.Entries, uint64(many/(slots/share)+many/maxDue+slots/share); n > most {
+			t.Errorf("%d entries for %d runs of which %d run at once, want %d: one for an eighth of these", n, many, slots, most)
+		}
+	})
+}
+
+// Entries that take nothing of what waits, such as for runs that have waited too long for a slot,
+// do not keep it waiting: there may be one each millisecond.
+func TestEntriesThatTakeNothing(t *testing.T) {
+	const patience, first = time.Second, 1100 * time.Millisecond
+	asking(t, first, func(d *state.Definition) {
+		d.Policy.Overlap, d.Policy.QueueTimeout = state.OverlapAllow, patience
+	}, func(t *testing.T, p *primary) {
+		asked := time.Now()
+		for i := range 100 { // the slots
+			if a, err := p.ask(fmt.Sprint(i)); err != nil || a.Err != nil {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			synctest.Wait()
+			p.hand.set(func() { p.hand.takes = time.Hour })
+		}
+		for i := range 300 {
+			if a, err := p.ask(fmt.Sprint("waits ", i)); err != nil || a.Err != nil {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Until(asked.Add(first + company + time.Millisecond)))
+		synctest.Wait()
+		if r := p.runs()[0]; r.Phase != state.Succeeded {
+			t.Errorf("a run that has ended %v ago is %v", company+time.Millisecond, r.Phase)
 		}
 	})
 }
@@ -177,4 +237,57 @@ func TestStartsAmongAskers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whoever waits for ends is told when so many are there, also if they were before, and not of
+// those that somebody has taken, or that were told in another term.
+func TestEndsAreAwaited(t *testing.T) {
+	b := NewInbox()
+	b.Attach(peer.Session{Worker: "w", Epoch: 1})
+	ends := func(n int) {
+		for range n {
+			b.Report("w", 1, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Result{Result: &agentv1.Result{}}})
+			b.Report("w", 1, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{}}})
+		}
+	}
+	await := func(step string, n int, want bool) <-chan struct{} {
+		t.Helper()
+		told, there := b.await(n)
+		if there != want {
+			t.Errorf("%s: that %d have ended is %v, want %v", step, n, there, want)
+		}
+		return told
+	}
+	told := func(step string, c <-chan struct{}, want bool) {
+		t.Helper()
+		select {
+		case <-c:
+			if !want {
+				t.Errorf("%s: it is told", step)
+			}
+		default:
+			if want {
+				t.Errorf("%s: it is not told", step)
+			}
+		}
+	}
+	ends(3)
+	await("nobody leads", 1, false)
+	b.begin()
+	c := await("at first", 3, false)
+	ends(2)
+	told("two of three", c, false)
+	ends(1)
+	told("three", c, true)
+	await("three are there", 3, true)
+	c = await("a fourth is waited for", 4, false)
+	told("three of four", c, false)
+	ends(1)
+	b.take()
+	told("they were taken", c, false)
+	await("none is there", 1, false)
+	ends(2)
+	b.end()
+	b.begin()
+	await("the next term", 1, false)
 }

@@ -390,6 +390,7 @@ func (t *term) result(s *state.State, sess *session, m *agentv1.Result, now time
 	ended := plan.Ended(t.moved(r, here), m.GetFence(), attemptOf(m), here.shown)
 	t.strayEnded(id, m.GetFence())
 	t.outlook.Note(ended)
+	t.queue.Expect(s, ended, here.shown)
 	if c, held := t.starts.take(m.GetFence()); held && ended.Attempt.Started.IsZero() {
 		t.propose(c, nil) // else the end says when it started, too
 	}

@@ -22,6 +22,7 @@ type Queue struct {
 	held     map[uint64]held                  // by job uid: they wait for other runs of the job
 	given    map[state.RunID]uint64           // the job uids of those that Place has given away last
 	expected map[state.RunID]*state.Run       // see Expect; they are in lines as well
+	ending   map[uint64]*state.Run            // see Expect; by fence, whose attempt ends
 	live     map[state.WorkerID]bool          // connected, inventory known
 	leases   map[state.WorkerID]bool          // can keep leases, by its latest session
 	choices  map[wish]choice                  // who comes into question, until a worker is another
@@ -88,6 +89,7 @@ func NewQueue() *Queue {
 		held:     map[uint64]held{},
 		given:    map[state.RunID]uint64{},
 		expected: map[state.RunID]*state.Run{},
+		ending:   map[uint64]*state.Run{},
 		choices:  map[wish]choice{},
 		noted:    map[state.WorkerID]*state.Worker{},
 		live:     map[state.WorkerID]bool{},
@@ -156,6 +158,24 @@ func (q *Queue) SetLeases(w state.WorkerID, can bool) {
 // Waiting tells whether any run waits, for a worker or for others of its job.
 func (q *Queue) Waiting() bool { return len(q.lines) > 0 || len(q.held) > 0 }
 
+// manyWorkers is from how many on LeastBusy takes it that one has hardly any runs: to look at
+// all of them each time would cost more than what it is asked for saves.
+const manyWorkers = 64
+
+// LeastBusy is how many runs the worker has that has the fewest, of those who are connected
+// and have any; 0 when there is none.
+func (q *Queue) LeastBusy(s *state.State) (least int) {
+	if len(q.live) >= manyWorkers {
+		return 1
+	}
+	for w := range q.live {
+		if n := s.Load(w); n > 0 && (least == 0 || n < least) {
+			least = n
+		}
+	}
+	return least
+}
+
 // NoteRun takes note that a run has changed: there may be room. [Queue.Release] says for
 // whom of its job.
 func (q *Queue) NoteRun() { q.changed = true }
@@ -175,6 +195,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 	q.changed = false
 	clear(q.given)
 	p := placing{q: q, s: s, load: map[state.WorkerID]int{}, begun: map[uint64]int{}, spread: map[uint64]map[state.WorkerID]int{}}
+	p.leave()
 	if !p.anyRoom() {
 		return nil
 	}
@@ -195,7 +216,7 @@ func (q *Queue) Place(s *state.State, limit int) []state.Command {
 type placing struct {
 	q      *Queue
 	s      *state.State
-	load   map[state.WorkerID]int            // given to each worker
+	load   map[state.WorkerID]int            // given to each worker, less what is ending there
 	begun  map[uint64]int                    // given away of each job
 	spread map[uint64]map[state.WorkerID]int // for Spread: runs of a job on each worker
 	cmds   []state.Command
@@ -344,7 +365,7 @@ func (p *placing) ofJob(uid uint64) map[state.WorkerID]int {
 	if p.spread[uid] == nil {
 		on := map[state.WorkerID]int{}
 		for _, r := range p.s.ActiveRuns(uid) {
-			if a := r.Live(); a != nil {
+			if a := r.Live(); a != nil && p.q.ending[a.Fence] == nil {
 				on[a.Worker]++
 			}
 		}
