@@ -225,11 +225,11 @@ func (m *member) leave() {
 }
 
 func (m *member) end() {
+	m.w.net.troubles.begins("down", m.host, "")
 	_ = m.own.conn.Close()
 	m.stop()
 	m.wg.Wait()
 	m.server = nil
-	m.w.net.troubles.begins("down", m.host, "")
 }
 
 // endGroup kills what lives, for the end of the world.

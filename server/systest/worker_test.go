@@ -113,6 +113,7 @@ func (k *worker) end() {
 	k.w.Helper()
 	k.resume()
 	k.files.free()
+	k.w.net.troubles.begins("down", k.name, "") // it says good-bye before all is done
 	k.stop()
 	k.wg.Wait()
 	if k.err != nil {
@@ -121,7 +122,6 @@ func (k *worker) end() {
 	close(k.life.ended)
 	k.life.views.Wait()
 	k.life = nil
-	k.w.net.troubles.begins("down", k.name, "")
 }
 
 // crash ends the agent as SIGKILL does, at this very instant. Its processes live
@@ -130,6 +130,7 @@ func (k *worker) end() {
 func (k *worker) crash() {
 	k.w.Helper()
 	k.resume()
+	k.w.net.troubles.begins("down", k.name, "")
 	close(k.life.dead)
 	k.link.cut()
 	k.w.net.vanish(k.name)
@@ -140,7 +141,6 @@ func (k *worker) crash() {
 	k.stop()
 	k.wg.Wait()
 	k.life = nil
-	k.w.net.troubles.begins("down", k.name, "")
 	k.link.mend()
 }
 
@@ -165,6 +165,7 @@ func (k *worker) shutDown() {
 	k.w.Helper()
 	k.resume()
 	k.files.free()
+	k.w.net.troubles.begins("down", k.name, "")
 	k.host.Stop()
 	k.wg.Wait()
 	if k.err != nil {
@@ -174,7 +175,6 @@ func (k *worker) shutDown() {
 	close(k.life.ended)
 	k.life.views.Wait()
 	k.life = nil
-	k.w.net.troubles.begins("down", k.name, "")
 	k.host.Close()
 	k.host, k.older = k.w.newHost(k.name), false
 }
