@@ -175,15 +175,15 @@ func lead(ctx context.Context, c Config, last *mark, looking chan struct{}) erro
 		if t.awaitAskers(time.Now()) == 0 {
 			t.wanted = append(t.wanted, c.Inbox.takeAsks()...)
 		}
-		wait, _ := t.patience(time.Now())
-		t.open = len(t.wanted) > 0 || wait == 0
+		began := time.Now()
+		t.open = t.opensAt(began)
 		// What was told was told before this step began by the clock: a worker that
 		// is given up some time after now has been silent for all of that.
 		var said []item
 		if t.open {
 			said = c.Inbox.take()
+			began = time.Now()
 		}
-		began := time.Now()
 		t.wall = c.wall()
 		next, err := t.step(ctx, said, began)
 		if err != nil {

@@ -62,6 +62,16 @@ func (t *term) patience(now time.Time) (time.Duration, <-chan struct{}) {
 	return wait, enough
 }
 
+// opensAt reports whether a step at now takes what may wait. One that judges by the clock does:
+// it may have been told already of what it would miss.
+func (t *term) opensAt(now time.Time) bool {
+	if len(t.wanted) > 0 || t.runs.Due(now) || t.workers.Due(now) {
+		return true
+	}
+	wait, _ := t.patience(now)
+	return wait == 0
+}
+
 // rested is when what may wait has waited for long enough. Entries that took none of it do not
 // count: there may always be another one.
 func (p *pace) rested() time.Time { return latest(p.taken.Add(company), p.gathered()) }

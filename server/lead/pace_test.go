@@ -239,6 +239,33 @@ func TestStartsAmongAskers(t *testing.T) {
 	})
 }
 
+// A worker that is back a moment before it would be given up is not, though what it says would
+// have to wait for company.
+func TestWhoIsBackInTimeIsHeard(t *testing.T) {
+	const lostAfter = 3 * time.Minute
+	asking(t, time.Hour, func(d *state.Definition) {
+		d.Policy.Overlap, d.Policy.LostAfter = state.OverlapAllow, lostAfter
+	}, func(t *testing.T, p *primary) {
+		if a, err := p.ask("first"); err != nil || a.Err != nil {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		p.hand.disconnect()
+		time.Sleep(lostAfter - 2*time.Millisecond)
+		if a, err := p.ask("second"); err != nil || a.Err != nil { // with an entry of the log
+			t.Fatalf("%+v, %v", a, err)
+		}
+		time.Sleep(time.Millisecond)
+		p.hand.connect()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if r := p.runs()[0]; r.Phase != state.Running {
+			t.Errorf("it is %v (%s), want it to run", r.Phase, r.Attempts[0].Reason)
+		}
+	})
+}
+
 // Whoever waits for ends is told when so many are there, also if they were before, and not of
 // those that somebody has taken, or that were told in another term.
 func TestEndsAreAwaited(t *testing.T) {
