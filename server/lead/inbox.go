@@ -161,14 +161,24 @@ func (b *Inbox) take() []item {
 	return b.taken
 }
 
-// await has it told when n attempts have ended that nobody has taken note of, and reports
-// whether they have already. It is for who takes them alone.
-func (b *Inbox) await(n int) (told <-chan struct{}, there bool) {
+// await returns what tells that n attempts have ended of which nobody has taken note, at once
+// if they have already. It is for who takes them alone.
+func (b *Inbox) await(n int) (told <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.awaited = n
 	settle(b.enough)
-	return b.enough, b.ends >= n
+	if b.ends >= n {
+		signal(b.enough)
+	}
+	return b.enough
+}
+
+// ended is how many attempts have ended of which nobody has taken note.
+func (b *Inbox) ended() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ends
 }
 
 // put keeps an item while somebody leads. The caller holds mu.

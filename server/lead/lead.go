@@ -153,8 +153,8 @@ func lead(ctx context.Context, c Config, last *mark, looking chan struct{}) erro
 	defer rest.Stop()
 	for {
 		var nudge, asked <-chan struct{} = c.Inbox.nudge, c.Inbox.asked
-		if wait, enough := t.patience(time.Now()); wait > 0 {
-			nudge = enough
+		if wait := t.patience(time.Now()); wait > 0 {
+			nudge = t.early()
 			rest.Reset(wait)
 		}
 		if wait := t.awaitAskers(time.Now()); wait > 0 {

@@ -11,7 +11,8 @@ import (
 // a few milliseconds after the one before there is soon more. After a pause nothing waits,
 // nor does what one alone asks for, which takes along what has gathered; nor while more is due
 // than one entry holds. While runs wait for a slot, which what a worker reports may make free,
-// it waits only until so many have ended as are one in [share] of those of the worker that has the fewest.
+// it waits only until so many have ended as are one in [share] of those of the worker that has
+// the fewest.
 //
 // What was agreed is sent to the workers at once in any case.
 const company = 5 * time.Millisecond
@@ -45,31 +46,32 @@ type pace struct {
 	behind   bool      // the last one that did left something that was due
 }
 
-// patience is how long what may wait has to wait at now, if not so many attempts end before
-// as the channel waits for; nil: however many.
-func (t *term) patience(now time.Time) (time.Duration, <-chan struct{}) {
-	wait := t.rested().Sub(now)
-	if t.behind || wait <= 0 {
-		return 0, nil
+// patience is how long what may wait has to wait at now, unless runs wait for a slot and
+// [term.enough] attempts end before.
+func (t *term) patience(now time.Time) time.Duration {
+	if t.behind {
+		return 0
 	}
+	return max(0, t.rested().Sub(now))
+}
+
+// enough is with how many attempts that have ended nobody waits for more of them, while runs
+// wait for their slots.
+func (t *term) enough() int { return max(1, t.busy/share) }
+
+// early tells when what may wait need not any more, though its time has not come; nil: never.
+func (t *term) early() <-chan struct{} {
 	if !t.queue.Waiting() {
-		return wait, nil
+		return nil
 	}
-	enough, there := t.Inbox.await(max(1, t.busy/share))
-	if there {
-		return 0, nil
-	}
-	return wait, enough
+	return t.Inbox.await(t.enough())
 }
 
 // opensAt reports whether a step at now takes what may wait. One that judges by the clock does:
 // it may have been told already of what it would miss.
 func (t *term) opensAt(now time.Time) bool {
-	if len(t.wanted) > 0 || t.runs.Due(now) || t.workers.Due(now) {
-		return true
-	}
-	wait, _ := t.patience(now)
-	return wait == 0
+	return len(t.wanted) > 0 || t.runs.Due(now) || t.workers.Due(now) || t.patience(now) == 0 ||
+		t.queue.Waiting() && t.Inbox.ended() >= t.enough()
 }
 
 // rested is when what may wait has waited for long enough. Entries that took none of it do not

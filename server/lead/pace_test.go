@@ -277,14 +277,6 @@ func TestEndsAreAwaited(t *testing.T) {
 			b.Report("w", 1, &agentv1.AgentMessage{Body: &agentv1.AgentMessage_Started{Started: &agentv1.Started{}}})
 		}
 	}
-	await := func(step string, n int, want bool) <-chan struct{} {
-		t.Helper()
-		told, there := b.await(n)
-		if there != want {
-			t.Errorf("%s: that %d have ended is %v, want %v", step, n, there, want)
-		}
-		return told
-	}
 	told := func(step string, c <-chan struct{}, want bool) {
 		t.Helper()
 		select {
@@ -297,6 +289,15 @@ func TestEndsAreAwaited(t *testing.T) {
 				t.Errorf("%s: it is not told", step)
 			}
 		}
+	}
+	await := func(step string, n int, want bool) <-chan struct{} {
+		t.Helper()
+		if there := b.ended() >= n; there != want {
+			t.Errorf("%s: that %d have ended is %v, want %v", step, n, there, want)
+		}
+		c := b.await(n)
+		told(step, c, want)
+		return c
 	}
 	ends(3)
 	await("nobody leads", 1, false)
