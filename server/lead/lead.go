@@ -347,23 +347,9 @@ var errRestored = errors.New("the state was restored from a snapshot")
 // due plans what the clock asks for.
 func (t *term) due(s *state.State, now time.Time) {
 	here := t.mark(s, now)
-	if t.open {
+	if t.open { // so that all that was told before is heard
 		t.occur(s, here)
-	}
-	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
-		if r := s.Run(id); r != nil && !r.Phase.Final() {
-			t.look(s, r, now)
-		}
-	}
-	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
-		switch sess := t.sessions[w]; {
-		case sess == nil:
-			t.propose(state.SetOffline{ID: w}, nil)
-		case !sess.synced:
-			t.disown(s, sess, unsyncedReason, now)
-		default:
-			t.send(w, inventoryRequest) // it has rested
-		}
+		t.overdue(s, now)
 	}
 	if !now.Before(t.prune) || numEnded(s) >= t.crowd {
 		t.forget(s, now)
@@ -383,6 +369,25 @@ func (t *term) due(s *state.State, now time.Time) {
 	}
 	if t.queue.Waiting() {
 		t.busy = t.queue.LeastBusy(s)
+	}
+}
+
+// overdue looks at the runs and workers for which it is time by the clock.
+func (t *term) overdue(s *state.State, now time.Time) {
+	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
+		if r := s.Run(id); r != nil && !r.Phase.Final() {
+			t.look(s, r, now)
+		}
+	}
+	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
+		switch sess := t.sessions[w]; {
+		case sess == nil:
+			t.propose(state.SetOffline{ID: w}, nil)
+		case !sess.synced:
+			t.disown(s, sess, unsyncedReason, now)
+		default:
+			t.send(w, inventoryRequest) // it has rested
+		}
 	}
 }
 
@@ -482,7 +487,7 @@ func (t *term) next(now time.Time) time.Time {
 	if due := t.agenda.Next(); !due.IsZero() && due.Sub(t.wall) < maxSleep {
 		next = t.opens(now.Add(due.Sub(t.wall)))
 	}
-	for _, at := range [...]time.Time{t.runs.Next(), t.workers.Next(), t.prune, t.trim, t.remind, t.nextGrant(), t.opens(t.starts.next()), t.subsides(), t.old.due} {
+	for _, at := range [...]time.Time{t.opens(t.runs.Next()), t.opens(t.workers.Next()), t.prune, t.trim, t.remind, t.nextGrant(), t.opens(t.starts.next()), t.subsides(), t.old.due} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

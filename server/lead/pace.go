@@ -7,7 +7,8 @@ import (
 )
 
 // company is for how long after an entry what nobody waits for waits for company: what
-// workers report, and what comes due. An entry is synced to disk however little it has, and
+// workers report, what comes due, and what is judged by the clock, which has then heard all
+// that was told. An entry is synced to disk however little it has, and
 // a few milliseconds after the one before there is soon more. After a pause nothing waits,
 // nor does what one alone asks for, which takes along what has gathered; nor while more is due
 // than one entry holds. While runs wait for a slot, which what a worker reports may make free,
@@ -67,10 +68,9 @@ func (t *term) early() <-chan struct{} {
 	return t.Inbox.await(t.enough())
 }
 
-// opensAt reports whether a step at now takes what may wait. One that judges by the clock does:
-// it may have been told already of what it would miss.
+// opensAt reports whether a step at now takes what may wait.
 func (t *term) opensAt(now time.Time) bool {
-	return len(t.wanted) > 0 || t.runs.Due(now) || t.workers.Due(now) || t.patience(now) == 0 ||
+	return len(t.wanted) > 0 || t.patience(now) == 0 ||
 		t.queue.Waiting() && t.Inbox.ended() >= t.enough()
 }
 

@@ -94,6 +94,45 @@ func TestTrickleSharesEntries(t *testing.T) {
 	})
 }
 
+// Runs that their jitter spreads over a second, each due at another instant of it, share entries
+// as well, and none of them begins before it is due, or much later.
+func TestJitterSharesEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, jitter = 1000, time.Second
+		p := newPrimary(t, 2*time.Millisecond)
+		defer p.close()
+		p.hand.connect()
+		p.defineMany(n, func(d *state.Definition) { d.Triggers[0].Jitter = jitter })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		due := map[state.RunID]time.Time{}
+		for _, r := range p.runs() {
+			if due[r.ID] = r.NotBefore; r.NotBefore.IsZero() { // it has been given away
+				due[r.ID] = r.Nominal
+			}
+		}
+		if len(due) != n {
+			t.Fatalf("%d runs are decided, want %d", len(due), n)
+		}
+		before := p.store.Stats()
+		time.Sleep(jitter + time.Second)
+		synctest.Wait()
+		after := p.store.Stats()
+		most := uint64(jitter/company) + 10
+		if got := after.Entries - before.Entries; got > most {
+			t.Errorf("%d entries for %d runs within %v, want %d: about one in %v", got, n, jitter, most, company)
+		}
+		for _, r := range p.runs() {
+			if r.Phase != state.Succeeded {
+				t.Fatalf("run %v is %v", r.ID, r.Phase)
+			}
+			if late := r.Attempts[0].Started.Sub(due[r.ID]); late < 0 || late > company {
+				t.Errorf("run %v began %v after it was due, want %v at most", r.ID, late, company)
+			}
+		}
+	})
+}
+
 // The first report after a pause is taken at once, and so are all of a worker that has few runs
 // while others wait for what these may make free.
 func TestReportsThatDoNotWait(t *testing.T) {
@@ -258,6 +297,8 @@ func TestWhoIsBackInTimeIsHeard(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		p.hand.connect()
+		time.Sleep(2 * time.Millisecond)
+		p.defineAs(state.JobKey{Namespace: "default", Name: "meanwhile"}, nil) // which the leader looks at
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if r := p.runs()[0]; r.Phase != state.Running {

@@ -21,12 +21,6 @@ func (t *Timers[K]) Next() time.Time {
 	return first.rank
 }
 
-// Due reports whether any key is due at now.
-func (t *Timers[K]) Due(now time.Time) bool {
-	first, ok := t.byTime.first()
-	return ok && !first.rank.After(now)
-}
-
 // Set sets or moves a key. The zero time removes it.
 func (t *Timers[K]) Set(k K, at time.Time) {
 	if at.IsZero() {
@@ -41,10 +35,10 @@ func (t *Timers[K]) Remove(k K) { t.byTime.remove(k) }
 
 // Pop takes out one key that is due at now, the earliest first.
 func (t *Timers[K]) Pop(now time.Time) (k K, ok bool) {
-	if !t.Due(now) {
+	first, ok := t.byTime.first()
+	if !ok || first.rank.After(now) {
 		return k, false
 	}
-	first, _ := t.byTime.first()
 	t.byTime.remove(first.key)
 	return first.key, true
 }
