@@ -16,8 +16,11 @@ import (
 
 const (
 	// gather is how long what ended waits for more, so that the disk is synced at
-	// most so often however fast runs end: it is the log's disk, too.
-	gather = time.Second
+	// most so often however fast runs end: it is the log's disk, too. The more runs are
+	// written together, the fewer pages of the index by id are for one run alone. Nobody
+	// waits for it: until it is written, what ended is read from the queue, and stays
+	// in the state.
+	gather = 4 * time.Second
 
 	// retry is how long a file that can't be written is left alone.
 	retry = 5 * time.Second

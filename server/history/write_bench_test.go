@@ -17,21 +17,24 @@ import (
 // records behind each other in a file, synced as often.
 func BenchmarkWrite(b *testing.B) {
 	const step = 10_000
-	for _, before := range []int{100_000, 600_000} {
-		b.Run(fmt.Sprint("history/runs=", before), func(b *testing.B) {
+	for _, c := range []struct{ before, together int }{
+		{100_000, step}, {600_000, step},
+		{200_000, 1300}, {200_000, 5200}, // of 1,300 runs each second, those of one and of four
+	} {
+		b.Run(fmt.Sprintf("history/runs=%d/together=%d", c.before, c.together), func(b *testing.B) {
 			s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
 			s.Start(newShared().View)
 			defer s.Close()
 			n := 0
-			for ; n < before; n += step {
-				s.Ended(at(n+1), secondOf(n, step))
+			put := func(together int) {
+				s.Ended(at(n+1), secondOf(n, together))
 				flush(b, s)
+				n += together
 			}
-			write(b, step, func() {
-				s.Ended(at(n+1), secondOf(n, step))
-				flush(b, s)
-				n += step
-			})
+			for n < c.before {
+				put(step)
+			}
+			write(b, c.together, func() { put(c.together) })
 		})
 	}
 	b.Run("file", func(b *testing.B) {
