@@ -6,22 +6,26 @@ import (
 	"github.com/schedd/schedd/raftstore/state"
 )
 
-// company is for how long after an entry what nobody waits for waits for company: what
-// workers report, what comes due, and what is judged by the clock, which has then heard all
-// that was told. An entry is synced to disk however little it has, and
-// a few milliseconds after the one before there is soon more. After a pause nothing waits,
-// nor does what one alone asks for, which takes along what has gathered; nor while more is due
-// than one entry holds. While runs wait for a slot, which what a worker reports may make free,
-// it waits only until so many have ended as are one in [share] of those of the worker that has
-// the fewest.
+// What nobody waits for waits for company after an entry: what workers report, what comes due,
+// and what is judged by the clock, which has then heard all that was told. An entry is synced to
+// disk however little it has, and a few milliseconds after the one before there is soon more.
+// After a pause nothing waits, nor does what one alone asks for, which takes along what has
+// gathered; nor while more is due than one entry holds.
 //
 // What was agreed is sent to the workers at once in any case.
-const company = 5 * time.Millisecond
+const (
+	// company is for how long.
+	company = 10 * time.Millisecond
+	// slotCompany is the same while runs wait for a slot, which what a worker reports may make
+	// free. Then it waits only until so many have ended as are one in [share] of those of the
+	// worker that has the fewest.
+	slotCompany = 5 * time.Millisecond
+)
 
 // share is how many runs a worker goes on with for each slot that waits for its next one. A worker
 // with few is given another one at once; one with many has enough to do meanwhile, and each
 // entry that is not written leaves it more of the processors, if they are the same. If most of them
-// are long, and short ones share what slots are left, those wait for [company] each time.
+// are long, and short ones share what slots are left, those wait for [slotCompany] each time.
 const share = 8
 
 // Who asks for a run waits, too, for others who do: an entry costs nearly the same for eight
@@ -76,7 +80,13 @@ func (t *term) opensAt(now time.Time) bool {
 
 // rested is when what may wait has waited for long enough. Entries that took none of it do not
 // count: there may always be another one.
-func (p *pace) rested() time.Time { return latest(p.taken.Add(company), p.gathered()) }
+func (t *term) rested() time.Time {
+	wait := company
+	if t.queue.Waiting() {
+		wait = slotCompany
+	}
+	return latest(t.taken.Add(wait), t.gathered())
+}
 
 func latest(a, b time.Time) time.Time {
 	if a.After(b) {
