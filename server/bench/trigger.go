@@ -55,6 +55,7 @@ func runTrigger(ctx context.Context, l *Lab, r *report.Result) (err error) {
 	r.Add("missed", float64(missed), "")
 	r.Add("twice", float64(twice), "")
 	r.Note("A process tells that it runs by a line in a named pipe; what a shell needs to come to that is part of each figure, and is the baseline.")
+	r.Note("Before the process there are three syncs in a row, two of the primary's log and one of the worker's journal; a sync of the disk is that of one page in a file that has its room, measured between the baseline's processes.")
 	return c.crashed()
 }
 
@@ -72,22 +73,18 @@ const (
 	mostWait = time.Minute
 )
 
+// quantiles are which ones are told of what was measured one after the other.
+var quantiles = []struct {
+	name string
+	q    float64
+}{{"p50", 0.5}, {"p99", 0.99}}
+
 // inARow measures one start after the other, and the same processes without schedd.
 func (t *triggers) inARow(ctx context.Context, l *Lab, c *Cluster, r *report.Result) error {
 	n := Pick(l, 200, 20)
-	bare := make([]time.Duration, n)
-	for i := range bare {
-		begin := time.Now()
-		run := fmt.Sprint("bare-", i)
-		if err := baseline.Run(ctx, t.argv(0), "SCHEDD_RUN_ID="+run); err != nil {
-			return err
-		}
-		at, err := t.await(ctx, 0, run)
-		if err != nil {
-			return err
-		}
-		bare[i] = at.Sub(begin)
-		t.asked = append(t.asked, run)
+	bare, syncs, err := t.bareInARow(ctx, l, n)
+	if err != nil {
+		return err
 	}
 	left := n
 	s := t.callOne(ctx, c.Client(), 0, func() bool { left--; return left >= 0 })
@@ -95,14 +92,41 @@ func (t *triggers) inARow(ctx context.Context, l *Lab, c *Cluster, r *report.Res
 	if s.err != nil {
 		return s.err
 	}
-	for _, q := range []struct {
-		name string
-		q    float64
-	}{{"p50", 0.5}, {"p99", 0.99}} {
+	for _, q := range quantiles {
 		r.Beside("to first instruction "+q.name, measure.Milliseconds(measure.Quantile(s.took, q.q)), "ms",
 			"the same process started here", measure.Milliseconds(measure.Quantile(bare, q.q)))
 	}
+	for _, q := range quantiles {
+		r.Add("a sync of the disk "+q.name, measure.Milliseconds(measure.Quantile(syncs, q.q)), "ms")
+	}
 	return nil
+}
+
+// bareInARow starts the same processes without schedd, one after the other, and has the disk
+// sync a page after each.
+func (t *triggers) bareInARow(ctx context.Context, l *Lab, n int) (bare, syncs []time.Duration, err error) {
+	disk, err := baseline.NewDisk(l.config.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	for i := range n {
+		begin := time.Now()
+		run := fmt.Sprint("bare-", i)
+		if err := baseline.Run(ctx, t.argv(0), "SCHEDD_RUN_ID="+run); err != nil {
+			return nil, nil, err
+		}
+		at, err := t.await(ctx, 0, run)
+		if err != nil {
+			return nil, nil, err
+		}
+		took, err := disk.Sync(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		bare, syncs, t.asked = append(bare, at.Sub(begin)), append(syncs, took), append(t.asked, run)
+	}
+	return bare, syncs, nil
 }
 
 // atOnce measures how many starts several callers get.

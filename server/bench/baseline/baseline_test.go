@@ -56,3 +56,34 @@ func TestRun(t *testing.T) {
 		t.Error("what fails is not told")
 	}
 }
+
+// A disk says of each page when it is there, also when the file has no more, and leaves
+// nothing behind.
+func TestDisk(t *testing.T) {
+	dir := t.TempDir()
+	d, err := NewDisk(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range pages + 1 {
+		if took, err := d.Sync(t.Context()); err != nil || took <= 0 {
+			t.Fatalf("%v, %v", took, err)
+		}
+	}
+	info, err := d.file.Stat()
+	if err != nil || info.Size() != pages*pageSize {
+		t.Errorf("the file has %d bytes, want as many as before: %v", info.Size(), err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v are left: %v", left, err)
+	}
+	if took, err := d.Sync(t.Context()); err == nil {
+		t.Errorf("a file that is closed was synced in %v", took)
+	}
+	if _, err := NewDisk(filepath.Join(dir, "missing")); err == nil {
+		t.Error("a disk in a directory that is not there")
+	}
+}
