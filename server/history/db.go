@@ -90,10 +90,11 @@ func openDatabase(ctx context.Context, dir string) (*database, error) {
 	// less, pages of half a million runs are read and written again and again.
 	// FULL, as a run that this says it has may be forgotten by all others: NORMAL
 	// loses the latest commits with the power.
-	// The log may have 16 MB before it is folded into the file: pages that each transaction
-	// changes are then written there once for several of them.
+	// The log is folded into the file from 16 MB on: pages that each transaction changes are
+	// then written there once for several of them. Its file may keep what it has grown to,
+	// so that it has its room when it begins anew.
 	if d.write, err = connect(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "cache_size(-32000)",
-		"wal_autocheckpoint(4096)", "journal_size_limit(16777216)"); err != nil {
+		"wal_autocheckpoint(4096)", "journal_size_limit(33554432)"); err != nil {
 		return nil, err
 	}
 	if d.read, err = connect(path, maxReaders, "query_only(1)", "cache_size(-2000)", "temp_store(MEMORY)"); err != nil {

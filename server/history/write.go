@@ -18,8 +18,7 @@ const (
 	// gather is how long what ended waits for more, so that the disk is synced at
 	// most so often however fast runs end: it is the log's disk, too. The more runs are
 	// written together, the fewer pages of the index by id are for one run alone. Nobody
-	// waits for it: until it is written, what ended is read from the queue, and stays
-	// in the state.
+	// waits for it: until it is written, what ended is read from the queue.
 	gather = 4 * time.Second
 
 	// retry is how long a file that can't be written is left alone.

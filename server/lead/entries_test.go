@@ -44,7 +44,7 @@ func TestShortRunCostsTwoEntries(t *testing.T) {
 		p.hand.mu.Unlock()
 		synctest.Wait()
 		before = p.store.Stats()
-		p.requestRun(key)
+		p.requestRun(key, "x")
 		time.Sleep(company)
 		synctest.Wait()
 		after := p.store.Stats()
@@ -117,13 +117,13 @@ func TestStartIsHeldWhileItsWorkerForgets(t *testing.T) {
 	})
 }
 
-// requestRun asks for a run by hand.
-func (p *primary) requestRun(k state.JobKey) {
+// requestRun asks for a run by hand, as primaries of former versions do.
+func (p *primary) requestRun(k state.JobKey, name string) {
 	var c state.Request
 	p.store.View(func(s *state.State) {
 		j := s.Job(k)
 		c = state.Request{
-			Key: k, UID: j.UID, Version: j.Version, Activity: s.Activity(j.UID), ID: state.RequestRunID(j.UID, "x"),
+			Key: k, UID: j.UID, Version: j.Version, Activity: s.Activity(j.UID), ID: state.RequestRunID(j.UID, name),
 			Birth: state.Birth{Phase: state.Pending, Nominal: time.Now()},
 		}
 	})

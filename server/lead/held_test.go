@@ -36,8 +36,8 @@ func TestRunThatWaitsForOneThatNeverCame(t *testing.T) {
 		p.defineAs(other, queues(state.PreferFirst))
 		p.define(queues(state.Spread))
 		minute := time.Now().Truncate(time.Minute).Add(time.Minute)
-		p.requestRun(other)
-		p.requestRun(jobKey)
+		p.requestRun(other, "x")
+		p.requestRun(jobKey, "x")
 		p.define(queues(state.PreferFirst)) // what comes from here on is in the line of other
 		waits := p.runs()[1]
 		if waits.Job != jobKey || waits.Phase != state.Pending {

@@ -77,7 +77,7 @@ func TestSessionWithoutAnInventory(t *testing.T) {
 				})
 				id := state.JobKey{Namespace: "default", Name: "next"}
 				p.defineAs(id, func(d *state.Definition) { d.Triggers = nil })
-				p.requestRun(id)
+				p.requestRun(id, "x")
 				time.Sleep(5 * time.Second)
 				rs := p.runs()
 				if r := rs[len(rs)-1]; r.Job != id || r.Phase != state.Running {

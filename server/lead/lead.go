@@ -365,29 +365,15 @@ func (t *term) due(s *state.State, now time.Time) {
 	t.request(s, here)
 	t.subside(now)
 	for _, c := range t.queue.Place(s, maxDue) {
-		t.propose(c, t.assigned(c.(state.Assign), now))
+		a := c.(state.Assign)
+		if t.runs.Due(a.Run, now) { // it may have waited for too long: overdue judges, and has it wait again if not
+			t.queue.NoteRun()
+			continue
+		}
+		t.propose(a, t.assigned(a, now))
 	}
 	if t.queue.Waiting() {
 		t.busy = t.queue.LeastBusy(s)
-	}
-}
-
-// overdue looks at the runs and workers for which it is time by the clock.
-func (t *term) overdue(s *state.State, now time.Time) {
-	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
-		if r := s.Run(id); r != nil && !r.Phase.Final() {
-			t.look(s, r, now)
-		}
-	}
-	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
-		switch sess := t.sessions[w]; {
-		case sess == nil:
-			t.propose(state.SetOffline{ID: w}, nil)
-		case !sess.synced:
-			t.disown(s, sess, unsyncedReason, now)
-		default:
-			t.send(w, inventoryRequest) // it has rested
-		}
 	}
 }
 
@@ -437,7 +423,7 @@ func (t *term) agree(ctx context.Context) (agreed bool, err error) {
 	t.commands, t.proposing = emptied(t.proposing), cmds
 	if len(cmds) > 0 {
 		t.proposed = time.Now()
-		if t.open {
+		if t.open { // others may come each millisecond
 			t.taken = t.proposed
 		}
 	}

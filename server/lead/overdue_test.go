@@ -321,7 +321,7 @@ func TestReturningAttemptWithKillAfter(t *testing.T) {
 					d.Policy.OnLost = test.onLost
 					d.Policy.Retry = state.Retry{MaxAttempts: 2, InitialDelay: 10 * time.Minute, MaxDelay: 10 * time.Minute, Multiplier: 1}
 				})
-				p.requestRun(jobKey)
+				p.requestRun(jobKey, "x")
 				time.Sleep(5 * time.Second)
 				fence := p.runs()[0].Live().Fence
 				p.hand.disconnect()

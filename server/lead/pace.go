@@ -140,3 +140,22 @@ func (t *term) occur(s *state.State, m mark) {
 		t.propose(c, nil)
 	}
 }
+
+// overdue looks at the runs and workers for which it is time by the clock.
+func (t *term) overdue(s *state.State, now time.Time) {
+	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
+		if r := s.Run(id); r != nil && !r.Phase.Final() {
+			t.look(s, r, now)
+		}
+	}
+	for w, ok := t.workers.Pop(now); ok; w, ok = t.workers.Pop(now) {
+		switch sess := t.sessions[w]; {
+		case sess == nil:
+			t.propose(state.SetOffline{ID: w}, nil)
+		case !sess.synced:
+			t.disown(s, sess, unsyncedReason, now)
+		default:
+			t.send(w, inventoryRequest) // it has rested
+		}
+	}
+}

@@ -182,31 +182,31 @@ func TestEndsGatherWhileRunsWait(t *testing.T) {
 	})
 }
 
-// Entries that take nothing of what waits, such as for runs that have waited too long for a slot,
-// do not keep it waiting: there may be one each millisecond.
+// Entries that take nothing of what waits, such as those that give away what another primary has
+// put on record, do not keep it waiting: there may be one each millisecond.
 func TestEntriesThatTakeNothing(t *testing.T) {
-	const patience, first = time.Second, 1100 * time.Millisecond
-	asking(t, first, func(d *state.Definition) {
-		d.Policy.Overlap, d.Policy.QueueTimeout = state.OverlapAllow, patience
-	}, func(t *testing.T, p *primary) {
+	const first = 30 * time.Millisecond
+	asking(t, first, overlap(state.OverlapAllow), func(t *testing.T, p *primary) {
 		asked := time.Now()
-		for i := range 100 { // the slots
-			if a, err := p.ask(fmt.Sprint(i)); err != nil || a.Err != nil {
-				t.Fatalf("%+v, %v", a, err)
-			}
+		if a, err := p.ask("first"); err != nil || a.Err != nil {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		synctest.Wait()
+		p.hand.set(func() { p.hand.takes = time.Hour })
+		const every = 1100 * time.Microsecond // so that none is asked for in the moment of an entry
+		time.Sleep(every / 2)
+		n := 0
+		for ; time.Since(asked) <= first+company; n++ {
+			p.requestRun(jobKey, fmt.Sprint(n))
 			synctest.Wait()
-			p.hand.set(func() { p.hand.takes = time.Hour })
-		}
-		for i := range 300 {
-			if a, err := p.ask(fmt.Sprint("waits ", i)); err != nil || a.Err != nil {
-				t.Fatalf("%+v, %v", a, err)
+			if begun, _, _, _ := p.hand.counts(); begun != 1+n+1 {
+				t.Fatalf("%d attempts have begun, want each at once, and so %d", begun, 1+n+1)
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(every)
 		}
-		time.Sleep(time.Until(asked.Add(first + slotCompany + time.Millisecond)))
 		synctest.Wait()
 		if r := p.runs()[0]; r.Phase != state.Succeeded {
-			t.Errorf("a run that has ended %v ago is %v", slotCompany+time.Millisecond, r.Phase)
+			t.Errorf("a run that has ended %v ago is %v", time.Since(asked)-first, r.Phase)
 		}
 	})
 }
@@ -278,31 +278,66 @@ func TestStartsAmongAskers(t *testing.T) {
 	})
 }
 
-// A worker that is back a moment before it would be given up is not, though what it says would
-// have to wait for company.
+// A worker that is back a moment before it would be given up is not, though what it says has to
+// wait for company, and whatever the leader looks at meanwhile.
 func TestWhoIsBackInTimeIsHeard(t *testing.T) {
 	const lostAfter = 3 * time.Minute
-	asking(t, time.Hour, func(d *state.Definition) {
-		d.Policy.Overlap, d.Policy.LostAfter = state.OverlapAllow, lostAfter
+	for name, meanwhile := range map[string]func(*primary, state.RunID){
+		"another job is defined": func(p *primary, _ state.RunID) {
+			p.defineAs(state.JobKey{Namespace: "default", Name: "meanwhile"}, nil)
+		},
+		"its run is cancelled": func(p *primary, r state.RunID) { p.propose(state.Cancel{Run: r}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			asking(t, time.Hour, func(d *state.Definition) {
+				d.Policy.Overlap, d.Policy.LostAfter = state.OverlapAllow, lostAfter
+			}, func(t *testing.T, p *primary) {
+				first, err := p.ask("first")
+				if err != nil || first.Err != nil {
+					t.Fatalf("%+v, %v", first, err)
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				p.hand.disconnect()
+				time.Sleep(lostAfter - 2*time.Millisecond)
+				if a, err := p.ask("second"); err != nil || a.Err != nil { // with an entry of the log
+					t.Fatalf("%+v, %v", a, err)
+				}
+				time.Sleep(time.Millisecond)
+				p.hand.connect()
+				time.Sleep(2 * time.Millisecond)
+				meanwhile(p, first.Run.ID)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if a := p.runs()[0].Attempts[0]; a.Outcome == state.OutcomeLost {
+					t.Errorf("it was given up (%s)", a.Reason)
+				}
+			})
+		})
+	}
+}
+
+// A run whose queue_timeout is over is not given away in the moment until that is judged.
+func TestNothingIsGivenAwayTooLate(t *testing.T) {
+	const patience = time.Second
+	asking(t, patience-2*time.Millisecond, func(d *state.Definition) {
+		d.Policy.Overlap, d.Policy.QueueTimeout = state.OverlapQueue, patience
 	}, func(t *testing.T, p *primary) {
-		if a, err := p.ask("first"); err != nil || a.Err != nil {
-			t.Fatalf("%+v, %v", a, err)
+		for _, name := range []string{"first", "second"} {
+			if a, err := p.ask(name); err != nil || a.Err != nil {
+				t.Fatalf("%+v, %v", a, err)
+			}
 		}
-		time.Sleep(time.Second)
 		synctest.Wait()
-		p.hand.disconnect()
-		time.Sleep(lostAfter - 2*time.Millisecond)
-		if a, err := p.ask("second"); err != nil || a.Err != nil { // with an entry of the log
-			t.Fatalf("%+v, %v", a, err)
+		p.slow.Store(int64(3 * time.Millisecond)) // the end of the first is on record a millisecond after that
+		time.Sleep(2 * patience)
+		synctest.Wait()
+		first, second := p.runs()[0], p.runs()[1]
+		if first.Phase != state.Succeeded {
+			t.Errorf("the first is %v", first.Phase)
 		}
-		time.Sleep(time.Millisecond)
-		p.hand.connect()
-		time.Sleep(2 * time.Millisecond)
-		p.defineAs(state.JobKey{Namespace: "default", Name: "meanwhile"}, nil) // which the leader looks at
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if r := p.runs()[0]; r.Phase != state.Running {
-			t.Errorf("it is %v (%s), want it to run", r.Phase, r.Attempts[0].Reason)
+		if second.Phase != state.TimedOut || len(second.Attempts) > 0 {
+			t.Errorf("the second is %v with %d attempts, want that its time to wait was over", second.Phase, len(second.Attempts))
 		}
 	})
 }

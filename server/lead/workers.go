@@ -168,6 +168,9 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 		t.runs.Set(r.ID, now.Add(maxSleep)) // in case it can't be agreed
 		return
 	}
+	if t.runs.Due(r.ID, now) {
+		return // a limit may be over, and what was told not be heard: overdue looks when it is
+	}
 	m := t.mark(s, now)
 	if _, known := t.active.Get(r.ID); !known {
 		t.see(s, r, m)
@@ -177,7 +180,7 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	var silent, absent time.Time
 	live := r.Live()
 	if live != nil {
-		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced && now.Before(sess.by) {
+		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced && (!t.open || now.Before(sess.by)) {
 			return // reconcile looks, when it is known what runs there, or disown
 		}
 		silent, absent = m.asShown(t.silent[live.Worker]), m.asShown(t.absent(live))

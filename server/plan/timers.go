@@ -21,6 +21,12 @@ func (t *Timers[K]) Next() time.Time {
 	return first.rank
 }
 
+// Due reports whether it is time at now to look at a key.
+func (t *Timers[K]) Due(k K, now time.Time) bool {
+	i, set := t.byTime.index[k]
+	return set && !t.byTime.items[i].rank.After(now)
+}
+
 // Set sets or moves a key. The zero time removes it.
 func (t *Timers[K]) Set(k K, at time.Time) {
 	if at.IsZero() {
