@@ -18,8 +18,10 @@ import (
 func BenchmarkWrite(b *testing.B) {
 	const step = 10_000
 	for _, c := range []struct{ before, together int }{
-		{100_000, step}, {600_000, step},
-		{200_000, 1300}, {200_000, 5200}, // of 1,300 runs each second, those of one and of four
+		{100_000, step},
+		{600_000, step},
+		{200_000, 1300},
+		{200_000, 5200}, // of 1,300 runs each second, those of one and of four
 	} {
 		b.Run(fmt.Sprintf("history/runs=%d/together=%d", c.before, c.together), func(b *testing.B) {
 			s := New(Config{Dir: b.TempDir(), Keep: generous, Clock: time.Now, Filled: func() {}, Log: quiet()})
