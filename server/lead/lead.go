@@ -228,6 +228,7 @@ type term struct {
 
 	// Of the present step.
 	wall      time.Time     // what the wall clock shows
+	heard     bool          // all that was told before it began
 	outlook   *plan.Outlook // on what its commands will have changed
 	commands  []command
 	proposing []command       // those that it has proposed
@@ -298,6 +299,7 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 	if err := t.recordJump(ctx, now); err != nil {
 		return now, err
 	}
+	t.heard = false
 	t.Store.View(func(s *state.State) {
 		t.outlook = plan.NewOutlook(s, t.Bounds)
 		t.tellAhead(s)
@@ -310,6 +312,7 @@ func (t *term) step(ctx context.Context, said []item, now time.Time) (next time.
 		for _, i := range said {
 			t.hear(s, i, now)
 		}
+		t.heard = t.open
 		t.ackOld(s, now)
 		t.due(s, now)
 	})
@@ -347,7 +350,7 @@ var errRestored = errors.New("the state was restored from a snapshot")
 // due plans what the clock asks for.
 func (t *term) due(s *state.State, now time.Time) {
 	here := t.mark(s, now)
-	if t.open { // so that all that was told before is heard
+	if t.heard {
 		t.occur(s, here)
 		t.overdue(s, now)
 	}

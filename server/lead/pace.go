@@ -141,7 +141,8 @@ func (t *term) occur(s *state.State, m mark) {
 	}
 }
 
-// overdue looks at the runs and workers for which it is time by the clock.
+// overdue looks at the runs and workers for which it is time by the clock. All has been heard
+// that was told: only here is a run judged by a limit.
 func (t *term) overdue(s *state.State, now time.Time) {
 	for id, ok := t.runs.Pop(now); ok; id, ok = t.runs.Pop(now) {
 		if r := s.Run(id); r != nil && !r.Phase.Final() {

@@ -282,15 +282,22 @@ func TestStartsAmongAskers(t *testing.T) {
 // wait for company, and whatever the leader looks at meanwhile.
 func TestWhoIsBackInTimeIsHeard(t *testing.T) {
 	const lostAfter = 3 * time.Minute
-	for name, meanwhile := range map[string]func(*primary, state.RunID){
-		"another job is defined": func(p *primary, _ state.RunID) {
+	cancel := func(p *primary, r state.RunID) { p.propose(state.Cancel{Run: r}) }
+	for name, c := range map[string]struct {
+		onLost    state.OnLost
+		away      time.Duration
+		meanwhile func(*primary, state.RunID)
+		want      state.Phase
+	}{
+		"another job is defined": {state.OnLostFail, lostAfter, func(p *primary, _ state.RunID) {
 			p.defineAs(state.JobKey{Namespace: "default", Name: "meanwhile"}, nil)
-		},
-		"its run is cancelled": func(p *primary, r state.RunID) { p.propose(state.Cancel{Run: r}) },
+		}, state.Running},
+		"its run is cancelled":                      {state.OnLostFail, lostAfter, cancel, state.Cancelled},
+		"its run, which waits for it, is cancelled": {state.OnLostWait, time.Hour, cancel, state.Cancelled},
 	} {
 		t.Run(name, func(t *testing.T) {
-			asking(t, time.Hour, func(d *state.Definition) {
-				d.Policy.Overlap, d.Policy.LostAfter = state.OverlapAllow, lostAfter
+			asking(t, 24*time.Hour, func(d *state.Definition) {
+				d.Policy.Overlap, d.Policy.LostAfter, d.Policy.OnLost = state.OverlapAllow, lostAfter, c.onLost
 			}, func(t *testing.T, p *primary) {
 				first, err := p.ask("first")
 				if err != nil || first.Err != nil {
@@ -299,18 +306,19 @@ func TestWhoIsBackInTimeIsHeard(t *testing.T) {
 				time.Sleep(time.Second)
 				synctest.Wait()
 				p.hand.disconnect()
-				time.Sleep(lostAfter - 2*time.Millisecond)
+				time.Sleep(c.away - 2*time.Millisecond)
 				if a, err := p.ask("second"); err != nil || a.Err != nil { // with an entry of the log
 					t.Fatalf("%+v, %v", a, err)
 				}
 				time.Sleep(time.Millisecond)
 				p.hand.connect()
 				time.Sleep(2 * time.Millisecond)
-				meanwhile(p, first.Run.ID)
+				c.meanwhile(p, first.Run.ID)
 				time.Sleep(time.Second)
 				synctest.Wait()
-				if a := p.runs()[0].Attempts[0]; a.Outcome == state.OutcomeLost {
-					t.Errorf("it was given up (%s)", a.Reason)
+				r := p.runs()[0]
+				if a := r.Attempts[0]; r.Phase != c.want || a.Outcome == state.OutcomeLost {
+					t.Errorf("it is %v (%s), want %v", r.Phase, a.Reason, c.want)
 				}
 			})
 		})

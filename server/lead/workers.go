@@ -162,14 +162,12 @@ func (t *term) makeRoom(s *state.State, r *state.Run) {
 // look asks what to do about a run that has not ended, and does it. One of which its
 // worker has told something new in this step is not as the state has it: it is looked at
 // when that is agreed. By the clock alone, what has begun in time would be too late to
-// start, and what has failed would be cancelled instead of timed out.
+// start, and what has failed would be cancelled instead of timed out. Nor is any judged before
+// all is heard that was told: then it is for [term.overdue] to look again.
 func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	if live := r.Live(); live != nil && (t.told[live.Fence] || t.starts.holds(live.Fence)) {
 		t.runs.Set(r.ID, now.Add(maxSleep)) // in case it can't be agreed
 		return
-	}
-	if t.runs.Due(r.ID, now) {
-		return // a limit may be over, and what was told not be heard: overdue looks when it is
 	}
 	m := t.mark(s, now)
 	if _, known := t.active.Get(r.ID); !known {
@@ -180,12 +178,16 @@ func (t *term) look(s *state.State, r *state.Run, now time.Time) {
 	var silent, absent time.Time
 	live := r.Live()
 	if live != nil {
-		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced && (!t.open || now.Before(sess.by)) {
+		if sess := t.sessions[live.Worker]; sess != nil && !sess.synced && now.Before(sess.by) {
 			return // reconcile looks, when it is known what runs there, or disown
 		}
 		silent, absent = m.asShown(t.silent[live.Worker]), m.asShown(t.absent(live))
 	}
 	l := plan.Check(r, silent, absent, m.shown)
+	if l.Command != nil && !t.heard {
+		t.runs.Set(r.ID, now)
+		return
+	}
 	if l.Command != nil {
 		t.outlook.Note(l.Command)
 		t.propose(l.Command, nil)

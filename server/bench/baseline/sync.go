@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ func NewDisk(dir string) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a file to measure how fast the disk syncs: %w", err)
 	}
-	d := &Disk{file: f, page: make([]byte, pageSize)}
+	d := &Disk{file: f, page: bytes.Repeat([]byte{1}, pageSize)} // which are not the zeros that it has
 	if _, err := f.Write(make([]byte, pages*pageSize)); err != nil {
 		return nil, errors.Join(fmt.Errorf("fill the file by which it is measured how fast the disk syncs: %w", err), d.Close())
 	}
